@@ -1,0 +1,57 @@
+"""Tokens, and the ways a person names jobs. Standard library only: the client imports this."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+
+from gpuq.errors import UsageError
+
+_RANGE = re.compile(r"(\d+)-(\d+)")
+_ARRAY = re.compile(r"(\d+)_(\d+)")
+MAX_RANGE = 100_000
+
+
+def new_token() -> str:
+    """A fencing token: 128 random bits. Whoever names it acts for exactly one attempt."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Jobs as named on a command line: plain ids, id ranges (ends included), array elements
+    (array id, index), and the words `last` (the caller's newest job) and `all`."""
+
+    ids: tuple[int, ...] = ()
+    ranges: tuple[tuple[int, int], ...] = ()
+    elements: tuple[tuple[int, int], ...] = ()
+    last: bool = False
+    all: bool = False
+
+
+def parse_selection(words: list[str]) -> Selection:
+    """From `7`, `7 9`, `7,9`, `300-440`, `7_3`, `last`, `all`. Raises UsageError."""
+    ids: list[int] = []
+    ranges: list[tuple[int, int]] = []
+    elements: list[tuple[int, int]] = []
+    last = everything = False
+    for part in (part.strip() for word in words for part in word.split(",")):
+        if not part:
+            continue
+        if part.isascii() and part.isdigit():
+            ids.append(int(part))
+        elif match := _RANGE.fullmatch(part):
+            low, high = int(match[1]), int(match[2])
+            if low > high or high - low >= MAX_RANGE:
+                raise UsageError(f"bad range of ids {part!r}", hint="write 300-440, smaller id first")
+            ranges.append((low, high))
+        elif match := _ARRAY.fullmatch(part):
+            elements.append((int(match[1]), int(match[2])))
+        elif part == "last":
+            last = True
+        elif part == "all":
+            everything = True
+        else:
+            raise UsageError(f"{part!r} is not a job id", hint="write 7, 7,9, 300-440, 7_3, last or all")
+    return Selection(tuple(ids), tuple(ranges), tuple(elements), last, everything)

@@ -1,0 +1,52 @@
+"""Why a job is not running now, as data; the CLI, the API and the pages render the same text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ReasonCode(StrEnum):
+    PRIORITY = "Priority"
+    RESOURCES = "Resources"
+    DEPENDENCY = "Dependency"
+    DEPENDENCY_NEVER_SATISFIED = "DependencyNeverSatisfied"
+    BEGIN_TIME = "BeginTime"
+    RETRY_BACKOFF = "RetryBackoff"
+    HELD_BY_USER = "HeldByUser"
+    HELD_BY_ADMIN = "HeldByAdmin"
+    USER_LIMIT = "UserLimit"
+    EXTERNAL_PROCESS = "ExternalProcess"
+    GPU_UNHEALTHY = "GpuUnhealthy"
+    CONSTRAINT = "Constraint"
+    QUEUE_PAUSED = "QueuePaused"
+    NO_AGENT = "NoAgent"
+    STARTING = "Starting"
+
+
+SENTENCES: dict[ReasonCode, str] = {
+    ReasonCode.PRIORITY: "jobs before it in line come first",
+    ReasonCode.RESOURCES: "not enough GPUs are free",
+    ReasonCode.DEPENDENCY: "waits for other jobs to end",
+    ReasonCode.DEPENDENCY_NEVER_SATISFIED: "a job it waits for did not succeed",
+    ReasonCode.BEGIN_TIME: "its --begin time is still to come",
+    ReasonCode.RETRY_BACKOFF: "waits before its next retry",
+    ReasonCode.HELD_BY_USER: "its owner holds it",
+    ReasonCode.HELD_BY_ADMIN: "an administrator holds it",
+    ReasonCode.USER_LIMIT: "a limit on this user, group or array is reached",
+    ReasonCode.EXTERNAL_PROCESS: "a process outside the queue uses the GPU",
+    ReasonCode.GPU_UNHEALTHY: "a GPU is unhealthy or drained",
+    ReasonCode.CONSTRAINT: "can never run on this machine",
+    ReasonCode.QUEUE_PAUSED: "the queue is paused",
+    ReasonCode.NO_AGENT: "no agent runs; start one with `gpuq up`",
+    ReasonCode.STARTING: "its turn has come; it is being started",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    code: ReasonCode
+    text: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"code": str(self.code), "text": self.text}

@@ -1,0 +1,99 @@
+"""What a user asks for: the JSON of a submission (the body of `POST /jobs`, a line of `--from-file`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from gpuq.domain.priority import MAX_TIME_LIMIT_S, Priority
+from gpuq.errors import UsageError
+
+SCHEMA = 1
+
+_NAME = r"^[^\x00-\x1f\x7f]{1,200}$"
+
+
+def _priority(value: object) -> Priority:
+    if isinstance(value, Priority):
+        return value
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        try:
+            return Priority.parse(value)
+        except UsageError as error:
+            raise ValueError(error.message) from None
+    raise ValueError("priority is a name or a number 0 to 3")
+
+
+PriorityField = Annotated[Priority, BeforeValidator(_priority)]
+
+
+class JobSpec(BaseModel):
+    """One submission. An unknown field is refused by name. Durations in seconds, memory in MiB.
+
+    `begin` is epoch seconds, or ISO 8601 text that the server turns into them.
+    `array` is `0-15`, `0-15:2` or `0-15:2%4` (range, step, how many may run at once).
+    `signal` is `USR1@60`: that signal, 60 s before the time limit or a preemption.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    command: Annotated[list[str], Field(min_length=1, max_length=10_000)]
+    name: Annotated[str, Field(pattern=_NAME)] | None = None
+    cwd: str | None = None
+    env: dict[str, str] = {}
+    gpus: Annotated[int, Field(ge=0, le=1024)] = 1
+    gpu_mem_mb: Annotated[int, Field(gt=0)] | None = None
+    gpu_model: str | None = None
+    gpu_ids: list[Annotated[int, Field(ge=0)]] | None = None
+    priority: PriorityField = Priority.NORMAL
+    group: Annotated[str, Field(pattern=_NAME)] | None = None
+    time_limit_s: Annotated[float, Field(gt=0, le=MAX_TIME_LIMIT_S)] | None = None
+    max_retries: Annotated[int, Field(ge=0, le=1000)] | None = None
+    after: list[int] = []
+    after_any: list[int] = []
+    begin: float | str | None = None
+    array: str | None = None
+    hold: bool = False
+    key: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    preemptible: bool = False
+    signal: Annotated[str, Field(pattern=r"^[A-Z0-9+]+(@\d+)?$")] | None = None
+    kill_grace_s: Annotated[float, Field(ge=0, le=86400)] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.command[0]:
+            raise ValueError("command: the program's name is empty")
+        if any("\0" in part for part in self.command):
+            raise ValueError("command: an argument contains a NUL byte")
+        for key, value in self.env.items():
+            if not key or "=" in key or "\0" in key or "\0" in value:
+                raise ValueError(f"env: {key!r} is not a valid variable")
+        if self.gpu_mem_mb is not None and self.gpus == 0:
+            raise ValueError("gpu_mem_mb: a job without GPUs cannot ask for GPU memory")
+        return self
+
+    @classmethod
+    def parse(cls, data: object) -> JobSpec:
+        """From decoded JSON; raises UsageError that names the field."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise usage_error(error) from None
+
+    @classmethod
+    def from_stored(cls, payload: dict[str, Any]) -> JobSpec:
+        """From the `spec` column, also of an older or newer release: missing fields get defaults,
+        unknown ones are left alone in the stored text and ignored here."""
+        known = {name: value for name, value in payload.items() if name in cls.model_fields}
+        return cls.model_validate(known)
+
+
+def usage_error(error: ValidationError) -> UsageError:
+    """pydantic's first complaint as one line for a person."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return UsageError(f"unknown field {place!r}", hint="known: " + ", ".join(JobSpec.model_fields))
+    return UsageError(f"{place}: {message}" if place else message)

@@ -1,0 +1,14 @@
+"""Epoch seconds to text and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def iso(at: float | None) -> str | None:
+    """Epoch seconds as UTC ISO 8601 with milliseconds and a Z: `2026-11-22T10:00:00.123Z`."""
+    if at is None:
+        return None
+    # Integer milliseconds, because a float just under .1235 would otherwise print a time that was never stored.
+    seconds, ms = divmod(round(at * 1000), 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"

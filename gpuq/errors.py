@@ -1,0 +1,117 @@
+"""Every error that gpuq raises on purpose.
+
+    GpuqError                    exit 1  HTTP 500
+    ├── UsageError               exit 2  HTTP 422  what was asked is malformed
+    │   └── ConfigError          exit 2  HTTP 500  a setting or the config file is wrong
+    ├── NotFound                 exit 3  HTTP 404
+    ├── Refused                  exit 4  HTTP 409  well formed, but not now or not for you
+    │   ├── Forbidden            exit 4  HTTP 403  another user's job
+    │   ├── Unauthenticated      exit 4  HTTP 401  no or a wrong token
+    │   ├── Constraint           exit 4  HTTP 422  can never run on this machine
+    │   ├── WrongState           exit 4  HTTP 409  the job's state does not allow it
+    │   ├── AlreadyRunning       exit 4  HTTP 409  a second daemon on one home or node
+    │   └── SchemaMismatch       exit 4  HTTP 503  the database belongs to another release
+    ├── LeaseLost                exit 1  HTTP 409  a guarded write found another owner
+    └── Unavailable              exit 5  HTTP 503  try again later
+        ├── DaemonUnreachable
+        ├── DatabaseUnavailable
+        └── HotStoreUnavailable                    Redis is away
+            └── HotStoreCold                       Redis is there but not rebuilt from SQL
+
+`code` is stable and machine-readable; `hint` says what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GpuqError(Exception):
+    code: ClassVar[str] = "internal"
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(GpuqError):
+    code = "usage"
+    exit_code = 2
+    http_status = 422
+
+
+class ConfigError(UsageError):
+    code = "config"
+    http_status = 500
+
+
+class NotFound(GpuqError):
+    code = "not_found"
+    exit_code = 3
+    http_status = 404
+
+
+class Refused(GpuqError):
+    code = "refused"
+    exit_code = 4
+    http_status = 409
+
+
+class Forbidden(Refused):
+    code = "forbidden"
+    http_status = 403
+
+
+class Unauthenticated(Refused):
+    code = "unauthenticated"
+    http_status = 401
+
+
+class Constraint(Refused):
+    code = "constraint"
+    http_status = 422
+
+
+class WrongState(Refused):
+    code = "wrong_state"
+
+
+class AlreadyRunning(Refused):
+    code = "already_running"
+
+
+class SchemaMismatch(Refused):
+    code = "schema_mismatch"
+    http_status = 503
+
+
+class LeaseLost(GpuqError):
+    """A write named an attempt (job, number, token, expected state) that is no longer the live one."""
+
+    code = "lease_lost"
+    http_status = 409
+
+
+class Unavailable(GpuqError):
+    code = "unavailable"
+    exit_code = 5
+    http_status = 503
+
+
+class DaemonUnreachable(Unavailable):
+    code = "daemon_unreachable"
+
+
+class DatabaseUnavailable(Unavailable):
+    code = "database_unavailable"
+
+
+class HotStoreUnavailable(Unavailable):
+    code = "hot_store_unavailable"
+
+
+class HotStoreCold(HotStoreUnavailable):
+    code = "hot_store_cold"

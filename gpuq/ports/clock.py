@@ -1,0 +1,13 @@
+"""Time as an argument."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Epoch seconds, rounded to milliseconds."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, also across a suspend where the system can say so."""

@@ -1,0 +1,22 @@
+"""The GPUs of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from gpuq.domain.gpu import Gpu, GpuObservation
+
+
+class GpuSource(Protocol):
+    def inventory(self) -> Sequence[Gpu]:
+        """By index. Empty on a machine without a GPU or driver; never raises for that."""
+
+    def observe(self, now: float) -> Sequence[GpuObservation]:
+        """One reading of every GPU of the inventory, at epoch seconds `now`. A GPU that does not
+        answer is reported with `problem`, not left out."""
+
+    def why_empty(self) -> str | None:
+        """A sentence and what to do, when the inventory is empty because there is no driver."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,85 @@
+"""The hot queue and the leases: what Redis holds, all of it rebuildable from SQL.
+
+The queue is one sorted set per number of GPUs asked for, so that the first job of every size is found
+without walking past the others; together, by (score, id), they are the line. Every call checks the
+`epoch` marker and raises HotStoreCold when it is not the expected one: nothing is scheduled until SQL has
+been read back. All raise HotStoreUnavailable when Redis cannot be reached or cannot write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    job_id: int
+    gpus: int
+    score: float
+
+
+class Taken(StrEnum):
+    TAKEN = "taken"
+    MISSING = "missing"  # the job is not in the queue any more
+    BUSY = "busy"  # a GPU has a holder that leaves no room
+
+
+@dataclass(frozen=True, slots=True)
+class GpuClaim:
+    """A share of one GPU. `mem_mb` None: alone on it. `total_mb`: what shares may add up to."""
+
+    uuid: str
+    mem_mb: int | None
+    total_mb: int
+
+
+class HotQueue(Protocol):
+    def add(self, members: Sequence[Member]) -> None:
+        """Also wakes the agents (pub/sub)."""
+
+    def remove(self, members: Iterable[tuple[int, int]]) -> None:
+        """(job id, gpus) pairs; absent ones are ignored."""
+
+    def heads(self, per_size: int) -> list[Member]:
+        """The first `per_size` members of every size, merged in line order."""
+
+    def sizes(self) -> dict[int, int]:
+        """GPUs asked for → how many wait."""
+
+    def rebuild(self, members: Iterable[Member], *, epoch: str) -> int:
+        """Drops the marker, empties the queue, adds every member in batches, and leaves the store cold;
+        returns how many. `open` ends it."""
+
+    def open(self, epoch: str) -> None:
+        """Writes the marker: from now on calls are answered."""
+
+    def epoch(self) -> str | None: ...
+
+
+class Leases(Protocol):
+    """Keys `lease:{node}:{gpu uuid}`: who holds a GPU, by fencing token, with a TTL in seconds.
+
+    Expiry means suspect, not dead: before a GPU is given again its last holder is proved gone, which is
+    the engine's business.
+    """
+
+    def take(self, member: Member, node: str, token: str, gpus: Sequence[GpuClaim], ttl_s: float) -> Taken:
+        """In one script: the member leaves the queue and every lease is set, or nothing happens."""
+
+    def give_back(self, member: Member, node: str, token: str, uuids: Sequence[str]) -> None:
+        """Undo of `take`, in one script: leases of this token go, the member is back in its place."""
+
+    def hold(self, node: str, token: str, gpus: Sequence[GpuClaim], ttl_s: float) -> None:
+        """Sets leases of an attempt that is known to live (rehydration, adoption), whatever the epoch."""
+
+    def renew(self, node: str, held: Sequence[tuple[str, Sequence[str]]], ttl_s: float) -> list[str]:
+        """(token, uuids) pairs; returns the tokens of which some lease was missing or another's. One script."""
+
+    def release(self, node: str, token: str, uuids: Sequence[str]) -> None:
+        """Only what this token holds."""
+
+    def holders(self, node: str) -> dict[str, list[str]]:
+        """GPU uuid → tokens."""

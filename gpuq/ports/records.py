@@ -1,0 +1,229 @@
+"""Durable job records, as the engine's verbs need them.
+
+A `Writer` is one transaction: everything in the `with` block is committed together or not at all, on SQLite
+under BEGIN IMMEDIATE. `move` is the only way to change a job's state: it names the states it expects, and an
+attempt's number and token where one is concerned, and writes the event row itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from gpuq.domain.events import Event
+from gpuq.domain.job import Attempt, Job, Launched
+from gpuq.domain.outcome import Result
+from gpuq.domain.priority import Priority
+from gpuq.domain.spec import JobSpec
+from gpuq.domain.states import JobState
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job about to be stored, every default already filled in (name, cwd, max_retries, score, state).
+
+    `spec` is the submission as validated; it is stored whole, with `schema`. `array_first` marks the first
+    element of an array: its id becomes the `array_id` of all elements that follow it in the same call.
+    """
+
+    spec: JobSpec
+    user: str
+    uid: int | None
+    gid: int | None
+    name: str
+    cwd: str
+    state: JobState
+    score: float
+    max_retries: int
+    submitted_at: float
+    eligible_at: float | None = None
+    held_by: str | None = None
+    array_first: bool = False
+    array_index: int | None = None
+    array_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One guarded change of state.
+
+    `expect`: the states it may come from (a subset of the table's; checked by the store against TRANSITIONS).
+    `attempt` and `token`: when given, the row must carry exactly these. `set`: further columns of `jobs` to
+    write with it; columns that have no meaning in `to` are cleared by the store (FIELDS_OF_STATES).
+    """
+
+    job_id: int
+    to: JobState
+    expect: frozenset[JobState]
+    actor: str
+    at: float
+    detail: str | None = None
+    attempt: int | None = None
+    token: str | None = None
+    set: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NewAttempt:
+    job_id: int
+    number: int
+    token: str
+    node: str
+    boot_id: str
+    gpu_indices: tuple[int, ...]
+    gpu_uuids: tuple[str, ...]
+    gpu_mem_mb: int | None
+    run_dir: str
+    log_path: str
+    claimed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """All given conditions together. `limit` None is unlimited. `newest_first` orders by id, descending;
+    otherwise by id. `after_id`: only ids greater than it (smaller, with `newest_first`)."""
+
+    states: frozenset[JobState] | None = None
+    user: str | None = None
+    group: str | None = None
+    name: str | None = None
+    ids: tuple[int, ...] | None = None
+    array_id: int | None = None
+    finished_since: float | None = None
+    finished_until: float | None = None
+    after_id: int | None = None
+    limit: int | None = None
+    newest_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The little that the scheduler and the hot queue need of a waiting job; `state` is `queued`."""
+
+    id: int
+    score: float
+    priority: Priority
+    user: str
+    group: str | None
+    gpus: int
+    gpu_mem_mb: int | None
+    gpu_model: str | None
+    gpu_ids: tuple[int, ...] | None
+    time_limit_s: float | None
+    preemptible: bool
+    array_id: int | None
+    array_limit: int | None
+    submitted_at: float
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    job_id: int
+    failed_at: float
+    outcome: str
+    error: str | None
+    attempts: int
+    log_tail: str | None
+
+
+class Reader(Protocol):
+    def job(self, job_id: int) -> Job:
+        """Raises NotFound."""
+
+    def jobs(self, where: JobFilter) -> list[Job]: ...
+    def count(self, where: JobFilter) -> int: ...
+    def count_by_state(self) -> dict[JobState, int]: ...
+    def spec(self, job_id: int) -> tuple[JobSpec, int | None, int | None]:
+        """The stored submission, and the submitter's uid and gid. Raises NotFound."""
+
+    def attempts(self, job_id: int) -> list[Attempt]: ...
+    def live_attempts(self, node: str | None = None) -> list[tuple[Job, Attempt]]:
+        """Jobs in an active state with their current attempt, by job id."""
+
+    def events(self, *, job_id: int | None = None, after_id: int = 0, limit: int | None = None) -> list[Event]:
+        """Oldest first."""
+
+    def last_event_id(self) -> int: ...
+    def waiting(self, ids: Sequence[int]) -> dict[int, Waiting]:
+        """The `queued` ones among `ids`; others are absent."""
+
+    def queued(self, *, batch: int = 5000, after_id: int = 0) -> Iterator[tuple[int, int, float]]:
+        """(id, gpus, score) of every `queued` job, by id, in constant memory."""
+
+    def line(self, *, offset: int = 0, limit: int | None = None) -> list[Job]:
+        """`queued` jobs in the order in which they stand in line: by score, then id."""
+
+    def position(self, score: float, job_id: int) -> int:
+        """Place in line from 1 of a queued job."""
+
+    def delayed_until(self) -> float | None:
+        """The earliest `eligible_at` of a delayed job, epoch seconds."""
+
+    def due(self, now: float, limit: int) -> list[int]: ...
+    def lowest_score(self, priority: Priority) -> float | None:
+        """The smallest score among waiting jobs of that priority."""
+
+    def dependents(self, job_id: int) -> list[int]:
+        """Blocked or held jobs that name `job_id` in `after` or `after_any`."""
+
+    def open_dependencies(self, job_id: int) -> list[tuple[int, str, JobState]]:
+        """(dependency id, 'success' or 'any', its state), those not yet satisfied."""
+
+    def job_with_key(self, user: str, key: str) -> int | None:
+        """The live or completed job of this user with this `--key`."""
+
+    def jobs_of_request(self, user: str, request_key: str) -> list[int] | None: ...
+    def dead_letters(self, limit: int | None = None) -> list[DeadLetter]: ...
+    def value(self, key: str) -> Any | None:
+        """A small JSON value of the installation: `paused`, `epoch`, …"""
+
+    def values(self, prefix: str) -> dict[str, Any]: ...
+
+
+class Writer(Reader, Protocol):
+    def add_jobs(self, jobs: Sequence[NewJob], *, actor: str, request_key: str | None = None) -> list[int]:
+        """Job rows, dependency rows, `submitted` events, and the request key, for one user's submission.
+        Ids in the order given, ascending and never reused."""
+
+    def move(self, change: Move) -> None:
+        """Raises LeaseLost when the guard matched no row and a token was given, else WrongState
+        (NotFound when there is no such job)."""
+
+    def add_attempt(self, attempt: NewAttempt) -> None:
+        """Together with the move `queued → starting`, whose `set` carries `attempt` and `token`."""
+
+    def launched(self, job_id: int, number: int, token: str, facts: Launched) -> None:
+        """Process facts onto the attempt row (guarded by number and token, outcome still null)."""
+
+    def end_attempt(self, job_id: int, number: int, token: str, result: Result) -> None:
+        """Guarded by number, token and outcome still null; raises LeaseLost."""
+
+    def drop_attempt(self, job_id: int, number: int, token: str) -> None:
+        """An attempt that never launched: its row goes away and the job's counter goes back by one."""
+
+    def update_job(self, job_id: int, values: Mapping[str, Any], *, expect: frozenset[JobState]) -> None:
+        """Columns that may change without a change of state (score, priority, time_limit_s, …) and the
+        stored spec with them. Raises WrongState."""
+
+    def add_event(
+        self, job_id: int, state: JobState, actor: str, at: float, detail: str, attempt: int | None = None
+    ) -> None:
+        """A remark that changes no state: from_state equals to_state."""
+
+    def add_dead_letter(self, letter: DeadLetter) -> None: ...
+    def remove_dead_letter(self, job_id: int) -> bool: ...
+    def set_value(self, key: str, value: Any | None, at: float) -> None:
+        """None removes it."""
+
+    def forget_requests(self, before: float) -> int: ...
+
+
+class Records(Protocol):
+    def read(self) -> AbstractContextManager[Reader]: ...
+    def write(self) -> AbstractContextManager[Writer]:
+        """Raises DatabaseUnavailable when the database cannot be reached, is full, or stays locked."""
+
+    def close(self) -> None: ...

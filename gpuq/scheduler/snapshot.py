@@ -1,0 +1,123 @@
+"""What the scheduler is shown: everything it may know, as plain values.
+
+Times are epoch seconds (virtual seconds in a simulation), memory MiB. Nothing here knows a clock or a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gpuq.domain.priority import Priority
+from gpuq.domain.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A `queued` job. `expected_s` is how long it is expected to run; reservations use it, the order does not."""
+
+    id: int
+    score: float
+    priority: Priority
+    user: str
+    gpus: int
+    expected_s: float
+    group: str | None = None
+    gpu_mem_mb: int | None = None
+    gpu_model: str | None = None
+    gpu_ids: tuple[int, ...] | None = None
+    time_limit_s: float | None = None
+    preemptible: bool = False
+    array_id: int | None = None
+    array_limit: int | None = None
+    submitted_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A live attempt: what it holds from lease to end. `mem_mb` None: each GPU alone.
+
+    `expected_s` is the expectation for the whole run; an overrun is expected to last as long again.
+    `started_at` is the claim, when nothing has been heard from the process yet.
+    """
+
+    job_id: int
+    user: str
+    gpu_uuids: tuple[str, ...]
+    started_at: float
+    expected_s: float
+    mem_mb: int | None = None
+    peak_mb: Mapping[str, int] = field(default_factory=dict)
+    priority: Priority = Priority.NORMAL
+    group: str | None = None
+    array_id: int | None = None
+    preemptible: bool = False
+    stopping: bool = False
+    preemptions_last_hour: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A GPU. `unavailable` is the reason why nothing new may start on it (drained, unhealthy, external), or None."""
+
+    uuid: str
+    index: int
+    memory_mb: int
+    model: str = ""
+    numa_node: int | None = None
+    links: Mapping[str, int] = field(default_factory=dict)
+    unavailable: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Limits of 0 are no limit. `group_limits`: running jobs per group."""
+
+    backfill: Literal["easy", "greedy", "none"] = "easy"
+    cpu_jobs: int = 0
+    user_max_gpus: int = 0
+    user_max_running: int = 0
+    group_limits: Mapping[str, int] = field(default_factory=dict)
+    preempt_min_run_s: float = 300.0
+    preempt_max_per_hour: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`waiting` is in line order (score, then id) and may be cut: the first jobs of every GPU count, which are
+    all that can start now. `paused` is the reason text while no job may start."""
+
+    devices: Sequence[Device]
+    holdings: Sequence[Holding]
+    waiting: Sequence[Candidate]
+    policy: Policy = Policy()
+    paused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start this job on exactly these GPUs (empty for a job without), in this order."""
+
+    job_id: int
+    gpu_uuids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preempt:
+    """Ask this running job to yield to `beneficiary`."""
+
+    job_id: int
+    beneficiary: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why this candidate does not start now. `reserved_at`: when the first in line has its GPUs, if it is that."""
+
+    job_id: int
+    reason: Reason
+    reserved_at: float | None = None
+
+
+Action = Start | Preempt | Wait

@@ -1,0 +1,204 @@
+"""One frozen Settings object: flag > environment > config file > default.
+
+The config file is `$GPUQ_CONFIG` or `~/.config/gpuq/config.toml` (root: `/etc/gpuq/config.toml`), flat TOML
+with the names below in lower case without the `GPUQ_` prefix: `lease_ttl = 30`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import platform
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from gpuq.errors import ConfigError
+
+# Variables with our prefix that are not settings: what a job sees, and what steers the client alone.
+JOB_VARIABLES = frozenset(
+    {
+        "GPUQ_JOB_ID", "GPUQ_JOB_NAME", "GPUQ_ATTEMPT", "GPUQ_GPU_COUNT", "GPUQ_RUN_DIR", "GPUQ_CHECKPOINT_DIR",
+        "GPUQ_ARRAY_ID", "GPUQ_ARRAY_INDEX", "GPUQ_TIME_LIMIT_END", "GPUQ_TOKEN_OF_ATTEMPT",
+    }
+)  # fmt: skip
+CLIENT_VARIABLES = frozenset({"GPUQ_CONFIG", "GPUQ_DEBUG"})
+
+
+def config_path() -> Path:
+    if named := os.environ.get("GPUQ_CONFIG"):
+        return Path(named).expanduser()
+    if os.geteuid() == 0:
+        return Path("/etc/gpuq/config.toml")
+    return Path("~/.config/gpuq/config.toml").expanduser()
+
+
+def default_home() -> Path:
+    return Path("/var/lib/gpuq") if os.geteuid() == 0 else Path("~/.local/share/gpuq").expanduser()
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if os.environ.get("GPUQ_CONFIG"):
+            raise ConfigError(f"GPUQ_CONFIG names {path}, which does not exist") from None
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the config file {path}: {error}") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"did you mean {close[0]}?" if close else "known: " + ", ".join(known)
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="GPUQ_", frozen=True, extra="forbid", env_ignore_empty=True)
+
+    home: Annotated[Path, Field(description="state: database, logs, attempt folders, sockets")] = Path()
+    database_url: Annotated[str, Field(description="sqlite:///… or postgresql+psycopg://…")] = ""
+    redis_url: Annotated[
+        str | None,
+        Field(description="unset: a private redis-server that `gpuq up` starts; or redis://, rediss://, unix://"),
+    ] = None
+    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="prefix of every Redis key")] = (
+        "gpuq"
+    )
+    gpus: Annotated[
+        str,
+        Field(pattern=r"^(nvml|sim:\d{1,4}(x\d+[MG]?)?)$", description="nvml, or sim:4 / sim:4x24G: simulated GPUs"),
+    ] = "nvml"
+    server: Annotated[
+        str, Field(description="where the client finds the daemon: unix://PATH or http(s)://host:port")
+    ] = ""
+    token: Annotated[str | None, Field(description="bearer token for a TCP server")] = None
+    lease_ttl: Annotated[float, Field(ge=1, le=3600, description="seconds; renewed three times in that span")] = 30.0
+    kill_grace: Annotated[float, Field(ge=0, le=86400, description="seconds between SIGTERM and SIGKILL")] = 30.0
+    default_max_retries: Annotated[int, Field(ge=0, le=1000, description="retries of a job that names none")] = 3
+    order: Annotated[Literal["aged", "fifo"], Field(description="order inside a priority")] = "aged"
+    backfill: Annotated[
+        Literal["easy", "greedy", "none"], Field(description="what may start before its turn, see the README")
+    ] = "easy"
+    retry_base: Annotated[
+        float, Field(gt=0, le=3600, description="seconds; retry n waits base x 2^(n-1), with jitter, at most an hour")
+    ] = 2.0
+    node: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="this machine's name in leases and history")
+    ] = ""
+    cpu_jobs: Annotated[
+        int, Field(ge=0, le=100_000, description="how many jobs without GPUs may run at once; 0 is no limit")
+    ] = 128
+    user_max_gpus: Annotated[int, Field(ge=0, description="GPUs one user may hold at once; 0 is no limit")] = 0
+    user_max_running: Annotated[int, Field(ge=0, description="jobs one user may have running; 0 is no limit")] = 0
+    user_max_waiting: Annotated[int, Field(ge=0, description="jobs one user may have waiting; 0 is no limit")] = 0
+    max_waiting: Annotated[int, Field(ge=0, description="jobs that may wait in all; 0 is no limit")] = 1_000_000
+    admins: Annotated[
+        str, Field(description="users, commas between, who may act on anybody's jobs (root always may)")
+    ] = ""
+    dlq_max: Annotated[int, Field(ge=1, description="dead letters kept")] = 1000
+    dlq_days: Annotated[float, Field(gt=0, description="days a dead letter is kept")] = 7.0
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="the daemon's log")] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The config file and the flags are merged by `load`, which also knows where each value came from.
+        return (init_settings,)
+
+    @field_validator("home", mode="before")
+    @classmethod
+    def _expand(cls, value: object) -> object:
+        return Path(value).expanduser().absolute() if isinstance(value, (str, Path)) and str(value) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derived(cls, data: dict[str, Any]) -> dict[str, Any]:
+        data = {key: value for key, value in data.items() if value not in (None, "")}
+        home = Path(data.setdefault("home", default_home())).expanduser().absolute()
+        data.setdefault("database_url", f"sqlite:///{home / 'gpuq.db'}")
+        data.setdefault("server", f"unix://{home / 'gpuq.sock'}")
+        data.setdefault("node", platform.node() or "localhost")
+        return data
+
+    @model_validator(mode="after")
+    def _urls(self) -> Self:
+        if not self.database_url.startswith(("sqlite:///", "postgresql+psycopg://")):
+            raise ValueError("database_url: starts with sqlite:/// or postgresql+psycopg://")
+        if self.redis_url and not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("redis_url: starts with redis://, rediss:// or unix://")
+        if not self.server.startswith(("unix://", "http://", "https://")):
+            raise ValueError("server: starts with unix://, http:// or https://")
+        return self
+
+    @property
+    def admin_users(self) -> frozenset[str]:
+        return frozenset(name.strip() for name in self.admins.split(",") if name.strip())
+
+    @property
+    def socket_path(self) -> Path:
+        return self.home / "gpuq.sock"
+
+
+def _from_environment(known: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    inside_job = "GPUQ_JOB_ID" in os.environ
+    for variable, value in os.environ.items():
+        if not variable.startswith("GPUQ_") or variable in JOB_VARIABLES | CLIENT_VARIABLES or value == "":
+            continue
+        # Inside a job GPUQ_GPUS lists the job's GPUs; it is not the setting then.
+        if inside_job and variable == "GPUQ_GPUS":
+            continue
+        name = variable.removeprefix("GPUQ_").lower()
+        if name in known:
+            found[name] = value
+        elif difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            raise ConfigError(f"unknown setting {variable} in the environment", hint=_nearest(name, known))
+    return found
+
+
+def load(flags: dict[str, Any] | None = None) -> tuple[Settings, dict[str, str]]:
+    """The settings, and for each its source: `flag`, `environment`, the config file's path, or `default`.
+
+    Raises ConfigError for an unknown key (naming the nearest known one) or a bad value.
+    """
+    known = list(Settings.model_fields)
+    path = config_path()
+    config = _read_config(path)
+    for name in config:
+        if name not in known:
+            raise ConfigError(f"unknown setting {name!r} in {path}", hint=_nearest(name, known))
+    environment = _from_environment(known)
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    merged = {**config, **environment, **given}
+    sources = {
+        name: "flag"
+        if name in given
+        else "environment"
+        if name in environment
+        else str(path)
+        if name in config
+        else "default"
+        for name in known
+    }
+    try:
+        return Settings(**merged), sources
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        message = str(first["msg"]).removeprefix("Value error, ")
+        where = f" (from {sources[name]})" if name in sources else ""
+        raise ConfigError(f"bad setting {name}{where}: {message}" if name else f"bad setting: {message}") from None
