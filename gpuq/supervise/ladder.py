@@ -1,0 +1,111 @@
+"""Which signal is due when: a value that knows neither processes nor a clock.
+
+    notice -> SIGTERM to every process -> grace -> SIGKILL, again and again until nothing is left
+
+Times are seconds on the supervisor's own clock (since boot).
+"""
+
+from __future__ import annotations
+
+NOTICE = "notice"
+TERMINATE = "terminate"
+KILL = "kill"
+
+# What the supervisor itself asks for once the main process has ended: its left-behind children go too.
+STRAYS = "strays"
+STRAY_GRACE_S = 2.0
+
+TIME_LIMIT = "time_limit"
+# The reasons that `--signal` announces; the time limit has its own moment for it.
+_ANNOUNCED = ("preempt", "drain")
+_KILL_AGAIN_S = 0.01
+_KILL_AGAIN_MAX_S = 1.0
+
+
+class Ladder:
+    """`reason` is None until a stop is asked for. `notice` is the number of the `--signal`, None without."""
+
+    def __init__(
+        self,
+        *,
+        started: float,
+        time_limit_s: float | None,
+        kill_grace_s: float,
+        notice: int | None = None,
+        notice_before_s: float = 0.0,
+    ) -> None:
+        self.reason: str | None = None
+        self.notice = notice
+        self._kill_grace_s = kill_grace_s
+        self._before_s = notice_before_s
+        self._limit_at = None if time_limit_s is None else started + time_limit_s
+        self._notice_at = None
+        if notice is not None and self._limit_at is not None:
+            self._notice_at = max(started, self._limit_at - notice_before_s)
+        self._term_at: float | None = None
+        self._kill_at: float | None = None
+        self._killing = False
+        self._again_s = _KILL_AGAIN_S
+
+    def request(self, now: float, reason: str, grace_s: float | None = None, signum: int | None = None) -> None:
+        """A stop is asked for, or asked for again: a later request can make the end come sooner, never later.
+
+        A cancel takes the place of another reason. `grace_s` None: the job's own. `signum` is sent first.
+        """
+        grace = max(0.0, self._kill_grace_s if grace_s is None else grace_s)
+        lead = min(self._before_s, grace) if reason in _ANNOUNCED and self.notice is not None else 0.0
+        first = self.reason is None or self.reason == STRAYS
+        if first or (reason == "cancel" and self.reason != reason):
+            self.reason = reason
+        if self._killing:
+            return
+        if grace == 0.0:
+            self._notice_at = self._term_at = None
+            self._kill_at = now
+        elif self._kill_at is None:
+            self._limit_at = None
+            self._notice_at = None
+            if signum is not None:
+                self.notice = signum
+            if signum is not None or lead > 0.0:
+                self._notice_at = now
+            self._term_at = now + lead
+            self._kill_at = self._term_at + grace
+        else:
+            if self._term_at is not None:
+                self._term_at = min(self._term_at, now + lead)
+            self._kill_at = min(self._kill_at, (self._term_at or now) + grace)
+
+    def main_ended(self, now: float) -> None:
+        """What the main process left behind has the rest of the grace when a stop goes on, else a short one."""
+        if self.reason is None:
+            self.request(now, STRAYS, min(self._kill_grace_s, STRAY_GRACE_S))
+            return
+        self._notice_at = None
+        if self._term_at is not None and self._kill_at is not None:
+            self._kill_at -= max(0.0, self._term_at - now)
+            self._term_at = min(self._term_at, now)
+
+    def due(self, now: float) -> list[str]:
+        """The steps to take now, in order; each is handed out once, except that KILL comes back."""
+        if self._limit_at is not None and now >= self._limit_at and self.reason is None:
+            self.request(now, TIME_LIMIT)
+        steps = []
+        if self._notice_at is not None and now >= self._notice_at:
+            self._notice_at = None
+            steps.append(NOTICE)
+        if self._term_at is not None and now >= self._term_at:
+            self._term_at = None
+            steps.append(TERMINATE)
+        if self._kill_at is not None and now >= self._kill_at:
+            self._killing = True
+            self._kill_at = now + self._again_s
+            self._again_s = min(self._again_s * 2, _KILL_AGAIN_MAX_S)
+            steps.append(KILL)
+        return steps
+
+    def next_at(self) -> float | None:
+        """When `due` has something next; None: not before somebody asks."""
+        limit = self._limit_at if self.reason is None else None
+        moments = [at for at in (self._notice_at, self._term_at, self._kill_at, limit) if at is not None]
+        return min(moments, default=None)

@@ -1,0 +1,220 @@
+"""The daemon's side: makes attempt folders, hands them to the fork server, and reads what became of them."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import pwd
+import stat
+import time
+from typing import Any
+
+from gpuq.domain.job import Launched
+from gpuq.domain.outcome import Outcome, Result
+from gpuq.ports.launcher import LaunchOrder
+from gpuq.supervise import bundle, processes, stop, sweep
+from gpuq.supervise.server_process import ForkServer
+
+_REPORT_BYTES = 4096
+# `alive` holds the lock for microseconds, in whatever process asks.
+_LOCK_TRIES = 20
+_LOCK_PAUSE_S = 0.005
+
+
+class ForkServerLauncher:
+    """The `Launcher` of the ports. Safe to use from several threads.
+
+    `messages_path` is where the fork server and the supervisors write what should never happen (appended to).
+    """
+
+    def __init__(self, messages_path: str | None = None) -> None:
+        self.server = ForkServer(messages_path)
+
+    def warm_up(self) -> None:
+        """Starts the fork server now, so that the first job does not wait for it. Raises OSError."""
+        self.server.start()
+
+    def start(self, order: LaunchOrder) -> int:
+        """See the port. Also raises OSError when this attempt was launched before: an attempt runs once."""
+        lock_fd = log_fd = report_read = report_write = -1
+        try:
+            _make_folder(order.run_dir)
+            lock_fd = _take_lock(order.run_dir)
+            _refuse_a_second_run(order.run_dir)
+            log_fd = _fill_folder(order)
+            report_read, report_write = os.pipe2(os.O_CLOEXEC)
+            self.server.launch(order.run_dir, (lock_fd, log_fd, report_write))
+        except BaseException:
+            _close(report_read)
+            raise
+        finally:
+            # From the moment of the hand-over on, only the supervisor may keep the lock and the report open.
+            _close(lock_fd, log_fd, report_write)
+        return report_read
+
+    def report(self, fd: int) -> Launched | None:
+        try:
+            data = os.read(fd, _REPORT_BYTES)
+        finally:
+            os.close(fd)
+        try:
+            record = json.loads(data) if data else None
+        except ValueError:
+            return None
+        return _launched(record) if isinstance(record, dict) else None
+
+    def launched(self, run_dir: str) -> Launched | None:
+        """What `report` said, read from the folder; for adopting a supervisor that an earlier daemon started."""
+        record = bundle.read(run_dir, bundle.STARTED)
+        return None if record is None else _launched(record)
+
+    def alive(self, run_dir: str) -> bool:
+        try:
+            fd = os.open(os.path.join(run_dir, bundle.LOCK), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            # Shared, so that two who ask at the same moment do not take each other for a supervisor.
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def watch(self, running: Launched) -> int | None:
+        try:
+            fd = os.pidfd_open(running.supervisor_pid)
+        except OSError:
+            return None
+        now = processes.look(running.supervisor_pid)
+        if now is None or now.start != running.supervisor_start or not now.living:
+            os.close(fd)
+            return None
+        return fd
+
+    def outcome(self, run_dir: str) -> Result | None:
+        record = bundle.read(run_dir, bundle.EXIT)
+        return None if record is None else _result(record)
+
+    def progress(self, run_dir: str) -> dict[str, Any] | None:
+        """What the job wrote about itself; None without it. Links and pipes put there by the job are not followed."""
+        return bundle.read(run_dir, bundle.PROGRESS, by_anyone=True)
+
+    def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
+        stop.request_stop(run_dir, reason, grace_s, signal)
+
+    def sweep(self, token: str, session: int | None, session_start: int | None = None) -> int:
+        return sweep.sweep(token, session, session_start)
+
+    def close(self) -> None:
+        """Lets the fork server serve what it was handed, and end. Running supervisors go on. May be called twice."""
+        self.server.close()
+
+
+def _make_folder(run_dir: str) -> None:
+    try:
+        os.mkdir(run_dir, 0o700)
+    except FileExistsError:
+        # A stop that came before the launch has made it.
+        return
+    except FileNotFoundError:
+        os.makedirs(run_dir, 0o700, exist_ok=True)
+
+
+def _take_lock(run_dir: str) -> int:
+    path = os.path.join(run_dir, bundle.LOCK)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    for left in range(_LOCK_TRIES, 0, -1):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            if left == 1:
+                os.close(fd)
+                raise BlockingIOError(errno.EWOULDBLOCK, "this attempt has a live supervisor", run_dir) from None
+            time.sleep(_LOCK_PAUSE_S)
+    return fd
+
+
+def _refuse_a_second_run(run_dir: str) -> None:
+    for name in (bundle.EXIT, bundle.STARTED):
+        if os.path.lexists(os.path.join(run_dir, name)):
+            raise FileExistsError(errno.EEXIST, "this attempt was launched before", run_dir)
+
+
+def _fill_folder(order: LaunchOrder) -> int:
+    """Everything but the lock; returns the log's descriptor."""
+    bundle.write(order.run_dir, bundle.SPEC, _with_group(order.spec), durable=False)
+    try:
+        os.mkfifo(os.path.join(order.run_dir, bundle.CONTROL), 0o600)
+    except FileExistsError:
+        if not stat.S_ISFIFO(os.lstat(os.path.join(order.run_dir, bundle.CONTROL)).st_mode):
+            raise
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    log_fd = os.open(order.log_path, flags, 0o600)
+    uid = order.spec.get("uid")
+    if os.geteuid() == 0 and uid is not None and uid != 0:
+        _open_to_user(order.run_dir, log_fd, _group_of(order.spec))
+    return log_fd
+
+
+def _open_to_user(run_dir: str, log_fd: int, gid: int) -> None:
+    """The job may write its log (also by opening /dev/stdout) and make files of its own, but root's files in the
+    folder stay root's: the sticky bit keeps them from being replaced, by a link for instance."""
+    os.fchown(log_fd, 0, gid)
+    os.fchmod(log_fd, 0o660)
+    os.chown(run_dir, 0, gid)
+    os.chmod(run_dir, 0o1770)
+
+
+def _group_of(spec: dict[str, Any]) -> int:
+    gid, uid = spec.get("gid"), int(spec["uid"])
+    if gid is not None:
+        return int(gid)
+    try:
+        return pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        return uid
+
+
+def _with_group(spec: dict[str, Any]) -> dict[str, Any]:
+    if spec.get("uid") is None or spec.get("gid") is not None:
+        return spec
+    return {**spec, "gid": _group_of(spec)}
+
+
+def _launched(record: dict[str, Any]) -> Launched | None:
+    whole = [bundle.integer(record, key) for key in ("supervisor_pid", "supervisor_start", "pid", "pid_start")]
+    started_at = bundle.number(record, "started_at")
+    if started_at is None or any(value is None for value in whole):
+        return None
+    supervisor_pid, supervisor_start, pid, pid_start = (int(value or 0) for value in whole)
+    return Launched(supervisor_pid, supervisor_start, pid, pid_start, started_at)
+
+
+def _result(record: dict[str, Any]) -> Result:
+    name = bundle.text(record, "outcome")
+    error = bundle.text(record, "error")
+    try:
+        outcome = Outcome(name or "")
+    except ValueError:
+        # Written by a newer release, or by nobody's supervisor.
+        outcome = Outcome.LOST
+        error = f"the exit record names an unknown outcome {name!r}"
+    return Result(
+        outcome=outcome,
+        exit_code=bundle.integer(record, "exit_code"),
+        signal=bundle.integer(record, "signal"),
+        error=error,
+        started_at=bundle.number(record, "started_at"),
+        finished_at=bundle.number(record, "finished_at"),
+    )
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        if fd >= 0:
+            os.close(fd)

@@ -1,0 +1,144 @@
+"""Processes as /proc shows them. A PID names nothing by itself: it is always paired with its start time."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+
+_DEAD_STATES = ("Z", "X", "x")
+
+
+class Process:
+    """One line of /proc/PID/stat. `start` in clock ticks since boot; equal when pid and start are."""
+
+    __slots__ = ("group", "parent", "pid", "session", "start", "state")
+
+    def __init__(self, pid: int, stat: bytes) -> None:
+        # The second field is the program's name in brackets and may hold anything, brackets and blanks included.
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        self.pid = pid
+        self.state = fields[0].decode()
+        self.parent = int(fields[1])
+        self.group = int(fields[2])
+        self.session = int(fields[3])
+        self.start = int(fields[19])
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return (self.pid, self.start)
+
+    @property
+    def living(self) -> bool:
+        """False for a zombie: it runs nothing and holds nothing but its number."""
+        return self.state not in _DEAD_STATES
+
+    @property
+    def stopped(self) -> bool:
+        return self.state in ("T", "t")
+
+
+def look(pid: int) -> Process | None:
+    """None when there is no such process."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    try:
+        return Process(pid, os.read(fd, 4096))
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def start_of(pid: int) -> int:
+    """Raises ProcessLookupError when there is no such process."""
+    process = look(pid)
+    if process is None:
+        raise ProcessLookupError(f"no process {pid}")
+    return process.start
+
+
+def everything() -> dict[int, Process]:
+    """All processes that this user may see, by PID, zombies included."""
+    found = (look(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return {process.pid: process for process in found if process is not None}
+
+
+def descendants(roots: Iterable[int], table: dict[int, Process]) -> list[Process]:
+    """All living descendants of these PIDs, parents before children; the roots themselves are left out.
+
+    A zombie has none: its children have already been given to the next subreaper.
+    """
+    children: dict[int, list[Process]] = {}
+    for process in table.values():
+        children.setdefault(process.parent, []).append(process)
+    found: list[Process] = []
+    seen = set(roots)
+    line = list(seen)
+    for parent in line:
+        for child in children.get(parent, ()):
+            if child.pid not in seen and child.living:
+                seen.add(child.pid)
+                line.append(child.pid)
+                found.append(child)
+    return found
+
+
+def send(process: Process, signum: int) -> bool:
+    """Signals exactly this process. False when it is gone; True when it was reached or may not be (it lives)."""
+    try:
+        fd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        # A kernel or a sandbox without pidfds: look at the start time as late as possible.
+        return _send_by_number(process, signum)
+    try:
+        # The descriptor names one process for ever; the start time says that it is the one that was meant.
+        now = look(process.pid)
+        if now is None or now.start != process.start or not now.living:
+            return False
+        signal.pidfd_send_signal(fd, signum)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    finally:
+        os.close(fd)
+    return True
+
+
+def _send_by_number(process: Process, signum: int) -> bool:
+    now = look(process.pid)
+    if now is None or now.start != process.start or not now.living:
+        return False
+    try:
+        os.kill(process.pid, signum)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def catches(process: Process, signum: int) -> bool:
+    """Whether the program has a handler for this signal. False when that cannot be read."""
+    try:
+        with open(f"/proc/{process.pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"SigCgt:"):
+                    return bool(int(line.split()[1], 16) >> (signum - 1) & 1)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+    return False
+
+
+def carries(process: Process, entry: bytes) -> bool:
+    """Whether `NAME=value` stands in the environment that the process was started with."""
+    try:
+        with open(f"/proc/{process.pid}/environ", "rb") as file:
+            return entry in file.read().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False

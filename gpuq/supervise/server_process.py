@@ -1,0 +1,111 @@
+"""The fork server as the daemon's child: started when first needed, started again when it died."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+
+_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+# Found by the interpreter of a relocated Python; nothing else of the daemon's environment concerns the supervisors.
+_KEPT_VARIABLES = ("LD_LIBRARY_PATH",)
+_SEND_TIMEOUT_S = 10
+_CLOSE_TIMEOUT_S = 10.0
+_TRIES = 3
+
+
+class ForkServer:
+    """Thread-safe. `messages_path`: where its stderr goes, appended to; None is nowhere."""
+
+    def __init__(self, messages_path: str | None = None) -> None:
+        self._messages_path = messages_path
+        self._mutex = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """None while none runs."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> None:
+        """Before the first launch, so that no job waits for a Python to start. Raises OSError."""
+        with self._mutex:
+            self._connected()
+
+    def launch(self, run_dir: str, fds: tuple[int, int, int]) -> None:
+        """Hands over lock, log and report pipe. The caller closes its own copies at once.
+
+        Raises OSError when the message was certainly not delivered. A server that dies with the message still
+        unread drops the descriptors: the report pipe ends and the lock is free, as for any job that never started.
+        """
+        message = json.dumps({"dir": os.path.abspath(run_dir)}).encode()
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        with self._mutex:
+            for left in range(_TRIES, 0, -1):
+                try:
+                    self._connected().sendmsg([message], ancillary, socket.MSG_NOSIGNAL)
+                    return
+                except BlockingIOError:
+                    raise OSError(errno.EAGAIN, "the fork server takes no launches") from None
+                except (BrokenPipeError, ConnectionError):
+                    # Nobody holds the other end any more, so nothing of this message has been taken.
+                    self._abandon()
+                    if left == 1:
+                        raise
+
+    def close(self) -> None:
+        """Waits until the server has forked what it was handed. May be called twice."""
+        with self._mutex:
+            self._abandon()
+
+    def _connected(self) -> socket.socket:
+        if self._socket is not None:
+            return self._socket
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_TIMEOUT_S, 0))
+            self._process = self._spawn(theirs.fileno())
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._socket = ours
+        return ours
+
+    def _spawn(self, fd: int) -> subprocess.Popen[bytes]:
+        messages = self._messages_path or os.devnull
+        with open(messages, "ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-I", "-S", "-X", "utf8", _MAIN, "--fd", str(fd)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
+                cwd="/",
+                pass_fds=(fd,),
+                # A Ctrl-C in the daemon's terminal is not for the jobs.
+                start_new_session=True,
+            )
+
+    def _abandon(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            try:
+                self._process.wait(_CLOSE_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                # Stuck in a fork or in the kernel. It is our own child, not yet reaped, so the PID is its own.
+                self._process.kill()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_CLOSE_TIMEOUT_S)
+            self._process = None

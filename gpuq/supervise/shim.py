@@ -1,0 +1,272 @@
+"""The supervisor: one process per running attempt, forked by the fork server, which outlives the daemon.
+
+It holds the attempt's lock for life, runs the job, applies the time limit and the stops, ends every descendant,
+and writes the true end down. It needs nothing but the attempt folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+
+from gpuq.supervise import bundle, kernel, processes, verdict
+from gpuq.supervise.events import Events
+from gpuq.supervise.family import Family, descendants
+from gpuq.supervise.ladder import KILL, NOTICE, STRAYS, TERMINATE, Ladder
+from gpuq.supervise.spawn import JobSpec, signal_number, spawn
+
+_RETRY_S = 0.05
+_RETRY_MAX_S = 15.0
+_OWN_SIGTERM_S = 0.05
+# Looked up once by the fork server; its supervisors run in the same control group.
+_OOM_COUNTER = verdict.oom_counter()
+
+
+def supervise(run_dir: str, lock_fd: int, log_fd: int, report_fd: int) -> None:
+    """Runs the attempt in `run_dir` to its end. `lock_fd` stays open until the process exits."""
+    try:
+        _supervise(run_dir, log_fd, report_fd)
+    except Exception as error:
+        _end_every_child()
+        record_end(run_dir, "lost", error=f"the supervisor failed: {error!r}")
+        raise
+    finally:
+        os.close(lock_fd)
+
+
+def _supervise(run_dir: str, log_fd: int, report_fd: int) -> None:
+    os.setsid()
+    kernel.become_subreaper()
+    record = bundle.read(run_dir, bundle.SPEC)
+    try:
+        spec = JobSpec(record or {})
+    except ValueError as error:
+        record_end(run_dir, "launch_error", error=f"{bundle.SPEC}: {error}")
+        return
+    events = Events(run_dir)
+    # The control FIFO is open from here on, so a stop is either in the file now or will be announced there.
+    stop = bundle.read(run_dir, bundle.STOP)
+    if stop is not None:
+        reason = bundle.text(stop, "reason") or "cancel"
+        outcome, why = verdict.of_reason(reason)
+        record_end(run_dir, outcome, token=spec.token, error=f"{why}, before it was started", stop_reason=reason)
+        return
+    try:
+        pid, exec_fd = spawn(spec, log_fd)
+    except OSError as failure:
+        message = f"no process could be made for the job: {failure.strerror}"
+        record_end(run_dir, "launch_error", token=spec.token, error=message)
+        return
+    os.close(log_fd)
+    run = _Run(run_dir, spec, events, pid, exec_fd, report_fd)
+    run.until_nothing_is_left()
+    run.record()
+
+
+class _Run:
+    """One job from its fork to the end of its last descendant. `pid` and `exec_fd` are those of `spawn`."""
+
+    def __init__(self, run_dir: str, spec: JobSpec, events: Events, pid: int, exec_fd: int, report_fd: int) -> None:
+        self.run_dir = run_dir
+        self.spec = spec
+        self.events = events
+        self.report_fd = report_fd
+        self.pid = pid
+        self.exec_fd = exec_fd
+        self.started_at = _now()
+        self.pid_start = processes.start_of(self.pid)
+        self.oom_before = verdict.count_oom_kills(_OOM_COUNTER)
+        self.ladder = Ladder(
+            started=kernel.since_boot(),
+            time_limit_s=spec.time_limit_s,
+            kill_grace_s=spec.kill_grace_s,
+            notice=spec.notice,
+            notice_before_s=spec.notice_before_s,
+        )
+        self.refusal: str | None = None
+        self.status: int | None = None
+        self.ending: verdict.Ending | None = None
+        self.noticed: int | None = None
+        self.stop_reached = False
+        self.family = Family(self.pid)
+        events.watch(self.exec_fd)
+
+    def until_nothing_is_left(self) -> None:
+        while True:
+            ready = self.events.wait(self.ladder.next_at())
+            if self.exec_fd in ready:
+                self._hear_the_exec()
+            empty = self._reap()
+            if self.status is not None and self.ending is None:
+                self._main_ended(self.status)
+            if self.events.told_to_stop:
+                self.events.told_to_stop = False
+                self.ladder.request(kernel.since_boot(), "shutdown")
+            if self.events.control in ready:
+                self._read_stop()
+            if empty:
+                return
+            for step in self.ladder.due(kernel.since_boot()):
+                self._take(step)
+
+    def record(self) -> None:
+        if self.exec_fd >= 0:
+            self._hear_the_exec()
+        if self.refusal is not None:
+            record_end(self.run_dir, "launch_error", token=self.spec.token, error=self.refusal)
+            return
+        if self.ending is None:
+            raise RuntimeError("the job's process vanished")
+        outcome, error = verdict.judge(self.ending)
+        record_end(
+            self.run_dir,
+            outcome,
+            token=self.spec.token,
+            error=error,
+            exit_code=self.ending.exit_code,
+            signum=self.ending.signum,
+            started_at=self.started_at,
+            stop_reason=self.ending.stop_reason,
+        )
+
+    def _hear_the_exec(self) -> None:
+        """The pipe of `spawn`: empty means that the program runs, and that is reported to the daemon.
+
+        The report of a job that does not run stays open until the exit record says why."""
+        self.events.forget(self.exec_fd)
+        sentence = os.read(self.exec_fd, 4096)
+        os.close(self.exec_fd)
+        self.exec_fd = -1
+        if sentence:
+            self.refusal = sentence.decode("utf-8", "replace")
+            return
+        self._report()
+        os.close(self.report_fd)
+
+    def _report(self) -> None:
+        supervisor = os.getpid()
+        record: dict[str, object] = {
+            "supervisor_pid": supervisor,
+            "supervisor_start": processes.start_of(supervisor),
+            "pid": self.pid,
+            "pid_start": self.pid_start,
+            "started_at": self.started_at,
+        }
+        # Both only tell what is so already. A full disk or a daemon that died must not stop the job.
+        with contextlib.suppress(OSError):
+            bundle.write(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, **record}, durable=False)
+        with contextlib.suppress(OSError):
+            os.write(self.report_fd, bundle.line(record))
+
+    def _reap(self) -> bool:
+        """Collects what has ended. True when no child is left, which proves that no descendant is: the orphans
+        of a subreaper are its children."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                return False
+            if pid == self.pid:
+                self.status = status
+
+    def _main_ended(self, status: int) -> None:
+        code = os.waitstatus_to_exitcode(status)
+        if code == -signal.SIGTERM and not self.stop_reached and not self.events.told_to_stop:
+            # At a shutdown everyone gets SIGTERM, and the job may be faster than the supervisor's own.
+            self.events.wait(None, _OWN_SIGTERM_S)
+        reason = self.ladder.reason if self.stop_reached else None
+        if self.events.told_to_stop and code != 0:
+            reason = reason or "shutdown"
+        self.ending = verdict.Ending(
+            exit_code=code if code >= 0 else None,
+            signum=-code if code < 0 else None,
+            stop_reason=reason,
+            noticed=self.noticed,
+            oom_kills=verdict.count_oom_kills(_OOM_COUNTER) - self.oom_before if code == -signal.SIGKILL else 0,
+            time_limit_s=self.spec.time_limit_s,
+        )
+        self.ladder.main_ended(kernel.since_boot())
+
+    def _read_stop(self) -> None:
+        try:
+            stop = bundle.read(self.run_dir, bundle.STOP)
+        except OSError:
+            # A job must not die because a disk does not answer; whoever stops it will ask again.
+            return
+        if stop is None:
+            return
+        self.ladder.request(
+            kernel.since_boot(),
+            bundle.text(stop, "reason") or "cancel",
+            bundle.number(stop, "grace_s"),
+            signal_number(bundle.text(stop, "signal")),
+        )
+
+    def _take(self, step: str) -> None:
+        if self.ladder.reason not in (None, STRAYS) and self.status is None:
+            self.stop_reached = True
+        if step == NOTICE and self.ladder.notice is not None and self.status is None:
+            if self.ladder.reason is None:
+                self.noticed = self.ladder.notice
+            self.family.notify(self.ladder.notice)
+        elif step == TERMINATE:
+            self.family.terminate()
+        elif step == KILL:
+            self.family.kill(main_reaped=self.status is not None)
+
+
+def _end_every_child() -> None:
+    """For the supervisor's own failure: nothing of the job may outlive the record that it is lost."""
+    while True:
+        for process in descendants():
+            processes.send(process, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(_RETRY_S)
+
+
+def record_end(
+    run_dir: str,
+    outcome: str,
+    *,
+    token: str = "",
+    error: str | None = None,
+    exit_code: int | None = None,
+    signum: int | None = None,
+    started_at: float | None = None,
+    stop_reason: str | None = None,
+) -> None:
+    """Writes the exit record, however long a full disk makes it wait: the lock is held and so nobody takes the
+    attempt for dead. Gives up only when the attempt folder itself is gone."""
+    record: dict[str, object] = {
+        "schema": bundle.SCHEMA,
+        "token": token,
+        "outcome": outcome,
+        "exit_code": exit_code,
+        "signal": signum,
+        "error": error,
+        "started_at": started_at,
+        "finished_at": _now(),
+        "stop_reason": stop_reason,
+    }
+    pause = _RETRY_S
+    while True:
+        try:
+            bundle.write(run_dir, bundle.EXIT, record, durable=True)
+            return
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError:
+            time.sleep(pause)
+            pause = min(pause * 2, _RETRY_MAX_S)
+
+
+def _now() -> float:
+    return round(time.time(), 3)

@@ -1,0 +1,190 @@
+"""From a supervisor to the job's own program: everything between fork and exec."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+
+from gpuq.supervise import kernel
+
+_DEFAULT_UMASK = 0o022
+_DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+# Between fork and exec these would run the supervisor's handlers in the child, and be lost. Every other signal with
+# a handler may be: the exec sets it back to its default, and nothing is ignored.
+_STOPPING_SIGNALS = (int(signal.SIGTERM), int(signal.SIGINT), int(signal.SIGHUP))
+_SIGKILL = int(signal.SIGKILL)
+
+
+class JobSpec:
+    """`spec.json` as the supervisor needs it. Raises ValueError for one that cannot be run."""
+
+    def __init__(self, record: dict[str, object]) -> None:
+        self.token = str(record.get("token", ""))
+        self.argv = _texts(record.get("argv"))
+        env = record.get("env")
+        if not self.argv or not isinstance(env, dict):
+            raise ValueError("the spec names no program or no environment")
+        self.env = {str(name): str(value) for name, value in env.items()}
+        self.cwd = str(record.get("cwd") or "/")
+        self.user = str(record.get("user") or "")
+        self.uid = _whole(record.get("uid"))
+        self.gid = _whole(record.get("gid"))
+        umask = _whole(record.get("umask"))
+        self.umask = _DEFAULT_UMASK if umask is None else umask & 0o777
+        self.time_limit_s = _seconds(record.get("time_limit_s"))
+        grace = _seconds(record.get("kill_grace_s"))
+        self.kill_grace_s = 30.0 if grace is None else grace
+        notice = record.get("signal")
+        notice = notice if isinstance(notice, dict) else {}
+        self.notice = signal_number(notice.get("name"))
+        self.notice_before_s = _seconds(notice.get("before_s")) or 0.0
+
+
+def signal_number(name: object) -> int | None:
+    """From `USR1` or `SIGUSR1`; None for anything that is no signal here."""
+    if not isinstance(name, str):
+        return None
+    found = getattr(signal, "SIG" + name.upper().removeprefix("SIG"), None)
+    return int(found) if isinstance(found, signal.Signals) else None
+
+
+def spawn(spec: JobSpec, log_fd: int) -> tuple[int, int]:
+    """Forks the job. Returns its PID, which is its session and its process group too, and a pipe that ends
+    empty once the program runs, or holds a sentence saying why it could not be run.
+
+    Raises OSError when no process can be made.
+    """
+    supervisor = os.getpid()
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    kernel.block_exactly(_STOPPING_SIGNALS)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become_the_job(spec, log_fd, write_end, supervisor)
+    except OSError:
+        os.close(read_end)
+        raise
+    finally:
+        kernel.block_exactly(())
+        os.close(write_end)
+    return pid, read_end
+
+
+def _become_the_job(spec: JobSpec, log_fd: int, error_fd: int, supervisor: int) -> None:
+    """Runs in the child and never returns."""
+    try:
+        signal.set_wakeup_fd(-1)
+        for signum in _STOPPING_SIGNALS:
+            kernel.default_action(signum)
+        os.setsid()
+        os.umask(spec.umask)
+        _take_identity(spec)
+        kernel.die_with_parent(_SIGKILL)
+        if os.getppid() != supervisor:
+            os._exit(127)
+        # 0 is /dev/null already, by the fork server; everything above 2 closes itself at the exec.
+        os.dup2(log_fd, 1)
+        os.dup2(log_fd, 2)
+        _enter(spec.cwd)
+        kernel.block_exactly(())
+        _execute(spec)
+    except _CannotRun as refusal:
+        os.write(error_fd, str(refusal).encode("utf-8", "replace")[:4000])
+    except BaseException as error:  # noqa: BLE001 - the child has no caller; the sentence is all that is left of it
+        os.write(error_fd, f"the job's process could not be set up: {error!r}".encode("utf-8", "replace")[:4000])
+    finally:
+        os._exit(127)
+
+
+class _CannotRun(Exception):
+    """Its text is the sentence that the submitter reads."""
+
+
+def _take_identity(spec: JobSpec) -> None:
+    if spec.uid is None:
+        return
+    if os.geteuid() != 0:
+        if spec.uid != os.geteuid():
+            raise _CannotRun(f"cannot run as user {spec.user or spec.uid}: gpuq does not run as root")
+        return
+    gid = spec.uid if spec.gid is None else spec.gid
+    try:
+        os.initgroups(spec.user or str(spec.uid), gid)
+        os.setgid(gid)
+        os.setuid(spec.uid)
+    except OSError as error:
+        raise _CannotRun(f"cannot become user {spec.user or spec.uid}: {error.strerror}") from None
+
+
+def _enter(cwd: str) -> None:
+    try:
+        os.chdir(cwd)
+    except FileNotFoundError:
+        raise _CannotRun(f"the working directory {cwd} does not exist") from None
+    except NotADirectoryError:
+        raise _CannotRun(f"the working directory {cwd} is not a directory") from None
+    except PermissionError:
+        raise _CannotRun(f"no permission to enter the working directory {cwd}") from None
+    except OSError as error:
+        raise _CannotRun(f"cannot enter the working directory {cwd}: {error.strerror}") from None
+
+
+def _execute(spec: JobSpec) -> None:
+    program = spec.argv[0]
+    if "/" in program:
+        candidates = [program]
+    else:
+        folders = spec.env.get("PATH", _DEFAULT_PATH).split(":")
+        candidates = [os.path.join(folder or ".", program) for folder in folders]
+    refused: OSError | None = None
+    for path in candidates:
+        try:
+            os.execve(path, spec.argv, spec.env)
+        except (FileNotFoundError, NotADirectoryError):
+            # A file that is there and still not found: its interpreter is missing. That is worth a sentence.
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                raise _CannotRun(
+                    f"{path} cannot be run: the interpreter that its first line names does not exist"
+                ) from None
+        except PermissionError as error:
+            refused = error
+            denied = path
+        except OSError as error:
+            raise _CannotRun(_why_not(path, error)) from None
+        except ValueError as error:
+            raise _CannotRun(f"{program!r} cannot be run: {error}") from None
+    if refused is not None:
+        raise _CannotRun(_why_not(denied, refused))
+    if "/" in program:
+        raise _CannotRun(f"the program {program} does not exist")
+    raise _CannotRun(f"the program {program} was not found in the job's PATH")
+
+
+def _why_not(path: str, error: OSError) -> str:
+    if error.errno == errno.EACCES:
+        try:
+            folder = stat.S_ISDIR(os.stat(path).st_mode)
+        except OSError:
+            folder = False
+        return f"{path} is a directory, not a program" if folder else f"no permission to run {path}"
+    if error.errno == errno.ENOEXEC:
+        return f"{path} is not a program that this machine can run (a script needs a first line like #!/bin/sh)"
+    if error.errno == errno.E2BIG:
+        return f"{path} cannot be run: its arguments and environment are too large"
+    return f"{path} cannot be run: {error.strerror}"
+
+
+def _texts(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        return None
+    return float(value)

@@ -1,0 +1,72 @@
+"""Ending what is left of an attempt whose supervisor died: processes that went their own way, away from it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+from gpuq.supervise import bundle, processes
+from gpuq.supervise.processes import Process
+
+_PAUSE_S = 0.05
+
+
+def sweep(token: str, session: int | None = None, session_start: int | None = None, *, timeout_s: float = 10.0) -> int:
+    """SIGKILLs every process of the attempt until none is left; returns how many there were.
+
+    A process belongs to it when its environment carries the attempt's mark, when it is in the attempt's session, or
+    when an ancestor of it does so. A session counts only if its leader has the start time `session_start` (clock
+    ticks since boot) or a process in it carries the mark: a number alone may be somebody else's by now.
+    Raises TimeoutError, naming the PIDs, when some are still there after `timeout_s`: stuck in the kernel, or not
+    this user's to kill. The GPU is not free then.
+    """
+    entry = f"{bundle.MARK}={bundle.mark_of(token)}".encode()
+    found: set[tuple[int, int]] = set()
+    give_up = time.monotonic() + timeout_s
+    while left := strays(entry, session, session_start):
+        found.update(process.key for process in left)
+        if time.monotonic() > give_up:
+            pids = ", ".join(str(process.pid) for process in left)
+            raise TimeoutError(f"processes of a dead attempt cannot be ended: {pids}")
+        watched = [fd for process in left if (fd := _kill(process)) is not None]
+        _wait(watched)
+    return len(found)
+
+
+def strays(entry: bytes, session: int | None, session_start: int | None) -> list[Process]:
+    """All living processes of the attempt; `entry` is its mark as `NAME=value`."""
+    table = processes.everything()
+    me = os.getpid()
+    marked = {
+        pid for pid, process in table.items() if process.living and pid != me and processes.carries(process, entry)
+    }
+    if session is not None:
+        members = {pid for pid, process in table.items() if process.session == session and process.living and pid != me}
+        leader = table.get(session)
+        known = leader is not None and session_start is not None and leader.start == session_start
+        if known or marked & members:
+            marked |= members
+    offspring = processes.descendants(marked, table)
+    return [table[pid] for pid in sorted(marked)] + [process for process in offspring if process.pid != me]
+
+
+def _kill(process: Process) -> int | None:
+    """SIGKILL, and a descriptor that tells of the end where the kernel gives one."""
+    if not processes.send(process, signal.SIGKILL):
+        return None
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError:
+        return None
+
+
+def _wait(fds: list[int]) -> None:
+    """For one end, or a moment: what died may have left new children behind."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    poll.poll(_PAUSE_S * 1000)
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,199 @@
+"""The recorded end is the true one."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gpuq.domain.outcome import Outcome
+from gpuq.supervise import bundle, verdict
+
+
+def test_job_that_exits_with_zero_has_succeeded(world) -> None:
+    before = time.time()
+    result = world.start("true").result()
+    assert (result.outcome, result.exit_code, result.signal, result.error) == (Outcome.SUCCEEDED, 0, None, None)
+    assert before - 0.01 <= result.started_at <= result.finished_at <= time.time() + 0.01
+
+
+def test_exit_code_is_kept(world) -> None:
+    result = world.shell("exit 37").result()
+    assert (result.outcome, result.exit_code, result.error) == (Outcome.EXIT_NONZERO, 37, "ended with exit code 37")
+
+
+def test_signal_that_ended_the_job_is_kept(world) -> None:
+    result = world.shell("kill -SEGV $$").result()
+    assert (result.outcome, result.exit_code, result.signal) == (Outcome.SIGNAL, None, signal.SIGSEGV)
+    assert result.error == "ended by SIGSEGV"
+
+
+def test_sigkill_from_outside_is_a_signal_and_not_a_stop(world) -> None:
+    attempt = world.start("sleep", "100")
+    os.kill(attempt.running.pid, signal.SIGKILL)
+    result = attempt.result()
+    assert (result.outcome, result.signal) == (Outcome.SIGNAL, signal.SIGKILL)
+
+
+def test_report_names_supervisor_and_job_with_their_start_times(world) -> None:
+    attempt = world.start("sleep", "100")
+    running = attempt.running
+    for pid, start in ((running.pid, running.pid_start), (running.supervisor_pid, running.supervisor_start)):
+        assert int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]) == start
+    assert os.getsid(running.pid) == running.pid
+    assert world.launcher.launched(attempt.run_dir) == running
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ({"cwd": "/nowhere/at/all"}, "the working directory /nowhere/at/all does not exist"),
+        ({"cwd": "/etc/passwd"}, "the working directory /etc/passwd is not a directory"),
+        ({"argv": ["no-such-program-here"]}, "the program no-such-program-here was not found in the job's PATH"),
+        ({"argv": ["/no/such/program"]}, "the program /no/such/program does not exist"),
+        ({"argv": ["/etc/passwd"]}, "no permission to run /etc/passwd"),
+        ({"argv": ["/etc"]}, "/etc is a directory, not a program"),
+        ({"argv": ["true"], "env": {"PATH": "/nowhere"}}, "the program true was not found in the job's PATH"),
+    ],
+)
+def test_job_that_cannot_be_launched_says_why(world, spec, sentence) -> None:
+    order = world.order("true")
+    attempt = world.launch(replace(order, spec={**order.spec, **spec}))
+    assert attempt.launched is None
+    result = attempt.result()
+    assert (result.outcome, result.error, result.exit_code) == (Outcome.LAUNCH_ERROR, sentence, None)
+    assert world.launcher.launched(attempt.run_dir) is None
+
+
+def test_script_without_its_interpreter_is_told_apart_from_a_missing_one(world) -> None:
+    script = world.root / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    result = world.start(str(script)).result()
+    assert result.outcome is Outcome.LAUNCH_ERROR
+    assert result.error == f"{script} cannot be run: the interpreter that its first line names does not exist"
+
+
+def test_script_without_a_first_line_is_explained(world) -> None:
+    script = world.root / "script"
+    script.write_text("echo hello\n")
+    script.chmod(0o755)
+    result = world.start(str(script)).result()
+    assert result.outcome is Outcome.LAUNCH_ERROR
+    assert "#!/bin/sh" in result.error
+
+
+def test_program_is_looked_up_in_the_path_of_the_job(world) -> None:
+    folder = world.root / "bin"
+    folder.mkdir()
+    (folder / "mine").write_text("#!/bin/sh\necho found\n")
+    (folder / "mine").chmod(0o755)
+    attempt = world.start("mine", env={"PATH": f"/nowhere:{folder}"})
+    assert attempt.result().outcome is Outcome.SUCCEEDED
+    assert attempt.log == "found\n"
+
+
+def test_exit_record_carries_token_and_schema(world) -> None:
+    attempt = world.start("true")
+    attempt.result()
+    record = attempt.exit_record()
+    assert (record["schema"], record["token"], record["stop_reason"]) == (1, attempt.order.token, None)
+
+
+def test_torn_or_foreign_exit_record_is_no_record(world, tmp_path) -> None:
+    target = tmp_path / bundle.EXIT
+    for content in ("", "{", "[1]", '"x"'):
+        target.write_text(content)
+        assert world.launcher.outcome(str(tmp_path)) is None
+    target.unlink()
+    target.symlink_to("/etc/hostname")
+    assert world.launcher.outcome(str(tmp_path)) is None
+    target.unlink()
+    os.mkfifo(target)
+    assert world.launcher.outcome(str(tmp_path)) is None
+
+
+def test_exit_record_of_a_newer_release_is_read_as_far_as_it_is_known(world, tmp_path) -> None:
+    record = {"schema": 9, "outcome": "exit_nonzero", "exit_code": 3, "news": [1], "finished_at": "soon"}
+    (tmp_path / bundle.EXIT).write_text(json.dumps(record))
+    result = world.launcher.outcome(str(tmp_path))
+    assert (result.outcome, result.exit_code, result.finished_at) == (Outcome.EXIT_NONZERO, 3, None)
+    (tmp_path / bundle.EXIT).write_text(json.dumps({"outcome": "evaporated"}))
+    assert world.launcher.outcome(str(tmp_path)).outcome is Outcome.LOST
+
+
+def test_every_outcome_of_the_supervisor_is_one_of_the_domain() -> None:
+    ends = [
+        verdict.Ending(exit_code=0),
+        verdict.Ending(exit_code=1),
+        verdict.Ending(signum=9),
+        verdict.Ending(signum=9, oom_kills=1),
+        verdict.Ending(signum=10, noticed=10),
+        *(verdict.Ending(exit_code=0, stop_reason=reason) for reason in verdict.OF_REASON),
+    ]
+    outcomes = [Outcome(verdict.judge(end)[0]) for end in ends]
+    assert outcomes[:5] == [
+        Outcome.SUCCEEDED,
+        Outcome.EXIT_NONZERO,
+        Outcome.SIGNAL,
+        Outcome.HOST_OOM,
+        Outcome.TIME_LIMIT,
+    ]
+    assert outcomes[5:] == [
+        Outcome.CANCELLED,
+        Outcome.PREEMPTED,
+        Outcome.PREEMPTED,
+        Outcome.TIME_LIMIT,
+        Outcome.LOST,
+    ]
+
+
+def test_oom_counter_of_this_machine_can_be_read() -> None:
+    path = verdict.oom_counter()
+    assert "oom_kill " in Path(path).read_text()
+    assert verdict.count_oom_kills(path) >= 0
+
+
+def test_full_disk_delays_the_exit_record_and_keeps_the_lock(world) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    disk = world.root / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,mode=755", "none", disk]).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    try:
+        order = world.order("/bin/sh", "-c", "read go < $BELL; exit 5", env={"BELL": str(world.bell().path)})
+        run_dir = str(disk / "attempt")
+        attempt = world.launch(replace(order, run_dir=run_dir, log_path=f"{run_dir}/{bundle.LOG}"))
+        filler = disk / "filler"
+        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+            while True:
+                file.write(b"x" * 4096)
+        watch = world.launcher.watch(attempt.running)
+        Path(world.bells[0].path).write_text("go\n")
+        _until_ended(attempt.running.pid)
+        assert world.launcher.alive(run_dir)
+        assert world.launcher.outcome(run_dir) is None
+        filler.unlink()
+        assert watch is not None
+        os.close(watch)
+        assert attempt.result().exit_code == 5
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def _until_ended(pid: int) -> None:
+    # The job's end cannot be waited for by anyone but its parent, and a pidfd of it can.
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    select.select([fd], [], [], 20)
+    os.close(fd)
