@@ -1,0 +1,54 @@
+"""Jobs, attempts, events and everything else that must survive, in SQLite or PostgreSQL.
+
+    open_database(url) -> Database             one set of connections, to share
+    open_records(url or Database)              gpuq.ports.records.Records
+    open_history(url or Database)              gpuq.ports.history.History
+    open_tokens(url or Database) -> Tokens     open_maintenance(url or Database) -> MaintenanceLog
+    migrate.ensure / upgrade / current / backup / restore
+
+The schema is made or brought up to date by `migrate.ensure(url)`, never by opening.
+"""
+
+from __future__ import annotations
+
+from gpuq.stores.sql import migrate
+from gpuq.stores.sql.engine import Database, as_database
+from gpuq.stores.sql.history import SqlHistory
+from gpuq.stores.sql.maintenance import MaintenanceLog
+from gpuq.stores.sql.records import SqlRecords
+from gpuq.stores.sql.tokens import TokenInfo, Tokens
+
+__all__ = [
+    "Database",
+    "MaintenanceLog",
+    "SqlHistory",
+    "SqlRecords",
+    "TokenInfo",
+    "Tokens",
+    "migrate",
+    "open_database",
+    "open_history",
+    "open_maintenance",
+    "open_records",
+    "open_tokens",
+]
+
+
+def open_database(url: str) -> Database:
+    return Database(url)
+
+
+def open_records(target: str | Database) -> SqlRecords:
+    return SqlRecords(as_database(target))
+
+
+def open_history(target: str | Database) -> SqlHistory:
+    return SqlHistory(as_database(target))
+
+
+def open_tokens(target: str | Database) -> Tokens:
+    return Tokens(as_database(target))
+
+
+def open_maintenance(target: str | Database) -> MaintenanceLog:
+    return MaintenanceLog(as_database(target))

@@ -1,0 +1,272 @@
+"""Making a database, bringing it up to date, and copying it.
+
+`ensure` is what every start of gpuq calls. When nothing is to be done it reads one row; Alembic is imported
+only where a migration really runs. Two first starts at one moment do not collide: one creates, under a file
+lock (SQLite) or an advisory lock (PostgreSQL), the other finds it done.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, NullPool, create_engine, event
+
+from gpuq.errors import DatabaseUnavailable, Refused, SchemaMismatch
+from gpuq.stores.sql import schema
+from gpuq.stores.sql.engine import ADVISORY_LOCK, Database, connect_sqlite, parse_url, sqlite_path
+from gpuq.stores.sql.faults import told_as_our_own, translated
+
+_USE_PG_DUMP = "use `pg_dump -Fc DATABASE > FILE` and `pg_restore -d DATABASE FILE`"
+
+
+def scripts() -> Path:
+    """The folder of Alembic's env.py: in the wheel it is gpuq/_migrations, in the source tree migrations/."""
+    package = Path(__file__).resolve().parents[2]
+    for folder in (package / "_migrations", package.parent / "migrations"):
+        if (folder / "env.py").is_file():
+            return folder
+    raise DatabaseUnavailable("the migrations are missing from this installation", hint="install gpuq again")
+
+
+def ensure(url: str) -> None:
+    """The database exists and has this release's schema when this returns.
+
+    A fresh one is created; an older one is upgraded, on SQLite after a backup beside it. Raises SchemaMismatch
+    for a newer one, DatabaseUnavailable when it cannot be reached.
+    """
+    if current(url) != schema.HEAD:
+        upgrade(url)
+
+
+def current(url: str) -> str | None:
+    """The revision that the database is marked with; None when there is none, or no database yet."""
+    path = sqlite_path(url)
+    if path is None:
+        with told_as_our_own(), _connected(url) as connection:
+            return schema.revision(connection)
+    if not path.exists() or path.stat().st_size == 0:
+        return None
+    with told_as_our_own(), closing(connect_sqlite(path)) as connection:
+        try:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return None
+            raise
+        return None if row is None else str(row[0])
+
+
+def upgrade(url: str) -> tuple[str | None, str]:
+    """From which revision to which. Raises as `ensure` does."""
+    path = sqlite_path(url)
+    with told_as_our_own():
+        if path is None:
+            with _connected(url, write=True) as connection:
+                return _bring_up(connection, None), schema.HEAD
+        with _alone(path):
+            _make_file(path)
+            with _connected(url, write=True) as connection:
+                return _bring_up(connection, path), schema.HEAD
+
+
+def _bring_up(connection: Connection, path: Path | None) -> str | None:
+    before = schema.revision(connection)
+    if before == schema.HEAD:
+        return before
+    if before is None:
+        if taken := schema.foreign_tables(connection):
+            raise SchemaMismatch(
+                f"the database holds tables that are not gpuq's ({', '.join(taken)})",
+                hint="point GPUQ_DATABASE_URL at a database of its own",
+            )
+        schema.create_all(connection)
+        return None
+    configuration = _alembic(before)
+    if path is not None:
+        backup(f"sqlite:///{path}", _beside(path, before))
+    _run_alembic(configuration, connection)
+    return before
+
+
+def _beside(path: Path, revision: str) -> Path:
+    at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    return path.with_name(f"{path.name}.before-upgrade-from-{revision}-{at}")
+
+
+def _alembic(before: str) -> Any:
+    """Alembic's configuration. Raises SchemaMismatch when this release does not know the revision."""
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    configuration = Config()
+    configuration.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    if before not in {script.revision for script in ScriptDirectory.from_config(configuration).walk_revisions()}:
+        raise SchemaMismatch(
+            f"the database has schema {before}, which this release (schema {schema.HEAD}) does not know",
+            hint="it was written by a newer gpuq: install that release, or restore a backup made before it",
+        )
+    return configuration
+
+
+def _run_alembic(configuration: Any, connection: Connection) -> None:
+    from alembic import command
+
+    configuration.attributes["connection"] = connection
+    command.upgrade(configuration, schema.HEAD)
+    if connection.dialect.name == "sqlite":
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+        if broken:
+            raise SchemaMismatch(
+                f"the upgrade left {len(broken)} rows without what they refer to; nothing was changed",
+                hint="the database was damaged before: restore a backup",
+            )
+
+
+@contextmanager
+def _connected(url: str, *, write: bool = False) -> Iterator[Connection]:
+    """One connection with one transaction around everything; the definitions of tables are part of it on both
+    databases. Foreign keys are not enforced on SQLite, where changing a table means writing it anew."""
+    path = sqlite_path(url)
+    if path is None:
+        database = Database(url)
+        try:
+            with database.engine.begin() as connection:
+                if write:
+                    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")
+                yield connection
+        finally:
+            database.close()
+        return
+    engine = create_engine("sqlite://", creator=lambda: connect_sqlite(path), poolclass=NullPool)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        driver.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    with engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """A lock beside the database. Not on its own file: closing that would drop SQLite's locks of this process."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DatabaseUnavailable(
+            f"cannot write in {path.parent}: {error.strerror}", hint="check the folder, its rights, and the disk"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _make_file(path: Path) -> None:
+    """An empty file, readable by its owner alone, in WAL mode. SQLite gives its log the same rights."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise DatabaseUnavailable(
+            f"cannot make the database {path}: {error.strerror}", hint="check the folder, its rights, and the disk"
+        ) from error
+    with closing(connect_sqlite(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+def backup(url: str, target: Path) -> None:
+    """A consistent copy, also while gpuq runs. Raises Refused when `target` exists, or for PostgreSQL."""
+    path = _file_of(url)
+    partial = target.with_name(target.name + ".partial")
+    if target.exists():
+        raise Refused(f"{target} exists", hint="name another file; backups are not overwritten")
+    with told_as_our_own():
+        try:
+            os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
+            with closing(connect_sqlite(path, mode="ro")) as source, closing(connect_sqlite(partial)) as copy:
+                source.backup(copy)
+                # One file that can be carried away, without a log beside it.
+                copy.execute("PRAGMA journal_mode = DELETE")
+            _sync(partial)
+            partial.rename(target)
+            _sync(target.parent)
+        except OSError as error:
+            raise DatabaseUnavailable(
+                f"cannot write the backup {target}: {error.strerror}", hint="check the folder, its rights, and the disk"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def restore(url: str, source: Path) -> None:
+    """Puts a backup in the database's place, in one transaction; the daemon must be stopped. Ids given out since
+    the backup are not given again. Raises Refused for what is not a backup of gpuq, SchemaMismatch for a newer one."""
+    path = _file_of(url)
+    if not source.is_file():
+        raise Refused(f"there is no file {source}", hint="name a file that `gpuq db backup` made")
+    _check_backup(source)
+    with told_as_our_own(), _alone(path):
+        _make_file(path)
+        with closing(connect_sqlite(path)) as target, closing(connect_sqlite(source, mode="ro")) as copy:
+            given = _given_ids(target)
+            copy.backup(target)
+            target.execute("PRAGMA journal_mode = WAL")
+            for table, last in given.items():
+                target.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (last, table))
+                target.execute(
+                    "INSERT INTO sqlite_sequence (name, seq) SELECT ?, ?"
+                    " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = ?)",
+                    (table, last, table),
+                )
+    ensure(url)
+
+
+def _given_ids(connection: sqlite3.Connection) -> dict[str, int]:
+    try:
+        return {str(table): int(last) for table, last in connection.execute("SELECT name, seq FROM sqlite_sequence")}
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return {}
+        raise
+
+
+def _check_backup(source: Path) -> None:
+    try:
+        with closing(connect_sqlite(source, mode="ro")) as connection:
+            sound = connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            connection.execute("SELECT count(*) FROM jobs WHERE id < 0").fetchone()
+    except sqlite3.Error as error:
+        told = translated(error)
+        raise Refused(
+            f"{source} is not a backup of gpuq ({told})", hint="name a file that `gpuq db backup` made"
+        ) from error
+    if not sound or row is None:
+        raise Refused(f"{source} is damaged", hint="use an older backup")
+    if row[0] != schema.HEAD:
+        _alembic(str(row[0]))
+
+
+def _file_of(url: str) -> Path:
+    path = sqlite_path(parse_url(url))
+    if path is None:
+        raise Refused("gpuq copies SQLite databases only", hint=_USE_PG_DUMP)
+    return path
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,166 @@
+"""Questions to the record, inside one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from gpuq.domain.events import Event
+from gpuq.domain.job import Attempt, Job
+from gpuq.domain.priority import Priority
+from gpuq.domain.spec import JobSpec
+from gpuq.domain.states import JobState
+from gpuq.errors import NotFound
+from gpuq.ports.records import DeadLetter, JobFilter, Waiting
+from gpuq.stores.sql import statements as sql
+from gpuq.stores.sql.rows import (
+    JOB_WIDTH,
+    Prepared,
+    attempt_from,
+    event_from,
+    job_from,
+    json_text,
+    state_from,
+    waiting_from,
+)
+
+
+def no_such_job(job_id: int) -> NotFound:
+    return NotFound(f"there is no job {job_id}", hint="`gpuq status -a` lists every job")
+
+
+class SqlReader:
+    """gpuq.ports.records.Reader on one open transaction."""
+
+    def __init__(self, driver: Any, statements: sql.Statements) -> None:
+        self._driver = driver
+        self._statements = statements
+        self._dialect = statements.name
+
+    def _rows(self, statement: sql.Build | Prepared, **values: Any) -> Sequence[Any]:
+        prepared = statement if isinstance(statement, Prepared) else self._statements.of(statement)
+        return prepared(self._driver, values).fetchall()  # type: ignore[no-any-return]
+
+    def _scalar(self, statement: sql.Build | Prepared, **values: Any) -> Any:
+        """The first column of the first row; None when there is no row."""
+        rows = self._rows(statement, **values)
+        return rows[0][0] if rows else None
+
+    def _limit(self, limit: int | None) -> int | None:
+        return sql.limit_of(self._dialect, limit)
+
+    def _ids(self, ids: Sequence[int]) -> Any:
+        return json_text(list(ids)) if self._dialect == "sqlite" else list(ids)
+
+    def job(self, job_id: int) -> Job:
+        rows = self._rows(sql.job_by_id, id=job_id)
+        if not rows:
+            raise no_such_job(job_id)
+        return job_from(rows[0])
+
+    def _filter_values(self, where: JobFilter) -> dict[str, Any]:
+        names = ("user", "group", "name", "array_id", "finished_since", "finished_until", "after_id")
+        values = {name: getattr(where, name) for name in names if getattr(where, name) is not None}
+        if where.ids is not None:
+            values["ids"] = self._ids(where.ids)
+        return values
+
+    def jobs(self, where: JobFilter) -> list[Job]:
+        key = (sql.filtered, sql.filter_shape(where))
+        prepared = self._statements.made(key, lambda: sql.filtered(self._dialect, where))
+        rows = self._rows(prepared, limit=self._limit(where.limit), **self._filter_values(where))
+        return [job_from(row) for row in rows]
+
+    def count(self, where: JobFilter) -> int:
+        key = (sql.counted, sql.filter_shape(where))
+        prepared = self._statements.made(key, lambda: sql.counted(self._dialect, where))
+        total = int(self._scalar(prepared, **self._filter_values(where)))
+        return total if where.limit is None else min(total, where.limit)
+
+    def count_by_state(self) -> dict[JobState, int]:
+        """Only states that some job is in."""
+        return {state_from(state): int(count) for state, count in self._rows(sql.by_state)}
+
+    def spec(self, job_id: int) -> tuple[JobSpec, int | None, int | None]:
+        rows = self._rows(sql.spec_of, job_id=job_id)
+        if not rows:
+            raise no_such_job(job_id)
+        text, uid, gid = rows[0]
+        return JobSpec.from_stored(json.loads(text)), uid, gid
+
+    def attempts(self, job_id: int) -> list[Attempt]:
+        return [attempt_from(row) for row in self._rows(sql.attempts_of, job_id=job_id)]
+
+    def live_attempts(self, node: str | None = None) -> list[tuple[Job, Attempt]]:
+        rows = self._rows(sql.live_attempts, node=node)
+        return [(job_from(row[:JOB_WIDTH]), attempt_from(row[JOB_WIDTH:])) for row in rows]
+
+    def events(self, *, job_id: int | None = None, after_id: int = 0, limit: int | None = None) -> list[Event]:
+        values: dict[str, Any] = {"after_id": after_id, "limit": self._limit(limit)}
+        if job_id is None:
+            rows = self._rows(sql.events_after, **values)
+        else:
+            rows = self._rows(sql.events_of_job, job_id=job_id, **values)
+        return [event_from(row) for row in rows]
+
+    def last_event_id(self) -> int:
+        return int(self._scalar(sql.last_event))
+
+    def waiting(self, ids: Sequence[int]) -> dict[int, Waiting]:
+        rows = self._rows(sql.waiting, ids=self._ids(ids)) if ids else ()
+        return {row[0]: waiting_from(row) for row in rows}
+
+    def queued(self, *, batch: int = 5000, after_id: int = 0) -> Iterator[tuple[int, int, float]]:
+        while True:
+            rows = self._rows(sql.queued_batch, after_id=after_id, limit=batch)
+            yield from rows
+            if len(rows) < batch:
+                return
+            after_id = rows[-1][0]
+
+    def line(self, *, offset: int = 0, limit: int | None = None) -> list[Job]:
+        return [job_from(row) for row in self._rows(sql.line, offset=offset, limit=self._limit(limit))]
+
+    def position(self, score: float, job_id: int) -> int:
+        return int(self._scalar(sql.position, score=score, id=job_id)) + 1
+
+    def delayed_until(self) -> float | None:
+        at = self._scalar(sql.delayed_until)
+        return None if at is None else float(at)
+
+    def due(self, now: float, limit: int) -> list[int]:
+        return [row[0] for row in self._rows(sql.due, now=now, limit=limit)]
+
+    def lowest_score(self, priority: Priority, user: str | None = None) -> float | None:
+        found = (
+            self._scalar(sql.lowest_score_in_line, priority=int(priority), user=user),
+            self._scalar(sql.lowest_score_aside, priority=int(priority), user=user),
+        )
+        return min((score for score in found if score is not None), default=None)
+
+    def dependents(self, job_id: int) -> list[int]:
+        return [row[0] for row in self._rows(sql.dependents, on_id=job_id)]
+
+    def open_dependencies(self, job_id: int) -> list[tuple[int, str, JobState]]:
+        return [(on, kind, state_from(state)) for on, kind, state in self._rows(sql.open_dependencies, job_id=job_id)]
+
+    def job_with_key(self, user: str, key: str) -> int | None:
+        found = self._scalar(sql.job_with_key, user=user, key=key)
+        return None if found is None else int(found)
+
+    def jobs_of_request(self, user: str, request_key: str) -> list[int] | None:
+        text = self._scalar(sql.jobs_of_request, user=user, key=request_key)
+        return None if text is None else list(json.loads(text))
+
+    def dead_letters(self, limit: int | None = None) -> list[DeadLetter]:
+        """Newest first."""
+        return [DeadLetter(*row) for row in self._rows(sql.dead_letters, limit=self._limit(limit))]
+
+    def value(self, key: str) -> Any | None:
+        text = self._scalar(sql.value_of, key=key)
+        return None if text is None else json.loads(text)
+
+    def values(self, prefix: str) -> dict[str, Any]:
+        rows = self._rows(sql.values_of, prefix=prefix, length=len(prefix))
+        return {key: json.loads(text) for key, text in rows}

@@ -1,0 +1,42 @@
+"""A fresh database: tables, indexes, views and the revision mark, in one transaction.
+
+Made from the table definitions, without Alembic, which takes longer to import than the whole creation. A test
+holds that the result is what the migrations give.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, inspect, text
+
+from gpuq.stores.sql.tables import metadata
+from gpuq.stores.sql.views import view_statements
+
+# The newest revision in migrations/versions, which a fresh database is marked with.
+HEAD = "0001"
+
+# As Alembic makes it.
+VERSION_TABLE = (
+    "CREATE TABLE alembic_version"
+    " (version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+)
+
+
+def create_all(connection: Connection) -> None:
+    metadata.create_all(connection, checkfirst=False)
+    for statement in view_statements(connection.dialect.name).values():
+        connection.exec_driver_sql(statement)
+    connection.exec_driver_sql(VERSION_TABLE)
+    connection.execute(text("INSERT INTO alembic_version (version_num) VALUES (:head)"), {"head": HEAD})
+
+
+def revision(connection: Connection) -> str | None:
+    """What the database is marked with; None when it holds nothing of ours."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    row = connection.exec_driver_sql("SELECT version_num FROM alembic_version").fetchone()
+    return None if row is None else str(row[0])
+
+
+def foreign_tables(connection: Connection) -> list[str]:
+    """Names of ours that are taken already."""
+    return sorted(set(inspect(connection).get_table_names()) & set(metadata.tables))

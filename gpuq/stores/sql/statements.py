@@ -1,0 +1,317 @@
+"""The reading statements, and the cache of compiled ones.
+
+Conditions that a partial index rests on are written out in the text, because neither database uses such an
+index for a condition that is a parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+
+from sqlalchemy import (
+    BigInteger,
+    ClauseElement,
+    ColumnElement,
+    Double,
+    Integer,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    tuple_,
+)
+from sqlalchemy.engine import Dialect
+
+from gpuq.domain.states import ACTIVE, FINAL, JobState
+from gpuq.ports.records import JobFilter
+from gpuq.stores.sql.rows import (
+    ATTEMPT_COLUMNS,
+    JOB_FROM_ATTEMPT,
+    JOB_HEAD,
+    JOB_TAIL,
+    WAITING_COLUMNS,
+    Prepared,
+)
+from gpuq.stores.sql.tables import (
+    LIVE_OR_COMPLETED,
+    attempts,
+    dead_letter_queue,
+    dependencies,
+    events,
+    in_list,
+    installation,
+    jobs,
+    requests,
+    specs,
+)
+
+Build = Callable[[str], ClauseElement]
+
+
+class Statements:
+    """Compiled statements of one dialect, made when first needed."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.name: str = dialect.name
+        self.integrity_error: type[Exception] = dialect.loaded_dbapi.IntegrityError
+        self._made: dict[Hashable, Prepared] = {}
+
+    def of(self, build: Build) -> Prepared:
+        """`build` is a module-level function of the dialect's name."""
+        return self.made(build, lambda: build(self.name))
+
+    def made(self, key: Hashable, build: Callable[[], ClauseElement], columns: Sequence[str] | None = None) -> Prepared:
+        prepared = self._made.get(key)
+        if prepared is None:
+            prepared = self._made[key] = Prepared(build(), self.dialect, columns)
+        return prepared
+
+
+def number(name: str) -> ColumnElement[int]:
+    return bindparam(name, type_=BigInteger)
+
+
+def word(name: str) -> ColumnElement[str]:
+    return bindparam(name, type_=Text)
+
+
+def moment(name: str) -> ColumnElement[float]:
+    return bindparam(name, type_=Double)
+
+
+def in_states(states: Iterable[JobState]) -> ColumnElement[bool]:
+    return jobs.c.state.in_([literal_column(f"'{state}'") for state in sorted(states)])
+
+
+def among(dialect: str, column: str) -> ColumnElement[bool]:
+    """`column` is one of the parameter `ids` (see `ids_parameter`): one text for any number of them."""
+    if dialect == "sqlite":
+        return text(f"{column} IN (SELECT value FROM json_each(:ids))")  # type: ignore[return-value]
+    return text(f"{column} = ANY(CAST(:ids AS bigint[]))")  # type: ignore[return-value]
+
+
+def limit_of(dialect: str, limit: int | None) -> int | None:
+    """Unlimited is -1 on SQLite, NULL on PostgreSQL."""
+    return -1 if limit is None and dialect == "sqlite" else limit
+
+
+def job_select(dialect: str) -> Select[tuple[object, ...]]:
+    pair = "d.kind || ':' || d.on_id"
+    joined = f"group_concat({pair})" if dialect == "sqlite" else f"string_agg({pair}, ',')"
+    on: ColumnElement[str] = literal_column(f"(SELECT {joined} FROM dependencies d WHERE d.job_id = jobs.id)")
+    return select(
+        *(jobs.c[name] for name in JOB_HEAD),
+        on.label("depends_on"),
+        *(jobs.c[name] for name in JOB_TAIL),
+        *(attempts.c[name] for name in JOB_FROM_ATTEMPT),
+    ).select_from(jobs.outerjoin(attempts, and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt)))
+
+
+def job_by_id(dialect: str) -> ClauseElement:
+    return job_select(dialect).where(jobs.c.id == number("id"))
+
+
+def line(dialect: str) -> ClauseElement:
+    page = (
+        select(jobs.c.id)
+        .where(text("jobs.state = 'queued'"))
+        .order_by(jobs.c.score, jobs.c.id)
+        .limit(bindparam("limit", type_=Integer))
+        .offset(bindparam("offset", type_=Integer))
+    )
+    return job_select(dialect).where(jobs.c.id.in_(page)).order_by(jobs.c.score, jobs.c.id)
+
+
+def position(dialect: str) -> ClauseElement:
+    before = tuple_(jobs.c.score, jobs.c.id) < tuple_(moment("score"), number("id"))
+    return select(func.count()).select_from(jobs).where(text("jobs.state = 'queued'"), before)
+
+
+def queued_batch(dialect: str) -> ClauseElement:
+    return (
+        select(jobs.c.id, jobs.c.gpus, jobs.c.score)
+        .where(text("jobs.state = 'queued'"), jobs.c.id > number("after_id"))
+        .order_by(jobs.c.id)
+        .limit(bindparam("limit", type_=Integer))
+    )
+
+
+def by_state(dialect: str) -> ClauseElement:
+    return select(jobs.c.state, func.count()).group_by(jobs.c.state)
+
+
+def waiting(dialect: str) -> ClauseElement:
+    columns = (jobs.c[name] for name in WAITING_COLUMNS)
+    # The unary plus keeps SQLite on the primary key: without statistics it takes the index of the line.
+    queued = text("+jobs.state = 'queued'" if dialect == "sqlite" else "jobs.state = 'queued'")
+    return select(*columns).where(among(dialect, "jobs.id"), queued)
+
+
+def live_attempts(dialect: str) -> ClauseElement:
+    return (
+        job_select(dialect)
+        .add_columns(*(attempts.c[name] for name in ATTEMPT_COLUMNS))
+        .where(in_states(ACTIVE), attempts.c.outcome.is_(None))
+        .where(or_(word("node").is_(None), attempts.c.node == word("node")))
+        .order_by(jobs.c.id)
+    )
+
+
+def attempts_of(dialect: str) -> ClauseElement:
+    columns = (attempts.c[name] for name in ATTEMPT_COLUMNS)
+    return select(*columns).where(attempts.c.job_id == number("job_id")).order_by(attempts.c.number)
+
+
+def spec_of(dialect: str) -> ClauseElement:
+    columns = (specs.c.spec, jobs.c.uid, specs.c.gid)
+    return select(*columns).join_from(specs, jobs).where(specs.c.job_id == number("job_id"))
+
+
+def events_after(dialect: str) -> ClauseElement:
+    return (
+        select(*events.c)
+        .where(events.c.id > number("after_id"))
+        .order_by(events.c.id)
+        .limit(bindparam("limit", type_=Integer))
+    )
+
+
+def events_of_job(dialect: str) -> ClauseElement:
+    return events_after(dialect).where(events.c.job_id == number("job_id"))  # type: ignore[attr-defined, no-any-return]
+
+
+def last_event(dialect: str) -> ClauseElement:
+    return select(func.coalesce(func.max(events.c.id), 0))
+
+
+def delayed_until(dialect: str) -> ClauseElement:
+    return select(func.min(jobs.c.eligible_at)).where(jobs.c.eligible_at.is_not(None))
+
+
+def due(dialect: str) -> ClauseElement:
+    return (
+        select(jobs.c.id)
+        .where(jobs.c.eligible_at.is_not(None), jobs.c.eligible_at <= moment("now"))
+        .order_by(jobs.c.eligible_at, jobs.c.id)
+        .limit(bindparam("limit", type_=Integer))
+    )
+
+
+def _of_priority() -> tuple[ColumnElement[bool], ...]:
+    return jobs.c.priority == number("priority"), or_(word("user").is_(None), jobs.c.user == word("user"))
+
+
+def lowest_score_in_line(dialect: str) -> ClauseElement:
+    return (
+        select(jobs.c.score)
+        .where(text("jobs.state = 'queued'"), *_of_priority())
+        .order_by(jobs.c.score, jobs.c.id)
+        .limit(literal_column("1"))
+    )
+
+
+def lowest_score_aside(dialect: str) -> ClauseElement:
+    aside = in_states({JobState.BLOCKED, JobState.HELD, JobState.DELAYED})
+    return select(func.min(jobs.c.score)).where(aside, *_of_priority())
+
+
+def dependents(dialect: str) -> ClauseElement:
+    return (
+        select(jobs.c.id)
+        .distinct()
+        .join_from(dependencies, jobs, jobs.c.id == dependencies.c.job_id)
+        .where(dependencies.c.on_id == number("on_id"), in_states({JobState.BLOCKED, JobState.HELD}))
+        .order_by(jobs.c.id)
+    )
+
+
+def open_dependencies(dialect: str) -> ClauseElement:
+    satisfied = or_(
+        and_(dependencies.c.kind == literal_column("'success'"), in_states({JobState.COMPLETED})),
+        and_(dependencies.c.kind == literal_column("'any'"), in_states(FINAL)),
+    )
+    return (
+        select(dependencies.c.on_id, dependencies.c.kind, jobs.c.state)
+        .join_from(dependencies, jobs, jobs.c.id == dependencies.c.on_id)
+        .where(dependencies.c.job_id == number("job_id"), ~satisfied)
+        .order_by(dependencies.c.on_id, dependencies.c.kind)
+    )
+
+
+def job_with_key(dialect: str) -> ClauseElement:
+    indexed = text(f"jobs.key IS NOT NULL AND jobs.{LIVE_OR_COMPLETED}")
+    return select(jobs.c.id).where(jobs.c.user == word("user"), jobs.c.key == word("key"), indexed)
+
+
+def jobs_of_request(dialect: str) -> ClauseElement:
+    return select(requests.c.job_ids).where(requests.c.user == word("user"), requests.c.key == word("key"))
+
+
+def dead_letters(dialect: str) -> ClauseElement:
+    return (
+        select(*dead_letter_queue.c)
+        .order_by(dead_letter_queue.c.failed_at.desc(), dead_letter_queue.c.job_id.desc())
+        .limit(bindparam("limit", type_=Integer))
+    )
+
+
+def value_of(dialect: str) -> ClauseElement:
+    return select(installation.c.value).where(installation.c.key == word("key"))
+
+
+def values_of(dialect: str) -> ClauseElement:
+    begins = func.substr(installation.c.key, 1, bindparam("length", type_=Integer)) == word("prefix")
+    return select(installation.c.key, installation.c.value).where(begins).order_by(installation.c.key)
+
+
+def filter_shape(where: JobFilter) -> Hashable:
+    """What the text of a filter's statement depends on."""
+    given = tuple(
+        getattr(where, name) is not None
+        for name in ("user", "group", "name", "ids", "array_id", "finished_since", "finished_until", "after_id")
+    )
+    states = None if where.states is None else in_list(where.states)
+    return states, given, where.newest_first
+
+
+def filter_conditions(dialect: str, where: JobFilter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if where.states is not None:
+        conditions.append(in_states(where.states) if where.states else literal_column("1 = 0"))
+    for name in ("user", "group", "name"):
+        if getattr(where, name) is not None:
+            conditions.append(jobs.c[name] == word(name))
+    if where.ids is not None:
+        conditions.append(among(dialect, "jobs.id"))
+    if where.array_id is not None:
+        conditions.append(jobs.c.array_id == number("array_id"))
+    if where.finished_since is not None:
+        conditions.append(jobs.c.finished_at >= moment("finished_since"))
+    if where.finished_until is not None:
+        conditions.append(jobs.c.finished_at < moment("finished_until"))
+    if where.after_id is not None:
+        after = number("after_id")
+        conditions.append(jobs.c.id < after if where.newest_first else jobs.c.id > after)
+    return conditions
+
+
+def filtered(dialect: str, where: JobFilter) -> ClauseElement:
+    """The page of ids is worked out first, from indexes alone where they suffice; then its rows are read."""
+    order = jobs.c.id.desc() if where.newest_first else jobs.c.id
+    page = (
+        select(jobs.c.id)
+        .where(*filter_conditions(dialect, where))
+        .order_by(order)
+        .limit(bindparam("limit", type_=Integer))
+    )
+    return job_select(dialect).where(jobs.c.id.in_(page)).order_by(order)
+
+
+def counted(dialect: str, where: JobFilter) -> ClauseElement:
+    return select(func.count()).select_from(jobs).where(*filter_conditions(dialect, where))

@@ -1,0 +1,259 @@
+"""Changes to the record, inside one transaction that is the only writing one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ClauseElement, insert, null, update
+
+from gpuq.domain.job import Launched
+from gpuq.domain.outcome import Result
+from gpuq.domain.spec import JobSpec
+from gpuq.domain.states import ACTIVE, FIELDS_OF_STATES, JobState, allowed
+from gpuq.errors import GpuqError, LeaseLost, WrongState
+from gpuq.ports.records import DeadLetter, Move, NewAttempt, NewJob
+from gpuq.stores.sql import statements as sql
+from gpuq.stores.sql import writes as to
+from gpuq.stores.sql.faults import violated
+from gpuq.stores.sql.reader import SqlReader, no_such_job
+from gpuq.stores.sql.rows import clean, json_text, plain, state_from
+from gpuq.stores.sql.submission import add_dependencies, add_jobs, dependency_rows, key_taken
+from gpuq.stores.sql.tables import attempts, events, jobs
+
+# What `update_job` may change, and `move` may set besides the fields that belong to a state.
+CHANGEABLE = frozenset(
+    {
+        "name", "group", "priority", "score", "command", "cwd", "gpus", "gpu_mem_mb", "gpu_model", "gpu_ids",
+        "time_limit_s", "max_retries", "retries_used", "lost_count", "preemptible", "array_limit", "key",
+        "eligible_at", "held_by", "stop_reason", "stop_deadline", "error",
+    }
+)  # fmt: skip
+SETTABLE = CHANGEABLE | frozenset(FIELDS_OF_STATES) | {"attempt"}
+
+
+def _move_columns(source: JobState, to: JobState, given: frozenset[str]) -> frozenset[str]:
+    """The columns that lose their meaning on this way: null where they come from already needs no writing."""
+    return frozenset(
+        field
+        for field, states in FIELDS_OF_STATES.items()
+        if source in states and to not in states and field not in given
+    )
+
+
+def _refusal(change: Move, now: JobState, attempt: int) -> GpuqError:
+    if change.token is not None:
+        return LeaseLost(
+            f"job {change.job_id}: attempt {change.attempt} is no longer the live one"
+            f" (the job is {now}, attempt {attempt})",
+            hint="nothing to do: whoever holds the job now goes on",
+        )
+    return wrong_state(change.job_id, now, change.expect)
+
+
+def wrong_state(job_id: int, now: JobState, expect: frozenset[JobState]) -> WrongState:
+    wanted = " or ".join(sorted(expect))
+    return WrongState(f"job {job_id} is {now}, not {wanted}", hint=f"`gpuq show {job_id}` tells what happened to it")
+
+
+class SqlWriter(SqlReader):
+    """gpuq.ports.records.Writer on one open transaction."""
+
+    def _run(self, statement: sql.Build, **values: Any) -> Any:
+        return self._statements.of(statement)(self._driver, values)
+
+    def add_jobs(self, new: Sequence[NewJob], *, actor: str, request_key: str | None = None) -> list[int]:
+        return add_jobs(self._driver, self._statements, new, actor, request_key)
+
+    def move(self, change: Move) -> None:
+        self._check_move(change)
+        rows = self._rows(to.now_in, w_id=change.job_id)
+        if not rows:
+            raise no_such_job(change.job_id)
+        state_text, attempt, token = rows[0]
+        source = state_from(state_text)
+        right_attempt = change.attempt is None or change.attempt == attempt
+        if source not in change.expect or not right_attempt or change.token not in {None, token}:
+            raise _refusal(change, source, attempt)
+        self._update_state(change, source, attempt, token)
+        # A claim names the attempt before it in its guard and the new one in what it sets.
+        number = change.set.get("attempt", change.attempt)
+        if number is None and (source in ACTIVE or change.to in ACTIVE):
+            number = attempt
+        self._write_event(change.job_id, source, change.to, change.actor, change.at, change.detail, number)
+
+    def _check_move(self, change: Move) -> None:
+        for source in change.expect:
+            if not allowed(source, change.to):
+                raise ValueError(f"no transition {source} -> {change.to}")
+        if not change.expect:
+            raise ValueError("a move expects at least one state")
+        for name, value in change.set.items():
+            if name not in SETTABLE:
+                raise ValueError(f"a move cannot set {name!r}")
+            if value is not None and name in FIELDS_OF_STATES and change.to not in FIELDS_OF_STATES[name]:
+                raise ValueError(f"{name!r} has no meaning while a job is {change.to}")
+
+    def _update_state(self, change: Move, source: JobState, attempt: int, token: str | None) -> None:
+        given = frozenset(change.set)
+        cleared = _move_columns(source, change.to, given)
+
+        def build() -> ClauseElement:
+            # The row was read in this transaction; the guard is repeated so that no write rests on that alone.
+            return (
+                update(jobs)
+                .where(to.this_job(), jobs.c.state == sql.word("w_state"), jobs.c.attempt == sql.number("w_attempt"))
+                .where(jobs.c.token.is_not_distinct_from(sql.word("w_token")))
+                .values({name: null() for name in cleared})
+            )
+
+        key = ("move", cleared, given)
+        prepared = self._statements.made(key, build, ["state", *sorted(given)])
+        values = {name: plain(value) for name, value in change.set.items()}
+        values |= {
+            "state": change.to.value,
+            "w_id": change.job_id,
+            "w_state": source.value,
+            "w_attempt": attempt,
+            "w_token": token,
+        }
+        try:
+            changed = prepared(self._driver, values).rowcount
+        except self._statements.integrity_error as error:
+            if violated(error, "uq_jobs_key", "jobs.user", "jobs.key"):
+                raise key_taken() from error
+            raise
+        if changed != 1:
+            raise _refusal(change, source, attempt)
+
+    def _write_event(
+        self,
+        job_id: int,
+        source: JobState,
+        target: JobState,
+        actor: str,
+        at: float,
+        detail: str | None,
+        attempt: int | None,
+    ) -> None:
+        prepared = self._statements.made("event", lambda: insert(events), to.EVENT_COLUMNS)
+        told = None if detail is None else clean(detail)
+        values = (at, job_id, attempt, source.value, target.value, clean(actor), told)
+        prepared(self._driver, dict(zip(to.EVENT_COLUMNS, values, strict=True)))
+
+    def add_attempt(self, attempt: NewAttempt) -> None:
+        prepared = self._statements.made("attempt", lambda: insert(attempts), to.ATTEMPT_COLUMNS)
+        prepared(self._driver, {name: plain(getattr(attempt, name)) for name in to.ATTEMPT_COLUMNS})
+
+    def launched(self, job_id: int, number: int, token: str, facts: Launched) -> None:
+        update_attempt = self._statements.made(
+            "launched", lambda: update(attempts).where(*to.this_attempt()), to.LAUNCHED_COLUMNS
+        )
+        values = {name: getattr(facts, name) for name in to.LAUNCHED_COLUMNS}
+        guard = {"w_job_id": job_id, "w_number": number, "w_token": token}
+        if update_attempt(self._driver, values | guard).rowcount != 1:
+            raise self._attempt_lost(job_id, number)
+
+    def end_attempt(self, job_id: int, number: int, token: str, result: Result) -> None:
+        if result.finished_at is None:
+            raise ValueError("an attempt ends at some time: finished_at is None")
+        changed = self._run(
+            to.end_attempt,
+            outcome=result.outcome.value,
+            exit_code=result.exit_code,
+            signal=result.signal,
+            error=plain(result.error),
+            started_at=result.started_at,
+            finished_at=result.finished_at,
+            peak_gpu_mem_mb=result.peak_gpu_mem_mb,
+            avg_gpu_util=result.avg_gpu_util,
+            job_id=job_id,
+            number=number,
+            token=token,
+        )
+        if changed.rowcount != 1:
+            raise self._attempt_lost(job_id, number)
+
+    def drop_attempt(self, job_id: int, number: int, token: str) -> None:
+        if self._run(to.drop_attempt, w_job_id=job_id, w_number=number, w_token=token).rowcount != 1:
+            raise self._attempt_lost(job_id, number)
+        self._run(to.count_back, job_id=job_id, number=number)
+
+    def _attempt_lost(self, job_id: int, number: int) -> LeaseLost:
+        return LeaseLost(
+            f"job {job_id}: attempt {number} is not live under that token, or has gone further",
+            hint=f"`gpuq show {job_id}` tells what happened to it",
+        )
+
+    def update_job(self, job_id: int, values: Mapping[str, Any], *, expect: frozenset[JobState]) -> None:
+        """`values` may also hold `spec`, the whole submission as it is now; or name fields that stand in it alone
+        (`signal`, `kill_grace_s`, `env`, …), and `after` and `after_any`, which replace the job's dependencies."""
+        columns = {name: plain(value) for name, value in values.items() if name in CHANGEABLE}
+        stored = {name: value for name, value in values.items() if name in JobSpec.model_fields}
+        if "spec" in values:
+            stored = values["spec"].model_dump(mode="json")
+        if unknown := set(values) - set(columns) - set(stored) - {"spec"}:
+            raise ValueError(f"an update cannot change {sorted(unknown)}")
+        rows = self._rows(to.now_in, w_id=job_id)
+        if not rows:
+            raise no_such_job(job_id)
+        state = state_from(rows[0][0])
+        if state not in expect:
+            raise wrong_state(job_id, state, expect)
+        if columns:
+            self._update_columns(job_id, state, columns)
+        if stored:
+            self._update_spec(job_id, stored)
+
+    def _update_columns(self, job_id: int, state: JobState, columns: dict[str, Any]) -> None:
+        def build() -> ClauseElement:
+            return update(jobs).where(to.this_job(), jobs.c.state == sql.word("w_state"))
+
+        prepared = self._statements.made(("update", frozenset(columns)), build, sorted(columns))
+        try:
+            changed = prepared(self._driver, columns | {"w_id": job_id, "w_state": state.value}).rowcount
+        except self._statements.integrity_error as error:
+            if violated(error, "uq_jobs_key", "jobs.user", "jobs.key"):
+                raise key_taken() from error
+            raise
+        if changed != 1:
+            raise wrong_state(job_id, state, frozenset({state}))
+
+    def _update_spec(self, job_id: int, values: dict[str, Any]) -> None:
+        # The stored text is changed field by field, so that what another release wrote there stays.
+        spec = json.loads(self._scalar(to.stored_spec, job_id=job_id))
+        spec |= {name: int(value) if name == "priority" else value for name, value in values.items()}
+        self._run(to.write_spec, spec=json_text(spec), job_id=job_id)
+        if "after" in values or "after_any" in values:
+            self._run(to.forget_dependencies, job_id=job_id)
+            rows = dependency_rows(job_id, spec.get("after") or (), spec.get("after_any") or ())
+            add_dependencies(self._driver, self._statements, rows)
+
+    def add_event(
+        self, job_id: int, state: JobState, actor: str, at: float, detail: str, attempt: int | None = None
+    ) -> None:
+        self._write_event(job_id, state, state, actor, at, detail, attempt)
+
+    def add_dead_letter(self, letter: DeadLetter) -> None:
+        self._run(
+            to.dead_letter,
+            job_id=letter.job_id,
+            failed_at=letter.failed_at,
+            outcome=plain(letter.outcome),
+            error=plain(letter.error),
+            attempts=letter.attempts,
+            log_tail=plain(letter.log_tail),
+        )
+
+    def remove_dead_letter(self, job_id: int) -> bool:
+        return bool(self._run(to.remove_dead_letter, job_id=job_id).rowcount)
+
+    def set_value(self, key: str, value: Any | None, at: float) -> None:
+        if value is None:
+            self._run(to.remove_value, key=key)
+        else:
+            self._run(to.set_value, key=key, value=json_text(value), at=at)
+
+    def forget_requests(self, before: float) -> int:
+        return int(self._run(to.forget_requests, before=before).rowcount)

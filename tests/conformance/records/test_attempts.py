@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpuq.domain.ids import new_token
+from gpuq.domain.job import Attempt, Launched
+from gpuq.domain.outcome import Outcome, Result
+from gpuq.domain.states import JobState
+from gpuq.errors import LeaseLost
+from gpuq.stores.sql import SqlRecords
+
+S = JobState
+
+
+def attempts_of(records: SqlRecords, job_id: int) -> list[Attempt]:
+    with records.read() as reader:
+        return reader.attempts(job_id)
+
+
+def test_an_attempt_is_stored_whole(jobs: Any, records: SqlRecords) -> None:
+    job_id = jobs.add()
+    token = jobs.claim(job_id, at=jobs.NOW + 1, gpus=(3, 1), node="box")
+    now = jobs.NOW
+    with records.write() as tx:
+        tx.launched(job_id, 1, token, Launched(11, 10**12, 12, 10**12 + 5, now + 2))
+        tx.end_attempt(
+            job_id, 1, token,
+            Result(Outcome.GPU_OOM, exit_code=1, error="out of memory", finished_at=now + 9, peak_gpu_mem_mb=40000,
+                   avg_gpu_util=0.5),
+        )  # fmt: skip
+    run_dir = f"/gpuq/jobs/{job_id}/1"
+    assert attempts_of(records, job_id) == [
+        Attempt(job_id, 1, token, "box", "boot-1", (3, 1), ("GPU-3", "GPU-1"), None, run_dir, run_dir + "/output.log",
+                now + 1, now + 2, now + 9, 11, 10**12, 12, 10**12 + 5, Outcome.GPU_OOM, 1, None, "out of memory",
+                40000, 0.5)
+    ]  # fmt: skip
+
+
+def test_an_attempt_ends_once(jobs: Any, records: SqlRecords) -> None:
+    job_id = jobs.add()
+    token = jobs.run(job_id)
+    result = Result(Outcome.SUCCEEDED, exit_code=0, finished_at=jobs.NOW + 5)
+    with records.write() as tx:
+        tx.end_attempt(job_id, 1, token, result)
+    with pytest.raises(LeaseLost), records.write() as tx:
+        tx.end_attempt(job_id, 1, token, Result(Outcome.LOST, finished_at=jobs.NOW + 6))
+    assert attempts_of(records, job_id)[0].outcome is Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize("wrong", ["job", "number", "token"])
+@pytest.mark.parametrize("verb", ["launched", "end_attempt", "drop_attempt"])
+def test_a_write_about_an_attempt_that_is_not_live_loses(
+    jobs: Any, records: SqlRecords, verb: str, wrong: str
+) -> None:
+    job_id = jobs.add()
+    token = jobs.claim(job_id)
+    before = attempts_of(records, job_id)
+    named = (
+        job_id + 1 if wrong == "job" else job_id,
+        2 if wrong == "number" else 1,
+        new_token() if wrong == "token" else token,
+    )
+    extra: dict[str, tuple[Any, ...]] = {
+        "launched": (Launched(1, 1, 2, 2, jobs.NOW),),
+        "end_attempt": (Result(Outcome.LOST, finished_at=jobs.NOW),),
+        "drop_attempt": (),
+    }
+    with pytest.raises(LeaseLost), records.write() as tx:
+        getattr(tx, verb)(*named, *extra[verb])
+    assert attempts_of(records, job_id) == before
+
+
+def test_the_end_of_an_attempt_needs_a_time(jobs: Any, records: SqlRecords) -> None:
+    job_id = jobs.add()
+    token = jobs.claim(job_id)
+    with pytest.raises(ValueError, match="finished_at"), records.write() as tx:
+        tx.end_attempt(job_id, 1, token, Result(Outcome.LOST))
+
+
+def test_the_start_that_the_launch_noted_survives_an_end_without_one(jobs: Any, records: SqlRecords) -> None:
+    job_id = jobs.add()
+    token = jobs.run(job_id, at=jobs.NOW + 2)
+    with records.write() as tx:
+        tx.end_attempt(job_id, 1, token, Result(Outcome.LOST, finished_at=jobs.NOW + 5))
+    assert attempts_of(records, job_id)[0].started_at == jobs.NOW + 2
+
+
+def test_an_attempt_that_never_launched_is_given_back_and_its_number_with_it(jobs: Any, records: SqlRecords) -> None:
+    job_id = jobs.add()
+    token = jobs.claim(job_id)
+    jobs.move(job_id, S.QUEUED, S.STARTING, attempt=1, token=token)
+    with records.write() as tx:
+        tx.drop_attempt(job_id, 1, token)
+    assert attempts_of(records, job_id) == []
+    assert jobs.get(job_id).attempt == 0
+    jobs.claim(job_id)
+    assert jobs.get(job_id).attempt == 1
+
+
+def test_an_attempt_that_ran_is_not_given_back(jobs: Any, records: SqlRecords) -> None:
+    job_id = jobs.add()
+    token = jobs.run(job_id)
+    with pytest.raises(LeaseLost), records.write() as tx:
+        tx.drop_attempt(job_id, 1, token)
+    assert len(attempts_of(records, job_id)) == 1
+
+
+def test_a_job_cannot_have_two_live_attempts(jobs: Any, records: SqlRecords) -> None:
+    job_id = jobs.add()
+    token = jobs.claim(job_id)
+    jobs.move(job_id, S.QUEUED, S.STARTING, attempt=1, token=token)
+    with pytest.raises(ValueError, match="refused a row"):
+        jobs.claim(job_id)
+    assert jobs.get(job_id).state is S.QUEUED
+
+
+def test_live_attempts_are_those_of_active_jobs_by_node(jobs: Any, records: SqlRecords) -> None:
+    first, second, done = jobs.add(), jobs.add(), jobs.in_state(S.COMPLETED)
+    jobs.run(second, node="other")
+    jobs.claim(first, node="box")
+    jobs.add()
+    with records.read() as reader:
+        everywhere = reader.live_attempts()
+        here = reader.live_attempts("box")
+        nowhere = reader.live_attempts("elsewhere")
+    assert [(job.id, job.state, attempt.number) for job, attempt in everywhere] == [
+        (first, S.STARTING, 1),
+        (second, S.RUNNING, 1),
+    ]
+    assert [(job, attempt.node) for job, attempt in here] == [(jobs.get(first), "box")]
+    assert nowhere == []
+    assert done not in {job.id for job, _ in everywhere}
+
+
+def test_a_job_shows_where_its_current_attempt_is(jobs: Any) -> None:
+    job_id = jobs.add()
+    token = jobs.run(job_id, gpus=(2, 5))
+    job = jobs.get(job_id)
+    assert (job.node, job.gpu_indices, job.gpu_uuids, job.pid) == ("box", (2, 5), ("GPU-2", "GPU-5"), 12)
+    jobs.finish(job_id, token, S.QUEUED, Outcome.PREEMPTED)
+    job = jobs.get(job_id)
+    assert (job.node, job.gpu_indices, job.gpu_uuids, job.pid) == (None, None, None, None)
+    assert job.log_path == f"/gpuq/jobs/{job_id}/1/output.log"
+
+
+def test_text_that_a_database_cannot_hold_is_stored_readably(jobs: Any, records: SqlRecords) -> None:
+    job_id = jobs.add()
+    token = jobs.run(job_id)
+    with records.write() as tx:
+        tx.end_attempt(
+            job_id, 1, token, Result(Outcome.SIGNAL, signal=11, error="bad\0byte \udcff ü", finished_at=jobs.NOW + 3)
+        )
+        tx.add_event(job_id, S.RUNNING, "gpuq", jobs.NOW, "log said \0")
+    error = attempts_of(records, job_id)[0].error
+    assert error is not None
+    assert error.startswith("bad\ufffdbyte ")
+    assert error.endswith(" ü")
+    assert "\udcff" not in error
