@@ -1,0 +1,122 @@
+"""`GET /metrics`: numbers as plain mappings in, the Prometheus text format out.
+
+The names below are kept between releases. Nothing is counted here: every number is read from the record, so that
+counters survive a restart and several servers tell the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# Upper bounds of the queue wait histogram, seconds.
+WAIT_BOUNDS: tuple[float, ...] = (1, 5, 15, 60, 300, 900, 3600, 10800, 28800, 86400, 259200)
+
+
+def wait_histogram(waits: Sequence[float]) -> dict[str, Any]:
+    """What `render` wants as `queue_wait`, from waits in seconds: `counts[i]` waits of at most `WAIT_BOUNDS[i]`
+    (each counted in every bound above it), how many in all, and their sum."""
+    return {
+        "counts": [sum(1 for wait in waits if wait <= bound) for bound in WAIT_BOUNDS],
+        "count": len(waits),
+        "sum": float(sum(waits)),
+    }
+
+
+def render(stats: Mapping[str, Any]) -> bytes:
+    """The page. Every key may be missing, and what is None is left out:
+
+    `jobs`              state → how many jobs are in it now
+    `gpus`              state → how many GPUs of this node are in it now
+    `gpu_utilisation`   GPU index → 0 to 1 (None where unknown)
+    `gpu_used_mb`       GPU index → MiB in use
+    `attempts_finished` outcome → how many attempts ended so, ever
+    `dead_letters`      how many stand in the dead-letter queue
+    `queue_wait`        `{"counts": […], "count": n, "sum": seconds}`, see `wait_histogram`
+    `agent_heartbeat_age_s`  seconds since the agent was last heard
+    `maintenance`       task → `{"last_ok": epoch seconds or None, "last_error": epoch seconds or None}`
+    `paused`            whether no new job may start
+    `version`           of gpuq
+    """
+    # At the first scrape, not at every start: inside the server it takes some 15 ms and a megabyte.
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    class _Page:
+        def collect(self) -> Iterator[Metric]:
+            return _families(stats)
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Page())
+    return generate_latest(registry)
+
+
+_LABELLED_GAUGES = (
+    ("jobs", "gpuq_jobs", "Jobs by state.", "state", 1),
+    ("gpus", "gpuq_gpus", "GPUs of this node by state.", "state", 1),
+    ("gpu_utilisation", "gpuq_gpu_utilisation_ratio", "GPU utilisation, 0 to 1.", "gpu", 1),
+    ("gpu_used_mb", "gpuq_gpu_memory_used_bytes", "GPU memory in use.", "gpu", 1024 * 1024),
+)
+_PLAIN_GAUGES = (
+    ("dead_letters", "gpuq_dead_letters", "Jobs in the dead-letter queue."),
+    ("agent_heartbeat_age_s", "gpuq_agent_heartbeat_age_seconds", "Seconds since the agent was last heard."),
+    ("paused", "gpuq_queue_paused", "1 while no new job may start."),
+)
+
+
+def _families(stats: Mapping[str, Any]) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    for key, name, text, label, factor in _LABELLED_GAUGES:
+        known = {at: value for at, value in (stats.get(key) or {}).items() if value is not None}
+        if known:
+            family = GaugeMetricFamily(name, text, labels=[label])
+            for at, value in known.items():
+                family.add_metric([str(at)], value * factor)
+            yield family
+    for key, name, text in _PLAIN_GAUGES:
+        if stats.get(key) is not None:
+            yield GaugeMetricFamily(name, text, value=float(stats[key]))
+    if stats.get("attempts_finished"):
+        counter = CounterMetricFamily("gpuq_attempts_finished", "Attempts ended, by outcome.", labels=["outcome"])
+        for outcome, value in stats["attempts_finished"].items():
+            counter.add_metric([str(outcome)], value)
+        yield counter
+    if stats.get("version") is not None:
+        version = GaugeMetricFamily("gpuq_build_info", "Always 1; the version is the label.", labels=["version"])
+        version.add_metric([str(stats["version"])], 1)
+        yield version
+    yield from _waits(stats)
+    yield from _maintenance(stats)
+
+
+def _waits(stats: Mapping[str, Any]) -> Iterator[Metric]:
+    from prometheus_client.core import HistogramMetricFamily
+
+    waits = stats.get("queue_wait")
+    if not waits:
+        return
+    buckets = [(str(float(bound)), float(count)) for bound, count in zip(WAIT_BOUNDS, waits["counts"], strict=True)]
+    buckets.append(("+Inf", float(waits["count"])))
+    yield HistogramMetricFamily(
+        "gpuq_queue_wait_seconds", "From submission to first start.", buckets=buckets, sum_value=float(waits["sum"])
+    )
+
+
+def _maintenance(stats: Mapping[str, Any]) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    tasks: Mapping[str, Mapping[str, Any]] = stats.get("maintenance") or {}
+    for key, text in (("last_ok", "succeeded"), ("last_error", "failed")):
+        known = {task: state[key] for task, state in tasks.items() if state.get(key) is not None}
+        if known:
+            family = GaugeMetricFamily(
+                f"gpuq_maintenance_{key}_timestamp_seconds", f"When each maintenance task last {text}.", labels=["task"]
+            )
+            for task, at in known.items():
+                family.add_metric([task], at)
+            yield family
