@@ -23,7 +23,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+# The stand-in for typing.TYPE_CHECKING that type checkers know: importing typing costs every command 8 ms.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class GpuqError(Exception):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from dataclasses import dataclass
 
 from gpuq.errors import UsageError
 
-_RANGE = re.compile(r"(\d+)-(\d+)")
-_ARRAY = re.compile(r"(\d+)_(\d+)")
+_RANGE = re.compile(r"(\d+)-(\d+)", re.ASCII)
+_ARRAY = re.compile(r"(\d+)_(\d+)", re.ASCII)
 MAX_RANGE = 100_000
 
 
 def new_token() -> str:
     """A fencing token: 128 random bits. Whoever names it acts for exactly one attempt."""
-    return secrets.token_hex(16)
+    # What secrets.token_hex does, without the 14 ms that importing it costs a command.
+    return os.urandom(16).hex()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ class FinishedRun:
 
 
 class History(Protocol):
-    def finished_runs(self, *, limit: int, since_id: int = 0) -> list[FinishedRun]:
-        """The newest `limit` ended attempts, oldest first."""
+    def finished_runs(self, *, limit: int, since: float = 0.0) -> list[FinishedRun]:
+        """The newest `limit` attempts that ended after `since` (epoch seconds), oldest first."""
 
     def query(self, sql: str, *, limit: int | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
         """A read-only statement: column names and rows. Raises Refused for anything that writes and

@@ -83,3 +83,11 @@ class Leases(Protocol):
 
     def holders(self, node: str) -> dict[str, list[str]]:
         """GPU uuid → tokens."""
+
+
+class AgentKey(Protocol):
+    """`agent:{node}` = token, with a TTL in seconds: one agent a node, whatever the home."""
+
+    def acquire(self, node: str, token: str, ttl_s: float) -> bool: ...
+    def renew(self, node: str, token: str, ttl_s: float) -> bool: ...
+    def release(self, node: str, token: str) -> None: ...

@@ -22,6 +22,9 @@ class LaunchOrder:
 
 
 class Launcher(Protocol):
+    def warm_up(self) -> None:
+        """Makes the first start as quick as the later ones. Raises OSError."""
+
     def start(self, order: LaunchOrder) -> int:
         """Makes the folder, takes the lock, hands lock and log to the fork server. Returns a file descriptor
         that becomes readable when the supervisor has reported (see `report`). Raises OSError when the
@@ -29,6 +32,9 @@ class Launcher(Protocol):
 
     def report(self, fd: int) -> Launched | None:
         """Reads and closes the descriptor. None: the supervisor ended without starting the job."""
+
+    def launched(self, run_dir: str) -> Launched | None:
+        """The same facts from the folder, after a restart; None while the job's process has never existed."""
 
     def alive(self, run_dir: str) -> bool:
         """By the lock, not by a PID."""
@@ -43,8 +49,9 @@ class Launcher(Protocol):
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         """Durable (a file in the folder) and immediate (a nudge): also of an attempt that is not launched yet."""
 
-    def sweep(self, token: str, session: int | None) -> int:
-        """Kills what is left of a dead attempt, identified by session and by the token in its environment;
-        returns how many processes were found."""
+    def sweep(self, token: str, session: int | None, session_start: int | None = None) -> int:
+        """Kills what is left of a dead attempt, identified by the token in its environment and by session (`pid` of
+        Launched), which counts only with the start time of its leader (`pid_start`) or a marked process in it.
+        Returns how many processes were found. Raises TimeoutError when some cannot be ended."""
 
     def close(self) -> None: ...

@@ -100,7 +100,10 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The little that the scheduler and the hot queue need of a waiting job; `state` is `queued`."""
+    """The little that the scheduler and the hot queue need of a waiting job; `state` is `queued`.
+
+    `attempt` is the number of its last attempt, 0 for none yet.
+    """
 
     id: int
     score: float
@@ -117,6 +120,7 @@ class Waiting:
     array_limit: int | None
     submitted_at: float
     command: tuple[str, ...]
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +167,8 @@ class Reader(Protocol):
         """The earliest `eligible_at` of a delayed job, epoch seconds."""
 
     def due(self, now: float, limit: int) -> list[int]: ...
-    def lowest_score(self, priority: Priority) -> float | None:
-        """The smallest score among waiting jobs of that priority."""
+    def lowest_score(self, priority: Priority, user: str | None = None) -> float | None:
+        """The smallest score among waiting jobs of that priority (of that user)."""
 
     def dependents(self, job_id: int) -> list[int]:
         """Blocked or held jobs that name `job_id` in `after` or `after_any`."""

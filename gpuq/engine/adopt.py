@@ -1,0 +1,79 @@
+"""After a restart: which attempts live is asked of their locks, never of a PID."""
+
+from __future__ import annotations
+
+import logging
+
+from gpuq.domain.job import Attempt, Job, Launched
+from gpuq.domain.outcome import Outcome, Result
+from gpuq.domain.states import JobState
+from gpuq.engine.context import Context
+from gpuq.engine.live import Live
+
+log = logging.getLogger(__name__)
+
+
+def adopt(ctx: Context) -> list[Live]:
+    """Every active attempt of this node. `result` is set for those that are not alive any more.
+
+    A stop that was asked for and may not have reached the supervisor is asked for again.
+    """
+    with ctx.records.read() as tx:
+        found = tx.live_attempts(ctx.node)
+    lives = []
+    for job, attempt in found:
+        live = _known(ctx, job, attempt)
+        if not same_boot(ctx, attempt) or not ctx.launcher.alive(attempt.run_dir):
+            live.result = end_of(ctx, live, rebooted=not same_boot(ctx, attempt))
+        elif job.state is JobState.STOPPING:
+            ask_again(ctx, job, attempt.run_dir)
+        lives.append(live)
+    adopted = sum(live.result is None for live in lives)
+    if lives:
+        log.info("adopted %d running jobs; %d had ended meanwhile", adopted, len(lives) - adopted)
+    return lives
+
+
+def same_boot(ctx: Context, attempt: Attempt) -> bool:
+    return attempt.boot_id == ctx.boot_id
+
+
+def ask_again(ctx: Context, job: Job, run_dir: str) -> None:
+    """Repeats a stop request with what is left of its grace."""
+    left = max(0.0, (job.stop_deadline or 0.0) - ctx.clock.now())
+    # Its own time limit the supervisor knows by itself.
+    if job.stop_reason != "time_limit":
+        ctx.launcher.request_stop(run_dir, reason=job.stop_reason or "cancel", grace_s=left)
+
+
+def end_of(ctx: Context, live: Live, *, rebooted: bool = False) -> Result:
+    """The end of an attempt whose lock is free: its exit record; without one, what is left of it is killed and it
+    is `lost`. Raises nothing; an unreadable record is no record."""
+    result = ctx.launcher.outcome(live.run_dir)
+    if result is not None:
+        return result
+    if rebooted:
+        return Result(Outcome.LOST, error="the machine was restarted", finished_at=ctx.clock.now())
+    session = live.launched.pid if live.launched else None
+    swept = ctx.launcher.sweep(live.token, session)
+    what = "its supervisor died" if live.launched else "it was never seen to run"
+    more = f"; {swept} processes left of it were ended" if swept else ""
+    return Result(Outcome.LOST, error=what + more, finished_at=ctx.clock.now())
+
+
+def _known(ctx: Context, job: Job, attempt: Attempt) -> Live:
+    launched = ctx.launcher.launched(attempt.run_dir) if same_boot(ctx, attempt) else _recorded(attempt)
+    expected = ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s)
+    return Live.of_record(job, attempt, launched, expected.seconds)
+
+
+def _recorded(attempt: Attempt) -> Launched | None:
+    if attempt.pid is None or attempt.supervisor_pid is None or attempt.started_at is None:
+        return None
+    return Launched(
+        supervisor_pid=attempt.supervisor_pid,
+        supervisor_start=attempt.supervisor_start or 0,
+        pid=attempt.pid,
+        pid_start=attempt.pid_start or 0,
+        started_at=attempt.started_at,
+    )

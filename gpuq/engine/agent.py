@@ -1,0 +1,311 @@
+"""The agent: one a node. It wakes on notification, plans, commits, launches, and writes down what ended.
+
+A turn is: hear (reports, ends, wake-ups) → write (starts, ends) → renew leases → plan → claim → launch. One thread
+does all of it, so the ledger of live attempts needs no lock. Notify for speed, poll for truth: every source of
+events is also looked at slowly by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import threading
+from collections.abc import Callable, Sequence
+
+from gpuq.domain.outcome import Outcome, Result
+from gpuq.engine.adopt import adopt, end_of
+from gpuq.engine.commit import claim
+from gpuq.engine.context import Context
+from gpuq.engine.finish import finish
+from gpuq.engine.launch import launch
+from gpuq.engine.leasing import Keeper
+from gpuq.engine.live import Live
+from gpuq.engine.look import Lookout
+from gpuq.engine.node_lock import NodeLocks
+from gpuq.engine.notes import note_limit_reached, note_started
+from gpuq.engine.preempt import preempt
+from gpuq.engine.usage import sample
+from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold, HotStoreUnavailable
+from gpuq.ports.history import FinishedRun
+from gpuq.ports.launcher import LaunchOrder
+from gpuq.scheduler.plan import plan
+from gpuq.scheduler.snapshot import Preempt, Start
+
+log = logging.getLogger(__name__)
+
+POLL_S = 5.0
+# After a store failed, and while a GPU is kept from us by something that may go away by itself.
+SOON_S = 0.5
+SAMPLE_S = 5.0
+
+
+class Agent:
+    """A Service. `lock` keeps a second agent off this node."""
+
+    name = "agent"
+
+    def __init__(self, ctx: Context, lock: NodeLocks) -> None:
+        self._ctx = ctx
+        self._lock = lock
+        self._lookout = Lookout(ctx)
+        self._keeper = Keeper(ctx, lock)
+        self._live: dict[int, Live] = {}
+        self._ended: list[Live] = []
+        self._selector = selectors.DefaultSelector()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._selector.register(self._wake_fd, selectors.EVENT_READ, None)
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._forget = False
+        self._look_at = 0.0
+        self._sample_at = 0.0
+        self._unsubscribe: Callable[[], None] | None = None
+        self.last_turn_at = 0.0
+
+    # -- service -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Adopts what runs, then begins. Raises AlreadyRunning when this node has an agent."""
+        self._lock.acquire()
+        self._unsubscribe = self._ctx.notifier.subscribe(self._heard)
+        self.take_over()
+        self._thread = threading.Thread(target=self._run, name="gpuq-agent", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        self.wake()
+        if self._thread is not None:
+            self._thread.join()
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        for live in self._live.values():
+            self._forget_fd(live)
+        self._selector.close()
+        os.close(self._wake_fd)
+        self._lock.release()
+
+    def run_once(self) -> None:
+        self.turn(0.0)
+
+    def wake(self) -> None:
+        """Any thread: something may be startable."""
+        self._look_at = 0.0
+        os.eventfd_write(self._wake_fd, 1)
+
+    @property
+    def live(self) -> Sequence[Live]:
+        """The ledger, for reports; a copy that the agent's thread does not touch."""
+        return list(self._live.values())
+
+    def _heard(self, topic: str) -> None:
+        if topic in {"changed", "control"}:
+            self._forget = True
+        if topic in {"queue", "changed", "control"} and not self._stopping:
+            self.wake()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                self.turn(self._timeout())
+            except GpuqError as error:
+                log.warning("%s%s", error.message, f" ({error.hint})" if error.hint else "")
+                self._look_at = self._ctx.clock.monotonic() + SOON_S
+            except Exception:
+                log.exception("a turn of the agent failed")
+                self._look_at = self._ctx.clock.monotonic() + SOON_S
+
+    def take_over(self) -> None:
+        """What SQL says is alive here: adopted if its lock is held, finished from its exit record if not."""
+        for live in adopt(self._ctx):
+            self._live[live.job.id] = live
+            if live.result is not None:
+                self._ended.append(live)
+            else:
+                self._watch(live)
+
+    # -- one turn ------------------------------------------------------------------------------------------------
+
+    def turn(self, timeout: float) -> None:
+        self._hear(timeout)
+        try:
+            self._write()
+        except DatabaseUnavailable as error:
+            # Nothing is forgotten: the ends stay in memory and in the attempt folders. Leases are still renewed.
+            log.warning("starts and ends are written later: %s", error.message)
+            self._look_at = self._ctx.clock.monotonic() + SOON_S
+        self._keeper.renew(self._live.values())
+        now = self._ctx.clock.monotonic()
+        if now >= self._sample_at and any(live.gpu_uuids for live in self._live.values()):
+            self._sample_at = now + SAMPLE_S
+            sample(self._lookout.observe(), self._live.values())
+        self._mark_limits()
+        if now >= self._look_at and not self._stopping:
+            self._look_at = now + POLL_S
+            self._schedule()
+        self.last_turn_at = self._ctx.clock.now()
+
+    def _timeout(self) -> float:
+        now = self._ctx.clock.monotonic()
+        if self._ended:
+            return SOON_S
+        wall = self._ctx.clock.now()
+        limits = [live.limit_end - wall for live in self._live.values() if live.limit_end and not live.stopping]
+        unwatched = SOON_S if any(live.fd is None for live in self._live.values()) else POLL_S
+        due = min([self._look_at - now, self._keeper.due_at - now, unwatched, *limits])
+        return max(0.0, min(due, POLL_S))
+
+    def _hear(self, timeout: float) -> None:
+        for key, _ in self._selector.select(timeout):
+            live = key.data
+            if live is None:
+                os.eventfd_read(self._wake_fd)
+            elif live.launched is None:
+                self._hear_report(live)
+            else:
+                self._hear_end(live)
+        if self._forget:
+            self._forget = False
+            self._lookout.forget()
+        for live in list(self._live.values()):
+            # Without a descriptor to wait on, the lock is asked.
+            if live.fd is None and live.result is None and not self._ctx.launcher.alive(live.run_dir):
+                self._end(live)
+
+    def _hear_report(self, live: Live) -> None:
+        assert live.fd is not None
+        fd = live.fd
+        self._selector.unregister(fd)
+        live.fd = None
+        launched = self._ctx.launcher.report(fd)
+        if launched is None:
+            self._end(live)
+            return
+        live.launched = launched
+        self._watch(live)
+
+    def _watch(self, live: Live) -> None:
+        """Waits for the end by pidfd; without one the lock is asked every turn."""
+        if live.launched is None:
+            return
+        live.fd = self._ctx.launcher.watch(live.launched)
+        if live.fd is not None:
+            self._selector.register(live.fd, selectors.EVENT_READ, live)
+
+    def _hear_end(self, live: Live) -> None:
+        self._forget_fd(live)
+        if self._ctx.launcher.alive(live.run_dir):
+            # The lock outlives the supervisor's PID only if somebody else holds it: asked again next turn.
+            return
+        self._end(live)
+
+    def _forget_fd(self, live: Live) -> None:
+        if live.fd is not None:
+            self._selector.unregister(live.fd)
+            os.close(live.fd)
+            live.fd = None
+
+    def _end(self, live: Live) -> None:
+        live.result = end_of(self._ctx, live)
+        self._ended.append(live)
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        """Starts and ends into SQL, one transaction for all starts and one for all ends of this turn."""
+        started = [live for live in self._live.values() if live.launched and not live.noted and live.result is None]
+        if started:
+            note_started(self._ctx, started)
+        if not self._ended:
+            return
+        ended = self._ended
+        written = finish(self._ctx, [live.ended(live.result) for live in ended if live.result is not None])
+        self._ended = []
+        for live in ended:
+            del self._live[live.job.id]
+        self._keeper.release(ended)
+        self._lookout.drop([live.job.id for live in ended])
+        for live in ended:
+            self._learn(live)
+        log.debug("written: %s", written.states)
+        self._look_at = 0.0
+
+    def _learn(self, live: Live) -> None:
+        result = live.result
+        if result is None or result.started_at is None or result.finished_at is None:
+            return
+        self._ctx.run_times.learn(
+            FinishedRun(
+                job_id=live.job.id,
+                user=live.job.user,
+                gpus=live.job.gpus,
+                command=live.job.command,
+                time_limit_s=live.job.time_limit_s,
+                outcome=result.outcome,
+                run_s=max(0.0, result.finished_at - result.started_at),
+                finished_at=result.finished_at,
+            )
+        )
+
+    def _mark_limits(self) -> None:
+        now = self._ctx.clock.now()
+        for live in self._live.values():
+            if live.limit_end is not None and now >= live.limit_end and not live.stopping and live.noted:
+                live.stopping = True
+                note_limit_reached(self._ctx, live)
+
+    # -- starting ------------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        try:
+            while self._start_some():
+                pass
+        except HotStoreCold:
+            self._ctx.epoch.refresh()
+            self._ctx.notifier.publish("cold")
+            self._look_at = self._ctx.clock.monotonic() + SOON_S
+        except (HotStoreUnavailable, DatabaseUnavailable) as error:
+            log.warning("nothing can be started now: %s", error.message)
+            self._look_at = self._ctx.clock.monotonic() + SOON_S
+
+    def _start_some(self) -> bool:
+        """One plan and its commit; whether something was started, so that a further look may pay."""
+        if self._lookout.control().paused is not None:
+            return False
+        waiting = self._lookout.waiting()
+        if not waiting:
+            return False
+        snapshot = self._lookout.snapshot(waiting, self._live.values())
+        actions = plan(snapshot, self._ctx.clock.now())
+        starts = [action for action in actions if isinstance(action, Start)]
+        for action in actions:
+            if isinstance(action, Preempt) and action.job_id in self._live:
+                preempt(self._ctx, self._live[action.job_id], action.beneficiary)
+        if any(device.unavailable for device in snapshot.devices):
+            # A foreign process may end without telling us.
+            self._look_at = min(self._look_at, self._ctx.clock.monotonic() + 2 * SOON_S)
+        if not starts:
+            return False
+        facts = {job.id: job for job in waiting}
+        claimed = claim(self._ctx, starts, facts)
+        self._lookout.drop([start.job_id for start in starts])
+        expected = {job.id: job.expected_s for job in snapshot.waiting}
+        for item in claimed:
+            live = Live.of_claim(item, expected[item.job.id])
+            self._live[item.job.id] = live
+            self._launch(live, item.order)
+        return bool(claimed)
+
+    def _launch(self, live: Live, order: LaunchOrder) -> None:
+        try:
+            live.fd = launch(self._ctx, order)
+        except OSError as error:
+            now = self._ctx.clock.now()
+            live.result = Result(Outcome.LAUNCH_ERROR, error=f"could not be launched: {error}", finished_at=now)
+            self._ended.append(live)
+            self.wake()
+            return
+        self._selector.register(live.fd, selectors.EVENT_READ, live)

@@ -1,0 +1,102 @@
+"""Changing waiting jobs: update and top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from gpuq.domain.caller import Caller
+from gpuq.domain.job import Job
+from gpuq.domain.priority import score
+from gpuq.domain.spec import JobSpec, usage_error
+from gpuq.domain.states import WAITING, JobState
+from gpuq.engine.access import require_owner
+from gpuq.engine.context import Context
+from gpuq.engine.hints import offer, withdraw
+from gpuq.engine.submit import check_fits
+from gpuq.errors import UsageError, WrongState
+from gpuq.ports.hot_queue import Member
+
+# Fields of a submission that may change while a job waits.
+CHANGEABLE = (
+    "priority",
+    "time_limit_s",
+    "name",
+    "group",
+    "max_retries",
+    "gpus",
+    "gpu_mem_mb",
+    "gpu_model",
+    "gpu_ids",
+    "preemptible",
+    "signal",
+    "kill_grace_s",
+)
+
+
+def update(ctx: Context, job_id: int, caller: Caller, changes: Mapping[str, Any]) -> Job:
+    """`changes` has field names of a submission. A new priority or time limit gives the job the place that it
+    would have had with it from the start. Raises UsageError, Constraint, NotFound, Forbidden, WrongState."""
+    unknown = [name for name in changes if name not in CHANGEABLE]
+    if unknown:
+        raise UsageError(f"cannot change {unknown[0]!r} of a job", hint="can be changed: " + ", ".join(CHANGEABLE))
+    now = ctx.clock.now()
+    with ctx.records.write() as tx:
+        job = tx.job(job_id)
+        require_owner(job, caller, "change")
+        if job.state not in WAITING:
+            raise WrongState(f"job {job_id} is {job.state}; only a waiting job can be changed")
+        old, _, _ = tx.spec(job_id)
+        try:
+            spec = JobSpec.model_validate({**old.model_dump(), **changes})
+        except ValidationError as error:
+            raise usage_error(error) from None
+        check_fits(ctx, [spec])
+        values: dict[str, Any] = {name: getattr(spec, name) for name in changes}
+        values["spec"] = spec
+        if "max_retries" in changes and spec.max_retries is None:
+            values["max_retries"] = ctx.settings.default_max_retries
+        if "name" in changes and spec.name is None:
+            raise UsageError("name: a job cannot lose its name")
+        place = job.score
+        if {"priority", "time_limit_s"} & set(changes):
+            place = score(spec.priority, job.submitted_at, spec.time_limit_s, order=ctx.settings.order)
+            values["score"] = place
+        tx.update_job(job_id, values, expect=frozenset({job.state}))
+        told = ", ".join(f"{name} = {value}" for name, value in changes.items())
+        tx.add_event(job_id, job.state, caller.user, now, f"changed: {told}")
+    _move_in_line(ctx, job, Member(job_id, spec.gpus, place))
+    with ctx.records.read() as reader:
+        return reader.job(job_id)
+
+
+def top(ctx: Context, job_id: int, caller: Caller) -> Job:
+    """To the front of its priority: one's own jobs past one's own only, for an administrator past everybody's."""
+    now = ctx.clock.now()
+    with ctx.records.write() as tx:
+        job = tx.job(job_id)
+        require_owner(job, caller, "move")
+        if job.state not in WAITING:
+            raise WrongState(f"job {job_id} is {job.state}; only a waiting job can be moved")
+        lowest = tx.lowest_score(job.priority, user=None if caller.admin else job.user)
+        if lowest is None or lowest == job.score:
+            return job
+        # One second earlier than the first: far more than a float's step at this size, so never a tie.
+        place = lowest - 1.0
+        tx.update_job(job_id, {"score": place}, expect=frozenset({job.state}))
+        tx.add_event(job_id, job.state, caller.user, now, "moved to the front of its priority")
+    _move_in_line(ctx, job, Member(job_id, job.gpus, place))
+    with ctx.records.read() as reader:
+        return reader.job(job_id)
+
+
+def _move_in_line(ctx: Context, before: Job, after: Member) -> None:
+    if before.state is JobState.QUEUED:
+        if before.gpus != after.gpus:
+            withdraw(ctx, [(before.id, before.gpus)])
+        # What the agent remembers of the job is out of date before the member shows up again.
+        ctx.notifier.publish("changed")
+        offer(ctx, [after])
+    ctx.notifier.publish("events")

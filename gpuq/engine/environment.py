@@ -1,0 +1,89 @@
+"""The environment and the supervisor's spec of an attempt: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gpuq.domain.gpu import Gpu
+from gpuq.domain.job import Job
+from gpuq.domain.spec import JobSpec
+
+# The mark by which strays of a dead attempt are found in /proc/*/environ: enough of the token to be unique,
+# not enough to act as it.
+MARK = "GPUQ_TOKEN_OF_ATTEMPT"
+MARK_LENGTH = 16
+
+
+def job_environment(
+    spec: JobSpec,
+    job: Job,
+    *,
+    number: int,
+    token: str,
+    gpus: Sequence[Gpu],
+    run_dir: str,
+    checkpoint_dir: str,
+    now: float,
+) -> dict[str, str]:
+    """The submitter's variables, then ours over them. `now`: epoch seconds of the start, for the time limit's end."""
+    simulated = any(gpu.simulated for gpu in gpus)
+    env = dict(spec.env)
+    env.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
+    env.update(
+        {
+            "CUDA_VISIBLE_DEVICES": ",".join(str(gpu.index) if simulated else gpu.uuid for gpu in gpus),
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            "GPUQ_JOB_ID": str(job.id),
+            "GPUQ_JOB_NAME": job.name,
+            "GPUQ_ATTEMPT": str(number),
+            "GPUQ_GPU_COUNT": str(len(gpus)),
+            "GPUQ_GPUS": ",".join(str(gpu.index) for gpu in gpus),
+            "GPUQ_RUN_DIR": run_dir,
+            "GPUQ_CHECKPOINT_DIR": checkpoint_dir,
+            "PYTHONUNBUFFERED": "1",
+            MARK: token[:MARK_LENGTH],
+        }
+    )
+    for name in ("GPUQ_ARRAY_ID", "GPUQ_ARRAY_INDEX", "GPUQ_TIME_LIMIT_END"):
+        env.pop(name, None)
+    if job.array_id is not None:
+        env["GPUQ_ARRAY_ID"] = str(job.array_id)
+        env["GPUQ_ARRAY_INDEX"] = str(job.array_index)
+    if job.time_limit_s is not None:
+        env["GPUQ_TIME_LIMIT_END"] = f"{now + job.time_limit_s:.0f}"
+    return env
+
+
+def supervisor_spec(
+    spec: JobSpec,
+    job: Job,
+    env: dict[str, str],
+    *,
+    number: int,
+    token: str,
+    uid: int | None,
+    gid: int | None,
+    kill_grace_s: float,
+) -> dict[str, Any]:
+    """What `spec.json` of the attempt folder holds."""
+    signal = None
+    if spec.signal is not None:
+        name, _, before = spec.signal.partition("@")
+        signal = {"name": name, "before_s": float(before or 60)}
+    return {
+        "schema": 1,
+        "job_id": job.id,
+        "attempt": number,
+        "token": token,
+        "argv": list(spec.command),
+        "env": env,
+        "cwd": job.cwd,
+        "uid": uid,
+        "gid": gid,
+        "user": job.user,
+        "time_limit_s": job.time_limit_s,
+        "kill_grace_s": spec.kill_grace_s if spec.kill_grace_s is not None else kill_grace_s,
+        "signal": signal,
+        "umask": None,
+    }

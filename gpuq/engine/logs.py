@@ -1,0 +1,48 @@
+"""Reading a job's output, also while it is written and after it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpuq.domain.states import FINAL
+from gpuq.engine.context import Context
+from gpuq.errors import NotFound
+
+MAX_CHUNK = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """`data` are bytes `offset` to `next_offset` of `size`. `final`: this attempt will write no more."""
+
+    data: bytes
+    offset: int
+    next_offset: int
+    size: int
+    attempt: int
+    final: bool
+
+
+def read(ctx: Context, job_id: int, *, attempt: int | None = None, offset: int = 0, limit: int = 65_536) -> LogChunk:
+    """A negative offset counts from the end. Without `attempt`: the newest. A job that has not run yet has an
+    empty log of attempt 0. Raises NotFound."""
+    with ctx.records.read() as tx:
+        job = tx.job(job_id)
+        attempts = {item.number: item for item in tx.attempts(job_id)}
+    number = attempt if attempt is not None else job.attempt
+    found = attempts.get(number)
+    if found is None:
+        if attempt is not None:
+            raise NotFound(f"job {job_id} has no attempt {attempt}", hint=f"`gpuq show {job_id}` lists them")
+        return LogChunk(b"", 0, 0, 0, 0, job.state in FINAL)
+    ended = found.outcome is not None
+    try:
+        with Path(found.log_path).open("rb") as stream:
+            size = stream.seek(0, 2)
+            start = max(0, size + offset) if offset < 0 else min(offset, size)
+            stream.seek(start)
+            data = stream.read(max(0, min(limit, MAX_CHUNK)))
+    except FileNotFoundError:
+        return LogChunk(b"", 0, 0, 0, number, ended)
+    return LogChunk(data, start, start + len(data), max(size, start + len(data)), number, ended)

@@ -1,0 +1,163 @@
+"""The snapshot for the scheduler: hot queue heads, the facts of those jobs, GPUs as seen now, what is held."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from gpuq.domain.gpu import GpuObservation
+from gpuq.engine.context import Context
+from gpuq.engine.devices import Drained, devices
+from gpuq.engine.hints import withdraw
+from gpuq.engine.live import Live, ledger
+from gpuq.engine.pause import KEY as PAUSED
+from gpuq.engine.pause import pause_text
+from gpuq.engine.processes import belongs_to, exists
+from gpuq.ports.hot_queue import Member
+from gpuq.ports.records import Waiting
+from gpuq.scheduler.snapshot import Candidate, Policy, Snapshot
+
+log = logging.getLogger(__name__)
+
+# How many of each GPU count are looked at: those behind them cannot start before them, except past a long run
+# of jobs that are over a limit; the next turn sees further.
+HEADS = 64
+FACTS_KEPT = 20_000
+DRAINED = "drained:"
+# A reading of the driver older than this is not trusted to give a GPU away.
+READING_MAX_AGE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What people have set: read from SQL, kept until somebody says that it changed."""
+
+    paused: str | None
+    drained: dict[str, Drained]
+
+
+def read_control(ctx: Context) -> Control:
+    with ctx.records.read() as tx:
+        paused = tx.value(PAUSED)
+        drained = tx.values(f"{DRAINED}{ctx.node}:")
+    return Control(
+        paused=pause_text(paused) if paused else None,
+        drained={
+            key.removeprefix(f"{DRAINED}{ctx.node}:"): Drained(value["by"], value.get("reason"))
+            for key, value in drained.items()
+        },
+    )
+
+
+class Lookout:
+    """Caches between turns: job facts by (id, score), the last reading of the GPUs. One thread only."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._facts: dict[int, Waiting] = {}
+        self._observations: Sequence[GpuObservation] = ()
+        self._observed_at = float("-inf")
+        self._control: Control | None = None
+
+    def forget(self) -> None:
+        """Somebody changed a job, paused, or drained."""
+        self._facts.clear()
+        self._control = None
+
+    def control(self) -> Control:
+        if self._control is None:
+            self._control = read_control(self._ctx)
+        return self._control
+
+    def observe(self, max_age_s: float = READING_MAX_AGE_S) -> Sequence[GpuObservation]:
+        monotonic = self._ctx.clock.monotonic()
+        if monotonic - self._observed_at > max_age_s:
+            self._observations = self._ctx.gpus.observe(self._ctx.clock.now())
+            self._observed_at = monotonic
+        return self._observations
+
+    def waiting(self) -> list[Waiting]:
+        """Facts of the queue's heads, in line order. Raises HotStoreUnavailable or HotStoreCold."""
+        heads = self._ctx.queue.heads(HEADS)
+        missing = [head.job_id for head in heads if not self._known(head)]
+        if missing:
+            self._read(missing, heads)
+        return [self._facts[head.job_id] for head in heads if head.job_id in self._facts]
+
+    def _known(self, head: Member) -> bool:
+        facts = self._facts.get(head.job_id)
+        return facts is not None and facts.score == head.score
+
+    def _read(self, missing: Sequence[int], heads: Sequence[Member]) -> None:
+        if len(self._facts) > FACTS_KEPT:
+            self._facts.clear()
+            missing = [head.job_id for head in heads]
+        with self._ctx.records.read() as tx:
+            found = tx.waiting(missing)
+        self._facts.update(found)
+        gone = set(missing) - found.keys()
+        for job_id in gone:
+            self._facts.pop(job_id, None)
+        # Not queued in SQL any more: a hint that came late.
+        withdraw(self._ctx, [(head.job_id, head.gpus) for head in heads if head.job_id in gone])
+
+    def drop(self, job_ids: Collection[int]) -> None:
+        """These left the queue; if they come back, their facts are read again."""
+        for job_id in job_ids:
+            self._facts.pop(job_id, None)
+
+    def snapshot(self, waiting: Sequence[Waiting], lives: Collection[Live]) -> Snapshot:
+        ctx = self._ctx
+        control = self.control()
+        observations = self.observe() if any(job.gpus for job in waiting) else self._observations
+        supervisors = {live.launched.supervisor_pid for live in lives if live.launched}
+        sessions = {live.launched.pid for live in lives if live.launched}
+        return Snapshot(
+            devices=devices(
+                ctx.gpus.inventory(),
+                observations,
+                ledger(lives),
+                control.drained,
+                # A process that is gone already may linger in the driver's list for a moment.
+                lambda pid: not exists(pid) or belongs_to(pid, supervisors, sessions),
+            ),
+            holdings=[live.holding() for live in lives],
+            waiting=[self._candidate(job) for job in waiting],
+            policy=policy(ctx),
+            paused=control.paused,
+        )
+
+    def _candidate(self, job: Waiting) -> Candidate:
+        expected = self._ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s)
+        return candidate(job, expected.seconds)
+
+
+def candidate(job: Waiting, expected_s: float) -> Candidate:
+    return Candidate(
+        id=job.id,
+        score=job.score,
+        priority=job.priority,
+        user=job.user,
+        gpus=job.gpus,
+        expected_s=expected_s,
+        group=job.group,
+        gpu_mem_mb=job.gpu_mem_mb,
+        gpu_model=job.gpu_model,
+        gpu_ids=job.gpu_ids,
+        time_limit_s=job.time_limit_s,
+        preemptible=job.preemptible,
+        array_id=job.array_id,
+        array_limit=job.array_limit,
+        submitted_at=job.submitted_at,
+    )
+
+
+def policy(ctx: Context) -> Policy:
+    settings = ctx.settings
+    return Policy(
+        backfill=settings.backfill,
+        cpu_jobs=settings.cpu_jobs,
+        user_max_gpus=settings.user_max_gpus,
+        user_max_running=settings.user_max_running,
+    )

@@ -1,0 +1,101 @@
+"""One agent a node: a file lock that dies with its holder, and a key in Redis against an agent on another home."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from pathlib import Path
+
+from gpuq.errors import AlreadyRunning, HotStoreUnavailable
+from gpuq.ports.hot_queue import AgentKey
+
+log = logging.getLogger(__name__)
+
+
+class FileLock:
+    """An exclusive `flock` with the holder's PID inside, for the error message only."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self._path = path
+        self._what = what
+        self._fd: int | None = None
+
+    def acquire(self) -> None:
+        """Raises AlreadyRunning at once when somebody holds it."""
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise AlreadyRunning(
+                f"{self._what} is already running{f' as pid {holder}' if holder else ''}",
+                hint="`gpuq down` stops it; `gpuq doctor` shows what runs",
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self._fd = fd
+
+    def release(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock; a shared lock is tried and given back at once."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+class NodeLocks:
+    """Both locks of an agent. The key has a TTL and is renewed with the leases."""
+
+    def __init__(self, lock: FileLock, key: AgentKey, *, node: str, token: str, ttl_s: float) -> None:
+        self._lock = lock
+        self._key = key
+        self._node = node
+        self._token = token
+        self._ttl_s = ttl_s
+
+    def acquire(self) -> None:
+        """Raises AlreadyRunning. A Redis that is away does not keep the agent from starting: it adopts what runs and
+        starts nothing until Redis is back."""
+        self._lock.acquire()
+        try:
+            taken = self._key.acquire(self._node, self._token, self._ttl_s)
+        except HotStoreUnavailable as error:
+            log.warning("agent key not set: %s", error.message)
+            return
+        if not taken:
+            self._lock.release()
+            raise AlreadyRunning(
+                f"another agent serves the node {self._node!r} through this Redis",
+                hint=f"one agent a node; if it died, its key goes by itself within {self._ttl_s:g} s; "
+                "else set GPUQ_NODE or GPUQ_NAMESPACE",
+            )
+
+    def renew(self) -> None:
+        """Raises HotStoreUnavailable."""
+        # Flushed or expired during an outage: taken again if nobody else has it.
+        if not self._key.renew(self._node, self._token, self._ttl_s) and not self._key.acquire(
+            self._node, self._token, self._ttl_s
+        ):
+            log.error("another agent took the node %r in Redis; this one goes on with what it holds", self._node)
+
+    def release(self) -> None:
+        try:
+            self._key.release(self._node, self._token)
+        except HotStoreUnavailable as error:
+            log.debug("agent key expires by itself: %s", error.message)
+        self._lock.release()

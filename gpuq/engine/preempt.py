@@ -1,0 +1,41 @@
+"""Asking a preemptible job to make room."""
+
+from __future__ import annotations
+
+from gpuq.domain.states import JobState
+from gpuq.engine.context import Context
+from gpuq.engine.live import Live
+from gpuq.errors import LeaseLost
+from gpuq.ports.records import Move
+
+
+def preempt(ctx: Context, live: Live, beneficiary: int) -> None:
+    """`running → stopping` and the request to its supervisor: signal, grace, then back to the queue with the same id
+    and checkpoint folder, no retry used."""
+    if live.stopping:
+        return
+    now = ctx.clock.now()
+    with ctx.records.read() as reader:
+        spec, _, _ = reader.spec(live.job.id)
+    grace = spec.kill_grace_s if spec.kill_grace_s is not None else ctx.settings.kill_grace
+    signal = spec.signal.partition("@")[0] if spec.signal else None
+    try:
+        with ctx.records.write() as tx:
+            tx.move(
+                Move(
+                    live.job.id,
+                    JobState.STOPPING,
+                    frozenset({JobState.RUNNING}),
+                    "gpuq",
+                    now,
+                    detail=f"preempted for job {beneficiary}",
+                    attempt=live.number,
+                    token=live.token,
+                    set={"stop_reason": "preempt", "stop_deadline": now + grace},
+                )
+            )
+    except LeaseLost:
+        return
+    live.stopping = True
+    ctx.launcher.request_stop(live.run_dir, reason="preempt", grace_s=grace, signal=signal)
+    ctx.notifier.publish("events")

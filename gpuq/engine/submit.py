@@ -1,0 +1,242 @@
+"""Step one of a job's life: job rows and their events in one transaction, then a hint to the hot queue."""
+
+from __future__ import annotations
+
+import logging
+import pwd
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gpuq.domain.array import parse_array
+from gpuq.domain.caller import Caller
+from gpuq.domain.job import Job
+from gpuq.domain.priority import score
+from gpuq.domain.spec import JobSpec
+from gpuq.domain.states import WAITING, JobState
+from gpuq.domain.times import iso
+from gpuq.engine.context import Context
+from gpuq.engine.hints import offer
+from gpuq.errors import Constraint, NotFound, Refused, UsageError
+from gpuq.ports.hot_queue import Member
+from gpuq.ports.records import JobFilter, NewJob, Reader, Waiting
+
+log = logging.getLogger(__name__)
+
+# Stands behind every job of the same score, as a job submitted now would.
+_UNBORN = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """`ids` in the order asked for; `stored` are the new ones among them as they were written."""
+
+    ids: list[int]
+    stored: dict[int, NewJob]
+
+
+def submit(ctx: Context, specs: Sequence[JobSpec], caller: Caller, *, request_key: str | None = None) -> list[Job]:
+    """All of `specs` or none, durable on return. The jobs in the order given, arrays unfolded.
+
+    `request_key` names the request: the same key from the same user again returns the same jobs. A spec's own
+    `key` that a live or successful job already carries returns that job. Raises UsageError, Constraint,
+    NotFound (a dependency), Refused (a limit), DatabaseUnavailable.
+    """
+    done = submit_ids(ctx, specs, caller, request_key=request_key)
+    with ctx.records.read() as tx:
+        found = {job.id: job for job in tx.jobs(JobFilter(ids=tuple(dict.fromkeys(done.ids))))}
+    return [found[job_id] for job_id in done.ids]
+
+
+def submit_ids(ctx: Context, specs: Sequence[JobSpec], caller: Caller, *, request_key: str | None = None) -> Submitted:
+    """Like `submit`, without reading the rows back."""
+    now = ctx.clock.now()
+    check_fits(ctx, specs)
+    with ctx.records.write() as tx:
+        if request_key is not None and (before := tx.jobs_of_request(caller.user, request_key)) is not None:
+            return Submitted(before, {})
+        ids: list[int | None] = []
+        new: list[NewJob] = []
+        keys_here: dict[str, int] = {}
+        for spec in specs:
+            if spec.key is not None:
+                existing = tx.job_with_key(caller.user, spec.key)
+                if existing is not None:
+                    ids.append(existing)
+                    continue
+                if spec.key in keys_here:
+                    raise UsageError(f"key {spec.key!r} is used twice in one submission")
+                if spec.array is not None:
+                    raise UsageError("key: an array cannot carry one", hint="give each element a submission of its own")
+                keys_here[spec.key] = len(new)
+            rows = _rows(ctx, tx, spec, caller, now)
+            new.extend(rows)
+            ids.extend([None] * len(rows))
+        _check_room(ctx, tx, caller, len(new))
+        fresh = tx.add_jobs(new, actor=caller.user, request_key=request_key) if new else []
+    stored = dict(zip(fresh, new, strict=True))
+    members = [
+        Member(job_id, job.spec.gpus, job.score) for job_id, job in stored.items() if job.state is JobState.QUEUED
+    ]
+    offer(ctx, members)
+    if any(job.state is JobState.DELAYED for job in new):
+        ctx.notifier.publish("delayed")
+    ctx.notifier.publish("events")
+    rest = iter(fresh)
+    return Submitted([known if known is not None else next(rest) for known in ids], stored)
+
+
+def check(ctx: Context, spec: JobSpec, caller: Caller) -> str | None:
+    """Everything that `submit` checks, and when the job would start (ISO 8601, None when nobody can say); stores
+    nothing. Raises as `submit` does."""
+    now = ctx.clock.now()
+    check_fits(ctx, [spec])
+    with ctx.records.read() as tx:
+        rows = _rows(ctx, tx, spec, caller, now)
+        _check_room(ctx, tx, caller, len(rows))
+    first = rows[0]
+    if first.state is not JobState.QUEUED:
+        return iso(first.eligible_at)
+    return iso(
+        ctx.outlooks.estimate(
+            Waiting(
+                id=_UNBORN,
+                score=first.score,
+                priority=spec.priority,
+                user=caller.user,
+                group=spec.group,
+                gpus=spec.gpus,
+                gpu_mem_mb=spec.gpu_mem_mb,
+                gpu_model=spec.gpu_model,
+                gpu_ids=tuple(spec.gpu_ids) if spec.gpu_ids is not None else None,
+                time_limit_s=spec.time_limit_s,
+                preemptible=spec.preemptible,
+                array_id=None,
+                array_limit=first.array_limit,
+                submitted_at=now,
+                command=tuple(spec.command),
+                attempt=0,
+            )
+        )
+    )
+
+
+def check_fits(ctx: Context, specs: Sequence[JobSpec]) -> None:
+    """Raises Constraint for a job that can never run on this machine. Unknown machine: everything passes,
+    the plan will say."""
+    wanting = [spec for spec in specs if spec.gpus > 0]
+    if not wanting:
+        return
+    inventory = ctx.gpus.inventory()
+    for spec in wanting:
+        fitting = [
+            gpu
+            for gpu in inventory
+            if (spec.gpu_ids is None or gpu.index in spec.gpu_ids)
+            and (spec.gpu_model is None or spec.gpu_model.lower() in gpu.model.lower())
+            and (spec.gpu_mem_mb is None or spec.gpu_mem_mb <= gpu.memory_mb)
+        ]
+        if len(fitting) >= spec.gpus:
+            continue
+        if not inventory:
+            raise Constraint(
+                f"this machine has no GPU, the job asks for {spec.gpus}",
+                hint=ctx.gpus.why_empty() or "submit with -g 0, or try gpuq out with GPUQ_GPUS=sim:4",
+            )
+        narrowed = "" if len(fitting) == len(inventory) else f", {len(fitting)} of them as asked for"
+        raise Constraint(
+            f"the job asks for {spec.gpus} GPUs; this machine has {len(inventory)}{narrowed}",
+            hint="ask for fewer GPUs (-g) or loosen --gpu-model, --gpu-ids, --gpu-mem; `gpuq gpus` lists what is here",
+        )
+
+
+def begin_time(begin: float | str | None) -> float | None:
+    """Epoch seconds. Raises UsageError for text that is not ISO 8601."""
+    if begin is None or isinstance(begin, (int, float)):
+        return begin
+    try:
+        moment = datetime.fromisoformat(begin)
+    except ValueError:
+        raise UsageError(
+            f"begin: {begin!r} is not a time", hint="write 2026-11-22T10:00:00Z or epoch seconds"
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def waiting_state(open_dependencies: bool, begin: float | None, now: float) -> JobState:
+    """Where a job waits that nobody holds."""
+    if open_dependencies:
+        return JobState.BLOCKED
+    return JobState.DELAYED if begin is not None and begin > now else JobState.QUEUED
+
+
+def _rows(ctx: Context, tx: Reader, spec: JobSpec, caller: Caller, now: float) -> list[NewJob]:
+    begin = begin_time(spec.begin)
+    state = JobState.HELD if spec.hold else waiting_state(_depends(tx, spec), begin, now)
+    cwd = spec.cwd if spec.cwd is not None else _home_of(caller)
+    if not cwd.startswith("/"):
+        raise UsageError(f"cwd: {cwd!r} is not an absolute path")
+    array = parse_array(spec.array) if spec.array is not None else None
+    name = spec.name or spec.command[0].rpartition("/")[2] or spec.command[0]
+    limit = array.limit if array else None
+    rank = score(spec.priority, now, spec.time_limit_s, order=ctx.settings.order)
+    retries = spec.max_retries if spec.max_retries is not None else ctx.settings.default_max_retries
+    held_by = "user" if state is JobState.HELD else None
+    eligible_at = begin if state is JobState.DELAYED else None
+    indices: Sequence[int | None] = array.indices if array else (None,)
+    return [
+        NewJob(
+            spec=spec,
+            user=caller.user,
+            uid=caller.uid,
+            gid=caller.gid,
+            name=name if index is None else name.replace("{index}", str(index)),
+            cwd=cwd,
+            state=state,
+            score=rank,
+            max_retries=retries,
+            submitted_at=now,
+            eligible_at=eligible_at,
+            held_by=held_by,
+            array_first=index is not None and place == 0,
+            array_index=index,
+            array_limit=limit,
+        )
+        for place, index in enumerate(indices)
+    ]
+
+
+def _depends(tx: Reader, spec: JobSpec) -> bool:
+    """Whether some dependency is still open; raises NotFound for one that does not exist."""
+    wanted = (*spec.after, *spec.after_any)
+    if not wanted:
+        return False
+    states = {job.id: job.state for job in tx.jobs(JobFilter(ids=tuple(wanted)))}
+    for job_id in wanted:
+        if job_id not in states:
+            raise NotFound(f"cannot wait for job {job_id}: no such job", hint="`gpuq status -a` lists the jobs")
+    return any(states[job_id] is not JobState.COMPLETED for job_id in spec.after) or any(
+        states[job_id] not in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED} for job_id in spec.after_any
+    )
+
+
+def _check_room(ctx: Context, tx: Reader, caller: Caller, extra: int) -> None:
+    limits = (
+        (None, ctx.settings.max_waiting, "the queue holds"),
+        (caller.user, ctx.settings.user_max_waiting, "you have"),
+    )
+    for user, limit, whose in limits:
+        if limit and extra and tx.count(JobFilter(states=WAITING, user=user)) + extra > limit:
+            raise Refused(
+                f"the queue is full: {whose} as many waiting jobs as it may ({limit})",
+                hint="wait until some have started, or cancel some",
+            )
+
+
+def _home_of(caller: Caller) -> str:
+    if caller.uid is None:
+        return "/"
+    try:
+        return pwd.getpwuid(caller.uid).pw_dir
+    except KeyError:
+        return "/"

@@ -1,0 +1,158 @@
+"""Maintenance on APScheduler: rehydration, reconcile, reaper, promotion, retention. No cron needed.
+
+Every task notes in SQL when it last started, succeeded and failed; `gpuq doctor` and `/readyz` show it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEvent
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.memory import MemoryJobStore
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from gpuq.engine.context import Context
+from gpuq.engine.node_lock import FileLock
+from gpuq.engine.promote import promote
+from gpuq.engine.reap import reap
+from gpuq.engine.rehydrate import Reconciler, is_cold, rehydrate
+from gpuq.engine.retain import retain
+from gpuq.errors import GpuqError, HotStoreUnavailable
+
+log = logging.getLogger(__name__)
+
+RECONCILE_S = 60
+REAP_S = 20
+RETAIN_S = 3600
+PROMOTE_S = 30
+COLD_CHECK_S = 5
+TASKS = ("rehydrate", "reconcile", "reap", "promote", "retain")
+# Diary entries of frequent tasks are written this often at most: an idle daemon should not write to disk.
+DIARY_S = 300.0
+
+
+class Maintenance:
+    """A Service. `lock` keeps a second one off this home."""
+
+    name = "maintenance"
+
+    def __init__(self, ctx: Context, lock: FileLock) -> None:
+        self._ctx = ctx
+        self._lock = lock
+        self._reconciler = Reconciler(ctx)
+        self._noted: dict[str, float] = {}
+        self._failed: set[str] = set()
+        self._unsubscribe: Callable[[], None] | None = None
+        self._stopped = False
+        self._rebuilding = threading.Lock()
+        self._scheduler = BackgroundScheduler(
+            jobstores={"default": MemoryJobStore()},
+            executors={"default": ThreadPoolExecutor(2)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+            timezone=UTC,
+        )
+        self._scheduler.add_listener(_missed, EVENT_JOB_ERROR | EVENT_JOB_MISSED)
+
+    def start(self) -> None:
+        """Rehydrates before it returns, if Redis is there; raises AlreadyRunning when this home has one."""
+        self._lock.acquire()
+        self._unsubscribe = self._ctx.notifier.subscribe(self._heard)
+        self.rebuild_if_cold(always=True)
+        every = self._scheduler.add_job
+        every(self._guarded("rehydrate", self.rebuild_if_cold), "interval", seconds=COLD_CHECK_S, id="rehydrate")
+        every(self._guarded("reconcile", self._reconciler.run), "interval", seconds=RECONCILE_S, id="reconcile")
+        every(self._guarded("reap", lambda: reap(self._ctx)), "interval", seconds=REAP_S, id="reap")
+        every(self._guarded("retain", lambda: retain(self._ctx)), "interval", seconds=RETAIN_S, id="retain")
+        every(self._guarded("promote", self._promote), "interval", seconds=PROMOTE_S, id="promote")
+        self._scheduler.start()
+        for task in ("promote", "retain", "reap"):
+            self._soon(task)
+
+    def stop(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=True)
+        self._lock.release()
+
+    def run_once(self) -> None:
+        """Every task once, on this thread."""
+        self.rebuild_if_cold()
+        self._reconciler.run()
+        reap(self._ctx)
+        promote(self._ctx)
+        retain(self._ctx)
+
+    def rebuild_if_cold(self, *, always: bool = False) -> None:
+        """A Redis that is away is tried again; `always` rebuilds a warm one too, at start."""
+        with self._rebuilding:
+            try:
+                if always or is_cold(self._ctx):
+                    rehydrate(self._ctx)
+            except HotStoreUnavailable as error:
+                log.warning("hot store not rebuilt yet: %s", error.message)
+
+    def _promote(self) -> None:
+        following = promote(self._ctx)
+        if following is None or self._stopped:
+            return
+        at = datetime.fromtimestamp(following, UTC)
+        if at < datetime.now(UTC) + timedelta(seconds=PROMOTE_S):
+            self._scheduler.add_job(
+                self._guarded("promote", self._promote), "date", run_date=at, id="promote-next", replace_existing=True
+            )
+
+    def _heard(self, topic: str) -> None:
+        if topic == "delayed":
+            self._soon("promote")
+        elif topic == "cold":
+            self._soon("rehydrate")
+
+    def _soon(self, task: str) -> None:
+        if self._scheduler.running and not self._stopped:
+            self._scheduler.modify_job(task, next_run_time=datetime.now(UTC))
+
+    def _guarded(self, task: str, work: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            now = self._ctx.clock.now()
+            try:
+                work()
+            except GpuqError as error:
+                log.warning("maintenance task %s: %s", task, error.message)
+                self._diary(task, now, error.message)
+            except Exception as error:
+                log.exception("maintenance task %s failed", task)
+                self._diary(task, now, f"{type(error).__name__}: {error}")
+            else:
+                self._diary(task, now, None)
+
+        return run
+
+    def _diary(self, task: str, at: float, error: str | None) -> None:
+        """Failures and recoveries at once, routine successes every DIARY_S."""
+        if error is None and task not in self._failed and at - self._noted.get(task, float("-inf")) < DIARY_S:
+            return
+        runs = self._ctx.maintenance_runs
+        try:
+            runs.note_start(task, at)
+            if error is None:
+                runs.note_ok(task, self._ctx.clock.now())
+                self._failed.discard(task)
+            else:
+                runs.note_error(task, self._ctx.clock.now(), error)
+                self._failed.add(task)
+        except GpuqError as failure:
+            log.warning("maintenance diary not written: %s", failure.message)
+            return
+        self._noted[task] = at
+
+
+def _missed(event: JobExecutionEvent) -> None:
+    log.warning("maintenance task %s missed or failed: %s", event.job_id, getattr(event, "exception", None))

@@ -1,0 +1,212 @@
+"""The only file that names concrete stores: settings in, a Context and running services out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from gpuq.domain.ids import new_token
+from gpuq.engine.agent import Agent
+from gpuq.engine.context import Context
+from gpuq.engine.epoch import EpochCell
+from gpuq.engine.expectations import RunTimes
+from gpuq.engine.node_lock import FileLock, NodeLocks
+from gpuq.engine.service import Service
+from gpuq.engine.timers import Maintenance
+from gpuq.errors import ConfigError, HotStoreUnavailable
+from gpuq.ports.gpus import GpuSource
+from gpuq.ports.notify import Notifier
+from gpuq.settings import Settings
+from gpuq.stores import redis as redis_stores
+from gpuq.stores import sql as sql_stores
+from gpuq.stores.redis.health import check
+from gpuq.supervise.launch import ForkServerLauncher
+
+log = logging.getLogger(__name__)
+
+Role = Literal["server", "agent", "maintain"]
+ALL_ROLES: frozenset[Role] = frozenset({"server", "agent", "maintain"})
+REDIS_WATCH_S = 1.0
+
+
+class SystemClock:
+    def now(self) -> float:
+        return round(time.time(), 3)
+
+    def monotonic(self) -> float:
+        # BOOTTIME also counts while the machine is suspended, as leases do.
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def database() -> ModuleType:
+    """The migration functions: upgrade, current, backup, restore."""
+    from gpuq.stores.sql import migrate
+
+    return migrate
+
+
+def prepare_home(home: Path) -> None:
+    """Makes the home (0700; 0755 for root, whose users reach their own folders in it) and refuses another's."""
+    try:
+        home.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make {home}: {error.strerror}", hint="set GPUQ_HOME to a folder of yours") from None
+    owner = home.stat().st_uid
+    if owner != os.geteuid():
+        raise _foreign_home(home, owner)
+
+
+def _foreign_home(home: Path, owner: int) -> Exception:
+    from gpuq.errors import Refused
+
+    return Refused(f"{home} belongs to uid {owner}, not to you", hint="set GPUQ_HOME to a folder of your own")
+
+
+def open_gpus(settings: Settings) -> GpuSource:
+    if settings.gpus == "nvml":
+        from gpuq.gpus.nvml import NvmlGpus
+
+        return NvmlGpus()
+    from gpuq.gpus.simulated import SimulatedGpus
+
+    return SimulatedGpus(settings.gpus, settings.home / "sim-gpus.json")
+
+
+def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context:
+    """Opens (and, if it is new, creates) the database; connects to nothing else yet. `roles`: what this process is
+    going to be; empty for a command that works straight on the database."""
+    prepare_home(settings.home)
+    sql_stores.migrate.ensure(settings.database_url)
+    base = sql_stores.open_database(settings.database_url)
+    history = sql_stores.open_history(base)
+    records = sql_stores.open_records(base)
+    link = redis_stores.connect(settings.redis_url or private_redis_url(settings), settings.namespace)
+    epoch = EpochCell(records)
+    expected = epoch.get if "agent" in roles or "maintain" in roles else None
+    return Context(
+        settings=settings,
+        records=records,
+        history=history,
+        tokens=sql_stores.open_tokens(base),
+        maintenance_runs=sql_stores.open_maintenance(base),
+        queue=redis_stores.RedisHotQueue(link, expected_epoch=expected),
+        leases=redis_stores.RedisLeases(link, expected_epoch=expected),
+        notifier=_notifier(settings, link, roles),
+        clock=SystemClock(),
+        gpus=open_gpus(settings),
+        launcher=ForkServerLauncher(str(settings.home / "supervisors.log")),
+        run_times=RunTimes(history),
+        epoch=epoch,
+        boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        new_token=new_token,
+    )
+
+
+def private_redis_url(settings: Settings) -> str:
+    return redis_stores.private_url(settings.home)
+
+
+def _notifier(settings: Settings, link: redis_stores.RedisLink, roles: Collection[Role]) -> Notifier:
+    # One process with its own Redis hears everything by itself; otherwise others must be told and heard.
+    if not roles or (settings.redis_url is None and set(roles) >= ALL_ROLES):
+        return redis_stores.LocalNotifier()
+    return redis_stores.RedisNotifier(link)
+
+
+@dataclass
+class Services:
+    """What runs in this process, stopped in reverse order."""
+
+    agent: Agent | None = None
+    maintenance: Maintenance | None = None
+    _stops: list[Callable[[], None]] = field(default_factory=list)
+
+    def run(self, service: Service) -> None:
+        service.start()
+        self._stops.append(service.stop)
+
+    def stop(self) -> None:
+        while self._stops:
+            self._stops.pop()()
+
+
+def start_services(ctx: Context, roles: Collection[Role]) -> Services:
+    """Redis first (if it is ours to run), then maintenance, which fills it, then the agent. Raises AlreadyRunning and
+    ConfigError; whatever was started before is stopped again."""
+    services = Services()
+    try:
+        if ctx.settings.redis_url is None and ("maintain" in roles):
+            services.run(_RedisKeeper(ctx))
+        elif ctx.settings.redis_url is not None and "maintain" in roles:
+            _warn_about_redis(ctx)
+        ctx.run_times.refresh()
+        if "maintain" in roles:
+            services.maintenance = Maintenance(ctx, FileLock(ctx.home / "maintain.lock", "maintenance of this home"))
+            services.run(services.maintenance)
+        if "agent" in roles:
+            lock = FileLock(ctx.agent_lock_path, f"an agent for the node {ctx.node}")
+            key = redis_stores.AgentLock(_link(ctx))
+            locks = NodeLocks(lock, key, node=ctx.node, token=new_token(), ttl_s=ctx.settings.lease_ttl)
+            ctx.launcher.warm_up()
+            services.agent = Agent(ctx, locks)
+            services.run(services.agent)
+    except BaseException:
+        services.stop()
+        raise
+    return services
+
+
+def _link(ctx: Context) -> redis_stores.RedisLink:
+    queue = ctx.queue
+    assert isinstance(queue, redis_stores.RedisHotQueue)
+    return queue.link
+
+
+def _warn_about_redis(ctx: Context) -> None:
+    try:
+        for warning in check(_link(ctx)):
+            log.warning("redis: %s", warning)
+    except HotStoreUnavailable as error:
+        log.warning("redis does not answer yet: %s", error.message)
+
+
+class _RedisKeeper:
+    """Keeps the private redis-server alive."""
+
+    name = "private redis"
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._redis = redis_stores.PrivateRedis(ctx.home)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="gpuq-redis", daemon=True)
+
+    def start(self) -> None:
+        self._redis.ensure()
+        self._thread.start()
+
+    def run_once(self) -> None:
+        if self._redis.ensure():
+            log.warning("the private redis-server had died and was started again")
+            self._ctx.notifier.publish("cold")
+
+    def stop(self) -> None:
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._thread.join()
+        self._redis.stop()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(REDIS_WATCH_S):
+            try:
+                self.run_once()
+            except Exception:
+                log.exception("the private redis-server could not be started")

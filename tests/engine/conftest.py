@@ -1,0 +1,237 @@
+"""The engine on a real SQLite database, Redis scripts on fakeredis, and a launcher that the test plays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import fakeredis
+import pytest
+
+from gpuq.domain.caller import Caller
+from gpuq.domain.job import Job, Launched
+from gpuq.domain.outcome import Outcome, Result
+from gpuq.domain.spec import JobSpec
+from gpuq.engine.agent import Agent
+from gpuq.engine.context import Context
+from gpuq.engine.epoch import EpochCell
+from gpuq.engine.expectations import RunTimes
+from gpuq.engine.node_lock import FileLock, NodeLocks
+from gpuq.engine.rehydrate import rehydrate
+from gpuq.engine.submit import submit
+from gpuq.gpus.simulated import SimulatedGpus
+from gpuq.ports.launcher import LaunchOrder
+from gpuq.settings import Settings
+from gpuq.stores import redis as redis_stores
+from gpuq.stores import sql as sql_stores
+
+BOOT = "boot-1"
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.time = 1_795_341_600.0
+
+    def now(self) -> float:
+        return round(self.time, 3)
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def forward(self, seconds: float) -> None:
+        self.time += seconds
+
+
+class PlayedLauncher:
+    """A launcher whose supervisors do what the test says. Locks and folders are dictionaries."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.orders: list[LaunchOrder] = []
+        self.stops: list[dict[str, Any]] = []
+        self.fail_next: OSError | None = None
+        self._alive: set[str] = set()
+        self._launched: dict[str, Launched] = {}
+        self._results: dict[str, Result] = {}
+        self._report_ends: dict[str, int] = {}
+        self._end_pipes: dict[int, int] = {}
+        self.swept: list[str] = []
+
+    def warm_up(self) -> None: ...
+
+    def start(self, order: LaunchOrder) -> int:
+        if self.fail_next is not None:
+            error, self.fail_next = self.fail_next, None
+            raise error
+        assert order.run_dir not in {done.run_dir for done in self.orders}, "an attempt was launched twice"
+        read_end, write_end = os.pipe()
+        self.orders.append(order)
+        self._alive.add(order.run_dir)
+        self._report_ends[order.run_dir] = write_end
+        return read_end
+
+    def order_of(self, job_id: int) -> LaunchOrder:
+        return [order for order in self.orders if order.job_id == job_id][-1]
+
+    def run(self, job_id: int) -> None:
+        """The supervisor of the job's last attempt reports that its process exists."""
+        run_dir = self.order_of(job_id).run_dir
+        pid = 4_000_000 + 10 * len(self._launched)
+        self._launched[run_dir] = Launched(pid, 1, pid + 1, 1, self.clock.now())
+        os.write(self._report_ends[run_dir], run_dir.encode())
+        os.close(self._report_ends.pop(run_dir))
+
+    def end(self, job_id: int, outcome: Outcome, **facts: Any) -> None:
+        """The supervisor writes its exit record and is gone."""
+        run_dir = self.order_of(job_id).run_dir
+        launched = self._launched.get(run_dir)
+        started = launched.started_at if launched else None
+        self._results[run_dir] = Result(outcome, started_at=started, finished_at=self.clock.now(), **facts)
+        self.die(job_id)
+
+    def die(self, job_id: int) -> None:
+        """Gone without a record, unless one was written before."""
+        run_dir = self.order_of(job_id).run_dir
+        self._alive.discard(run_dir)
+        if run_dir in self._report_ends:
+            os.close(self._report_ends.pop(run_dir))
+        launched = self._launched.get(run_dir)
+        if launched is not None and launched.supervisor_pid in self._end_pipes:
+            os.close(self._end_pipes.pop(launched.supervisor_pid))
+
+    def report(self, fd: int) -> Launched | None:
+        name = os.read(fd, 4096).decode()
+        os.close(fd)
+        return self._launched.get(name)
+
+    def launched(self, run_dir: str) -> Launched | None:
+        return self._launched.get(run_dir)
+
+    def alive(self, run_dir: str) -> bool:
+        return run_dir in self._alive
+
+    def watch(self, running: Launched) -> int | None:
+        for run_dir, launched in self._launched.items():
+            if launched == running and run_dir in self._alive:
+                read_end, write_end = os.pipe()
+                self._end_pipes[running.supervisor_pid] = write_end
+                return read_end
+        return None
+
+    def outcome(self, run_dir: str) -> Result | None:
+        return self._results.get(run_dir)
+
+    def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
+        self.stops.append({"run_dir": run_dir, "reason": reason, "grace_s": grace_s, "signal": signal})
+
+    def sweep(self, token: str, session: int | None) -> int:
+        self.swept.append(token)
+        return 0
+
+    def close(self) -> None:
+        for fd in [*self._report_ends.values(), *self._end_pipes.values()]:
+            os.close(fd)
+
+
+class World:
+    """One installation and the people who use it."""
+
+    def __init__(self, home: Path, gpus: str, **settings: Any) -> None:
+        self.clock = FakeClock()
+        self.settings = Settings(home=home, gpus=gpus, node="box", **settings)
+        self.redis = fakeredis.FakeServer()
+        self.launcher = PlayedLauncher(self.clock)
+        self.user = Caller("alice", uid=1000, gid=1000)
+        self.admin = Caller("root", uid=0, gid=0, admin=True)
+        self.agents: list[Agent] = []
+        sql_stores.migrate.ensure(self.settings.database_url)
+        self.ctx = self.open()
+
+    def open(self) -> Context:
+        """What a newly started process sees."""
+        url = self.settings.database_url
+        base = sql_stores.open_database(url)
+        records, history = sql_stores.open_records(base), sql_stores.open_history(base)
+        client = fakeredis.FakeRedis(server=self.redis, decode_responses=True)
+        link = redis_stores.RedisLink(client, self.settings.namespace)
+        self.link = link
+        epoch = EpochCell(records)
+        tokens = iter(f"{n:032x}" for n in range(1, 10**9))
+        return Context(
+            settings=self.settings,
+            records=records,
+            history=history,
+            tokens=sql_stores.open_tokens(base),
+            maintenance_runs=sql_stores.open_maintenance(base),
+            queue=redis_stores.RedisHotQueue(link, expected_epoch=epoch.get),
+            leases=redis_stores.RedisLeases(link, expected_epoch=epoch.get),
+            notifier=redis_stores.LocalNotifier(),
+            clock=self.clock,
+            gpus=SimulatedGpus(self.settings.gpus, self.settings.home / "sim-gpus.json"),
+            launcher=self.launcher,
+            run_times=RunTimes(history),
+            epoch=epoch,
+            boot_id=BOOT,
+            new_token=lambda: next(tokens),
+            random=Random(1),
+        )
+
+    def submit(self, *command: str, by: Caller | None = None, **fields: Any) -> int:
+        spec = JobSpec.parse({"command": list(command) or ["true"], "cwd": "/", **fields})
+        return submit(self.ctx, [spec], by or self.user)[0].id
+
+    def agent(self) -> Agent:
+        """An agent that is turned by hand; adopts what runs, as after a restart."""
+        lock = FileLock(self.ctx.agent_lock_path, "an agent")
+        key = redis_stores.AgentLock(self.link)
+        agent = Agent(self.ctx, NodeLocks(lock, key, node="box", token=f"agent-{len(self.agents)}", ttl_s=30))
+        lock.acquire()
+        self.agents.append(agent)
+        agent.take_over()
+        return agent
+
+    def job(self, job_id: int) -> Job:
+        with self.ctx.records.read() as tx:
+            return tx.job(job_id)
+
+    def state(self, job_id: int) -> str:
+        return str(self.job(job_id).state)
+
+    def story(self, job_id: int) -> list[str]:
+        """States that the job went through, as its events tell."""
+        with self.ctx.records.read() as tx:
+            return [str(event.to_state) for event in tx.events(job_id=job_id)]
+
+    def holders(self) -> dict[str, list[str]]:
+        return self.ctx.leases.holders("box")
+
+    def close(self) -> None:
+        for agent in self.agents:
+            agent.stop()
+        self.launcher.close()
+        self.ctx.records.close()
+
+
+@pytest.fixture
+def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
+    worlds: list[World] = []
+
+    def make(gpus: str = "sim:4", **settings: Any) -> World:
+        home = tmp_path / f"home{len(worlds)}"
+        home.mkdir()
+        world = World(home, gpus, **settings)
+        rehydrate(world.ctx)
+        worlds.append(world)
+        return world
+
+    yield make
+    for world in worlds:
+        world.close()
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    return make_world()

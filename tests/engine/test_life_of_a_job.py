@@ -1,0 +1,252 @@
+"""From submission to history, with a launcher that the test plays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gpuq.domain.outcome import Outcome
+from gpuq.domain.states import JobState
+from gpuq.engine.cancel import cancel
+from gpuq.engine.hold import hold, release
+from gpuq.engine.pause import pause, resume
+from gpuq.engine.promote import promote
+from gpuq.engine.retry import retry
+from gpuq.errors import Forbidden, WrongState
+
+
+def test_a_job_runs_on_its_gpus_and_ends_in_history(world: Any) -> None:
+    job_id = world.submit("train", gpus=2)
+    agent = world.agent()
+    agent.run_once()
+    assert world.state(job_id) == "starting"
+    assert len(world.holders()) == 2
+    world.launcher.run(job_id)
+    agent.run_once()
+    job = world.job(job_id)
+    assert (job.state, job.gpu_indices, job.attempt) == (JobState.RUNNING, (0, 1), 1)
+    world.clock.forward(60)
+    world.launcher.end(job_id, Outcome.SUCCEEDED, exit_code=0)
+    agent.run_once()
+    job = world.job(job_id)
+    assert (job.state, job.outcome, job.exit_code) == (JobState.COMPLETED, Outcome.SUCCEEDED, 0)
+    assert job.finished_at - job.started_at == pytest.approx(60)
+    assert world.holders() == {}
+    assert world.story(job_id) == ["queued", "starting", "running", "completed"]
+
+
+def test_a_job_sees_its_gpus_and_its_own_facts(world: Any) -> None:
+    job_id = world.submit("train", gpus=2, env={"MINE": "1", "CUDA_VISIBLE_DEVICES": "7"}, time_limit_s=60)
+    world.agent().run_once()
+    spec = world.launcher.order_of(job_id).spec
+    assert spec["env"]["CUDA_VISIBLE_DEVICES"] == spec["env"]["GPUQ_GPUS"] == "0,1"
+    assert spec["env"]["MINE"] == "1"
+    assert spec["env"]["GPUQ_JOB_ID"] == str(job_id)
+    assert float(spec["env"]["GPUQ_TIME_LIMIT_END"]) == pytest.approx(world.clock.now() + 60, abs=1)
+    assert spec["token"] not in spec["env"].values()
+
+
+def test_a_job_without_gpus_sees_none(world: Any) -> None:
+    job_id = world.submit("prepare", gpus=0)
+    world.agent().run_once()
+    assert world.launcher.order_of(job_id).spec["env"]["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_two_jobs_never_hold_the_same_gpu(world: Any) -> None:
+    jobs = [world.submit("train", gpus=3), world.submit("train", gpus=3)]
+    agent = world.agent()
+    agent.run_once()
+    agent.run_once()
+    assert [world.state(job) for job in jobs] == ["starting", "queued"]
+    world.launcher.run(jobs[0])
+    agent.run_once()
+    world.launcher.end(jobs[0], Outcome.SUCCEEDED, exit_code=0)
+    agent.run_once()
+    assert [world.state(job) for job in jobs] == ["completed", "starting"]
+
+
+def test_jobs_without_gpus_do_not_wait_behind_gpu_jobs(world: Any) -> None:
+    world.submit("big", gpus=4)
+    blocked = world.submit("big", gpus=4)
+    cpu = world.submit("prepare", gpus=0)
+    world.agent().run_once()
+    assert (world.state(blocked), world.state(cpu)) == ("queued", "starting")
+
+
+def test_a_failing_job_is_retried_with_backoff_and_then_becomes_a_dead_letter(world: Any) -> None:
+    job_id = world.submit("fail", max_retries=1)
+    agent = world.agent()
+    for attempt in (1, 2):
+        agent.wake()
+        agent.run_once()
+        assert world.launcher.order_of(job_id).number == attempt
+        world.launcher.run(job_id)
+        agent.run_once()
+        world.launcher.end(job_id, Outcome.EXIT_NONZERO, exit_code=3)
+        agent.run_once()
+        if attempt == 1:
+            job = world.job(job_id)
+            assert (job.state, job.retries_used) == (JobState.DELAYED, 1)
+            assert 1.5 <= job.eligible_at - world.clock.now() <= 2.5
+            world.clock.forward(3)
+            promote(world.ctx)
+    job = world.job(job_id)
+    assert (job.state, job.exit_code, job.outcome) == (JobState.FAILED, 3, Outcome.EXIT_NONZERO)
+    with world.ctx.records.read() as tx:
+        [letter] = tx.dead_letters()
+        assert (letter.job_id, letter.attempts) == (job_id, 2)
+        assert [attempt.outcome for attempt in tx.attempts(job_id)] == [Outcome.EXIT_NONZERO] * 2
+    again = retry(world.ctx, job_id, world.user)
+    assert (again.state, again.retries_used, again.attempt) == (JobState.QUEUED, 0, 2)
+    with world.ctx.records.read() as tx:
+        assert tx.dead_letters() == []
+
+
+def test_a_job_that_cannot_be_launched_is_a_launch_error_and_retried(world: Any) -> None:
+    job_id = world.submit("train")
+    world.launcher.fail_next = OSError(28, "No space left on device")
+    agent = world.agent()
+    agent.run_once()
+    agent.run_once()
+    assert world.state(job_id) == "delayed"
+    with world.ctx.records.read() as tx:
+        [attempt] = tx.attempts(job_id)
+    assert attempt.outcome is Outcome.LAUNCH_ERROR
+    assert "No space left" in attempt.error
+    assert world.holders() == {}
+
+
+def test_job_cancelled_while_waiting_never_starts(world: Any) -> None:
+    job_id = world.submit("train")
+    cancel(world.ctx, job_id, world.user)
+    world.agent().run_once()
+    assert world.state(job_id) == "cancelled"
+    assert world.launcher.orders == []
+
+
+def test_job_cancelled_while_starting_is_told_to_stop_and_ends_cancelled(world: Any) -> None:
+    job_id = world.submit("train")
+    agent = world.agent()
+    agent.run_once()
+    assert cancel(world.ctx, job_id, world.user).state is JobState.STOPPING
+    assert world.launcher.stops[0]["reason"] == "cancel"
+    world.launcher.end(job_id, Outcome.CANCELLED)
+    agent.run_once()
+    assert world.state(job_id) == "cancelled"
+    assert "running" not in world.story(job_id)
+
+
+def test_a_second_cancel_kills_at_once(world: Any) -> None:
+    job_id = world.submit("train")
+    agent = world.agent()
+    agent.run_once()
+    world.launcher.run(job_id)
+    agent.run_once()
+    cancel(world.ctx, job_id, world.user, grace_s=20)
+    cancel(world.ctx, job_id, world.user)
+    assert [stop["grace_s"] for stop in world.launcher.stops] == [20, 0]
+
+
+def test_a_final_job_cannot_be_cancelled(world: Any) -> None:
+    job_id = world.submit("train")
+    cancel(world.ctx, job_id, world.user)
+    with pytest.raises(WrongState, match="already cancelled"):
+        cancel(world.ctx, job_id, world.user)
+
+
+@pytest.mark.parametrize("verb", [cancel, hold, release, retry])
+def test_another_users_job_is_left_alone(world: Any, verb: Callable[..., Any]) -> None:
+    from gpuq.domain.caller import Caller
+
+    job_id = world.submit("train")
+    with pytest.raises(Forbidden, match="belongs to alice"):
+        verb(world.ctx, job_id, Caller("mallory", uid=1001))
+
+
+def test_a_held_job_waits_until_it_is_released(world: Any) -> None:
+    job_id = world.submit("train")
+    hold(world.ctx, job_id, world.user)
+    agent = world.agent()
+    agent.run_once()
+    assert world.state(job_id) == "held"
+    release(world.ctx, job_id, world.user)
+    agent.wake()
+    agent.run_once()
+    assert world.state(job_id) == "starting"
+
+
+def test_what_an_administrator_holds_the_owner_cannot_release(world: Any) -> None:
+    job_id = world.submit("train")
+    hold(world.ctx, job_id, world.admin)
+    with pytest.raises(Forbidden, match="administrator"):
+        release(world.ctx, job_id, world.user)
+
+
+def test_pause_keeps_jobs_waiting_also_after_a_restart(world: Any) -> None:
+    pause(world.ctx, world.admin, "upgrade")
+    job_id = world.submit("train")
+    world.agent().run_once()
+    world.agents.pop().stop()
+    agent = world.agent()
+    agent.run_once()
+    assert world.state(job_id) == "queued"
+    resume(world.ctx, world.admin)
+    agent.wake()
+    agent._lookout.forget()
+    agent.run_once()
+    assert world.state(job_id) == "starting"
+
+
+def test_dependents_start_only_after_success(world: Any) -> None:
+    first = world.submit("prepare")
+    then = world.submit("train", after=[first])
+    anyway = world.submit("tidy", after_any=[first])
+    assert {world.state(then), world.state(anyway)} == {"blocked"}
+    agent = world.agent()
+    agent.run_once()
+    world.launcher.run(first)
+    agent.run_once()
+    cancel(world.ctx, first, world.user)
+    world.launcher.end(first, Outcome.CANCELLED)
+    agent.run_once()
+    assert world.state(then) == "blocked"
+    assert world.state(anyway) in {"queued", "starting"}
+    retry(world.ctx, first, world.user)
+    agent.wake()
+    agent.run_once()
+    world.launcher.run(first)
+    agent.run_once()
+    world.launcher.end(first, Outcome.SUCCEEDED, exit_code=0)
+    agent.run_once()
+    assert world.state(then) in {"queued", "starting"}
+
+
+def test_the_same_key_returns_the_live_job(world: Any) -> None:
+    first = world.submit("train", key="nightly")
+    assert world.submit("train", key="nightly") == first
+    cancel(world.ctx, first, world.user)
+    assert world.submit("train", key="nightly") != first
+
+
+def test_gpu_out_of_memory_is_recognised_in_the_log(world: Any) -> None:
+    job_id = world.submit("train")
+    agent = world.agent()
+    agent.run_once()
+    world.launcher.run(job_id)
+    agent.run_once()
+    order = world.launcher.order_of(job_id)
+    from pathlib import Path
+
+    Path(order.run_dir).mkdir(parents=True)
+    Path(order.log_path).write_text(
+        "epoch 1\nTraceback (most recent call last):\n"
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n"
+    )
+    world.launcher.end(job_id, Outcome.EXIT_NONZERO, exit_code=1)
+    agent.run_once()
+    with world.ctx.records.read() as tx:
+        [attempt] = tx.attempts(job_id)
+    assert attempt.outcome is Outcome.GPU_OOM
+    assert "out of memory" in attempt.error

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpuq.errors import ConfigError
+from gpuq.settings import load
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import os
+
+    for name in [name for name in os.environ if name.startswith("GPUQ_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GPUQ_HOME", str(tmp_path / "home"))
+
+
+def config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    monkeypatch.setenv("GPUQ_CONFIG", str(path))
+
+
+def test_flag_beats_environment_beats_file_beats_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config(monkeypatch, tmp_path, "lease_ttl = 11\nkill_grace = 12\nretry_base = 13\n")
+    monkeypatch.setenv("GPUQ_KILL_GRACE", "22")
+    monkeypatch.setenv("GPUQ_RETRY_BASE", "23")
+    settings, sources = load({"retry_base": 33})
+    assert (settings.lease_ttl, settings.kill_grace, settings.retry_base, settings.order) == (11, 22, 33, "aged")
+    assert sources["lease_ttl"].endswith("config.toml")
+    assert (sources["kill_grace"], sources["retry_base"], sources["order"]) == ("environment", "flag", "default")
+
+
+def test_paths_follow_the_home(tmp_path: Path) -> None:
+    settings, _ = load()
+    assert settings.database_url == f"sqlite:///{tmp_path}/home/gpuq.db"
+    assert settings.server == f"unix://{tmp_path}/home/gpuq.sock"
+
+
+def test_an_unknown_key_names_the_nearest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config(monkeypatch, tmp_path, "lease_tll = 5\n")
+    with pytest.raises(ConfigError, match="lease_tll") as caught:
+        load()
+    assert "lease_ttl" in (caught.value.hint or "")
+
+
+def test_a_typo_in_the_environment_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUQ_LEASE_TLL", "5")
+    with pytest.raises(ConfigError, match="GPUQ_LEASE_TLL"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("GPUQ_LEASE_TTL", "soon"), ("GPUQ_GPUS", "sim"), ("GPUQ_GPUS", "sim:x"), ("GPUQ_ORDER", "random"),
+     ("GPUQ_REDIS_URL", "http://x"), ("GPUQ_DATABASE_URL", "mysql://x"), ("GPUQ_NAMESPACE", "a b")],
+)  # fmt: skip
+def test_bad_values_name_the_setting_and_its_source(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=name.removeprefix("GPUQ_").lower()):
+        load()
+
+
+def test_a_broken_file_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config(monkeypatch, tmp_path, "lease_ttl = = 5")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load()
+
+
+def test_inside_a_job_the_jobs_gpu_list_is_not_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUQ_JOB_ID", "7")
+    monkeypatch.setenv("GPUQ_GPUS", "0,1")
+    assert load()[0].gpus == "nvml"
