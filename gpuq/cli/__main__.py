@@ -1,0 +1,70 @@
+"""`gpuq`: reads the command line, carries it out, and turns every error into a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from gpuq.errors import GpuqError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(line: Sequence[str] | None = None) -> int:
+    """The exit code. Tracebacks only with GPUQ_DEBUG=1."""
+    words = list(sys.argv[1:] if line is None else line)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except KeyboardInterrupt:
+        return 130
+    except GpuqError as error:
+        _debug()
+        return tell(error)
+    except Exception as error:  # noqa: BLE001 - the outermost handler: a person gets a line, not a traceback
+        _debug()
+        text = " ".join(str(error).split())
+        print(
+            f"gpuq: internal error: {type(error).__name__}: {text}\nhint: set GPUQ_DEBUG=1 for the traceback",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def tell(error: GpuqError) -> int:
+    """Message and hint on stderr, a line each; returns the exit code."""
+    print(f"gpuq: {' '.join(error.message.split())}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    return error.exit_code
+
+
+def _run(words: list[str]) -> int:
+    from gpuq.cli import quick
+
+    args = quick.parse(words)
+    if args is None:
+        from gpuq.cli import app
+
+        return app.run(words)
+    from gpuq.cli.dispatch import dispatch
+
+    return dispatch(args)
+
+
+def _debug() -> None:
+    if os.environ.get("GPUQ_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""`gpuq submit --from-file`: a job a line, all of them or none."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from gpuq.cli.options import Args
+from gpuq.cli.spec import check_command, environment, from_file_line
+from gpuq.client.client import Client
+from gpuq.client.failures import from_reply
+from gpuq.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+# Options that say how to submit; what to submit stands in the file.
+_ALLOWED = frozenset(
+    {"from_file", "json", "parsable", "wait", "no_check", "env", "env_keep", "env_all", "chdir", "test_only"}
+)
+
+
+class Line:
+    """A submission and the number of the line that it came from."""
+
+    __slots__ = ("number", "spec")
+
+    def __init__(self, number: int, spec: dict[str, Any]) -> None:
+        self.number = number
+        self.spec = spec
+
+
+def read(args: Args) -> list[Line]:
+    """Raises UsageError that names the file and the line."""
+    name = args.text("from_file") or ""
+    wrong = [option for option in args.values if option not in _ALLOWED]
+    if wrong or args.words:
+        what = f"--{wrong[0].replace('_', '-')}" if wrong else repr(args.words[0])
+        raise UsageError(f"--from-file and {what} cannot go together", hint="write it into the lines of the file")
+    env = environment(args)
+    cwd = os.path.abspath(os.path.expanduser(args.text("chdir") or "."))
+    if name == "-":
+        return _parse("stdin", sys.stdin.buffer, env, cwd, check=not args.flag("no_check"))
+    try:
+        with open(name, "rb") as file:
+            return _parse(name, file, env, cwd, check=not args.flag("no_check"))
+    except OSError as error:
+        hint = "--from-file takes a file, or - for stdin"
+        raise UsageError(f"cannot read {name}: {error.strerror}", hint=hint) from None
+
+
+def _parse(name: str, file: Iterable[bytes], env: dict[str, str], cwd: str, *, check: bool) -> list[Line]:
+    lines: list[Line] = []
+    seen: set[tuple[str, str, str | None]] = set()
+    for number, raw in enumerate(file, 1):
+        if not raw.strip():
+            continue
+        where = f"{name} line {number}: "
+        try:
+            spec = json.loads(raw)
+        except ValueError as error:
+            text = str(error).replace("line 1 column", "column")
+            raise UsageError(
+                f"{where}not JSON: {text}", hint='a line is one job: {"command": ["python", "train.py"], "gpus": 1}'
+            ) from None
+        if not isinstance(spec, dict):
+            raise UsageError(f"{where}not a JSON object", hint='a line is one job: {"command": ["python", "train.py"]}')
+        spec = from_file_line(spec, env, cwd)
+        command = spec.get("command")
+        if check and isinstance(command, list) and command and isinstance(command[0], str):
+            path = spec["env"].get("PATH") if isinstance(spec["env"], dict) else None
+            program = (command[0], str(spec["cwd"]), path)
+            # Thousands of lines mostly name one program.
+            if program not in seen:
+                check_command(command, program[1], program[2], where)
+                seen.add(program)
+        lines.append(Line(number, spec))
+    return lines
+
+
+def post(client: Client, name: str, lines: list[Line]) -> list[Any]:
+    """In one transaction. Raises the daemon's error with the number of the line that it is about."""
+    if not lines:
+        return []
+    reply = client.send_jobs([line.spec for line in lines], accept=(404, 409, 422))
+    if reply.status < 400:
+        jobs: list[Any] = json.loads(reply.body)
+        return jobs
+    error = from_reply(reply.status, reply.body)
+    index = json.loads(reply.body)["error"].get("index")
+    if isinstance(index, int) and index < len(lines):
+        text = error.message.removeprefix(f"item {index + 1} of the list: ")
+        shown = "stdin" if name == "-" else name
+        raise type(error)(f"{shown} line {lines[index].number}: {text}", hint=error.hint)
+    raise error

@@ -1,0 +1,112 @@
+"""Commands that change jobs, and the queue as a whole."""
+
+from __future__ import annotations
+
+from gpuq.cli.connect import connect, print_json
+from gpuq.cli.options import Args
+from gpuq.cli.select import ACTIVE, WAITING, select
+from gpuq.errors import GpuqError, Unavailable, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from gpuq.client.client import Client
+
+    Verb = Callable[[int], dict[str, Any]]
+
+
+def cancel(args: Args) -> int:
+    client = connect()
+    grace = args.seconds("grace")
+    force = args.flag("force")
+    if force and grace is not None:
+        raise UsageError("--force and --grace cannot go together", hint="--force is a grace of none")
+    reason = args.text("reason")
+    return _each(
+        client, args, WAITING + ACTIVE, lambda job_id: client.cancel(job_id, force=force, grace_s=grace, reason=reason)
+    )
+
+
+def hold(args: Args) -> int:
+    client = connect()
+    return _each(client, args, ("blocked", "delayed", "queued"), client.hold)
+
+
+def release(args: Args) -> int:
+    client = connect()
+    return _each(client, args, ("held",), client.release)
+
+
+def top(args: Args) -> int:
+    client = connect()
+    return _each(client, args, WAITING, client.top)
+
+
+def retry(args: Args) -> int:
+    client = connect()
+    return _each(client, args, ("failed", "cancelled"), client.retry)
+
+
+def update(args: Args) -> int:
+    from gpuq.cli.spec import job_fields
+
+    changes = job_fields(args)
+    if not changes:
+        raise UsageError("update: what shall change?", hint="gpuq update 7 --priority high --time 2h")
+    client = connect()
+    return _each(client, args, WAITING, lambda job_id: client.update(job_id, **changes))
+
+
+def pause(args: Args) -> int:
+    client = connect()
+    client.pause(args.text("reason"))
+    print("paused: running jobs go on, no new one starts until `gpuq resume`")
+    return 0
+
+
+def resume(args: Args) -> int:
+    connect().resume()
+    print("resumed")
+    return 0
+
+
+def _each(client: Client, args: Args, candidates: Iterable[str], verb: Verb) -> int:
+    """Every job in turn: one that cannot be done is told on stderr and does not keep the others from being done.
+    Returns the largest exit code."""
+    from gpuq.cli.__main__ import tell
+
+    ids = select(client, args, candidates)
+    done: list[Any] = []
+    code = 0
+    for job_id in ids:
+        try:
+            done.append(verb(job_id))
+        except Unavailable:
+            # The next one would fare no better.
+            raise
+        except GpuqError as error:
+            code = max(code, tell(error))
+    if args.flag("json"):
+        print_json(done)
+    elif not ids:
+        print("no such jobs")
+    else:
+        for job in done:
+            print(told(job))
+    return code
+
+
+def told(job: Any) -> str:
+    from gpuq.cli.render import when
+    from gpuq.cli.status import detail
+
+    text = f"job {job['id']} ({job['name']}) is {job['state']}"
+    if job["position"] is not None:
+        text += f", position {job['position']}"
+    if job["estimated_start"]:
+        text += f", starts about {when(job['estimated_start'])}"
+    if job["state"] == "stopping":
+        text += f", {detail(job)}"
+    return text

@@ -1,0 +1,145 @@
+"""From the options of `submit` and `run` to the JSON of a submission."""
+
+from __future__ import annotations
+
+import os
+
+from gpuq.cli.connect import say
+from gpuq.cli.options import Args
+from gpuq.client.environment import collect
+from gpuq.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from gpuq.client.client import Client
+
+
+def build(args: Args, client: Client) -> dict[str, Any]:
+    """The submission that the line describes; fields it does not name are left to the daemon's defaults.
+
+    Raises UsageError.
+    """
+    command, args = _command(args)
+    cwd = os.path.abspath(os.path.expanduser(args.text("chdir") or "."))
+    if not os.path.isdir(cwd):
+        raise UsageError(f"the directory {cwd} does not exist", hint="give -C a directory that is there")
+    env = environment(args)
+    if not args.flag("no_check"):
+        check_command(command, cwd, env.get("PATH"))
+    spec: dict[str, Any] = {"command": command, "cwd": cwd, "env": env, **job_fields(args)}
+    after = {"after": args.parts("after"), "after_any": args.parts("after_any")}
+    for field, words in after.items():
+        if words:
+            from gpuq.cli.select import resolve_ids
+
+            spec[field] = resolve_ids(client, words)
+    return spec
+
+
+def job_fields(args: Args) -> dict[str, Any]:
+    """What `submit` and `update` have in common: the fields of a submission that the options name."""
+    found: dict[str, Any] = {
+        "gpus": args.integer("gpus"),
+        "gpu_mem_mb": args.memory_mb("gpu_mem"),
+        "gpu_model": args.text("gpu_model"),
+        "gpu_ids": args.integers("gpu_ids"),
+        "priority": args.priority(),
+        "name": args.text("name"),
+        "group": args.text("group"),
+        "time_limit_s": args.seconds("time"),
+        "max_retries": args.integer("retries"),
+        "array": args.text("array"),
+        "key": args.text("key"),
+        "kill_grace_s": args.seconds("kill_grace"),
+        "hold": args.flag("hold") or None,
+        "preemptible": args.flag("preemptible") or None,
+    }
+    if begin := args.text("begin"):
+        from gpuq.cli.begin import parse_time
+
+        found["begin"] = parse_time(begin)
+    if signal := args.text("signal"):
+        found["signal"] = signal.upper().removeprefix("SIG")
+    if found["time_limit_s"] == 0:
+        raise UsageError("-t/--time: a limit of 0 leaves no time to run", hint="leave it out for no limit")
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def environment(args: Args) -> dict[str, str]:
+    """The submitter's, less likely secrets (stderr is told which), with --env on top."""
+    keep = args.parts("env_keep")
+    missing = [name for name in keep if name not in os.environ]
+    if missing:
+        raise UsageError(f"--env-keep: {missing[0]} is not set", hint="set it, or give it with --env")
+    env, left_out = collect(keep=keep, everything=args.flag("env_all"))
+    env["PWD"] = os.path.abspath(os.path.expanduser(args.text("chdir") or "."))
+    given: dict[str, str] = {}
+    for pair in args.many("env"):
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--env: {pair!r} is not NAME=VALUE", hint="write --env NAME=VALUE, or --env-keep NAME")
+        given[name] = value
+    left_out = [name for name in left_out if name not in given]
+    if left_out:
+        say(f"gpuq: left out, because they look like secrets: {', '.join(left_out)} (use --env-keep NAME)")
+    return {**env, **given}
+
+
+def check_command(command: list[str], cwd: str, path: str | None, where: str = "") -> None:
+    """Raises UsageError when the program is not there. `path`: the job's PATH; `where`: which line of a file."""
+    program = command[0]
+    hint = "check the spelling, or give --no-check if it will be there when the job starts"
+    if "/" in program:
+        full = os.path.join(cwd, program)
+        if not os.path.isfile(full):
+            raise UsageError(f"{where}there is no program {program}", hint=hint)
+        if not os.access(full, os.X_OK):
+            raise UsageError(f"{where}{program} is not executable", hint=f"chmod +x {program}, or name what runs it")
+        return
+    for folder in (path or os.defpath).split(":"):
+        full = os.path.join(cwd, folder, program)
+        if os.access(full, os.X_OK) and os.path.isfile(full):
+            return
+    if os.path.isfile(os.path.join(cwd, program)):
+        hint = f"in this directory it is called ./{program}"
+    raise UsageError(f"{where}there is no program {program!r} in PATH", hint=hint)
+
+
+def _command(args: Args) -> tuple[list[str], Args]:
+    """The job's argv, and the options with those of its script under them."""
+    line = args.text("shell")
+    if line is not None:
+        if args.words:
+            raise UsageError(
+                f"--shell has the whole command already; {args.words[0]!r} is one word too many",
+                hint="quote it: --shell 'a | b'",
+            )
+        if not line.strip():
+            raise UsageError("--shell: nothing to run", hint="write --shell 'a | b'")
+        return ["/bin/sh", "-c", line], args
+    if not args.words or not args.words[0]:
+        raise UsageError(
+            f"{args.command.name}: no command to run", hint=f"gpuq {args.command.name} -g 1 -- python train.py"
+        )
+    from gpuq.cli.script import read
+
+    script = read(args.words[0], args.words[1:], alone=len(args.words) == 1)
+    if script is None:
+        return args.words, args
+    if script.late is not None:
+        say(f"gpuq: {args.words[0]} line {script.late}: a #GPUQ line after the first command is not read")
+    merged = {**script.values, **args.values}
+    if "env" in script.values:
+        merged["env"] = [*script.values["env"], *args.many("env")]
+    merged.setdefault("name", [os.path.basename(script.path)])
+    return script.argv, Args(args.command, merged, args.words)
+
+
+def from_file_line(spec: Mapping[str, Any], env: Mapping[str, str], cwd: str) -> dict[str, Any]:
+    """A line of --from-file, with the submitter's directory and environment under its own."""
+    own = spec.get("env")
+    merged = {**env, **own} if isinstance(own, dict) else dict(env) if own is None else own
+    return {**spec, "cwd": spec.get("cwd") or cwd, "env": merged}

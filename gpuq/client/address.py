@@ -1,0 +1,104 @@
+"""Where the daemon is, from the settings that concern a client.
+
+`gpuq.settings` costs 300 ms of import (pydantic), so a client reads its three settings itself; it loads the whole
+only to report a name that it does not know.
+"""
+
+from __future__ import annotations
+
+import os
+
+from gpuq.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Every name after `GPUQ_` that means something to some part of gpuq. A test keeps it equal to the settings.
+KNOWN = frozenset(
+    (
+        "home", "database_url", "redis_url", "namespace", "gpus", "server", "token", "lease_ttl", "kill_grace",
+        "default_max_retries", "order", "backfill", "retry_base", "node", "cpu_jobs", "user_max_gpus",
+        "user_max_running", "user_max_waiting", "max_waiting", "admins", "dlq_max", "dlq_days", "log_level",
+        "job_id", "job_name", "attempt", "gpu_count", "run_dir", "checkpoint_dir", "array_id", "array_index",
+        "time_limit_end", "token_of_attempt", "config", "debug",
+    )
+)  # fmt: skip
+
+
+class Address:
+    """`path` for `unix`, `host` and `port` for `http` and `https`. `explicit`: somebody named the server, so
+    nothing else may stand in for it."""
+
+    __slots__ = ("explicit", "home", "host", "path", "port", "scheme", "text", "token")
+
+    def __init__(self, home: str, server: str | None, token: str | None) -> None:
+        self.home = home
+        self.explicit = server is not None
+        self.text = server or f"unix://{home}/gpuq.sock"
+        self.token = token
+        self.path = self.host = ""
+        self.port = 0
+        self.scheme, separator, rest = self.text.partition("://")
+        if not separator or self.scheme not in {"unix", "http", "https"}:
+            raise ConfigError(
+                f"bad server address {self.text!r}", hint="GPUQ_SERVER is unix://PATH, http://HOST:PORT or https://…"
+            )
+        if self.scheme == "unix":
+            self.path = os.path.expanduser(rest)
+            return
+        authority = rest.partition("/")[0]
+        host, colon, port = authority.rpartition(":")
+        if not colon or authority.endswith("]"):
+            host, port = authority, "443" if self.scheme == "https" else "80"
+        if not host or not port.isdigit():
+            raise ConfigError(f"bad server address {self.text!r}", hint="write http://HOST:PORT")
+        self.host, self.port = host.strip("[]"), int(port)
+
+
+def config_file() -> str:
+    """The config file's path, whether it is there or not."""
+    if named := os.environ.get("GPUQ_CONFIG"):
+        return os.path.expanduser(named)
+    return "/etc/gpuq/config.toml" if os.geteuid() == 0 else os.path.expanduser("~/.config/gpuq/config.toml")
+
+
+def find(server: str | None = None, token: str | None = None) -> Address:
+    """Arguments > environment > config file > default. Raises ConfigError."""
+    names = {key[5:].lower() for key in os.environ if key.startswith("GPUQ_")}
+    config = _config()
+    if not names <= KNOWN or not set(config) <= KNOWN:
+        _complain()
+
+    def setting(name: str) -> str | None:
+        return os.environ.get("GPUQ_" + name.upper()) or (str(config[name]) if config.get(name) else None)
+
+    home = setting("home") or ("/var/lib/gpuq" if os.geteuid() == 0 else "~/.local/share/gpuq")
+    return Address(os.path.abspath(os.path.expanduser(home)), server or setting("server"), token or setting("token"))
+
+
+def _config() -> dict[str, Any]:
+    path = config_file()
+    if not os.path.exists(path):
+        if os.environ.get("GPUQ_CONFIG"):
+            raise ConfigError(
+                f"GPUQ_CONFIG names {path}, which does not exist", hint="create the file, or unset GPUQ_CONFIG"
+            )
+        return {}
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}", hint="a line is `name = value`") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from None
+
+
+def _complain() -> None:
+    """Raises ConfigError, naming the nearest known setting, when the full reading of the settings does; a
+    variable that only shares the prefix is none of our business."""
+    from gpuq.settings import load
+
+    load()

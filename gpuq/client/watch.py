@@ -1,0 +1,120 @@
+"""Following jobs until they end: output and states, polled faster right after something moved."""
+
+from __future__ import annotations
+
+import time
+
+from gpuq.errors import DaemonUnreachable, NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from gpuq.client.client import Client
+
+FINAL = frozenset({"completed", "failed", "cancelled"})
+NEVER_ENDS = "the job is not final, and without a daemon nothing will end it"
+
+
+class Pace:
+    """Seconds between two looks: `first` after something moved, half as long again each time nothing has,
+    at most `most`."""
+
+    def __init__(self, first: float = 0.02, most: float = 0.5, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._first = self._next = first
+        self._most = most
+        self._sleep = sleep
+
+    def moved(self) -> None:
+        self._next = self._first
+
+    def rest(self, at_most: float | None = None) -> None:
+        self._sleep(self._next if at_most is None else max(0.0, min(self._next, at_most)))
+        self._next = min(self._most, self._next * 1.5)
+
+
+def follow(
+    client: Client,
+    job_id: int,
+    *,
+    attempt: int | None = None,
+    only: bool = False,
+    offset: int = 0,
+    on_attempt: Callable[[int], None] | None = None,
+    pace: Pace | None = None,
+) -> Iterator[bytes]:
+    """Output from byte `offset` of `attempt` (None: the newest) on, through later attempts until the job is final;
+    `only`: to the end of that attempt. `on_attempt` is called when an attempt's output begins.
+
+    Raises DaemonUnreachable when the job has not ended and there is no daemon.
+    """
+    pace = pace or Pace(most=0.25)
+    current = 0
+    while True:
+        chunk = client.log(job_id, offset=offset, attempt=current or None)
+        if current == 0 and chunk.attempt:
+            current = attempt or chunk.attempt
+            if on_attempt is not None:
+                on_attempt(current)
+            if current != chunk.attempt:
+                continue
+        if chunk.data:
+            offset = chunk.next_offset
+            pace.moved()
+            yield chunk.data
+            continue
+        if chunk.final:
+            if only and current:
+                return
+            job = client.job(job_id)
+            if current and job["attempt"] > current:
+                current, offset = current + 1, 0
+                pace.moved()
+                if on_attempt is not None:
+                    on_attempt(current)
+                continue
+            if job["state"] in FINAL:
+                return
+        if client.is_direct:
+            raise DaemonUnreachable(f"job {job_id}: {NEVER_ENDS}", hint="start one with `gpuq up -d`")
+        pace.rest()
+
+
+def wait(client: Client, job_ids: list[int], timeout_s: float | None = None, *, pace: Pace | None = None) -> list[Any]:
+    """The jobs in the order asked for, once all are final. Raises TimeoutError after `timeout_s` seconds."""
+    pace = pace or Pace(most=1.0)
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    done: dict[int, Any] = {}
+    seen: dict[int, str] = {}
+    while True:
+        for job in _fetch(client, [job_id for job_id in job_ids if job_id not in done]):
+            if seen.get(job["id"]) != job["state"]:
+                seen[job["id"]] = job["state"]
+                pace.moved()
+            if job["state"] in FINAL:
+                done[job["id"]] = job
+        missing = [job_id for job_id in job_ids if job_id not in done]
+        if not missing:
+            return [done[job_id] for job_id in job_ids]
+        if client.is_direct:
+            raise DaemonUnreachable(f"job {missing[0]}: {NEVER_ENDS}", hint="start one with `gpuq up -d`")
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError(f"{len(missing)} of {len(job_ids)} jobs are not final yet: {missing[0]} …")
+        pace.rest(left)
+
+
+def _fetch(client: Client, job_ids: list[int]) -> list[Any]:
+    """Raises NotFound for the first id that no job has."""
+    found: list[Any] = []
+    # 500 ids make a request line of a few kilobytes, well under what servers accept.
+    for start in range(0, len(job_ids), 500):
+        part = job_ids[start : start + 500]
+        answer = client.jobs(ids=",".join(map(str, part)), limit=len(part))
+        known = {job["id"] for job in answer}
+        for job_id in part:
+            if job_id not in known:
+                raise NotFound(f"there is no job {job_id}", hint="`gpuq status` and `gpuq history` list the jobs")
+        found.extend(answer)
+    return found
