@@ -1,0 +1,59 @@
+"""`python -m gpuq.server up|server|agent|maintain|direct`: the entries of gpuq's processes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import get_args
+
+from gpuq.errors import GpuqError
+from gpuq.server import daemon, detach
+from gpuq.settings import Settings, load
+from gpuq.wiring import ALL_ROLES, Role, prepare_home
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code. Errors go to stderr in two lines; GPUQ_DEBUG=1 shows where they came from."""
+    given = _parser().parse_args(arguments)
+    word = detach.Word(given.ready_fd) if given.ready_fd is not None else None
+    try:
+        settings, _ = load()
+        return _run(given, settings, word)
+    except daemon.Interrupted:
+        return 130
+    except GpuqError as error:
+        if os.environ.get("GPUQ_DEBUG"):
+            raise
+        detach.tell(error.message, error.hint)
+        if word is not None:
+            word.failed(error)
+        return error.exit_code
+
+
+def _run(given: argparse.Namespace, settings: Settings, word: detach.Word | None) -> int:
+    if given.what == "direct":
+        from gpuq.server import direct
+
+        direct.serve(settings, sys.stdin.buffer, sys.stdout.buffer)
+        return 0
+    if given.detach:
+        prepare_home(settings.home)
+        return detach.start(settings, [given.what, *(["--listen", given.listen] if given.listen else [])])
+    roles: frozenset[Role] = ALL_ROLES if given.what == "up" else frozenset({given.what})
+    when_ready = daemon.report if word is None else word.up
+    daemon.run(settings, roles, listen=given.listen, when_ready=when_ready)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m gpuq.server", description=__doc__)
+    parser.add_argument("what", choices=["up", *get_args(Role), "direct"])
+    parser.add_argument("-d", "--detach", action="store_true", help="return when it is up")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="TCP too, with a bearer token")
+    parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""What every request passes first: the caller is known, the body is bounded, and no exception gets out."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gpuq.engine.context import Context
+from gpuq.errors import GpuqError
+from gpuq.server.auth import authenticate
+from gpuq.server.failures import internal, response_of, too_large
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 64 * 1024 * 1024
+
+
+class BodyTooLarge(HTTPException):
+    """An HTTPException, because the framework turns any other error while a body is read into a 400."""
+
+    def __init__(self) -> None:
+        super().__init__(413, "the body is larger than 64 MiB")
+
+
+@dataclass
+class _Exchange:
+    """One request's channel: counts what comes in, notes whether the answer has begun."""
+
+    receive_next: Receive
+    send_next: Send
+    left: int = field(default=MAX_BODY)
+    begun: bool = False
+
+    async def receive(self) -> Message:
+        message = await self.receive_next()
+        self.left -= len(message.get("body", b""))
+        if self.left < 0:
+            raise BodyTooLarge
+        return message
+
+    async def send(self, message: Message) -> None:
+        self.begun = True
+        await self.send_next(message)
+
+
+class Gate:
+    """Pure ASGI, because each layer of the framework's own kind costs more than a whole submission may."""
+
+    def __init__(self, app: ASGIApp, ctx: Context) -> None:
+        self.app = app
+        self.ctx = ctx
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = _Exchange(receive, send)
+        try:
+            scope.setdefault("state", {})["caller"] = await authenticate(self.ctx, scope)
+            if _announced(scope) > MAX_BODY:
+                raise BodyTooLarge
+            await self.app(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            answer = _answer(scope, error)
+            if exchange.begun:
+                raise
+            await answer(scope, receive, send)
+
+
+def _answer(scope: Scope, error: Exception) -> Response:
+    if isinstance(error, GpuqError):
+        return response_of(error)
+    if isinstance(error, BodyTooLarge):
+        return too_large(error)
+    log.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
+    return internal()
+
+
+def _announced(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0

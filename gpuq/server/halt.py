@@ -1,0 +1,53 @@
+"""`gpuq down --stop-jobs`: ending what runs, when the agent has already stopped."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import time
+
+from gpuq.engine.context import Context
+from gpuq.engine.reap import reap
+
+log = logging.getLogger(__name__)
+
+# How much longer than its grace a supervisor may take to end its job and every descendant.
+MARGIN_S = 5.0
+
+
+def stop_jobs(ctx: Context) -> int:
+    """Asks every running job of this node to end, waits until all are gone, and writes their ends down: they go
+    back in line and no retry is used, as with every drain. Returns how many were still alive at the end."""
+    deadline = time.monotonic() + MARGIN_S
+    with ctx.records.read() as reader:
+        live = [(attempt, reader.spec(job.id)[0].kill_grace_s) for job, attempt in reader.live_attempts(ctx.node)]
+    for attempt, own_grace in live:
+        grace = ctx.settings.kill_grace if own_grace is None else own_grace
+        deadline = max(deadline, time.monotonic() + grace + MARGIN_S)
+        ctx.launcher.request_stop(attempt.run_dir, reason="drain", grace_s=grace)
+    _wait(ctx, [attempt.run_dir for attempt, _ in live], deadline)
+    reap(ctx, suspect_after_s=0.0)
+    left = [attempt for attempt, _ in live if ctx.launcher.alive(attempt.run_dir)]
+    for attempt in left:
+        log.error("job %d did not end; its supervisor still works on it", attempt.job_id)
+    return len(left)
+
+
+def _wait(ctx: Context, run_dirs: list[str], deadline: float) -> None:
+    """Until every supervisor has ended (a pidfd says so) or the time is up."""
+    poller = select.poll()
+    open_fds: set[int] = set()
+    for run_dir in run_dirs:
+        launched = ctx.launcher.launched(run_dir)
+        fd = ctx.launcher.watch(launched) if launched is not None else None
+        if fd is not None:
+            open_fds.add(fd)
+            poller.register(fd, select.POLLIN)
+    while open_fds and (left := deadline - time.monotonic()) > 0:
+        for fd, _ in poller.poll(left * 1000):
+            poller.unregister(fd)
+            os.close(fd)
+            open_fds.discard(fd)
+    for fd in open_fds:
+        os.close(fd)

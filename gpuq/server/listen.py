@@ -1,0 +1,186 @@
+"""The sockets, and uvicorn's protocol on them.
+
+uvicorn's own server looks ten times a second whether it should stop; this one is told, and so costs nothing while
+nobody asks for anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from fastapi import FastAPI
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from gpuq.errors import Refused, UsageError
+from gpuq.server.peer import PeerProtocol
+
+# sun_path has 108 bytes, the last a NUL.
+MAX_SOCKET_PATH = 107
+BACKLOG = 1024
+KEEP_ALIVE_S = 75
+# Answers under way get this long to finish when the daemon stops; then they are cut off.
+LAST_ANSWERS_S = 1.0
+
+
+def unix_socket(path: Path) -> socket.socket:
+    """Bound and listening. A file left by a dead daemon is replaced, so the caller must hold the home's lock.
+
+    Everybody may connect to root's, since each caller is told by the kernel; to another's only its owner.
+    """
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise Refused(
+            f"the socket's path is longer than {MAX_SOCKET_PATH} bytes: {path}",
+            hint="choose a shorter GPUQ_HOME, or link to it from a short path",
+        )
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.unlink(missing_ok=True)
+        # From the first moment on nobody else may connect; the mask is the process's, so it is put back at once.
+        mask = os.umask(0o177)
+        try:
+            listener.bind(os.fspath(path))
+        finally:
+            os.umask(mask)
+        if os.geteuid() == 0:
+            path.chmod(0o666)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise Refused(f"cannot listen on {path}: {error.strerror}", hint="is GPUQ_HOME on a local disk?") from None
+    listener.setblocking(False)
+    return listener
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """`HOST:PORT`, `[::1]:PORT` or `:PORT` (every address). Raises UsageError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit() and int(port) < 65536) or (":" in host and host[0] != "["):
+        raise UsageError(f"--listen {text!r} is not HOST:PORT", hint="write 127.0.0.1:8470 or [::1]:8470")
+    return host.strip("[]"), int(port)
+
+
+def tcp_sockets(text: str) -> list[socket.socket]:
+    """One for each address that the host's name stands for. Raises UsageError, Refused."""
+    host, port = parse_address(text)
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise UsageError(f"--listen {text}: {error.strerror}", hint="write an address of this machine") from None
+    opened: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in dict.fromkeys(found):
+            # Port 0 is any free one, but the same for every address.
+            bound = (address[0], opened[0].getsockname()[1] if opened else port, *address[2:])
+            opened.append(_tcp_socket(family, bound))
+    except OSError as error:
+        for listener in opened:
+            listener.close()
+        hint = (
+            "another program listens there" if error.errno == errno.EADDRINUSE else "is it an address of this machine?"
+        )
+        raise Refused(f"cannot listen on {text}: {error.strerror}", hint=hint) from None
+    return opened
+
+
+def _tcp_socket(family: int, address: tuple[object, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    if listener.family == socket.AF_UNIX:
+        return f"unix://{listener.getsockname()}"
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
+
+
+def run(app: FastAPI, listeners: list[socket.socket], when_up: Callable[[Callable[[], None]], None]) -> None:
+    """Serves until told to stop. `when_up` is called on the loop once every socket answers, with the function that
+    stops the serving; that one may be called from a signal handler of the loop or from another thread."""
+    config = Config(
+        app,
+        http=PeerProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+    )
+    config.load()
+    with asyncio.Runner(loop_factory=_loop) as runner:
+        runner.run(_serve(app, config, listeners, when_up))
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+async def _serve(
+    app: FastAPI,
+    config: Config,
+    listeners: list[socket.socket],
+    when_up: Callable[[Callable[[], None]], None],
+) -> None:
+    loop = asyncio.get_running_loop()
+    state = ServerState()
+    end = asyncio.Event()
+
+    def protocol() -> PeerProtocol:
+        return PeerProtocol(config=config, server_state=state, app_state={}, _loop=loop)
+
+    servers: list[asyncio.Server] = []
+    for listener in listeners:
+        create = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
+        servers.append(await create(protocol, sock=listener))
+    try:
+        when_up(lambda: _told_to_stop(loop, end))
+        await end.wait()
+    finally:
+        for server in servers:
+            server.close()
+        for listener in listeners:
+            listener.close()
+        await _hang_up(app, state)
+
+
+def _told_to_stop(loop: asyncio.AbstractEventLoop, end: asyncio.Event) -> None:
+    loop.call_soon_threadsafe(end.set)
+
+
+async def _hang_up(app: FastAPI, state: ServerState) -> None:
+    """Streams end, idle connections close, answers under way are finished, what is left is cut off."""
+    app.state.streams.close()
+    for connection in list(state.connections):
+        connection.shutdown()
+    if state.tasks:
+        await asyncio.wait(list(state.tasks), timeout=LAST_ANSWERS_S)
+    for task in list(state.tasks):
+        task.cancel()
+    for connection in list(state.connections):
+        connection.transport.close()
+    # One turn of the loop, in which the transports send what they hold.
+    await asyncio.sleep(0)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gpuq.domain.outcome import Outcome
+from gpuq.domain.states import JobState
+
+
+def submit(caller: Any, **fields: Any) -> int:
+    return int(caller.post("/jobs", json={"command": ["true"], "cwd": "/", **fields}).json()["id"])
+
+
+@pytest.mark.usefixtures("as_root")
+def test_the_caller_is_told_who_he_is(api: Any) -> None:
+    assert api.daemon.get("/whoami").json() == {"user": "daemon", "uid": 1, "admin": False}
+    assert api.root.get("/whoami").json() == {"user": "root", "uid": 0, "admin": True}
+    assert api.caller(4711).get("/whoami").json() == {"user": "uid:4711", "uid": 4711, "admin": False}
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_the_daemons_own_user_is_its_administrator(api: Any) -> None:
+    assert api.caller(4242).get("/whoami").json()["admin"] is True
+    assert api.daemon.get("/whoami").json()["admin"] is False
+    assert api.root.get("/whoami").json()["admin"] is True
+
+
+def test_health_answers_while_redis_and_agent_are_away(api: Any) -> None:
+    assert api.daemon.get("/healthz").json()["status"] == "ok"
+    answer = api.daemon.get("/readyz")
+    assert answer.status_code == 503
+    checks = answer.json()["checks"]
+    assert checks["database"]["ok"] is True
+    assert checks["redis"]["ok"] is False
+    assert checks["agent"]["ok"] is False
+
+
+def test_stats_count_the_jobs(api: Any, start: Callable[..., Any]) -> None:
+    start(submit(api.daemon))
+    submit(api.daemon)
+    stats = api.daemon.get("/stats").json()
+    assert (stats["jobs"]["running"], stats["jobs"]["queued"]) == (1, 1)
+
+
+def test_metrics_are_a_page_for_prometheus(api: Any, start: Callable[..., Any]) -> None:
+    run = start(submit(api.daemon))
+    run.end(Outcome.EXIT_NONZERO, JobState.DELAYED, exit_code=3)
+    submit(api.daemon)
+    answer = api.daemon.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = answer.text.splitlines()
+    assert 'gpuq_jobs{state="queued"} 1.0' in lines
+    assert 'gpuq_attempts_finished_total{outcome="exit_nonzero"} 1.0' in lines
+    assert 'gpuq_queue_wait_seconds_bucket{le="+Inf"} 1.0' in lines
+    assert 'gpuq_gpus{state="free"} 4.0' in lines
+
+
+def test_metrics_of_an_empty_record_are_a_page_too(api: Any) -> None:
+    assert 'gpuq_jobs{state="queued"} 0.0' in api.daemon.get("/metrics").text.splitlines()
+
+
+def test_sql_reads_and_never_writes(api: Any) -> None:
+    job_id = submit(api.daemon, name="seen")
+    table = api.root.post("/sql", json={"query": "SELECT id, name FROM job_history"}).json()
+    assert table == {"columns": ["id", "name"], "rows": [[job_id, "seen"]]}
+    for statement in ("DELETE FROM jobs", "UPDATE jobs SET state = 'x'", "DROP VIEW job_history", "SELECT 1; SELECT 2"):
+        answer = api.root.post("/sql", json={"query": statement})
+        assert answer.status_code in {409, 422}, statement
+    assert api.root.post("/sql", json={"query": "SELECT nonsense"}).status_code == 422
+    assert api.root.post("/sql", json={"query": ""}).status_code == 422
+    limited = api.root.post("/sql", json={"query": "SELECT id FROM job_events UNION ALL SELECT 9", "limit": 1}).json()
+    assert len(limited["rows"]) == 1
+
+
+@pytest.mark.usefixtures("as_root")
+def test_sql_shows_neither_environments_nor_tokens(api: Any) -> None:
+    submit(api.daemon, env={"MARK": "not-for-others"})
+    api.root.post("/tokens", json={"name": "t"})
+    for statement in (
+        "SELECT spec FROM jobs",
+        "SELECT * FROM jobs",
+        "SELECT * FROM tokens",
+        "SELECT hash FROM tokens",
+        "SELECT * FROM (SELECT * FROM jobs)",
+        "WITH x AS (SELECT * FROM jobs) SELECT * FROM x",
+    ):
+        answer = api.bin.post("/sql", json={"query": statement})
+        assert answer.status_code in {403, 409, 422}, statement
+        assert "not-for-others" not in answer.text
+
+
+@pytest.mark.usefixtures("as_root")
+def test_tokens_are_made_listed_and_revoked_by_their_owners(api: Any) -> None:
+    made = api.daemon.post("/tokens", json={"name": "laptop"})
+    assert made.status_code == 201
+    token = made.json()
+    assert token["user"] == "daemon"
+    listed = api.daemon.get("/tokens")
+    assert [row["id"] for row in listed.json()] == [token["id"]]
+    assert token["token"] not in listed.text
+    assert api.bin.get("/tokens").json() == []
+    assert api.bin.post("/tokens", json={"name": "x", "user": "daemon"}).status_code == 403
+    assert api.bin.delete(f"/tokens/{token['id']}").status_code == 403
+    assert api.caller(None, Authorization=f"Bearer {token['token']}").get("/whoami").json()["user"] == "daemon"
+    assert api.daemon.delete(f"/tokens/{token['id']}").json()["revoked"] is True
+    assert api.caller(None, Authorization=f"Bearer {token['token']}").get("/whoami").status_code == 401
+    assert api.root.delete("/tokens/999").status_code == 404
+
+
+@pytest.mark.usefixtures("as_root")
+def test_a_token_gives_exactly_its_users_rights(api: Any) -> None:
+    secret = api.root.post("/tokens", json={"name": "t", "user": "bin"}).json()["token"]
+    bearer = api.caller(None, Authorization=f"Bearer {secret}")
+    assert bearer.get("/whoami").json() == {"user": "bin", "uid": 2, "admin": False}
+    job = bearer.post("/jobs", json={"command": ["true"], "cwd": "/"}).json()
+    assert job["user"] == "bin"
+    assert bearer.delete(f"/jobs/{submit(api.daemon)}").status_code == 403
+    guest = api.root.post("/tokens", json={"name": "t", "user": "someone-else"}).json()["token"]
+    whoami = api.caller(None, Authorization=f"Bearer {guest}").get("/whoami").json()
+    assert whoami == {"user": "someone-else", "uid": None, "admin": False}
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Bearer wrong", "Basic cm9vdDo=", "bearer \xff"])
+@pytest.mark.parametrize("path", ["/jobs", "/healthz", "/openapi.json", "/metrics", "/no-such-path"])
+def test_without_a_socket_peer_every_path_wants_a_token(api: Any, header: str | None, path: str) -> None:
+    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+    answer = api.caller(None).get(path, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.json()["error"]["code"] == "unauthenticated"
+
+
+@pytest.mark.usefixtures("as_root")
+def test_only_an_administrator_shuts_the_daemon_down(api: Any) -> None:
+    assert api.daemon.post("/shutdown").status_code == 403
+    assert api.shutdowns == []
+    assert api.root.post("/shutdown").status_code == 202
+    assert api.root.post("/shutdown", json={"stop_jobs": True}).json() == {"stopping": True, "stop_jobs": True}
+    assert api.shutdowns == [False, True]
+    assert api.root.post("/shutdown", json={"stop": True}).status_code == 422

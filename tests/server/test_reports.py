@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gpuq.domain.outcome import Outcome
+from gpuq.domain.states import JobState
+from gpuq.server import reports
+
+
+def submit(caller: Any, **fields: Any) -> int:
+    return int(caller.post("/jobs", json={"command": ["true"], "cwd": "/", **fields}).json()["id"])
+
+
+def table(api: Any, kind: str, query: str = "") -> list[dict[str, Any]]:
+    answer = api.daemon.get(f"/report/{kind}?{query}")
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    return [dict(zip(body["columns"], row, strict=True)) for row in body["rows"]]
+
+
+@pytest.fixture
+def past(api: Any, start: Callable[..., Any]) -> None:
+    start(submit(api.daemon, gpus=2), gpus=(0, 1)).end(Outcome.SUCCEEDED, JobState.COMPLETED)
+    start(submit(api.bin, group="g"), gpus=(1,)).end(Outcome.EXIT_NONZERO, JobState.DELAYED, exit_code=1)
+    start(submit(api.daemon, gpus=0), gpus=()).end(Outcome.SUCCEEDED, JobState.COMPLETED)
+    _lengthen(api, {1: 3600.0, 2: 1800.0, 3: 60.0})
+
+
+def _lengthen(api: Any, seconds: dict[int, float]) -> None:
+    """Moves the starts back, as if the attempts had run so long."""
+    import sqlite3
+
+    with sqlite3.connect(api.ctx.settings.home / "gpuq.db") as database:
+        for job_id, length in seconds.items():
+            database.execute("UPDATE attempts SET started_at = finished_at - ? WHERE job_id = ?", (length, job_id))
+            started = "(SELECT started_at FROM attempts WHERE job_id = jobs.id)"
+            database.execute(f"UPDATE jobs SET submitted_at = {started} - ? WHERE id = ?", (length / 10, job_id))
+    database.close()
+
+
+@pytest.mark.usefixtures("past")
+def test_usage_adds_up_gpu_hours(api: Any) -> None:
+    rows = {row["user"]: row for row in table(api, "usage")}
+    assert rows["daemon"]["gpu_hours"] == pytest.approx(2.0, abs=0.001)
+    assert rows["daemon"]["jobs"] == 2
+    assert rows["bin"]["gpu_hours"] == pytest.approx(0.5, abs=0.001)
+    by_gpu = {row["gpu"]: row["gpu_hours"] for row in table(api, "usage", "by=gpu")}
+    assert by_gpu == pytest.approx({0: 1.0, 1: 1.5}, abs=0.001)
+    assert {row["group"] for row in table(api, "usage", "by=group")} == {"-", "g"}
+    assert table(api, "usage", "since=2099-01-01") == []
+
+
+@pytest.mark.usefixtures("past")
+def test_waits_give_mean_median_and_tail(api: Any) -> None:
+    rows = {row["user"]: row for row in table(api, "waits")}
+    assert rows["daemon"]["jobs"] == 2
+    assert rows["daemon"]["mean_s"] == pytest.approx((360 + 6) / 2, abs=0.1)
+    assert rows["daemon"]["median_s"] == pytest.approx(6, abs=0.1)
+    assert rows["daemon"]["p95_s"] == pytest.approx(360, abs=0.1)
+    assert {row["gpus"] for row in table(api, "waits", "by=gpu")} == {0, 1, 2}
+
+
+@pytest.mark.usefixtures("past")
+def test_failures_are_counted_by_outcome(api: Any) -> None:
+    rows = {row["user"]: row for row in table(api, "failures")}
+    assert rows["bin"]["failed_share"] == 1.0
+    assert rows["bin"]["exit_nonzero"] == 1
+    assert rows["daemon"]["failed_share"] == 0.0
+
+
+@pytest.mark.usefixtures("past")
+def test_utilization_is_the_held_share_of_what_there_was(api: Any) -> None:
+    now = api.ctx.clock.now()
+    rows = {row["gpu"]: row for row in table(api, "utilization", f"by=gpu&since={now - 7200}")}
+    assert rows["0"]["share_of_capacity"] == pytest.approx(0.5, abs=0.01)
+    assert rows["1"]["share_of_capacity"] == pytest.approx(0.75, abs=0.01)
+    users = {row["user"]: row for row in table(api, "utilization", f"since={now - 7200}")}
+    assert users["daemon"]["share_of_capacity"] == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", reports.KINDS)
+@pytest.mark.parametrize("by", ["user", "group", "gpu", "day"])
+def test_every_report_is_a_table_with_and_without_a_past(
+    api: Any, start: Callable[..., Any], kind: str, by: str
+) -> None:
+    assert table(api, kind, f"by={by}") == []
+    start(submit(api.daemon), gpus=(0,)).end(Outcome.SUCCEEDED, JobState.COMPLETED)
+    _lengthen(api, {1: 90000.0})
+    start(submit(api.daemon), gpus=(1,))
+    assert table(api, kind, f"by={by}")
+    assert isinstance(table(api, kind, f"by={by}&since=1000"), list)
+
+
+def test_a_day_that_an_attempt_spans_gets_its_own_part(api: Any) -> None:
+    midnight = 20_000 * reports.DAY_S
+    pieces = reports._pieces("day", midnight - 600, midnight + 300, ["0", "1"], "u", "g")
+    assert [seconds for _, seconds in pieces] == [1200, 600]
+    assert reports._capacity("day", pieces[1][0], 2, midnight - 600, midnight + 300) == 600
+
+
+@pytest.mark.parametrize("query", ["/report/everything", "/report/usage?by=moon", "/report/usage?since=x"])
+def test_a_report_that_there_is_not_is_refused(api: Any, query: str) -> None:
+    assert api.daemon.get(query).status_code == 422

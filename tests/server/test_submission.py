@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gpuq.server.gate import MAX_BODY
+
+
+def test_one_spec_answers_one_job_that_is_stored(api: Any) -> None:
+    answer = api.daemon.post("/jobs", json={"command": ["true"], "gpus": 2, "priority": "high", "cwd": "/"})
+    assert answer.status_code == 201
+    job = answer.json()
+    assert (job["user"], job["state"], job["gpus"], job["priority"]) == ("daemon", "queued", 2, "high")
+    stored = api.daemon.get(f"/jobs/{job['id']}").json()
+    computed = {"position", "reason", "estimated_start", "estimated_end"}
+    assert {k: v for k, v in job.items() if k not in computed} == {
+        k: v for k, v in stored.items() if k not in computed | {"attempts", "events"}
+    }
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"command": ["true"], "cwd": "/", "hold": True},
+        {"command": ["true"], "cwd": "/", "begin": "2099-01-01T00:00:00Z"},
+        {"command": ["/bin/echo", "é"], "cwd": "/", "name": "n", "group": "g", "key": "k", "gpus": 0},
+        {"command": ["true"], "cwd": "/", "gpu_mem_mb": 1000, "gpu_ids": [0, 2], "time_limit_s": 90, "max_retries": 0},
+        {"command": ["true"], "cwd": "/", "preemptible": True, "signal": "USR1@60", "kill_grace_s": 1.5},
+        {"command": ["true"], "cwd": "/", "array": "0-3:2%1", "name": "a"},
+    ],
+)
+def test_the_answer_to_a_submission_says_what_a_later_look_says(api: Any, spec: dict[str, Any]) -> None:
+    answered = api.daemon.post("/jobs?outlook=true", json=spec).json()
+    first = answered[0] if isinstance(answered, list) else answered
+    plain = api.daemon.post("/jobs", json={**spec, "key": None}).json()
+    plain = plain[0] if isinstance(plain, list) else plain
+    looked = api.daemon.get(f"/jobs/{plain['id']}").json()
+    for name in ("position", "reason", "estimated_start", "estimated_end", "attempts", "events"):
+        looked.pop(name)
+        plain.pop(name, None)
+    assert plain == looked
+    assert set(first) == set(plain) | {"position", "reason", "estimated_start", "estimated_end"}
+    assert first["reason"] is not None
+
+
+def test_a_list_is_stored_in_order_and_answers_a_list(api: Any) -> None:
+    answer = api.daemon.post("/jobs", json=[{"command": ["true"], "name": f"j{n}"} for n in range(50)])
+    assert answer.status_code == 201
+    jobs = answer.json()
+    assert [job["name"] for job in jobs] == [f"j{n}" for n in range(50)]
+    assert [job["id"] for job in jobs] == sorted(job["id"] for job in jobs)
+
+
+def test_one_bad_spec_in_a_list_stores_nothing_and_is_named(api: Any) -> None:
+    answer = api.daemon.post("/jobs", json=[{"command": ["true"]}, {"command": ["true"], "gpus": -1}])
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert error["code"] == "usage"
+    assert error["index"] == 1
+    assert error["message"].startswith("item 2 of the list: gpus: ")
+    assert api.daemon.get("/jobs").json() == []
+
+
+def test_an_unknown_field_is_refused_by_name(api: Any) -> None:
+    error = api.daemon.post("/jobs", json={"command": ["true"], "gpu": 1}).json()["error"]
+    assert "'gpu'" in error["message"]
+    assert "gpus" in error["hint"]
+    error = api.daemon.post("/jobs", json=[{"command": ["true"], "gpu": 1}]).json()["error"]
+    assert error["message"] == "item 1 of the list: unknown field 'gpu'"
+
+
+def test_an_array_answers_a_list_with_one_array_id(api: Any) -> None:
+    jobs = api.daemon.post("/jobs", json={"command": ["true"], "array": "0-3"}).json()
+    assert [job["array_index"] for job in jobs] == [0, 1, 2, 3]
+    assert {job["array_id"] for job in jobs} == {jobs[0]["id"]}
+    stored = api.daemon.get(f"/jobs?array_id={jobs[0]['id']}").json()
+    assert [job["id"] for job in stored] == [job["id"] for job in jobs]
+
+
+def test_two_arrays_in_one_list_keep_their_own_array_ids(api: Any) -> None:
+    jobs = api.daemon.post(
+        "/jobs",
+        json=[{"command": ["a"], "array": "0-1"}, {"command": ["b"]}, {"command": ["c"], "array": "5-6"}],
+    ).json()
+    looked = api.daemon.get("/jobs").json()
+    assert [job["array_id"] for job in jobs] == [job["array_id"] for job in looked]
+    assert [job["array_id"] for job in jobs] == [jobs[0]["id"]] * 2 + [None] + [jobs[3]["id"]] * 2
+
+
+def test_the_same_idempotency_key_returns_the_first_jobs_and_queues_nothing(api: Any) -> None:
+    first = api.daemon.post("/jobs", json={"command": ["true"]}, headers={"Idempotency-Key": "abc"})
+    again = api.daemon.post("/jobs", json={"command": ["true"]}, headers={"Idempotency-Key": "abc"})
+    assert again.json()["id"] == first.json()["id"]
+    assert len(api.daemon.get("/jobs").json()) == 1
+    other = api.bin.post("/jobs", json={"command": ["true"]}, headers={"Idempotency-Key": "abc"})
+    assert other.json()["id"] != first.json()["id"]
+
+
+def test_an_idempotency_key_that_is_too_long_is_refused(api: Any) -> None:
+    answer = api.daemon.post("/jobs", json={"command": ["true"]}, headers={"Idempotency-Key": "k" * 201})
+    assert answer.status_code == 422
+    assert api.daemon.get("/jobs").json() == []
+
+
+def test_the_same_key_returns_the_live_job(api: Any) -> None:
+    first = api.daemon.post("/jobs", json={"command": ["true"], "key": "k"}).json()
+    mixed = api.daemon.post("/jobs", json=[{"command": ["x"]}, {"command": ["true"], "key": "k"}]).json()
+    assert mixed[1]["id"] == first["id"]
+    assert mixed[0]["id"] > first["id"]
+
+
+def test_a_user_name_in_the_body_or_a_header_is_not_believed(api: Any) -> None:
+    assert api.daemon.post("/jobs", json={"command": ["true"], "user": "root"}).status_code == 422
+    answer = api.daemon.post("/jobs", json={"command": ["true"]}, headers={"X-User": "root", "Remote-User": "root"})
+    assert answer.json()["user"] == "daemon"
+
+
+def test_more_gpus_than_the_machine_has_can_never_run(api: Any) -> None:
+    answer = api.daemon.post("/jobs", json={"command": ["true"], "gpus": 5})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] == "constraint"
+    assert api.daemon.get("/jobs").json() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[",
+        b"[1,",
+        b"\xff\xfe",
+        b'{"command": ["true"]} x',
+        b"nonsense",
+        b'{"command": ["\xff"]}',
+        b"[" * 5000,
+    ],
+)
+def test_a_body_that_is_not_json_is_a_400(api: Any, body: bytes) -> None:
+    answer = api.daemon.post("/jobs", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "malformed"
+
+
+@pytest.mark.parametrize("body", ["null", "1", '"x"', "{}", "[1]", "[null]", "[[]]", '{"command": []}'])
+def test_json_of_another_shape_is_a_422(api: Any, body: str) -> None:
+    answer = api.daemon.post("/jobs", content=body)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] == "usage"
+
+
+def test_an_empty_list_queues_nothing(api: Any) -> None:
+    answer = api.daemon.post("/jobs", json=[])
+    assert answer.status_code == 201
+    assert answer.json() == []
+
+
+def test_a_body_larger_than_the_limit_is_a_413(api: Any) -> None:
+    answer = api.daemon.post("/jobs", content=b" " * (MAX_BODY + 1))
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "too_large"
+
+
+def test_a_body_without_an_announced_length_is_limited_too(api: Any) -> None:
+    def pieces() -> Any:
+        for _ in range(MAX_BODY // (1 << 20) + 1):
+            yield b" " * (1 << 20)
+
+    answer = api.daemon.post("/jobs", content=pieces())
+    assert answer.status_code == 413
+    answer = api.daemon.post("/jobs/check", content=pieces())
+    assert answer.status_code == 413
+
+
+def test_text_of_any_script_survives(api: Any) -> None:
+    name = "模型 ñ \U0001f600"
+    job = api.daemon.post("/jobs", content=json.dumps({"command": ["echo", name], "name": name})).json()
+    assert api.daemon.get(f"/jobs/{job['id']}").json()["command"] == ["echo", name]
+    assert job["name"] == name
+
+
+def test_check_says_yes_and_queues_nothing(api: Any) -> None:
+    answer = api.daemon.post("/jobs/check", json={"command": ["true"]})
+    assert answer.status_code == 200
+    assert answer.json()["ok"] is True
+    assert answer.json()["reason"] is None
+    assert api.daemon.get("/jobs").json() == []
+
+
+def test_check_says_no_with_the_reason(api: Any) -> None:
+    answer = api.daemon.post("/jobs/check", json={"command": ["true"], "gpus": 9}).json()
+    assert answer["ok"] is False
+    assert answer["reason"]["code"] == "constraint"
+    assert "9 GPUs" in answer["reason"]["text"]
+
+
+def test_check_refuses_what_is_malformed(api: Any) -> None:
+    answer = api.daemon.post("/jobs/check", json={"command": ["true"], "gpus": "many"})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"].startswith("gpus: ")
