@@ -1,0 +1,64 @@
+"""A throwaway daemon on simulated GPUs, in a home of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gpuq import Client
+
+GPUQ = str(Path(sys.executable).parent / "gpuq")
+
+
+class Daemon:
+    def __init__(self, home: Path, gpus: int, settings: dict[str, str]) -> None:
+        self.home = home
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("GPUQ_")}
+        self.env = {**clean, "GPUQ_HOME": str(home), "GPUQ_GPUS": f"sim:{gpus}", **settings}
+
+    def gpuq(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([GPUQ, *words], env=self.env, capture_output=True, text=True, check=check)
+
+    def client(self) -> Client:
+        return Client(server=f"unix://{self.home}/gpuq.sock")
+
+    def pid(self) -> int:
+        return int((self.home / "daemon.lock").read_text())
+
+
+@contextmanager
+def daemon(gpus: int = 4, **settings: str) -> Iterator[Daemon]:
+    """Runs on the disk that holds the current folder, so that a commit costs what it costs there."""
+    base = Path.cwd() / "build"
+    base.mkdir(exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="bench-", dir=base))
+    running = Daemon(home, gpus, settings)
+    try:
+        started = running.gpuq("up", "-d", check=False)
+        if started.returncode != 0:
+            sys.exit(f"the daemon did not start: {started.stderr}")
+        yield running
+    finally:
+        running.gpuq("down", "--stop-jobs", check=False)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def wait_until_final(client: Client, expected: int, timeout_s: float = 120.0) -> None:
+    """Until that many jobs have ended. Polls: the measured thing must not be slowed by a stream of events."""
+    deadline = time.monotonic() + timeout_s
+    while client.stats()["finished"] < expected:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"only {client.stats()['jobs']} after {timeout_s:g} s")
+        time.sleep(0.02)
+
+
+def spec(*command: str, **fields: Any) -> dict[str, Any]:
+    return {"command": list(command), "cwd": "/", "env": {"PATH": os.environ["PATH"]}, **fields}

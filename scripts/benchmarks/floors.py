@@ -1,0 +1,48 @@
+"""What nobody can beat on this machine: measured in the same run."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from stats import Figure, median, timed
+
+
+def floors() -> list[Figure]:
+    return [_fork_exec(), _python(), _commit()]
+
+
+def _fork_exec() -> Figure:
+    def once() -> None:
+        pid = os.posix_spawn("/bin/true", ["true"], {})
+        os.waitpid(pid, 0)
+
+    return Figure("floor: spawn and wait for `true`", median(timed(once, 200)) * 1e3, "ms", "median of 200")
+
+
+def _python() -> Figure:
+    def once() -> None:
+        subprocess.run([sys.executable, "-c", "pass"], check=True)
+
+    return Figure("floor: `python -c pass`", median(timed(once, 30)) * 1e3, "ms", "median of 30")
+
+
+def _commit() -> Figure:
+    with tempfile.TemporaryDirectory(dir=Path.cwd() / "build") as folder:
+        base = sqlite3.connect(f"{folder}/x.db", isolation_level=None)
+        base.execute("pragma journal_mode=wal")
+        base.execute("pragma synchronous=full")
+        base.execute("create table t (a text)")
+
+        def once() -> None:
+            base.execute("begin immediate")
+            base.execute("insert into t values ('x')")
+            base.execute("commit")
+
+        seconds = timed(once, 500)
+        base.close()
+    return Figure("floor: one SQLite commit with fsync", median(seconds) * 1e3, "ms", "median of 500")

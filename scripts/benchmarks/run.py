@@ -1,0 +1,57 @@
+"""Runs the benchmarks and prints Markdown; `scripts/bench --help` tells how."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import gpuq_figures as own
+from floors import floors
+from stats import HEAD, Figure
+
+
+def plan(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
+    return {
+        "floors": floors,
+        "dispatch": lambda: own.dispatch(30 if quick else 200),
+        "throughput": own.throughput,
+        "submission": lambda: own.submission(500 if quick else 3000, 25_000),
+        "from_file": lambda: own.from_file(25_000),
+        "command_line": lambda: own.command_line(10 if quick else 40),
+        "depth": lambda: own.depth(10 if quick else 60),
+        "idle": lambda: own.idle(20 if quick else 60),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="which: " + ", ".join([*plan(False), "peers"]))
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--no-peers", action="store_true", help="leave the other queues out")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    options = parser.parse_args()
+    Path("build").mkdir(exist_ok=True)
+    steps = plan(options.quick)
+    if not options.no_peers:
+        import peers
+
+        steps["peers"] = lambda: peers.peers(quick=options.quick)
+    unknown = set(options.names) - set(steps)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    figures: list[Figure] = []
+    print(HEAD, flush=True)
+    for name, step in steps.items():
+        if options.names and name not in options.names:
+            continue
+        for figure in step():
+            figures.append(figure)
+            print(figure.row(), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps([figure.to_json() for figure in figures], indent=2))
+
+
+if __name__ == "__main__":
+    main()
