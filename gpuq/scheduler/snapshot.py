@@ -5,7 +5,7 @@ Times are epoch seconds (virtual seconds in a simulation), memory MiB. Nothing h
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,6 +32,7 @@ class Candidate:
     array_id: int | None = None
     array_limit: int | None = None
     submitted_at: float = 0.0
+    preemptions_last_hour: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A GPU. `unavailable` is the reason why nothing new may start on it (drained, unhealthy, external), or None."""
+    """A GPU. `unavailable` is the reason why nothing new may start on it (drained, unhealthy, external), or None.
+    `node`: a job's GPUs are all on one node; live, there is only this one."""
 
     uuid: str
     index: int
@@ -68,6 +70,7 @@ class Device:
     numa_node: int | None = None
     links: Mapping[str, int] = field(default_factory=dict)
     unavailable: Reason | None = None
+    node: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +89,17 @@ class Policy:
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """`waiting` is in line order (score, then id) and may be cut: the first jobs of every GPU count, which are
-    all that can start now. `paused` is the reason text while no job may start."""
+    all that can start now. `paused` is the reason text while no job may start. `expected` gives a candidate's
+    run time in seconds only when a decision needs it; None: the candidates' own `expected_s`. `promises`: the
+    `reserved_at` that earlier plans gave, by job id; None when nobody keeps them, and reservations have no slack."""
 
     devices: Sequence[Device]
     holdings: Sequence[Holding]
     waiting: Sequence[Candidate]
     policy: Policy = Policy()
     paused: str | None = None
+    expected: Callable[[Candidate], float] | None = None
+    promises: Mapping[int, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,124 @@
+"""Why a job does not start now, as data with numbers and names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from gpuq.domain.reasons import Reason, ReasonCode
+from gpuq.scheduler.decide import Decision, decide
+from gpuq.scheduler.fit import expected_end
+from gpuq.scheduler.order import Shape
+from gpuq.scheduler.placement import positions
+from gpuq.scheduler.snapshot import Candidate, Holding, Snapshot
+
+NAMED = 4
+
+
+def explain(snapshot: Snapshot, job_id: int, now: float) -> list[Reason]:
+    """The reasons of one waiting job, the one that decides first. Empty when it is not in the snapshot."""
+    job = next((job for job in snapshot.waiting if job.id == job_id), None)
+    if job is None:
+        return []
+    return reasons(decide(snapshot, now), snapshot, job, now)
+
+
+def reasons(decision: Decision, snapshot: Snapshot, job: Candidate, now: float) -> list[Reason]:
+    shape, machine = decision.line.shape_of(job), decision.room.machine
+    if decision.paused:
+        return [Reason(ReasonCode.QUEUE_PAUSED, snapshot.paused or "the queue is paused")]
+    if any(job.id == started.id for started, _ in decision.starts):
+        return [Reason(ReasonCode.STARTING, "its turn has come")]
+    if not machine.possible(shape):
+        most = max(((machine.allowed(shape) & node).bit_count() for node in machine.nodes), default=0)
+        return [Reason(ReasonCode.CONSTRAINT, f"needs {_asked(shape)}; this machine has {most}")]
+    reached = decision.usage.reached(job)
+    if reached is not None:
+        return [Reason(ReasonCode.USER_LIMIT, reached)]
+    if job.gpus == 0:
+        running, limit = decision.usage.cpu_jobs, snapshot.policy.cpu_jobs
+        return [Reason(ReasonCode.RESOURCES, f"{running} of at most {limit} jobs without GPUs are running")]
+    if not machine.possible(shape, usable=True):
+        return [_out_of_service(decision, shape)]
+    return list(_held_back(decision, snapshot, job, shape, now))
+
+
+def _held_back(decision: Decision, snapshot: Snapshot, job: Candidate, shape: Shape, now: float) -> Iterator[Reason]:
+    first = decision.first
+    if first is not None and first.job.id == job.id:
+        yield Reason(ReasonCode.RESOURCES, f"{_room(decision, snapshot, shape, now)}; first in line")
+        return
+    fits = decision.room.fits(shape)
+    if first is not None and fits:
+        when = clock(first.at, now)
+        text = f"job {first.job.id} is first in line and would start later than {when} if this one started now"
+        yield Reason(ReasonCode.PRIORITY, text)
+    elif first is not None:
+        text = f"job {first.job.id} is first in line and starts at about {clock(first.at, now)}"
+        yield Reason(ReasonCode.PRIORITY, text)
+    elif fits:
+        yield Reason(ReasonCode.PRIORITY, "jobs before it in line come first")
+    if not fits:
+        yield Reason(ReasonCode.RESOURCES, _room(decision, snapshot, shape, now))
+
+
+def _asked(shape: Shape) -> str:
+    text = f"{shape.gpus} GPU{'s' if shape.gpus != 1 else ''}"
+    if shape.model is not None:
+        text += f" of model {shape.model}"
+    if shape.ids is not None:
+        text += f" out of {','.join(map(str, shape.ids))}"
+    if shape.mem_mb is not None:
+        text += f" with {shape.mem_mb} MiB each"
+    return text
+
+
+def _room(decision: Decision, snapshot: Snapshot, shape: Shape, now: float) -> str:
+    """`needs 4 GPUs, 2 free; gpu 1 held by job 17 until about 14:20 UTC; …`, the earliest to be free first."""
+    room, machine = decision.room, decision.room.machine
+    fitting = room.fitting(shape)
+    parts = [f"needs {_asked(shape)}, {fitting.bit_count()} free"]
+    ends: list[tuple[float, int, str]] = []
+    for at in positions(machine.allowed(shape) & ~fitting):
+        device = machine.devices[at]
+        if device.unavailable is not None:
+            ends.append((float("inf"), at, device.unavailable.text))
+            continue
+        holders = [held for held in snapshot.holdings if device.uuid in held.gpu_uuids]
+        starting = [job for job, mask in decision.starts if mask >> at & 1]
+        ends.append(_holders(device.index, holders, starting, at, now))
+    ends.sort()
+    parts += [text for _, _, text in ends[:NAMED]]
+    if len(ends) > NAMED:
+        parts.append(f"and {len(ends) - NAMED} more")
+    return "; ".join(parts)
+
+
+def _holders(
+    index: int, holders: list[Holding], starting: list[Candidate], at: int, now: float
+) -> tuple[float, int, str]:
+    if starting and not holders:
+        return now, at, f"gpu {index} goes to job {starting[0].id} now"
+    until = max(expected_end(held, now) for held in holders)
+    names = ", ".join(str(held.job_id) for held in holders)
+    if all(held.stopping for held in holders):
+        return until, at, f"gpu {index} held by job {names}, which is being stopped"
+    verb = "held by job" if holders[0].mem_mb is None else "shared by jobs" if len(holders) > 1 else "shared by job"
+    return until, at, f"gpu {index} {verb} {names} until about {clock(until, now)}"
+
+
+def _out_of_service(decision: Decision, shape: Shape) -> Reason:
+    machine = decision.room.machine
+    allowed = machine.allowed(shape)
+    why = [machine.devices[at].unavailable for at in positions(allowed & ~machine.usable)]
+    known = [reason for reason in why if reason is not None]
+    external = [reason for reason in known if reason.code is ReasonCode.EXTERNAL_PROCESS]
+    count = (allowed & machine.usable).bit_count()
+    texts = [f"needs {_asked(shape)}, {count} in service", *(reason.text for reason in known[:NAMED])]
+    return Reason((external or known)[0].code, "; ".join(texts))
+
+
+def clock(at: float, now: float) -> str:
+    """`14:20 UTC`, with the date when it is not within a day."""
+    moment = datetime.fromtimestamp(at, UTC)
+    return f"{moment:%H:%M} UTC" if at - now < 86400 else f"{moment:%Y-%m-%d %H:%M} UTC"

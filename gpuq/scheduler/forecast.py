@@ -1,0 +1,78 @@
+"""When will each job start and end? The plan run forward in virtual time, every run lasting as long as expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
+
+from gpuq.scheduler.decide import decide
+from gpuq.scheduler.fit import expected_end
+from gpuq.scheduler.order import Line
+from gpuq.scheduler.placement import positions
+from gpuq.scheduler.snapshot import Candidate, Holding, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Job id → epoch seconds. `end` has the running jobs too. A job that can never start, or only when a GPU is back
+    in service, has no start."""
+
+    start: dict[int, float] = field(default_factory=dict)
+    end: dict[int, float] = field(default_factory=dict)
+
+
+def forecast(snapshot: Snapshot, now: float, *, most: int | None = None) -> Forecast:
+    """`most`: stop when this many waiting jobs have their start. New submissions, failures and preemptions to come are
+    not foreseen."""
+    result = Forecast()
+    known = snapshot.expected
+    seconds: Callable[[Candidate], float] = known if known is not None else lambda job: job.expected_s
+    line = Line(snapshot.waiting, snapshot.policy)
+    running: dict[int, Holding] = {}
+    ends: list[tuple[float, int]] = []
+    for held in snapshot.holdings:
+        end = max(expected_end(held, now), now)
+        result.end[held.job_id] = end
+        # The end is settled here, so that it does not double again in virtual time.
+        running[held.job_id] = replace(held, expected_s=end - held.started_at, stopping=False)
+        ends.append((end, held.job_id))
+    if snapshot.paused is not None:
+        return result
+    heapify(ends)
+    promises = None if snapshot.promises is None else dict(snapshot.promises)
+    time = now
+    while line.shapes and (most is None or len(result.start) < most):
+        view = replace(snapshot, holdings=list(running.values()), waiting=line, promises=promises)
+        decision = decide(view, time)
+        if promises is not None and decision.first is not None:
+            promises.setdefault(decision.first.job.id, decision.first.at)
+        for job, mask in decision.starts:
+            run_s = max(seconds(job), 1.0)
+            line.remove(job)
+            running[job.id] = _holding(job, mask, snapshot, time, run_s)
+            result.start[job.id] = time
+            result.end[job.id] = time + run_s
+            heappush(ends, (time + run_s, job.id))
+        if not ends:
+            break
+        time = max(time, ends[0][0])
+        while ends and ends[0][0] <= time:
+            del running[heappop(ends)[1]]
+    return result
+
+
+def _holding(job: Candidate, mask: int, snapshot: Snapshot, time: float, run_s: float) -> Holding:
+    return Holding(
+        job_id=job.id,
+        user=job.user,
+        gpu_uuids=tuple(snapshot.devices[at].uuid for at in positions(mask)),
+        started_at=time,
+        expected_s=run_s,
+        mem_mb=job.gpu_mem_mb,
+        priority=job.priority,
+        group=job.group,
+        array_id=job.array_id,
+        preemptible=job.preemptible,
+        preemptions_last_hour=job.preemptions_last_hour,
+    )

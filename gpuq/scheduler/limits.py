@@ -1,0 +1,50 @@
+"""What users, groups and arrays already run, against their limits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from gpuq.scheduler.snapshot import Candidate, Holding, Policy
+
+
+class Usage:
+    def __init__(self, policy: Policy, holdings: Iterable[Holding]) -> None:
+        self._policy = policy
+        self._gpus: Counter[str] = Counter()
+        self._running: Counter[str] = Counter()
+        self._groups: Counter[str | None] = Counter()
+        self._arrays: Counter[int | None] = Counter()
+        self.cpu_jobs = 0
+        for held in holdings:
+            self._count(held.user, held.group, held.array_id, len(held.gpu_uuids))
+
+    def _count(self, user: str, group: str | None, array_id: int | None, gpus: int) -> None:
+        self._gpus[user] += gpus
+        self._running[user] += 1
+        self._groups[group] += 1
+        self._arrays[array_id] += 1
+        self.cpu_jobs += gpus == 0
+
+    def start(self, job: Candidate) -> None:
+        self._count(job.user, job.group, job.array_id, job.gpus)
+
+    @property
+    def cpu_lane_full(self) -> bool:
+        return 0 < self._policy.cpu_jobs <= self.cpu_jobs
+
+    def reached(self, job: Candidate) -> str | None:
+        """The limit that keeps this job back now, as a sentence; None when there is none."""
+        policy = self._policy
+        if 0 < policy.user_max_gpus < self._gpus[job.user] + job.gpus and job.gpus:
+            held, most = self._gpus[job.user], policy.user_max_gpus
+            return f"{job.user} holds {held} of at most {most} GPUs and asks for {job.gpus}"
+        if 0 < policy.user_max_running <= self._running[job.user]:
+            return f"{job.user} has {self._running[job.user]} of at most {policy.user_max_running} jobs running"
+        group_limit = policy.group_limits.get(job.group, 0) if job.group is not None else 0
+        if 0 < group_limit <= self._groups[job.group]:
+            return f"group {job.group} has {self._groups[job.group]} of at most {group_limit} jobs running"
+        if job.array_limit is not None and 0 < job.array_limit <= self._arrays[job.array_id]:
+            running = self._arrays[job.array_id]
+            return f"array {job.array_id} has {running} of at most {job.array_limit} elements running"
+        return None

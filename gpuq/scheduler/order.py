@@ -1,0 +1,119 @@
+"""The line: waiting jobs by (score, id), kept apart by shape so that a plan looks only at what can matter.
+
+Jobs of one shape ask for the same thing: if one of them finds no room, none of the others does. A plan therefore
+drops a whole shape at once, and its cost grows with the number of shapes and not with the length of the line.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import heapify, heappop, heappush
+from operator import attrgetter
+from typing import NamedTuple, overload
+
+from gpuq.scheduler.snapshot import Candidate, Policy
+
+
+class Shape(NamedTuple):
+    """`user`, `group` and `array_id` are set only where a limit can stop all jobs of that user, group or array."""
+
+    gpus: int
+    mem_mb: int | None = None
+    model: str | None = None
+    ids: tuple[int, ...] | None = None
+    preemptible: bool = False
+    user: str | None = None
+    group: str | None = None
+    array_id: int | None = None
+
+
+_place = attrgetter("score", "id")
+_NO_LIMITS = Policy()
+
+
+class Line(Sequence[Candidate]):
+    """A sequence in line order. Built from any order of jobs; `add` and `remove` keep it."""
+
+    def __init__(self, jobs: Iterable[Candidate] = (), policy: Policy = _NO_LIMITS) -> None:
+        self._by_user = policy.user_max_gpus > 0 or policy.user_max_running > 0
+        self._groups = policy.group_limits
+        self.shapes: dict[Shape, list[Candidate]] = {}
+        for job in jobs:
+            self.shapes.setdefault(self.shape_of(job), []).append(job)
+        for bucket in self.shapes.values():
+            bucket.sort(key=_place)
+        # By submission, built when first asked for; jobs that have left are dropped when they come up.
+        self._ages: list[tuple[float, int, Candidate]] | None = None
+
+    def shape_of(self, job: Candidate) -> Shape:
+        return Shape(
+            job.gpus,
+            job.gpu_mem_mb,
+            job.gpu_model,
+            job.gpu_ids,
+            job.preemptible,
+            job.user if self._by_user else None,
+            job.group if job.group in self._groups else None,
+            job.array_id if job.array_limit is not None else None,
+        )
+
+    def add(self, job: Candidate) -> None:
+        insort(self.shapes.setdefault(self.shape_of(job), []), job, key=_place)
+        if self._ages is not None and _ages(job):
+            heappush(self._ages, (job.submitted_at, job.id, job))
+
+    def remove(self, job: Candidate) -> None:
+        """Raises ValueError when it is not in the line."""
+        shape, at = self.shape_of(job), self._find(job)
+        if at is None:
+            raise ValueError(f"job {job.id} is not in the line")
+        bucket = self.shapes[shape]
+        del bucket[at]
+        if not bucket:
+            del self.shapes[shape]
+
+    def _find(self, job: Candidate) -> int | None:
+        bucket = self.shapes.get(self.shape_of(job), [])
+        at = bisect_left(bucket, _place(job), key=_place)
+        return at if at < len(bucket) and bucket[at].id == job.id else None
+
+    def oldest(self) -> Candidate | None:
+        """The GPU job that has waited longest, preemptible ones apart."""
+        if self._ages is None:
+            self._ages = [(job.submitted_at, job.id, job) for b in self.shapes.values() for job in b if _ages(job)]
+            heapify(self._ages)
+        while self._ages:
+            job = self._ages[0][2]
+            if self._find(job) is not None:
+                return job
+            heappop(self._ages)
+        return None
+
+    def top_priority(self) -> int:
+        """Of the jobs that want GPUs; 99 when there are none."""
+        return min((bucket[0].priority for shape, bucket in self.shapes.items() if shape.gpus), default=99)
+
+    def ordered(self) -> list[Candidate]:
+        return sorted((job for bucket in self.shapes.values() for job in bucket), key=_place)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.shapes.values()))
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return iter(self.ordered())
+
+    @overload
+    def __getitem__(self, index: int) -> Candidate: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Candidate]: ...
+    def __getitem__(self, index: int | slice) -> Candidate | list[Candidate]:
+        return self.ordered()[index]
+
+
+def _ages(job: Candidate) -> bool:
+    return job.gpus > 0 and not job.preemptible
+
+
+def line_of(waiting: Sequence[Candidate], policy: Policy) -> Line:
+    return waiting if isinstance(waiting, Line) else Line(waiting, policy)
