@@ -38,6 +38,8 @@ POLL_S = 5.0
 # After a store failed, and while a GPU is kept from us by something that may go away by itself.
 SOON_S = 0.5
 SAMPLE_S = 5.0
+# A start is written this much later, together with others, or with its end if that comes first: a commit saved.
+NOTE_AFTER_S = 0.02
 
 
 class Agent:
@@ -52,6 +54,9 @@ class Agent:
         self._keeper = Keeper(ctx, lock)
         self._live: dict[int, Live] = {}
         self._ended: list[Live] = []
+        self._unnoted: list[Live] = []
+        self._note_at = 0.0
+        self._note_after_s = NOTE_AFTER_S
         self._selector = selectors.DefaultSelector()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector.register(self._wake_fd, selectors.EVENT_READ, None)
@@ -89,7 +94,8 @@ class Agent:
         self._lock.release()
 
     def run_once(self) -> None:
-        self.turn(0.0)
+        """A turn that leaves nothing unwritten."""
+        self.turn(0.0, note_after_s=0.0)
 
     def wake(self) -> None:
         """Any thread: something may be startable."""
@@ -124,12 +130,15 @@ class Agent:
             self._live[live.job.id] = live
             if live.result is not None:
                 self._ended.append(live)
-            else:
-                self._watch(live)
+                continue
+            if live.launched is not None and not live.noted:
+                self._unnoted.append(live)
+            self._watch(live)
 
     # -- one turn ------------------------------------------------------------------------------------------------
 
-    def turn(self, timeout: float) -> None:
+    def turn(self, timeout: float, *, note_after_s: float = NOTE_AFTER_S) -> None:
+        self._note_after_s = note_after_s
         self._hear(timeout)
         try:
             self._write()
@@ -155,6 +164,8 @@ class Agent:
         wall = self._ctx.clock.now()
         limits = [live.limit_end - wall for live in self._live.values() if live.limit_end and not live.stopping]
         unwatched = SOON_S if any(live.fd is None for live in self._live.values()) else POLL_S
+        if self._unnoted:
+            limits.append(self._note_at - now)
         due = min([self._look_at - now, self._keeper.due_at - now, unwatched, *limits])
         return max(0.0, min(due, POLL_S))
 
@@ -185,6 +196,9 @@ class Agent:
             self._end(live)
             return
         live.launched = launched
+        if not self._unnoted:
+            self._note_at = self._ctx.clock.monotonic() + self._note_after_s
+        self._unnoted.append(live)
         self._watch(live)
 
     def _watch(self, live: Live) -> None:
@@ -216,9 +230,11 @@ class Agent:
 
     def _write(self) -> None:
         """Starts and ends into SQL, one transaction for all starts and one for all ends of this turn."""
-        started = [live for live in self._live.values() if live.launched and not live.noted and live.result is None]
-        if started:
-            note_started(self._ctx, started)
+        if self._unnoted and self._ctx.clock.monotonic() >= self._note_at:
+            started = [live for live in self._unnoted if live.result is None]
+            if started:
+                note_started(self._ctx, started)
+            self._unnoted = []
         if not self._ended:
             return
         ended = self._ended
