@@ -11,7 +11,8 @@ import logging
 import os
 import selectors
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.engine.adopt import adopt, end_of
@@ -21,7 +22,7 @@ from gpuq.engine.finish import finish
 from gpuq.engine.launch import launch
 from gpuq.engine.leasing import Keeper
 from gpuq.engine.live import Live
-from gpuq.engine.look import Lookout
+from gpuq.engine.look import HEADS, Lookout
 from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.notes import note_limit_reached, note_started
 from gpuq.engine.preempt import preempt
@@ -29,6 +30,7 @@ from gpuq.engine.usage import sample
 from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold, HotStoreUnavailable
 from gpuq.ports.history import FinishedRun
 from gpuq.ports.launcher import LaunchOrder
+from gpuq.ports.records import Waiting
 from gpuq.scheduler.plan import plan
 from gpuq.scheduler.snapshot import Preempt, Start
 
@@ -295,7 +297,7 @@ class Agent:
         if not waiting:
             return False
         snapshot = self._lookout.snapshot(waiting, self._live.values())
-        actions = plan(snapshot, self._ctx.clock.now())
+        actions = plan(snapshot, self._ctx.clock.now(), waits=0)
         starts = [action for action in actions if isinstance(action, Start)]
         for action in actions:
             if isinstance(action, Preempt) and action.job_id in self._live:
@@ -313,7 +315,7 @@ class Agent:
             live = Live.of_claim(item, expected[item.job.id])
             self._live[item.job.id] = live
             self._launch(live, item.order)
-        return bool(claimed)
+        return _more_behind(waiting, {start.job_id for start in starts})
 
     def _launch(self, live: Live, order: LaunchOrder) -> None:
         try:
@@ -325,3 +327,10 @@ class Agent:
             self.wake()
             return
         self._selector.register(live.fd, selectors.EVENT_READ, live)
+
+
+def _more_behind(waiting: Sequence[Waiting], started: Collection[int]) -> bool:
+    """Whether every job of some size that was looked at has started and there may be more of it behind them."""
+    seen = Counter(job.gpus for job in waiting)
+    left = Counter(job.gpus for job in waiting if job.id not in started)
+    return any(count >= HEADS and not left[gpus] for gpus, count in seen.items())

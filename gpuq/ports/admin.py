@@ -15,8 +15,7 @@ class Tokens(Protocol):
         """The user of a live token; notes `at` (epoch seconds) as its last use."""
 
     def list(self) -> Sequence[Any]: ...
-    def revoke(self, token_id: int, at: float) -> None:
-        """Raises NotFound."""
+    def revoke(self, token_id: int, at: float) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
