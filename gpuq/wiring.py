@@ -96,7 +96,8 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
         history=history,
         tokens=sql_stores.open_tokens(base),
         maintenance_runs=sql_stores.open_maintenance(base),
-        queue=redis_stores.RedisHotQueue(link, expected_epoch=expected),
+        # A daemon tells its notifier; a command that works straight on the database has only this way to wake an agent.
+        queue=redis_stores.RedisHotQueue(link, expected_epoch=expected, announce=not roles),
         leases=redis_stores.RedisLeases(link, expected_epoch=expected),
         notifier=_notifier(settings, link, roles),
         clock=SystemClock(),

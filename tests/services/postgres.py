@@ -1,6 +1,6 @@
 """A real PostgreSQL for tests: on a Unix socket in a folder of its own, without TCP, ended through its own process.
 
-Each test gets a database of its own, copied from one that already has the schema.
+Each test gets a database of its own, with the schema in it; it is emptied afterwards and used again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from pathlib import Path
 
 import pytest
 
-_TEMPLATE = "gpuq_template"
+_EMPTY = "TRUNCATE jobs, requests, tokens, installation, maintenance_runs RESTART IDENTITY CASCADE"
+_CUT = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 
 
 def find_postgres() -> Path | None:
@@ -43,6 +47,7 @@ class PostgresServer:
         self.process: subprocess.Popen[bytes] | None = None
         self._programs = programs
         self._numbers = itertools.count(1)
+        self._ready: list[str] = []
         self._as_whom: dict[str, object] = {}
         if os.geteuid() == 0:
             # PostgreSQL refuses to run as root.
@@ -104,11 +109,26 @@ class PostgresServer:
         with psycopg.connect(self._words(database), autocommit=True) as connection:
             connection.execute(statement)
 
-    def create(self, *, template: str = "template0") -> str:
-        """A new database's name."""
+    def create(self) -> str:
+        """A new, empty database's name."""
         name = f"test_{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self.execute(f"CREATE DATABASE {name}")
         return name
+
+    def borrow(self) -> str:
+        """The name of a database with the schema and no rows."""
+        from gpuq.stores.sql import migrate
+
+        if self._ready:
+            return self._ready.pop()
+        name = self.create()
+        migrate.ensure(self.url(name))
+        return name
+
+    def give_back(self, name: str) -> None:
+        self.execute(_CUT, database=name)
+        self.execute(_EMPTY, database=name)
+        self._ready.append(name)
 
     def stop(self) -> None:
         """As an administrator's `immediate`: connections are cut, nothing is waited for."""
@@ -136,13 +156,9 @@ def postgres_programs() -> Path:
 @pytest.fixture(scope="session")
 def postgres_server(postgres_programs: Path) -> Iterator[PostgresServer]:
     """One server for all tests. A test that stops it starts it again."""
-    from gpuq.stores.sql import migrate
-
     server = PostgresServer(postgres_programs)
     try:
         server.start()
-        server.execute(f"CREATE DATABASE {_TEMPLATE}")
-        migrate.ensure(server.url(_TEMPLATE))
         yield server
     finally:
         server.close()
@@ -151,9 +167,9 @@ def postgres_server(postgres_programs: Path) -> Iterator[PostgresServer]:
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """A database of this test's own, with the schema in it."""
-    name = postgres_server.create(template=_TEMPLATE)
+    name = postgres_server.borrow()
     yield postgres_server.url(name)
-    postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    postgres_server.give_back(name)
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ class RedisLink:
         """As `run`; raises HotStoreCold when the script says so, or when the server is not the one it was."""
         answer = self.run(name, keys, args)
         # Asked after the call, because the call itself may have been the one that connected anew.
-        if answer == COLD or (isinstance(answer, list) and answer[:1] == [COLD]) or self._restarted():
+        if answer == COLD or (isinstance(answer, list) and answer[:1] == [COLD]) or self.restarted():
             raise cold(self.where)
         return answer
 
@@ -102,7 +102,8 @@ class RedisLink:
         self.client.close()
         self.client.connection_pool.disconnect()
 
-    def _restarted(self) -> bool:
+    def restarted(self) -> bool:
+        """True when the server is not the one that this link opened the store on."""
         return self._opened_on is not None and self._server != self._opened_on
 
 

@@ -20,7 +20,7 @@ from gpuq.stores.redis.link import RedisLink
 log = logging.getLogger(__name__)
 
 # What a listener is told when messages may have been missed: look at everything.
-EVERY_TOPIC = ("queue", "delayed", "events", "control", "changed")
+EVERY_TOPIC = ("cold", "queue", "delayed", "events", "control", "changed")
 
 # Between two rounds of messages to other processes; the first of a quiet time goes out at once.
 COALESCE_S = 0.01

@@ -114,8 +114,9 @@ class RedisHotQueue:
         self._link.opened()
 
     def epoch(self) -> str | None:
+        """None also when the marker is there but came back with an old snapshot of a server that restarted."""
         marker = self._link.call(lambda client: client.get(self._keys.epoch))
-        return None if marker is None else str(marker)
+        return None if marker is None or self._link.restarted() else str(marker)
 
     def _expected(self) -> str:
         return (self._expected_epoch() if self._expected_epoch else None) or ""

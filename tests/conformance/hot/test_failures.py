@@ -87,11 +87,13 @@ def test_a_server_that_comes_back_with_an_old_snapshot_is_cold_although_its_mark
         server.start()
         with pytest.raises(HotStoreCold):
             leases.take(ONE, "box1", "b", CLAIM, 30)
-        assert queue.epoch() == "e1"
+        assert link.client.get("gpuq:epoch") == "e1"
+        assert queue.epoch() is None
         with pytest.raises(HotStoreCold):
             queue.heads(1)
         queue.rebuild([], epoch="e1")
         queue.open("e1")
+        assert queue.epoch() == "e1"
         assert queue.heads(1) == []
 
 
