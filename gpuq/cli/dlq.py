@@ -6,7 +6,7 @@ import sys
 
 from gpuq.cli.connect import connect, print_json
 from gpuq.cli.options import Args
-from gpuq.cli.render import count, full_time, table
+from gpuq.cli.render import count, full_time, printable, table
 from gpuq.cli.select import one, resolve_ids
 from gpuq.errors import GpuqError, NotFound, Unavailable, UsageError
 
@@ -115,9 +115,9 @@ def _print(letter: Any) -> None:
         f"after {count(letter['attempts'], 'attempt')}: {letter['outcome']}"
     )
     if letter["error"]:
-        print(f"  {letter['error']}")
+        print(f"  {printable(letter['error'])}")
     for line in (letter["log_tail"] or "").splitlines():
-        print(f"  | {line}")
+        print(f"  | {printable(line)}")
 
 
 def _row(letter: Any) -> list[str]:

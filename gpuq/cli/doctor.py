@@ -111,17 +111,14 @@ def _database(settings: Settings) -> list[Finding]:
 
     database = wiring.database()
     kind = settings.database_url.partition(":")[0]
-    if kind == "sqlite" and not (settings.home / "gpuq.db").exists() and "gpuq.db" in settings.database_url:
-        return [Finding("database", WARN, "does not exist yet", "`gpuq up`, or the first `gpuq submit`, makes it")]
     schema = database.current(settings.database_url)
-    newest = database.head()
+    newest = database.schema.HEAD
     if schema == newest:
         return [Finding("database", OK, f"{kind} answers, schema {schema}")]
-    return [
-        Finding(
-            "database", FAIL, f"{kind} has schema {schema or 'none'}, this release wants {newest}", "`gpuq db upgrade`"
-        )
-    ]
+    if schema is None:
+        return [Finding("database", WARN, "is still empty", "`gpuq up`, or the first `gpuq submit`, fills it")]
+    text = f"{kind} has schema {schema}, this release wants {newest}"
+    return [Finding("database", FAIL, text, "`gpuq db upgrade`, or install the release that the database belongs to")]
 
 
 def _redis(settings: Settings) -> list[Finding]:

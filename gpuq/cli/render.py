@@ -42,7 +42,7 @@ def table(
 ) -> str:
     """Aligned columns, two blanks between, cut at the terminal's right edge. Columns that are empty in every row are
     left out. `right`: headings of the columns that are aligned at the right; `state`: of the one that is coloured."""
-    clean = [["".join(char if char.isprintable() else "?" for char in cell) for cell in row] for row in rows]
+    clean = [[printable(cell) for cell in row] for row in rows]
     used = [place for place in range(len(header)) if any(row[place] for row in clean)]
     widths = {place: max(len(header[place]), *(len(row[place]) for row in clean)) for place in used}
     limit = width()
@@ -61,6 +61,11 @@ def table(
             line = _paint_cell(line, row[header.index(state)], colour)
         lines.append(line)
     return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    """Without what would steer the terminal: names, reasons and commands are other people's words."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _paint_cell(line: str, cell: str, colour: str) -> str:

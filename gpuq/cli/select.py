@@ -73,7 +73,9 @@ def select(client: Client, args: Args, candidates: Iterable[str]) -> list[int]:
     Raises UsageError for nothing named, and for `all` with neither a filter nor --yes.
     """
     candidates = tuple(candidates)
-    wanted = filters(client, args) if args.any_of(FILTER_NAMES) else {}
+    # `update` has a --name and a --group of its own, which are changes.
+    filtering = "--me" in args.command.flags()
+    wanted = filters(client, args) if filtering and args.any_of(FILTER_NAMES) else {}
     selection = parse_selection(args.words)
     name = args.command.name
     if not args.words and not wanted:

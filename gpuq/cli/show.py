@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpuq.cli.connect import connect, print_json
 from gpuq.cli.options import Args
-from gpuq.cli.render import command_text, full_time, memory, since, span, table, when
+from gpuq.cli.render import command_text, full_time, memory, printable, since, span, table, when
 from gpuq.cli.select import one
 from gpuq.cli.status import detail, ending
 
@@ -22,7 +22,7 @@ def show(args: Args) -> int:
     facts = _facts(job)
     widest = max(len(name) for name, _ in facts)
     for name, value in facts:
-        print(f"{name.ljust(widest)}  {value}")
+        print(f"{name.ljust(widest)}  {printable(value)}")
     if job["attempts"]:
         print("\nAttempts")
         header = ("NO", "OUTCOME", "STARTED", "TOOK", "NODE", "GPUS", "PID", "PEAK", "END")
@@ -42,11 +42,11 @@ def why(args: Args) -> int:
     print(f"job {found['id']} is {found['state']}" + _place(found))
     reasons = found["reasons"] or ([found["reason"]] if found["reason"] else [])
     for reason in reasons:
-        print(f"  {reason['code']}: {reason['text']}")
+        print(f"  {reason['code']}: {printable(reason['text'])}")
     if found["estimated_start"]:
         print(f"  it starts about {when(found['estimated_start'])}")
     if found.get("error"):
-        print(f"  {found['outcome']}: {found['error']}")
+        print(f"  {found['outcome']}: {printable(found['error'])}")
     return 0
 
 

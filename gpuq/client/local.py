@@ -48,6 +48,10 @@ class PipeTransport:
                 line = self._child.stdout.readline()
             except BrokenPipeError:
                 line = b""
+            except BaseException:
+                # A Ctrl-C before the answer came: it must not be taken for the next one.
+                self._child.kill()
+                raise
         if not line.endswith(b"\n"):
             raise self._failure()
         answer = json.loads(line)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from gpuq.client.client import Client
 
 FINAL = frozenset({"completed", "failed", "cancelled"})
-NEVER_ENDS = "the job is not final, and without a daemon nothing will end it"
 
 
 class Pace:
@@ -50,13 +49,13 @@ def follow(
     Raises DaemonUnreachable when the job has not ended and there is no daemon.
     """
     pace = pace or Pace(most=0.25)
+    tell = on_attempt or (lambda number: None)
     current = 0
     while True:
         chunk = client.log(job_id, offset=offset, attempt=current or None)
         if current == 0 and chunk.attempt:
             current = attempt or chunk.attempt
-            if on_attempt is not None:
-                on_attempt(current)
+            tell(current)
             if current != chunk.attempt:
                 continue
         if chunk.data:
@@ -71,13 +70,11 @@ def follow(
             if current and job["attempt"] > current:
                 current, offset = current + 1, 0
                 pace.moved()
-                if on_attempt is not None:
-                    on_attempt(current)
+                tell(current)
                 continue
             if job["state"] in FINAL:
                 return
-        if client.is_direct:
-            raise DaemonUnreachable(f"job {job_id}: {NEVER_ENDS}", hint="start one with `gpuq up -d`")
+        _require_daemon(client, job_id)
         pace.rest()
 
 
@@ -97,12 +94,18 @@ def wait(client: Client, job_ids: list[int], timeout_s: float | None = None, *, 
         missing = [job_id for job_id in job_ids if job_id not in done]
         if not missing:
             return [done[job_id] for job_id in job_ids]
-        if client.is_direct:
-            raise DaemonUnreachable(f"job {missing[0]}: {NEVER_ENDS}", hint="start one with `gpuq up -d`")
+        _require_daemon(client, missing[0])
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError(f"{len(missing)} of {len(job_ids)} jobs are not final yet: {missing[0]} …")
         pace.rest(left)
+
+
+def _require_daemon(client: Client, job_id: int) -> None:
+    if client.is_direct:
+        raise DaemonUnreachable(
+            f"job {job_id} has not ended, and without a daemon nothing will end it", hint="start one with `gpuq up -d`"
+        )
 
 
 def _fetch(client: Client, job_ids: list[int]) -> list[Any]:

@@ -15,12 +15,24 @@ from gpuq.scheduler.snapshot import Candidate, Holding, Snapshot
 NAMED = 4
 
 
+class Explainer:
+    """One decision for the reasons of many jobs."""
+
+    def __init__(self, snapshot: Snapshot, now: float) -> None:
+        self._snapshot = snapshot
+        self._now = now
+        self._decision = decide(snapshot, now)
+        self._jobs = {job.id: job for job in snapshot.waiting}
+
+    def reasons(self, job_id: int) -> list[Reason]:
+        """Of one waiting job, the one that decides first. Empty when it is not in the snapshot."""
+        job = self._jobs.get(job_id)
+        return [] if job is None else reasons(self._decision, self._snapshot, job, self._now)
+
+
 def explain(snapshot: Snapshot, job_id: int, now: float) -> list[Reason]:
     """The reasons of one waiting job, the one that decides first. Empty when it is not in the snapshot."""
-    job = next((job for job in snapshot.waiting if job.id == job_id), None)
-    if job is None:
-        return []
-    return reasons(decide(snapshot, now), snapshot, job, now)
+    return Explainer(snapshot, now).reasons(job_id)
 
 
 def reasons(decision: Decision, snapshot: Snapshot, job: Candidate, now: float) -> list[Reason]:

@@ -29,22 +29,46 @@ class Shape(NamedTuple):
 
 
 _place = attrgetter("score", "id")
+_age = attrgetter("submitted_at", "id")
 _NO_LIMITS = Policy()
 
 
 class Line(Sequence[Candidate]):
-    """A sequence in line order. Built from any order of jobs; `add` and `remove` keep it."""
+    """A sequence in line order. `add` and `remove` keep it. `in_order`: the jobs come in line order already.
 
-    def __init__(self, jobs: Iterable[Candidate] = (), policy: Policy = _NO_LIMITS) -> None:
+    Building one costs time for every job, so whoever plans again and again over a long line keeps it.
+    """
+
+    def __init__(self, jobs: Iterable[Candidate] = (), policy: Policy = _NO_LIMITS, *, in_order: bool = False) -> None:
         self._by_user = policy.user_max_gpus > 0 or policy.user_max_running > 0
         self._groups = policy.group_limits
         self.shapes: dict[Shape, list[Candidate]] = {}
+        by_user, groups = self._by_user, self._groups
+        # The shape as a bare tuple: naming it for every one of many jobs would be the larger part of the work.
+        buckets: dict[tuple[object, ...], list[Candidate]] = {}
         for job in jobs:
-            self.shapes.setdefault(self.shape_of(job), []).append(job)
-        for bucket in self.shapes.values():
-            bucket.sort(key=_place)
-        # By submission, built when first asked for; jobs that have left are dropped when they come up.
+            key = (
+                job.gpus,
+                job.gpu_mem_mb,
+                job.gpu_model,
+                job.gpu_ids,
+                job.preemptible,
+                job.user if by_user else None,
+                job.group if job.group in groups else None,
+                job.array_id if job.array_limit is not None else None,
+            )
+            bucket = buckets.get(key)
+            if bucket is None:
+                buckets[key] = [job]
+            else:
+                bucket.append(job)
+        for bucket in buckets.values():
+            if not in_order:
+                bucket.sort(key=_place)
+            self.shapes[self.shape_of(bucket[0])] = bucket
+        # By submission, built when asked for again; jobs that have left are dropped when they come up.
         self._ages: list[tuple[float, int, Candidate]] | None = None
+        self._asked = False
 
     def shape_of(self, job: Candidate) -> Shape:
         return Shape(
@@ -60,7 +84,7 @@ class Line(Sequence[Candidate]):
 
     def add(self, job: Candidate) -> None:
         insort(self.shapes.setdefault(self.shape_of(job), []), job, key=_place)
-        if self._ages is not None and _ages(job):
+        if self._ages is not None and job.gpus and not job.preemptible:
             heappush(self._ages, (job.submitted_at, job.id, job))
 
     def remove(self, job: Candidate) -> None:
@@ -81,7 +105,11 @@ class Line(Sequence[Candidate]):
     def oldest(self) -> Candidate | None:
         """The GPU job that has waited longest, preemptible ones apart."""
         if self._ages is None:
-            self._ages = [(job.submitted_at, job.id, job) for b in self.shapes.values() for job in b if _ages(job)]
+            waiting = [bucket for shape, bucket in self.shapes.items() if shape.gpus and not shape.preemptible]
+            if not self._asked:
+                self._asked = True
+                return min((min(bucket, key=_age) for bucket in waiting), key=_age, default=None)
+            self._ages = [(job.submitted_at, job.id, job) for bucket in waiting for job in bucket]
             heapify(self._ages)
         while self._ages:
             job = self._ages[0][2]
@@ -111,9 +139,5 @@ class Line(Sequence[Candidate]):
         return self.ordered()[index]
 
 
-def _ages(job: Candidate) -> bool:
-    return job.gpus > 0 and not job.preemptible
-
-
 def line_of(waiting: Sequence[Candidate], policy: Policy) -> Line:
-    return waiting if isinstance(waiting, Line) else Line(waiting, policy)
+    return waiting if isinstance(waiting, Line) else Line(waiting, policy, in_order=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from gpuq.domain.reasons import Reason
 from gpuq.scheduler.decide import Decision, decide, walk
 from gpuq.scheduler.explain import reasons
+from gpuq.scheduler.order import Shape
 from gpuq.scheduler.placement import positions
 from gpuq.scheduler.preempt import victims
 from gpuq.scheduler.snapshot import Action, Snapshot, Start, Wait
@@ -36,9 +38,15 @@ def _waits(decision: Decision, snapshot: Snapshot, now: float, most: int | None)
     if decision.first is not None:
         told.add(decision.first.job.id)
     found: list[Wait] = []
-    for _, job, _ in walk(list(decision.line.shapes.items())):
+    # Jobs of one shape wait for the same: the limits that differ between users are part of it.
+    known: dict[Shape, Reason] = {}
+    for shape, job, _ in walk(list(decision.line.shapes.items())):
         if most is not None and len(found) >= most:
             break
-        if job.id not in told:
-            found.append(Wait(job.id, reasons(decision, snapshot, job, now)[0]))
+        if job.id in told:
+            continue
+        reason = known.get(shape)
+        if reason is None:
+            reason = known[shape] = reasons(decision, snapshot, job, now)[0]
+        found.append(Wait(job.id, reason))
     return found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from gpuq import __version__
 from gpuq.domain.spec import JobSpec
@@ -13,6 +15,7 @@ from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
 from gpuq.server import failures, routes_admin, routes_jobs, routes_queue, routes_submit, stream
 from gpuq.server.gate import Gate
+from gpuq.server.routes_submit import Submission
 
 _ABOUT = """A durable GPU job queue. On the Unix socket the caller is who the kernel says it is; over TCP every
 request carries `Authorization: Bearer TOKEN`. Errors are `{"error": {"code", "message", "hint"}}`."""
@@ -43,47 +46,62 @@ _STATUSES = {
 }
 
 
+class Application(FastAPI):
+    """The framework's application, past which the one hot route is led."""
+
+    def lead_past(self, submission: Submission, gate: Gate) -> None:
+        self.submission = submission
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == routes_submit.PATH:
+            await self._gate(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = _documented(super().openapi())
+        return self.openapi_schema
+
+
 def create_app(
     ctx: Context,
     *,
     agent: Agent | None = None,
     on_shutdown: Callable[[bool], None] | None = None,
     streams: bool = True,
-) -> FastAPI:
+) -> Application:
     """`agent`: the one of this process, if it has one. `on_shutdown(stop_jobs)` is called on the event loop and
     must return at once; None: there is nothing to shut down here. Without `streams`, routes that never end are
     refused."""
-    app = FastAPI(title="gpuq", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None)
+    app = Application(title="gpuq", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None)
     app.state.ctx = ctx
     app.state.agent = agent
     app.state.on_shutdown = on_shutdown
-    app.state.lane = routes_submit.lane(ctx)
     app.state.streams = stream.Streams() if streams else None
     failures.install(app)
     app.add_middleware(Gate, ctx=ctx)
-    # The submission first: routes are tried in order, and this is the hot one.
-    for part in (routes_submit, routes_jobs, routes_queue, stream, routes_admin):
+    submission = Submission(ctx)
+    app.lead_past(submission, Gate(submission, ctx))
+    for part in (routes_jobs, routes_queue, stream, routes_admin):
         app.include_router(part.router)
-    describe = app.openapi
-    app.openapi = lambda: _documented(app, describe)  # type: ignore[method-assign]
     return app
 
 
-def _documented(app: FastAPI, describe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The framework's document, with our error answers in place of its own and the submission's schema."""
-    if app.openapi_schema is None:
-        document = describe()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        submission = JobSpec.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(submission.pop("$defs", {}))
-        schemas["JobSpec"] = submission
-        schemas["Error"] = _ERROR
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
-        answer = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-        for path in document["paths"].values():
-            for operation in path.values():
-                for status, text in _STATUSES.items():
-                    operation["responses"][status] = {"description": text, "content": answer}
-        app.openapi_schema = document
-    return app.openapi_schema
+def _documented(document: dict[str, Any]) -> dict[str, Any]:
+    """The framework's document with the submission, and with our error answers in place of its own."""
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    spec = JobSpec.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(spec.pop("$defs", {}))
+    schemas["JobSpec"] = spec
+    schemas["Error"] = _ERROR
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    document["paths"][routes_submit.PATH]["post"] = copy.deepcopy(routes_submit.OPERATION)
+    answer = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    for path in document["paths"].values():
+        for operation in path.values():
+            for status, text in _STATUSES.items():
+                operation["responses"][status] = {"description": text, "content": answer}
+    return document

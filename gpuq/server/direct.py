@@ -87,7 +87,7 @@ def serve(settings: Settings, requests: BinaryIO, answers: BinaryIO) -> None:
                 answer = runner.run(call(app, asked))
             answers.write(json.dumps(answer).encode() + b"\n")
             answers.flush()
-    app.state.lane.shutdown(wait=True)
+    app.submission.close()
     ctx.records.close()
 
 

@@ -27,7 +27,7 @@ class BodyTooLarge(HTTPException):
         super().__init__(413, "the body is larger than 64 MiB")
 
 
-@dataclass
+@dataclass(slots=True)
 class _Exchange:
     """One request's channel: counts what comes in, notes whether the answer has begun."""
 

@@ -13,11 +13,11 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from fastapi import FastAPI
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from gpuq.errors import Refused, UsageError
+from gpuq.server.app import Application
 from gpuq.server.peer import PeerProtocol
 
 # sun_path has 108 bytes, the last a NUL.
@@ -110,7 +110,7 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 
-def run(app: FastAPI, listeners: list[socket.socket], when_up: Callable[[Callable[[], None]], None]) -> None:
+def run(app: Application, listeners: list[socket.socket], when_up: Callable[[Callable[[], None]], None]) -> None:
     """Serves until told to stop. `when_up` is called on the loop once every socket answers, with the function that
     stops the serving; that one may be called from a signal handler of the loop or from another thread."""
     config = Config(
@@ -140,7 +140,7 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 async def _serve(
-    app: FastAPI,
+    app: Application,
     config: Config,
     listeners: list[socket.socket],
     when_up: Callable[[Callable[[], None]], None],
@@ -171,7 +171,7 @@ def _told_to_stop(loop: asyncio.AbstractEventLoop, end: asyncio.Event) -> None:
     loop.call_soon_threadsafe(end.set)
 
 
-async def _hang_up(app: FastAPI, state: ServerState) -> None:
+async def _hang_up(app: Application, state: ServerState) -> None:
     """Streams end, idle connections close, answers under way are finished, what is left is cut off."""
     app.state.streams.close()
     for connection in list(state.connections):

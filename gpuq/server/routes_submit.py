@@ -1,17 +1,19 @@
-"""POST /jobs: the hot path. Parsed by pydantic straight from the bytes, stored on a thread of its own, answered
-as bytes; no response model and no second look at the rows that were just written."""
+"""POST /jobs: the hot path, without the framework. Parsed by pydantic straight from the bytes, stored on a thread of
+its own, answered as bytes; no response model and no second look at the rows that were just written."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Request
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import job_json
@@ -19,43 +21,51 @@ from gpuq.domain.spec import JobSpec, usage_error
 from gpuq.domain.times import iso
 from gpuq.engine import outlook, submit
 from gpuq.engine.context import Context
-from gpuq.errors import Constraint, GpuqError, UsageError
+from gpuq.errors import GpuqError, UsageError
 from gpuq.ports.records import JobFilter, NewJob
 from gpuq.server.failures import malformed, response_of
 
-router = APIRouter(tags=["jobs"])
+PATH = "/jobs"
 
 _SPECS = TypeAdapter(list[JobSpec])
 _MAX_REQUEST_KEY = 200
+# Bytes. A larger body has many jobs: it would keep single submissions waiting while it is parsed.
+_LARGE = 256 * 1024
 
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "oneOf": [
-                        {"$ref": "#/components/schemas/JobSpec"},
-                        {"type": "array", "items": {"$ref": "#/components/schemas/JobSpec"}},
-                    ]
-                }
-            }
-        },
-    },
+_SCHEMA = {
+    "oneOf": [
+        {"$ref": "#/components/schemas/JobSpec"},
+        {"type": "array", "items": {"$ref": "#/components/schemas/JobSpec"}},
+    ]
+}
+# Its part of the OpenAPI document, which the framework cannot know.
+OPERATION: dict[str, Any] = {
+    "tags": ["jobs"],
+    "summary": "Queue a job, or a list of jobs in one transaction; answered when they are durable",
+    "operationId": "submit_jobs_jobs_post",
+    "requestBody": {"required": True, "content": {"application/json": {"schema": _SCHEMA}}},
     "parameters": [
         {
             "name": "Idempotency-Key",
             "in": "header",
+            "required": False,
             "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_REQUEST_KEY},
             "description": "The same key from the same user again returns the jobs of the first request.",
         },
         {
             "name": "outlook",
             "in": "query",
+            "required": False,
             "schema": {"type": "boolean", "default": False},
             "description": "Also work out position, reason and estimated start of the new jobs.",
         },
     ],
+    "responses": {
+        "201": {
+            "description": "The queued job; a list of jobs for a list or an array",
+            "content": {"application/json": {"schema": {}}},
+        }
+    },
 }
 
 
@@ -90,52 +100,82 @@ def _in_item(complaint: UsageError, index: int) -> UsageError:
     return UsageError(f"item {index + 1} of the list: {text}", hint=complaint.hint)
 
 
-def stored_json(job_id: int, new: NewJob, array_id: int | None) -> dict[str, Any]:
+# In the order of `job_json`; a copy of this is filled in for every job.
+_BLANK: dict[str, Any] = dict.fromkeys(
+    [
+        "id",
+        "name",
+        "user",
+        "group",
+        "state",
+        "reason",
+        "outcome",
+        "command",
+        "cwd",
+        "priority",
+        "gpus",
+        "gpu_mem_mb",
+        "gpu_model",
+        "gpu_ids",
+        "time_limit_s",
+        "max_retries",
+        "retries_used",
+        "attempt",
+        "array_id",
+        "array_index",
+        "key",
+        "after",
+        "after_any",
+        "preemptible",
+        "submitted_at",
+        "eligible_at",
+        "started_at",
+        "finished_at",
+        "stop_deadline",
+        "position",
+        "estimated_start",
+        "estimated_end",
+        "progress",
+        "node",
+        "gpu_indices",
+        "gpu_uuids",
+        "pid",
+        "exit_code",
+        "signal",
+        "error",
+        "log_path",
+    ]
+) | {"retries_used": 0, "attempt": 0}
+
+
+def stored_json(job_id: int, new: NewJob, array_id: int | None, submitted_at: str | None) -> dict[str, Any]:
     """The JSON of a job in the moment after it was stored, from what was written."""
     spec = new.spec
-    return {
-        "id": job_id,
-        "name": new.name,
-        "user": new.user,
-        "group": spec.group,
-        "state": new.state,
-        "reason": None,
-        "outcome": None,
-        "command": spec.command,
-        "cwd": new.cwd,
-        "priority": spec.priority.label,
-        "gpus": spec.gpus,
-        "gpu_mem_mb": spec.gpu_mem_mb,
-        "gpu_model": spec.gpu_model,
-        "gpu_ids": spec.gpu_ids,
-        "time_limit_s": spec.time_limit_s,
-        "max_retries": new.max_retries,
-        "retries_used": 0,
-        "attempt": 0,
-        "array_id": array_id,
-        "array_index": new.array_index,
-        "key": spec.key,
-        "after": spec.after,
-        "after_any": spec.after_any,
-        "preemptible": spec.preemptible,
-        "submitted_at": iso(new.submitted_at),
-        "eligible_at": iso(new.eligible_at),
-        "started_at": None,
-        "finished_at": None,
-        "stop_deadline": None,
-        "position": None,
-        "estimated_start": None,
-        "estimated_end": None,
-        "progress": None,
-        "node": None,
-        "gpu_indices": None,
-        "gpu_uuids": None,
-        "pid": None,
-        "exit_code": None,
-        "signal": None,
-        "error": None,
-        "log_path": None,
-    }
+    job = _BLANK.copy()
+    job["id"] = job_id
+    job["name"] = new.name
+    job["user"] = new.user
+    job["group"] = spec.group
+    job["state"] = new.state
+    job["command"] = spec.command
+    job["cwd"] = new.cwd
+    job["priority"] = spec.priority.label
+    job["gpus"] = spec.gpus
+    job["gpu_mem_mb"] = spec.gpu_mem_mb
+    job["gpu_model"] = spec.gpu_model
+    job["gpu_ids"] = spec.gpu_ids
+    job["time_limit_s"] = spec.time_limit_s
+    job["max_retries"] = new.max_retries
+    job["array_id"] = array_id
+    job["array_index"] = new.array_index
+    job["key"] = spec.key
+    job["after"] = spec.after
+    job["after_any"] = spec.after_any
+    job["preemptible"] = spec.preemptible
+    job["submitted_at"] = submitted_at
+    if new.eligible_at is not None:
+        job["eligible_at"] = iso(new.eligible_at)
+    return job
 
 
 def _answers(ctx: Context, done: submit.Submitted) -> list[dict[str, Any]]:
@@ -145,10 +185,13 @@ def _answers(ctx: Context, done: submit.Submitted) -> list[dict[str, Any]]:
         with ctx.records.read() as reader:
             found = {job.id: job_json(job) for job in reader.jobs(JobFilter(ids=tuple(dict.fromkeys(known))))}
     array_id: int | None = None
+    submitted_at: str | None = None
     for job_id, new in done.stored.items():
+        # One submission, so one time.
+        submitted_at = submitted_at or iso(new.submitted_at)
         if new.array_first:
             array_id = job_id
-        found[job_id] = stored_json(job_id, new, array_id if new.array_index is not None else None)
+        found[job_id] = stored_json(job_id, new, array_id if new.array_index is not None else None, submitted_at)
     return [found[job_id] for job_id in done.ids]
 
 
@@ -162,38 +205,63 @@ def accept(ctx: Context, body: bytes, caller: Caller, request_key: str | None, *
     """On a worker thread. One array spec answers a list, as several specs do."""
     try:
         specs, many = parse(body)
-        done = submit.submit_ids(ctx, specs, caller, request_key=request_key)
     except BadSubmission as bad:
         return response_of(bad.error, index=bad.index)
     except ValueError as error:
         return malformed(str(error))
-    except Constraint as error:
-        return response_of(error)
+    done = submit.submit_ids(ctx, specs, caller, request_key=request_key)
     jobs = _described(ctx, done.ids) if described else _answers(ctx, done)
-    payload: Any = jobs if many or specs[0].array is not None else jobs[0]
-    return Response(json.dumps(payload, ensure_ascii=False).encode(), 201, media_type="application/json")
+    payload = jobs if many or specs[0].array is not None else jobs[0]
+    return Response(to_json(payload), 201, media_type="application/json")
 
 
-def lane(ctx: Context) -> ThreadPoolExecutor:
-    """Where submissions are stored. One thread on SQLite, which has one writer: two would only wait for each
-    other, and SQLite waits by sleeping."""
-    threads = 1 if ctx.settings.database_url.startswith("sqlite") else 4
-    return ThreadPoolExecutor(threads, thread_name_prefix="submit")
+class Submission:
+    """The endpoint, as an ASGI application behind the gate."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        # On SQLite, which has one writer, one thread: two would only take the processor from each other.
+        threads = 1 if ctx.settings.database_url.startswith("sqlite") else 4
+        self._lane = ThreadPoolExecutor(threads, thread_name_prefix="submit")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_key: str | None = None
+        for name, value in scope["headers"]:
+            if name == b"idempotency-key":
+                request_key = value.decode("latin-1")
+                if not 0 < len(request_key) <= _MAX_REQUEST_KEY or not request_key.isprintable():
+                    raise UsageError(f"Idempotency-Key: 1 to {_MAX_REQUEST_KEY} printable characters")
+        described = _flag(scope["query_string"], "outlook")
+        caller: Caller = scope["state"]["caller"]
+        body = await _whole(receive)
+        answer = await asyncio.get_running_loop().run_in_executor(
+            self._lane if len(body) <= _LARGE else None,
+            lambda: accept(self._ctx, body, caller, request_key, described=described),
+        )
+        await answer(scope, receive, send)
+
+    def close(self) -> None:
+        """Returns when every submission under way is stored."""
+        self._lane.shutdown(wait=True)
 
 
-@router.post(
-    "/jobs",
-    status_code=201,
-    openapi_extra=_BODY,
-    summary="Queue a job, or a list of jobs in one transaction; answered when they are durable",
-)
-async def submit_jobs(request: Request) -> Response:
-    request_key = request.headers.get("idempotency-key")
-    if request_key is not None and not 0 < len(request_key) <= _MAX_REQUEST_KEY:
-        raise UsageError(f"Idempotency-Key: 1 to {_MAX_REQUEST_KEY} characters")
-    described = request.query_params.get("outlook", "").lower() in {"1", "true", "yes"}
-    body = await request.body()
-    state = request.app.state
-    return await asyncio.get_running_loop().run_in_executor(
-        state.lane, lambda: accept(state.ctx, body, request.state.caller, request_key, described=described)
-    )
+def _flag(query_string: bytes, name: str) -> bool:
+    if not query_string:
+        return False
+    values = parse_qs(query_string.decode("latin-1")).get(name, [""])
+    return values[-1].lower() in {"1", "true", "yes", "on"}
+
+
+async def _whole(receive: Receive) -> bytes:
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        body: bytes = message.get("body", b"")
+        return body
+    parts = bytearray()
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts += message.get("body", b"")
+        if not message.get("more_body", False):
+            return bytes(parts)
+        message = await receive()

@@ -24,17 +24,27 @@ class Events:
         )
         self.told_to_stop = False
         self._alarm: kernel.Alarm | None = None
-        self._wake, wake_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wake, self._wake_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         kernel.on_signal(_SIGCHLD, kernel.do_nothing)
         kernel.on_signal(_SIGTERM, self._on_sigterm)
         kernel.on_signal(_SIGINT, self._on_sigterm)
-        signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
         self._poll = select.poll()
         self._poll.register(self.control, select.POLLIN)
         self._poll.register(self._wake, select.POLLIN)
 
-    def watch(self, fd: int) -> None:
-        self._poll.register(fd, select.POLLIN)
+    def close(self) -> None:
+        """Gives the signals back their default, except SIGCHLD, which goes on to be handled."""
+        signal.set_wakeup_fd(-1)
+        kernel.default_action(_SIGTERM)
+        kernel.default_action(_SIGINT)
+        for fd in (self.control, self._wake, self._wake_end):
+            os.close(fd)
+        if self._alarm is not None:
+            os.close(self._alarm.fd)
+
+    def watch(self, fd: int, *, for_hangup_only: bool = False) -> None:
+        self._poll.register(fd, 0 if for_hangup_only else select.POLLIN)
 
     def forget(self, fd: int) -> None:
         self._poll.unregister(fd)

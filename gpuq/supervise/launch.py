@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import collections
 import errno
 import fcntl
 import json
 import os
 import pwd
+import select
 import stat
+import threading
 import time
 from typing import Any
 
@@ -18,6 +21,8 @@ from gpuq.supervise import bundle, processes, stop, sweep
 from gpuq.supervise.server_process import ForkServer
 
 _REPORT_BYTES = 4096
+# Ended attempts of this launcher that `watch` still knows; it is asked right after the report.
+_REMEMBERED = 1024
 # `alive` holds the lock for microseconds, in whatever process asks.
 _LOCK_TRIES = 20
 _LOCK_PAUSE_S = 0.005
@@ -31,6 +36,9 @@ class ForkServerLauncher:
 
     def __init__(self, messages_path: str | None = None) -> None:
         self.server = ForkServer(messages_path)
+        self._mutex = threading.Lock()
+        self._ends: dict[tuple[int, int], int] = {}
+        self._over: collections.deque[tuple[int, int]] = collections.deque(maxlen=_REMEMBERED)
 
     def warm_up(self) -> None:
         """Starts the fork server now, so that the first job does not wait for it. Raises OSError."""
@@ -56,14 +64,13 @@ class ForkServerLauncher:
 
     def report(self, fd: int) -> Launched | None:
         try:
-            data = os.read(fd, _REPORT_BYTES)
+            launched = _launched_from(os.read(fd, _REPORT_BYTES))
+            if launched is not None:
+                # The pipe ends with the attempt, while its supervisor may go on to another one.
+                self._remember_end(launched, os.dup(fd))
         finally:
             os.close(fd)
-        try:
-            record = json.loads(data) if data else None
-        except ValueError:
-            return None
-        return _launched(record) if isinstance(record, dict) else None
+        return launched
 
     def launched(self, run_dir: str) -> Launched | None:
         """What `report` said, read from the folder; for adopting a supervisor that an earlier daemon started."""
@@ -85,6 +92,14 @@ class ForkServerLauncher:
         return False
 
     def watch(self, running: Launched) -> int | None:
+        """For an attempt that this launcher started: the end of its report pipe. For an adopted one: a pidfd, because
+        a supervisor whose fork server is gone takes no other attempt."""
+        with self._mutex:
+            end = self._ends.get((running.pid, running.pid_start))
+            if end is not None:
+                return os.dup(end)
+            if (running.pid, running.pid_start) in self._over:
+                return None
         try:
             fd = os.pidfd_open(running.supervisor_pid)
         except OSError:
@@ -112,6 +127,20 @@ class ForkServerLauncher:
     def close(self) -> None:
         """Lets the fork server serve what it was handed, and end. Running supervisors go on. May be called twice."""
         self.server.close()
+        with self._mutex:
+            _close(*self._ends.values())
+            self._ends.clear()
+
+    def _remember_end(self, launched: Launched, fd: int) -> None:
+        with self._mutex:
+            poll = select.poll()
+            for known in self._ends.values():
+                poll.register(known, select.POLLIN)
+            ended = {known for known, _ in poll.poll(0)}
+            _close(*ended)
+            self._over.extend(key for key, known in self._ends.items() if known in ended)
+            self._ends = {key: known for key, known in self._ends.items() if known not in ended}
+            self._ends[(launched.pid, launched.pid_start)] = fd
 
 
 def _make_folder(run_dir: str) -> None:
@@ -184,6 +213,14 @@ def _with_group(spec: dict[str, Any]) -> dict[str, Any]:
     if spec.get("uid") is None or spec.get("gid") is not None:
         return spec
     return {**spec, "gid": _group_of(spec)}
+
+
+def _launched_from(data: bytes) -> Launched | None:
+    try:
+        record = json.loads(data) if data else None
+    except ValueError:
+        return None
+    return _launched(record) if isinstance(record, dict) else None
 
 
 def _launched(record: dict[str, Any]) -> Launched | None:

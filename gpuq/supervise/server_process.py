@@ -67,6 +67,9 @@ class ForkServer:
             self._abandon()
 
     def _connected(self) -> socket.socket:
+        if self._process is not None and self._process.poll() is not None:
+            # Its crew may still hold the socket, but takes nothing from it any more.
+            self._abandon()
         if self._socket is not None:
             return self._socket
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 
 from gpuq.supervise import bundle, kernel, processes, verdict
 from gpuq.supervise.events import Events
@@ -24,28 +25,41 @@ _OWN_SIGTERM_S = 0.05
 _OOM_COUNTER = verdict.oom_counter()
 
 
-def supervise(run_dir: str, lock_fd: int, log_fd: int, report_fd: int) -> None:
-    """Runs the attempt in `run_dir` to its end. `lock_fd` stays open until the process exits."""
+def supervise(
+    run_dir: str, lock_fd: int, log_fd: int, report_fd: int, server_fd: int, when_alone: Callable[[], None]
+) -> bool:
+    """Runs the attempt in `run_dir` to its end. True when this process may supervise another one after it.
+
+    Must be called in a session of its own and as a subreaper without children. `when_alone` is called when the reader
+    of the pipe `server_fd` is gone. Closes the three descriptors of the attempt: the lock when everything is over,
+    and after it the report, so that whoever waits for its end finds the lock free.
+    """
+    events: Events | None = None
     try:
-        _supervise(run_dir, log_fd, report_fd)
+        events = Events(run_dir)
+        events.watch(server_fd, for_hangup_only=True)
+        _supervise(run_dir, events, log_fd, report_fd, server_fd, when_alone)
+        return not events.told_to_stop
     except Exception as error:
         _end_every_child()
         record_end(run_dir, "lost", error=f"the supervisor failed: {error!r}")
         raise
     finally:
-        os.close(lock_fd)
+        if events is not None:
+            events.close()
+        for fd in (log_fd, lock_fd, report_fd):
+            os.close(fd)
 
 
-def _supervise(run_dir: str, log_fd: int, report_fd: int) -> None:
-    os.setsid()
-    kernel.become_subreaper()
+def _supervise(
+    run_dir: str, events: Events, log_fd: int, report_fd: int, server_fd: int, when_alone: Callable[[], None]
+) -> None:
     record = bundle.read(run_dir, bundle.SPEC)
     try:
         spec = JobSpec(record or {})
     except ValueError as error:
         record_end(run_dir, "launch_error", error=f"{bundle.SPEC}: {error}")
         return
-    events = Events(run_dir)
     # The control FIFO is open from here on, so a stop is either in the file now or will be announced there.
     stop = bundle.read(run_dir, bundle.STOP)
     if stop is not None:
@@ -59,9 +73,8 @@ def _supervise(run_dir: str, log_fd: int, report_fd: int) -> None:
         message = f"no process could be made for the job: {failure.strerror}"
         record_end(run_dir, "launch_error", token=spec.token, error=message)
         return
-    os.close(log_fd)
     run = _Run(run_dir, spec, events, pid, exec_fd, report_fd)
-    run.until_nothing_is_left()
+    run.until_nothing_is_left(server_fd, when_alone)
     run.record()
 
 
@@ -93,16 +106,18 @@ class _Run:
         self.family = Family(self.pid)
         events.watch(self.exec_fd)
 
-    def until_nothing_is_left(self) -> None:
+    def until_nothing_is_left(self, server_fd: int, when_alone: Callable[[], None]) -> None:
         while True:
             ready = self.events.wait(self.ladder.next_at())
+            if server_fd in ready:
+                self.events.forget(server_fd)
+                when_alone()
             if self.exec_fd in ready:
                 self._hear_the_exec()
             empty = self._reap()
             if self.status is not None and self.ending is None:
                 self._main_ended(self.status)
             if self.events.told_to_stop:
-                self.events.told_to_stop = False
                 self.ladder.request(kernel.since_boot(), "shutdown")
             if self.events.control in ready:
                 self._read_stop()
@@ -132,9 +147,8 @@ class _Run:
         )
 
     def _hear_the_exec(self) -> None:
-        """The pipe of `spawn`: empty means that the program runs, and that is reported to the daemon.
-
-        The report of a job that does not run stays open until the exit record says why."""
+        """The pipe of `spawn`: empty means that the program runs, and that is reported to the daemon. The end of
+        the report pipe comes later, when the attempt is over."""
         self.events.forget(self.exec_fd)
         sentence = os.read(self.exec_fd, 4096)
         os.close(self.exec_fd)
@@ -143,7 +157,6 @@ class _Run:
             self.refusal = sentence.decode("utf-8", "replace")
             return
         self._report()
-        os.close(self.report_fd)
 
     def _report(self) -> None:
         supervisor = os.getpid()

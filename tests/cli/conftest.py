@@ -7,6 +7,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from stub_daemon import daemon, gpuq, home  # noqa: E402
+from stub_daemon import daemon, gpuq, home
 
 __all__ = ["daemon", "gpuq", "home"]

@@ -145,7 +145,9 @@ def test_bad_gpuq_line_is_named_by_its_number(gpuq: Gpuq, taking: StubDaemon) ->
 
 
 def test_file_of_jobs_is_one_request(gpuq: Gpuq, taking: StubDaemon) -> None:
-    (gpuq.work / "jobs.jsonl").write_text('{"command": ["true"], "gpus": 0, "env": {"A": "1"}}\n\n{"command": ["true"]}\n')
+    (gpuq.work / "jobs.jsonl").write_text(
+        '{"command": ["true"], "gpus": 0, "env": {"A": "1"}}\n\n{"command": ["true"]}\n'
+    )
     done = gpuq("submit", "--from-file", "jobs.jsonl")
     assert (done.code, done.out) == (0, "2 jobs: 1-2\n")
     first, second = sent(taking)

@@ -173,9 +173,8 @@ def test_full_disk_delays_the_exit_record_and_keeps_the_lock(world) -> None:
         run_dir = str(disk / "attempt")
         attempt = world.launch(replace(order, run_dir=run_dir, log_path=f"{run_dir}/{bundle.LOG}"))
         filler = disk / "filler"
-        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
-            while True:
-                file.write(b"x" * 4096)
+        with pytest.raises(OSError, match="No space"):
+            _fill(filler)
         watch = world.launcher.watch(attempt.running)
         Path(world.bells[0].path).write_text("go\n")
         _until_ended(attempt.running.pid)
@@ -197,3 +196,9 @@ def _until_ended(pid: int) -> None:
         return
     select.select([fd], [], [], 20)
     os.close(fd)
+
+
+def _fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)

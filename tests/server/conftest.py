@@ -20,7 +20,7 @@ from gpuq.domain.states import JobState
 from gpuq.engine.context import Context
 from gpuq.ports.records import Move, NewAttempt
 from gpuq.server import listen
-from gpuq.server.app import create_app
+from gpuq.server.app import Application, create_app
 from gpuq.server.peer import EXTENSION, Peer
 from gpuq.settings import Settings
 
@@ -67,7 +67,7 @@ async def _as_pieces(body: bytes) -> AsyncIterator[bytes]:
 class Api:
     """One application, and clients of it by uid."""
 
-    app: FastAPI
+    app: Application
     ctx: Context
     runner: asyncio.Runner
     shutdowns: list[bool] = field(default_factory=list)
@@ -116,7 +116,7 @@ def api(ctx: Context) -> Iterator[Api]:
     app = create_app(ctx, on_shutdown=shutdowns.append)
     with asyncio.Runner() as runner:
         yield Api(app, ctx, runner, shutdowns)
-    app.state.lane.shutdown(wait=True)
+    app.submission.close()
 
 
 @pytest.fixture

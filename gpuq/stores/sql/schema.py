@@ -6,7 +6,7 @@ holds that the result is what the migrations give.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, inspect
 
 from gpuq.stores.sql.tables import metadata
 from gpuq.stores.sql.views import view_statements
@@ -15,9 +15,11 @@ from gpuq.stores.sql.views import view_statements
 HEAD = "0001"
 
 # As Alembic makes it.
-VERSION_TABLE = (
-    "CREATE TABLE alembic_version"
-    " (version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+_mark = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
 )
 
 
@@ -25,8 +27,8 @@ def create_all(connection: Connection) -> None:
     metadata.create_all(connection, checkfirst=False)
     for statement in view_statements(connection.dialect.name).values():
         connection.exec_driver_sql(statement)
-    connection.exec_driver_sql(VERSION_TABLE)
-    connection.execute(text("INSERT INTO alembic_version (version_num) VALUES (:head)"), {"head": HEAD})
+    _mark.create(connection, checkfirst=False)
+    connection.execute(_mark.insert().values(version_num=HEAD))
 
 
 def revision(connection: Connection) -> str | None:

@@ -82,10 +82,20 @@ class Jobs:
         with self.records.read() as reader:
             return reader.job(job_id)
 
-    def move(self, job_id: int, to: JobState, *expect: JobState, at: float = NOW, **fields: Any) -> None:
-        given = {name: fields.pop(name) for name in ("attempt", "token", "detail") if name in fields}
+    def move(
+        self,
+        job_id: int,
+        to: JobState,
+        *expect: JobState,
+        at: float = NOW,
+        detail: str | None = None,
+        guard: tuple[int | None, str | None] = (None, None),
+        **fields: Any,
+    ) -> None:
+        """`guard`: attempt and token. `fields` are set."""
+        attempt, token = guard
         with self.records.write() as tx:
-            tx.move(Move(job_id, to, frozenset(expect), "gpuq", at, set=fields, **given))
+            tx.move(Move(job_id, to, frozenset(expect), "gpuq", at, detail, attempt, token, fields))
 
     @staticmethod
     def fields_for(state: JobState) -> dict[str, Any]:
@@ -147,9 +157,7 @@ class Jobs:
             columns |= {"outcome": outcome, "finished_at": at}
         with self.records.write() as tx:
             tx.end_attempt(job_id, job.attempt, token, Result(outcome, finished_at=at))
-            tx.move(
-                Move(job_id, to, frozenset({job.state}), "gpuq", at, attempt=job.attempt, token=token, set=columns)
-            )
+            tx.move(Move(job_id, to, frozenset({job.state}), "gpuq", at, attempt=job.attempt, token=token, set=columns))
 
     def in_state(self, state: JobState) -> int:
         """A job that went the ordinary way to `state`."""

@@ -51,9 +51,7 @@ def test_an_attempt_ends_once(jobs: Any, records: SqlRecords) -> None:
 
 @pytest.mark.parametrize("wrong", ["job", "number", "token"])
 @pytest.mark.parametrize("verb", ["launched", "end_attempt", "drop_attempt"])
-def test_a_write_about_an_attempt_that_is_not_live_loses(
-    jobs: Any, records: SqlRecords, verb: str, wrong: str
-) -> None:
+def test_a_write_about_an_attempt_that_is_not_live_loses(jobs: Any, records: SqlRecords, verb: str, wrong: str) -> None:
     job_id = jobs.add()
     token = jobs.claim(job_id)
     before = attempts_of(records, job_id)
@@ -90,7 +88,7 @@ def test_the_start_that_the_launch_noted_survives_an_end_without_one(jobs: Any, 
 def test_an_attempt_that_never_launched_is_given_back_and_its_number_with_it(jobs: Any, records: SqlRecords) -> None:
     job_id = jobs.add()
     token = jobs.claim(job_id)
-    jobs.move(job_id, S.QUEUED, S.STARTING, attempt=1, token=token)
+    jobs.move(job_id, S.QUEUED, S.STARTING, guard=(1, token))
     with records.write() as tx:
         tx.drop_attempt(job_id, 1, token)
     assert attempts_of(records, job_id) == []
@@ -110,7 +108,7 @@ def test_an_attempt_that_ran_is_not_given_back(jobs: Any, records: SqlRecords) -
 def test_a_job_cannot_have_two_live_attempts(jobs: Any, records: SqlRecords) -> None:
     job_id = jobs.add()
     token = jobs.claim(job_id)
-    jobs.move(job_id, S.QUEUED, S.STARTING, attempt=1, token=token)
+    jobs.move(job_id, S.QUEUED, S.STARTING, guard=(1, token))
     with pytest.raises(ValueError, match="refused a row"):
         jobs.claim(job_id)
     assert jobs.get(job_id).state is S.QUEUED

@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from gpuq.domain.job import Job
 from gpuq.domain.outcome import Outcome
@@ -14,7 +15,6 @@ from gpuq.domain.states import JobState
 from gpuq.errors import NotFound, Refused, WrongState
 from gpuq.ports.records import JobFilter
 from gpuq.stores.sql import SqlRecords
-from sqlalchemy import text
 
 S = JobState
 
@@ -94,7 +94,14 @@ def test_the_elements_of_an_array_carry_the_id_of_the_first(jobs: Any, records: 
         found = [(job.array_id, job.array_index, job.array_limit) for job in reader.jobs(JobFilter())]
         of_first = reader.jobs(JobFilter(array_id=ids[0]))
     first, other = ids[0], ids[4]
-    assert found == [(first, 0, 2), (first, 1, 2), (first, 2, 2), (None, None, None), (other, 5, None), (other, 6, None)]
+    assert found == [
+        (first, 0, 2),
+        (first, 1, 2),
+        (first, 2, 2),
+        (None, None, None),
+        (other, 5, None),
+        (other, 6, None),
+    ]
     assert [job.id for job in of_first] == ids[:3]
 
 
@@ -188,7 +195,8 @@ def test_an_update_may_replace_the_whole_submission(jobs: Any, records: SqlRecor
 def test_an_update_keeps_what_another_release_stored(jobs: Any, records: SqlRecords) -> None:
     job_id = jobs.add()
     with records.database.write() as connection:
-        connection.execute(text("UPDATE specs SET spec = replace(spec, '\"schema\"', '\"of_tomorrow\":1,\"schema\"')"))
+        statement = text("UPDATE specs SET spec = :more || substr(spec, 2)")
+        connection.execute(statement, {"more": '{"of_tomorrow":1,'})
     with records.write() as tx:
         tx.update_job(job_id, {"name": "new"}, expect=frozenset({S.QUEUED}))
         assert tx.spec(job_id)[0].name == "new"

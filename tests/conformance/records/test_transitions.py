@@ -105,7 +105,7 @@ def test_a_missing_job_is_told_as_missing(jobs: Any) -> None:
     with pytest.raises(NotFound, match="no job 999"):
         jobs.move(999, S.HELD, S.QUEUED, held_by="alice")
     with pytest.raises(NotFound):
-        jobs.move(999, S.RUNNING, S.STARTING, attempt=1, token="x")
+        jobs.move(999, S.RUNNING, S.STARTING, guard=(1, "x"))
     with pytest.raises(NotFound):
         jobs.get(999)
 
@@ -115,18 +115,18 @@ def test_a_move_in_the_name_of_an_attempt_that_is_not_live_loses(jobs: Any, wron
     job_id = jobs.add()
     token = jobs.claim(job_id)
     before = jobs.get(job_id)
-    named = {"attempt": 2 if wrong == "attempt" else 1, "token": new_token() if wrong == "token" else token}
+    guard = (2 if wrong == "attempt" else 1, new_token() if wrong == "token" else token)
     expect = S.RUNNING if wrong == "state" else S.STARTING
     with pytest.raises(LeaseLost):
-        jobs.move(job_id, S.STOPPING, expect, stop_reason="cancel", **named)
+        jobs.move(job_id, S.STOPPING, expect, guard=guard, stop_reason="cancel")
     assert jobs.get(job_id) == before
 
 
 def test_an_attempt_number_alone_guards_too(jobs: Any) -> None:
     job_id = jobs.add()
     with pytest.raises(WrongState):
-        jobs.move(job_id, S.HELD, S.QUEUED, attempt=1, held_by="alice")
-    jobs.move(job_id, S.HELD, S.QUEUED, attempt=0, held_by="alice")
+        jobs.move(job_id, S.HELD, S.QUEUED, guard=(1, None), held_by="alice")
+    jobs.move(job_id, S.HELD, S.QUEUED, guard=(0, None), held_by="alice")
     assert jobs.get(job_id).state is S.HELD
 
 

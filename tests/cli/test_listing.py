@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from stub_daemon import Answer, Gpuq, StubDaemon, job
+
+NOW_RUNNING = job(
+    7, state="running", name="bert", gpus=2, gpu_indices=[0, 1], progress=0.42, started_at="2026-11-22T10:00:00.000Z"
+)
+STOPPING = job(8, state="stopping", started_at="2026-11-22T10:00:00.000Z", stop_deadline="2126-11-22T10:00:30.000Z")
+NEXT = job(
+    9, position=1, estimated_start="2030-01-01T12:30:00.000Z", reason={"code": "Resources", "text": "needs 4, 2 free"}
+)
+
+
+def queue_of(*jobs: Any, total: int | None = None, paused: Any = None) -> Answer:
+    numbers = {"running": 2, "queued": 1, "waiting": 9998, "total": len(jobs) if total is None else total}
+    return Answer(200, {**numbers, "paused": paused, "jobs": list(jobs)})
+
+
+def test_status_shows_place_reason_and_estimated_start(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    daemon.on("GET", "/queue", queue_of(NOW_RUNNING, STOPPING, NEXT))
+    done = gpuq("status")
+    assert (done.code, done.err) == (0, "")
+    header, running, stopping, waiting, totals = done.out.splitlines()
+    assert header.split()[:4] == ["ID", "STATE", "USER", "PRIO"]
+    assert "gpu 0,1, 42%" in running
+    assert "killed in" in stopping
+    assert "~2030-01-01 12:30" in waiting
+    assert waiting.endswith("Resources: needs 4, 2 free")
+    assert waiting.split()[6] == "1"
+    assert totals == "2 running, 9,998 waiting"
+
+
+def test_status_asks_for_fifty_and_says_what_it_left_out(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    daemon.on("GET", "/queue", queue_of(*(job(number) for number in range(50)), total=10_000))
+    done = gpuq("status")
+    assert daemon.seen("GET", "/queue")[0].query == {"limit": "50"}
+    assert done.out.splitlines()[-1].endswith("50 of 10,000 shown; --limit or --all")
+
+
+@pytest.mark.parametrize(("words", "limit"), [(["-a"], None), (["--limit", "7"], "7"), (["--json"], None)])
+def test_status_asks_for_as_many_as_wanted(gpuq: Gpuq, daemon: StubDaemon, words: list[str], limit: str | None) -> None:
+    daemon.on("GET", "/queue", queue_of())
+    gpuq("status", *words)
+    assert daemon.seen("GET", "/queue")[0].query.get("limit") == limit
+
+
+def test_paused_queue_says_so(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    daemon.on("GET", "/queue", queue_of(paused={"by": "root", "reason": "new driver", "at": "2026-11-22T10:00:00Z"}))
+    assert gpuq("status").out.endswith("the queue is paused by root: new driver\n")
+
+
+def test_status_of_named_jobs_keeps_their_order(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    daemon.on("GET", "/jobs", Answer(200, [job(7), job(9)]))
+    done = gpuq("status", "9,7", "--json")
+    assert daemon.seen("GET", "/jobs")[0].query["ids"] == "9,7"
+    assert [found["id"] for found in json.loads(done.out)] == [9, 7]
+
+
+def test_filters_are_given_to_the_daemon(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    daemon.on("GET", "/whoami", Answer(200, {"user": "alice", "uid": 1, "admin": False}))
+    daemon.on("GET", "/jobs", Answer(200, [job(9, position=2), job(10, position=1), NOW_RUNNING]))
+    done = gpuq("status", "--me", "-s", "queued,running", "-g", "nlp", "--json")
+    query = daemon.seen("GET", "/jobs")[0].query
+    assert (query["user"], query["state"], query["group"]) == ("alice", "queued,running", "nlp")
+    assert [found["id"] for found in json.loads(done.out)] == [7, 10, 9]
+
+
+def test_array_elements_show_their_index(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    daemon.on("GET", "/queue", queue_of(job(12, array_id=10, array_index=2)))
+    assert "10_2" in gpuq("status").out
+
+
+def test_last_is_the_callers_newest_job(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    mine = [2, 3, 40, 700, 701, 5000]
+    daemon.on("GET", "/whoami", Answer(200, {"user": "alice", "uid": 1, "admin": False}))
+    daemon.on(
+        "GET",
+        "/jobs",
+        lambda asked: Answer(200, [job(number) for number in mine if number > int(asked.query["after_id"])][:1]),
+    )
+    daemon.on("GET", "/jobs/5000", Answer(200, {**job(5000), "attempts": [], "events": []}))
+    assert json.loads(gpuq("show", "last", "--json").out)["id"] == 5000
+
+
+@pytest.mark.parametrize(
+    ("line", "method", "path", "answer"),
+    [
+        ("status", "GET", "/queue", {"running": 0, "queued": 0, "waiting": 0, "total": 0, "jobs": []}),
+        ("show 7", "GET", "/jobs/7", {**NOW_RUNNING, "attempts": [], "events": []}),
+        ("why 7", "GET", "/jobs/7/why", {"id": 7, "state": "queued", "reason": None, "reasons": []}),
+        ("gpus", "GET", "/gpus", []),
+        ("history", "GET", "/history", []),
+        ("dlq list", "GET", "/dlq", []),
+        ("report usage", "GET", "/report/usage", {"columns": ["user"], "rows": [["alice"]]}),
+        ("sql select", "POST", "/sql", {"columns": ["n"], "rows": [[1], [None]]}),
+        ("token list", "GET", "/tokens", []),
+        ("cancel 7", "DELETE", "/jobs/7", NOW_RUNNING),
+    ],
+)
+def test_json_is_one_document_and_nothing_else(
+    gpuq: Gpuq, daemon: StubDaemon, line: str, method: str, path: str, answer: Any
+) -> None:
+    daemon.on(method, path, Answer(200, answer))
+    done = gpuq(*line.split(), "--json")
+    assert (done.code, done.err) == (0, "")
+    json.loads(done.out)
+
+
+def test_settings_as_json_hide_the_token(gpuq: Gpuq) -> None:
+    done = gpuq("config", "--json", GPUQ_TOKEN="s3cret", GPUQ_DATABASE_URL="postgresql+psycopg://u:pw@h/db")
+    assert "s3cret" not in done.out
+    rows = {row["name"]: row for row in json.loads(done.out)}
+    assert rows["database_url"]["value"] == "postgresql+psycopg://u:***@h/db"
+    assert rows["database_url"]["source"] == "environment"
+    assert rows["lease_ttl"] == {"name": "lease_ttl", "variable": "GPUQ_LEASE_TTL", "value": 30.0, "source": "default"}
+
+
+def test_csv_of_a_query(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    daemon.on("POST", "/sql", Answer(200, {"columns": ["a", "b"], "rows": [[1, "x,y"], [None, 2.5]]}))
+    assert gpuq("sql", "select 1", "--csv").out == 'a,b\n1,"x,y"\n,2.5\n'
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    evil = job(7, reason={"code": "Resources", "text": "\x1b[2Jgone"}, command=["true", "\x1b[31m"])
+    daemon.on("GET", "/queue", queue_of(evil))
+    daemon.on("GET", "/jobs/7", Answer(200, {**evil, "attempts": [], "events": []}))
+    assert "\x1b" not in gpuq("status").out
+    assert "\x1b" not in gpuq("show", "7").out
+
+
+def test_gpus_name_their_holders(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    base = {
+        "uuid": "GPU-1", "model": "A100", "memory_mb": 40960, "used_mb": 1024, "utilisation": 0.5,
+        "temperature_c": 40, "power_w": 99.5, "reason": None, "jobs": [], "processes": [],
+    }  # fmt: skip
+    foreign = {"pid": 311, "user": "bob", "command": "python", "mem_mb": 900}
+    rows = [
+        {**base, "index": 0, "state": "leased", "jobs": [{"id": 7, "user": "alice", "gpu_mem_mb": None}]},
+        {**base, "index": 1, "state": "external", "processes": [foreign]},
+        {**base, "index": 2, "state": "drained", "reason": {"code": "GpuUnhealthy", "text": "drained by root: fan"}},
+    ]
+    daemon.on("GET", "/gpus", Answer(200, rows))
+    out = gpuq("gpus").out
+    assert "job 7 (alice)" in out
+    assert "bob pid 311 python" in out
+    assert "drained by root: fan" in out
+    assert "1.0G/40.0G" in out
+
+
+def test_closed_pipe_is_exit_141_without_a_word(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    daemon.on("GET", "/queue", queue_of(*(job(number, name="x" * 24) for number in range(5000))))
+    process = gpuq.popen("status", "-a")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), err) == (141, b"")

@@ -1,0 +1,89 @@
+"""The command line and a real daemon: what a user does in a day."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+
+import pytest
+from stub_daemon import Gpuq
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def up(gpuq: Gpuq, redis_server_path: object) -> Iterator[Gpuq]:
+    gpuq.env |= {"GPUQ_GPUS": "sim:2", "GPUQ_KILL_GRACE": "2"}
+    started = gpuq("up", "--detach")
+    assert started.code == 0, started.err
+    yield gpuq
+    gpuq("down", "--stop-jobs")
+
+
+def test_a_day_with_the_queue(up: Gpuq) -> None:
+    done = up("run", "-g", "2", "--retries", "0", "--", "sh", "-c", "echo $GPUQ_GPU_COUNT gpus; exit 3")
+    assert (done.code, done.out) == (3, "2 gpus\n")
+    assert up("submit", "--wait", "--parsable", "-g", "0", "true").out == "2\n"
+    assert up("logs", "1").out == "2 gpus\n"
+    assert up("wait", "1", "2").code == 3
+    assert up("dlq", "show", "1").out.splitlines()[-1] == "  | 2 gpus"
+    assert up("retry", "1").out.startswith("job 1 (sh) is ")
+    assert up("wait", "last", "1").code == 3
+    assert len(json.loads(up("show", "1", "--json").out)["attempts"]) == 2
+    assert [gpu["index"] for gpu in json.loads(up("gpus", "--json").out)] == [0, 1]
+    assert up("gpus", "drain", "1", "--reason", "fan").code == 0
+    assert "drained" in up("gpus").out
+    assert up("sql", "select count(*) as n from job_history", "--csv").out == "n\n2\n"
+    found = {finding["check"]: finding["status"] for finding in json.loads(up("doctor", "--json").out)}
+    assert found["daemon"] == "ok"
+
+
+def test_interrupted_run_leaves_a_cancelled_job(up: Gpuq) -> None:
+    process = up.popen("run", "-g", "0", "--", "sh", "-c", "echo started; exec sleep 600")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"started\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert json.loads(up("show", "last", "--json").out)["state"] == "cancelled"
+
+
+def test_paused_queue_starts_nothing_until_it_is_resumed(up: Gpuq) -> None:
+    assert up("pause", "--reason", "driver").code == 0
+    up("submit", "-g", "0", "true")
+    assert "QueuePaused" in up("why", "1").out
+    assert up("resume").code == 0
+    assert up("wait", "1", "--timeout", "20").code == 0
+
+
+def test_second_daemon_is_refused(up: Gpuq) -> None:
+    assert up("up", "-d").code == 4
+
+
+def test_job_outlives_the_daemon_and_the_command_line_says_so(up: Gpuq) -> None:
+    flag = up.home / "go"
+    up("submit", "-g", "0", "--retries", "0", "--", "sh", "-c", f"until [ -e {flag} ]; do sleep 0.02; done; exit 5")
+    down = up("down")
+    assert (down.code, down.err) == (0, "gpuq: the daemon has stopped; running jobs go on\n")
+    assert not (up.home / "gpuq.sock").exists()
+    flag.touch()
+    assert up("up", "-d").code == 0
+    assert up("wait", "1", "--timeout", "20").code == 5
+
+
+def test_token_opens_the_tcp_interface(up: Gpuq) -> None:
+    import socket
+
+    token = up("token", "create", "laptop").out.strip()
+    up("down")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert up("up", "-d", "--listen", f"127.0.0.1:{port}").code == 0
+    server = f"http://127.0.0.1:{port}"
+    assert up("status", GPUQ_SERVER=server).code == 4
+    assert up("status", GPUQ_SERVER=server, GPUQ_TOKEN="wrong").code == 4
+    assert up("submit", "--parsable", "-g", "0", "true", GPUQ_SERVER=server, GPUQ_TOKEN=token).out == "1\n"
+    assert up("token", "revoke", "1").code == 0
+    assert up("status", GPUQ_SERVER=server, GPUQ_TOKEN=token).code == 4

@@ -1,0 +1,92 @@
+"""No daemon: commands work straight on the real database of the home."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from stub_daemon import Gpuq
+
+from gpuq.cli.connect import NOTICE
+
+
+@pytest.fixture
+def simulated(gpuq: Gpuq) -> Gpuq:
+    gpuq.env["GPUQ_GPUS"] = "sim:2"
+    return gpuq
+
+
+def test_a_job_is_queued_held_released_changed_and_cancelled(simulated: Gpuq) -> None:
+    done = simulated("submit", "--parsable", "-g", "2", "true")
+    assert (done.code, done.out, done.err) == (0, "1\n", NOTICE + "\n")
+    assert "NoAgent" in simulated("why", "1").out
+    assert simulated("hold", "1").out.startswith("job 1 (true) is held")
+    assert simulated("release", "last").out.startswith("job 1 (true) is queued, position 1")
+    assert simulated("update", "1", "-p", "high").code == 0
+    [listed] = json.loads(simulated("status", "--json").out)
+    assert (listed["state"], listed["priority"]) == ("queued", "high")
+    assert simulated("cancel", "1", "--reason", "no more").out == "job 1 (true) is cancelled\n"
+    shown = json.loads(simulated("show", "1", "--json").out)
+    assert [event["to_state"] for event in shown["events"]][-1] == "cancelled"
+    assert simulated("history").out.splitlines()[1].split()[:2] == ["1", "cancelled"]
+    assert simulated("wait", "1").code == 125
+
+
+def test_waiting_for_what_nobody_will_end_is_exit_5(simulated: Gpuq) -> None:
+    simulated("submit", "true")
+    assert simulated("wait", "1").code == 5
+    assert simulated("logs", "1", "-f").code == 5
+
+
+def test_output_of_a_job_that_has_not_run_is_empty(simulated: Gpuq) -> None:
+    simulated("submit", "true")
+    done = simulated("logs", "1")
+    assert (done.code, done.out) == (0, "")
+    assert "has not run yet" in done.err
+
+
+def test_more_gpus_than_there_are_is_refused_and_leaves_no_row(simulated: Gpuq) -> None:
+    done = simulated("submit", "-g", "3", "true")
+    assert done.code == 4
+    assert "this machine has 2" in done.err
+    assert json.loads(simulated("status", "--json").out) == []
+
+
+def test_a_file_of_jobs_is_all_or_none(simulated: Gpuq) -> None:
+    (simulated.work / "jobs.jsonl").write_text('{"command": ["true"]}\n{"command": ["true"], "gpuz": 1}\n')
+    done = simulated("submit", "--from-file", "jobs.jsonl")
+    assert done.code == 2
+    assert "jobs.jsonl line 2: unknown field 'gpuz'" in done.err
+    assert json.loads(simulated("status", "--json").out) == []
+
+
+def test_home_of_an_unusable_kind_is_told_in_one_line(simulated: Gpuq) -> None:
+    (simulated.home / "file").write_text("")
+    done = simulated("submit", "true", GPUQ_HOME=str(simulated.home / "file"))
+    assert done.code == 2
+    assert "Traceback" not in done.err
+
+
+def test_doctor_says_what_is_missing(simulated: Gpuq) -> None:
+    done = simulated("doctor", "--json")
+    found = {finding["check"]: finding for finding in json.loads(done.out)}
+    assert done.code == 1
+    assert found["daemon"]["status"] == "fail"
+    assert "gpuq up" in found["daemon"]["hint"]
+    assert found["gpus"]["status"] == "ok"
+
+
+def test_database_is_copied_and_put_back(simulated: Gpuq) -> None:
+    simulated("submit", "true")
+    copy = str(simulated.home / "copy.db")
+    assert simulated("db", "backup", copy).code == 0
+    assert simulated("db", "backup", copy).code == 4
+    simulated("submit", "true")
+    assert simulated("db", "restore", copy, "--yes").code == 0
+    assert [job["id"] for job in json.loads(simulated("status", "--json").out)] == [1]
+    assert simulated("db", "current").out.strip()
+
+
+def test_down_with_no_daemon_has_nothing_to_do(gpuq: Gpuq) -> None:
+    done = gpuq("down")
+    assert (done.code, done.err) == (0, "gpuq: no daemon is running on this home\n")

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpuq.domain.outcome import Outcome
+from gpuq.domain.priority import Priority
+from gpuq.domain.states import FINAL, WAITING, JobState
+from gpuq.ports.records import DeadLetter, JobFilter, Waiting
+from gpuq.stores.sql import SqlRecords
+
+S = JobState
+
+
+def test_the_line_is_by_score_and_then_by_id(jobs: Any, records: SqlRecords) -> None:
+    late, early = jobs.add(score=30.0), jobs.add(score=10.0)
+    tie_a, tie_b = jobs.add(score=20.0), jobs.add(score=20.0)
+    jobs.add(score=1.0, state=S.HELD)
+    with records.read() as reader:
+        assert [job.id for job in reader.line()] == [early, tie_a, tie_b, late]
+        assert [job.id for job in reader.line(offset=1, limit=2)] == [tie_a, tie_b]
+        places = [reader.position(job.score, job.id) for job in reader.line()]
+    assert places == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 100])
+def test_the_queue_is_streamed_by_id_in_batches(jobs: Any, records: SqlRecords, batch: int) -> None:
+    ids = [jobs.add(score=float(9 - index), gpus=index) for index in range(3)]
+    jobs.add(state=S.DELAYED)
+    with records.read() as reader:
+        assert list(reader.queued(batch=batch)) == [(ids[0], 0, 9.0), (ids[1], 1, 8.0), (ids[2], 2, 7.0)]
+        assert list(reader.queued(batch=batch, after_id=ids[1])) == [(ids[2], 2, 7.0)]
+
+
+def test_waiting_gives_the_queued_ones_of_what_is_asked(jobs: Any, records: SqlRecords) -> None:
+    queued = jobs.add(
+        score=5.0, priority="low", group="g", gpus=2, gpu_mem_mb=100, gpu_model="A", gpu_ids=[1], time_limit_s=60,
+        preemptible=True, command=["a", "b"],
+    )  # fmt: skip
+    held = jobs.add(state=S.HELD)
+    with records.read() as reader:
+        found = reader.waiting([held, queued, 999])
+        assert reader.waiting([]) == {}
+    assert found == {
+        queued: Waiting(
+            queued, 5.0, Priority.LOW, "alice", "g", 2, 100, "A", (1,), 60.0, True, None, None, jobs.NOW, ("a", "b"), 0
+        )
+    }
+
+
+def test_states_are_counted(jobs: Any, records: SqlRecords) -> None:
+    for state in JobState:
+        jobs.in_state(state)
+    jobs.add()
+    with records.read() as reader:
+        assert reader.count_by_state() == {state: 2 if state is S.QUEUED else 1 for state in JobState}
+
+
+def test_filters_hold_together(jobs: Any, records: SqlRecords) -> None:
+    a = jobs.add(user="alice", group="g", name="x")
+    b = jobs.add(user="alice", group="h", name="y", state=S.HELD)
+    c = jobs.add(user="bob", group="g", name="x")
+    cases: list[tuple[JobFilter, list[int]]] = [
+        (JobFilter(), [a, b, c]),
+        (JobFilter(user="alice"), [a, b]),
+        (JobFilter(group="g"), [a, c]),
+        (JobFilter(name="x", user="bob"), [c]),
+        (JobFilter(states=frozenset({S.HELD})), [b]),
+        (JobFilter(states=frozenset(WAITING)), [a, b, c]),
+        (JobFilter(states=frozenset()), []),
+        (JobFilter(ids=(c, a, 999)), [a, c]),
+        (JobFilter(ids=()), []),
+        (JobFilter(after_id=a), [b, c]),
+        (JobFilter(newest_first=True), [c, b, a]),
+        (JobFilter(newest_first=True, after_id=c), [b, a]),
+        (JobFilter(limit=2), [a, b]),
+        (JobFilter(newest_first=True, limit=1), [c]),
+        (JobFilter(limit=0), []),
+    ]
+    with records.read() as reader:
+        for where, expected in cases:
+            assert [job.id for job in reader.jobs(where)] == expected, where
+            assert reader.count(where) == len(expected), where
+
+
+def test_finished_jobs_are_found_by_the_time_of_their_end(jobs: Any, records: SqlRecords) -> None:
+    ids = []
+    for at in (100.0, 200.0, 300.0):
+        job_id = jobs.add()
+        jobs.finish(job_id, jobs.run(job_id), S.COMPLETED, Outcome.SUCCEEDED, at=at)
+        ids.append(job_id)
+    jobs.add()
+    with records.read() as reader:
+        assert [job.id for job in reader.jobs(JobFilter(finished_since=200.0))] == ids[1:]
+        assert [job.id for job in reader.jobs(JobFilter(finished_until=200.0))] == ids[:1]
+        assert [job.id for job in reader.jobs(JobFilter(states=frozenset(FINAL), finished_since=150.0))] == ids[1:]
+
+
+def test_more_ids_than_a_statement_has_room_for_can_be_asked_for(jobs: Any, records: SqlRecords) -> None:
+    job_id = jobs.add()
+    with records.read() as reader:
+        assert [job.id for job in reader.jobs(JobFilter(ids=tuple(range(1, 100_000))))] == [job_id]
+        assert list(reader.waiting(range(1, 100_000))) == [job_id]
+
+
+def test_delayed_jobs_come_due_in_order(jobs: Any, records: SqlRecords) -> None:
+    with records.read() as reader:
+        assert reader.delayed_until() is None
+    later, sooner = jobs.add(state=S.DELAYED, eligible_at=30.0), jobs.add(state=S.DELAYED, eligible_at=20.0)
+    jobs.add()
+    with records.read() as reader:
+        assert reader.delayed_until() == 20.0
+        assert reader.due(19.999, 10) == []
+        assert reader.due(20.0, 10) == [sooner]
+        assert reader.due(99.0, 10) == [sooner, later]
+        assert reader.due(99.0, 1) == [sooner]
+
+
+def test_the_lowest_score_is_that_of_any_waiting_job_of_the_priority(jobs: Any, records: SqlRecords) -> None:
+    jobs.add(score=50.0)
+    jobs.add(score=40.0, user="bob", state=S.HELD)
+    jobs.add(score=30.0, priority="low")
+    done = jobs.add(score=1.0)
+    jobs.finish(done, jobs.run(done), S.COMPLETED, Outcome.SUCCEEDED)
+    with records.read() as reader:
+        assert reader.lowest_score(Priority.NORMAL) == 40.0
+        assert reader.lowest_score(Priority.NORMAL, "alice") == 50.0
+        assert reader.lowest_score(Priority.NORMAL, user="carol") is None
+        assert reader.lowest_score(Priority.LOW) == 30.0
+        assert reader.lowest_score(Priority.CRITICAL) is None
+
+
+def test_dependencies_are_open_until_they_ended_as_asked(jobs: Any, records: SqlRecords) -> None:
+    ok, bad, running = jobs.in_state(S.COMPLETED), jobs.in_state(S.FAILED), jobs.in_state(S.RUNNING)
+    job_id = jobs.add(state=S.BLOCKED, after=[ok, bad, running], after_any=[ok, bad, running])
+    with records.read() as reader:
+        assert reader.open_dependencies(job_id) == [
+            (bad, "success", S.FAILED),
+            (running, "any", S.RUNNING),
+            (running, "success", S.RUNNING),
+        ]
+        assert reader.open_dependencies(ok) == []
+
+
+def test_dependents_are_the_blocked_and_held_ones(jobs: Any, records: SqlRecords) -> None:
+    first = jobs.add()
+    blocked = jobs.add(state=S.BLOCKED, after=[first], after_any=[first])
+    held = jobs.add(state=S.HELD, after_any=[first])
+    jobs.move(jobs.add(state=S.BLOCKED, after=[first]), S.QUEUED, S.BLOCKED)
+    with records.read() as reader:
+        assert reader.dependents(first) == [blocked, held]
+        assert reader.dependents(held) == []
+
+
+def test_events_can_be_followed(jobs: Any, records: SqlRecords) -> None:
+    first, second = jobs.add(), jobs.add()
+    jobs.move(first, S.HELD, S.QUEUED, held_by="alice")
+    with records.write() as tx:
+        tx.add_event(second, S.QUEUED, "alice", 5.0, "a remark", attempt=3)
+    with records.read() as reader:
+        events = reader.events()
+        assert [event.id for event in events] == sorted(event.id for event in events)
+        assert events[-1].id == reader.last_event_id()
+        remark = events[-1]
+        assert (remark.from_state, remark.to_state, remark.attempt, remark.detail) == (
+            S.QUEUED,
+            S.QUEUED,
+            3,
+            "a remark",
+        )
+        assert reader.events(after_id=events[1].id) == events[2:]
+        assert reader.events(limit=2) == events[:2]
+        assert [event.job_id for event in reader.events(job_id=first)] == [first, first]
+
+
+def test_an_empty_record_answers(records: SqlRecords) -> None:
+    with records.read() as reader:
+        assert reader.last_event_id() == 0
+        assert reader.line() == []
+        assert reader.jobs(JobFilter()) == []
+        assert reader.live_attempts() == []
+        assert reader.position(1.0, 1) == 1
+
+
+def test_dead_letters_come_newest_first_and_one_a_job(jobs: Any, records: SqlRecords) -> None:
+    first, second = jobs.in_state(S.FAILED), jobs.in_state(S.FAILED)
+    old = DeadLetter(first, 10.0, "exit_nonzero", "no", 1, "tail\0\n")
+    with records.write() as tx:
+        tx.add_dead_letter(old)
+        tx.add_dead_letter(DeadLetter(second, 20.0, "lost", None, 5, None))
+    with records.read() as reader:
+        assert [letter.job_id for letter in reader.dead_letters()] == [second, first]
+        assert reader.dead_letters(1) == [DeadLetter(second, 20.0, "lost", None, 5, None)]
+        assert reader.dead_letters()[1].log_tail == "tail\ufffd\n"
+    with records.write() as tx:
+        tx.add_dead_letter(DeadLetter(first, 30.0, "signal", None, 2, None))
+        assert [letter.job_id for letter in tx.dead_letters()] == [first, second]
+        assert tx.remove_dead_letter(first) is True
+        assert tx.remove_dead_letter(first) is False
+        assert [letter.job_id for letter in tx.dead_letters()] == [second]
+
+
+def test_values_of_the_installation_are_kept_as_json(records: SqlRecords) -> None:
+    with records.write() as tx:
+        tx.set_value("paused", {"by": "ü", "at": 1.5, "why": None}, 1.0)
+        tx.set_value("drained:GPU-1", True, 1.0)
+        tx.set_value("drained:GPU-2", [], 1.0)
+        tx.set_value("drained%", 0, 1.0)
+        tx.set_value("paused", {"by": "bob"}, 2.0)
+    with records.write() as tx:
+        assert tx.value("paused") == {"by": "bob"}
+        assert tx.values("drained:") == {"drained:GPU-1": True, "drained:GPU-2": []}
+        assert tx.values("nothing") == {}
+        tx.set_value("paused", None, 3.0)
+        tx.set_value("never there", None, 3.0)
+        assert tx.value("paused") is None
+
+
+def test_a_reader_sees_one_moment(jobs: Any, records: SqlRecords) -> None:
+    job_id = jobs.add()
+    with records.read() as reader:
+        assert reader.count_by_state() == {S.QUEUED: 1}
+        jobs.add()
+        jobs.move(job_id, S.HELD, S.QUEUED, held_by="alice")
+        assert reader.count_by_state() == {S.QUEUED: 1}
+        assert reader.job(job_id).state is S.QUEUED
+    with records.read() as reader:
+        assert reader.count_by_state() == {S.QUEUED: 1, S.HELD: 1}

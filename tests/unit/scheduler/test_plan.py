@@ -1,0 +1,190 @@
+"""Who starts, who waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpuq.domain.priority import Priority
+from gpuq.domain.reasons import Reason, ReasonCode
+from gpuq.scheduler.decide import PATIENCE_S
+from gpuq.scheduler.plan import plan
+from gpuq.scheduler.snapshot import Action, Snapshot, Start, Wait
+
+NOW = 100.0
+
+
+def started(actions: list[Action]) -> dict[int, tuple[str, ...]]:
+    return {action.job_id: action.gpu_uuids for action in actions if isinstance(action, Start)}
+
+
+def waits(actions: list[Action]) -> dict[int, Wait]:
+    return {action.job_id: action for action in actions if isinstance(action, Wait)}
+
+
+def test_jobs_start_in_line_order_while_there_is_room(build: Any) -> None:
+    actions = plan(build.seen(build.box(3), [build.job(n) for n in (1, 2, 3, 4)]), NOW)
+    assert list(started(actions)) == [1, 2, 3]
+    assert waits(actions).keys() == {4}
+
+
+def test_a_job_gets_all_its_gpus_or_none(build: Any) -> None:
+    actions = plan(build.seen(build.box(4), [build.job(1, 3), build.job(2, 2)]), NOW)
+    assert {job: len(gpus) for job, gpus in started(actions).items()} == {1: 3}
+
+
+def test_a_short_job_passes_a_big_one_that_waits_for_gpus(build: Any) -> None:
+    snapshot = build.seen(build.box(2), [build.job(1, 2), build.job(2, 1, 50.0)], [build.held(9, 0, until=200.0)])
+    actions = plan(snapshot, NOW)
+    assert started(actions) == {2: ("gpu1",)}
+    assert waits(actions)[1].reserved_at == 200.0
+
+
+def test_a_job_that_would_push_the_reservation_waits(build: Any) -> None:
+    snapshot = build.seen(build.box(2), [build.job(1, 2), build.job(2, 1, 101.0)], [build.held(9, 0, until=200.0)])
+    assert started(plan(snapshot, NOW)) == {}
+
+
+def test_a_long_job_may_use_gpus_that_the_first_in_line_does_not_need(build: Any) -> None:
+    holdings = [build.held(9, 0, 1, until=200.0)]
+    snapshot = build.seen(build.box(4), [build.job(1, 3), build.job(2, 1, 9999.0), build.job(3, 1, 9999.0)], holdings)
+    assert started(plan(snapshot, NOW)).keys() == {2}
+
+
+def test_a_long_job_takes_the_gpu_that_the_first_in_line_cannot_use(build: Any) -> None:
+    devices = build.box(2) + build.box(4, model="small")[2:]
+    first = build.job(1, 2, gpu_ids=(0, 1))
+    snapshot = build.seen(devices, [first, build.job(2, 1, 9999.0)], [build.held(9, 0, until=200.0)])
+    assert started(plan(snapshot, NOW)) == {2: ("gpu2",)}
+
+
+def test_greedy_backfill_starts_whatever_fits(build: Any) -> None:
+    snapshot = build.seen(
+        build.box(2),
+        [build.job(1, 2), build.job(2, 1, 9e9)],
+        [build.held(9, 0)],
+        policy=build.policy(backfill="greedy"),
+    )
+    assert started(plan(snapshot, NOW)).keys() == {2}
+
+
+def test_without_backfill_the_first_that_does_not_fit_blocks_the_line(build: Any) -> None:
+    snapshot = build.seen(
+        build.box(2), [build.job(1, 2), build.job(2, 1, 1.0)], [build.held(9, 0)], policy=build.policy(backfill="none")
+    )
+    actions = plan(snapshot, NOW)
+    assert started(actions) == {}
+    assert waits(actions)[2].reason.code is ReasonCode.PRIORITY
+
+
+def test_an_overrun_is_expected_to_last_as_long_again(build: Any) -> None:
+    snapshot = build.seen(build.box(1), [build.job(1)], [build.held(9, 0, until=30.0)])
+    assert waits(plan(snapshot, NOW))[1].reserved_at == 120.0
+
+
+def test_jobs_without_gpus_do_not_wait_behind_gpu_jobs(build: Any) -> None:
+    snapshot = build.seen(build.box(1), [build.job(1, 1), build.job(2, 0)], [build.held(9, 0)])
+    assert started(plan(snapshot, NOW)) == {2: ()}
+
+
+def test_the_lane_without_gpus_has_a_limit_of_its_own(build: Any) -> None:
+    jobs = [build.job(n, 0) for n in (1, 2, 3)]
+    actions = plan(build.seen(build.box(1), jobs, [build.held(9)], policy=build.policy(cpu_jobs=2)), NOW)
+    assert started(actions).keys() == {1}
+    assert waits(actions)[2].reason == Reason(ReasonCode.RESOURCES, "2 of at most 2 jobs without GPUs are running")
+
+
+@pytest.mark.parametrize("backfill", ["easy", "greedy", "none"])
+def test_a_job_that_can_never_fit_blocks_nobody(build: Any, backfill: str) -> None:
+    jobs = [build.job(1, 9), build.job(2, 1, gpu_model="H100"), build.job(3, 1, 9e9)]
+    actions = plan(build.seen(build.box(2), jobs, policy=build.policy(backfill=backfill)), NOW)
+    assert started(actions).keys() == {3}
+    assert {job: wait.reason.code for job, wait in waits(actions).items()} == dict.fromkeys(
+        (1, 2), ReasonCode.CONSTRAINT
+    )
+
+
+@pytest.mark.parametrize("backfill", ["easy", "greedy", "none"])
+def test_a_gpu_out_of_service_is_not_free_and_who_needs_it_blocks_nobody(build: Any, backfill: str) -> None:
+    gone = Reason(ReasonCode.EXTERNAL_PROCESS, "gpu 1 is used by alice's python, pid 311, outside the queue")
+    devices = [build.box(1)[0], *build.box(2, unavailable=gone)[1:]]
+    actions = plan(
+        build.seen(devices, [build.job(1, 2), build.job(2, 1, 9e9)], policy=build.policy(backfill=backfill)), NOW
+    )
+    assert started(actions) == {2: ("gpu0",)}
+    assert waits(actions)[1].reason.code is ReasonCode.EXTERNAL_PROCESS
+    assert "pid 311" in waits(actions)[1].reason.text
+    assert "needs 2 GPUs, 1 in service" in waits(actions)[1].reason.text
+
+
+def test_the_pause_stops_every_start_and_says_so(build: Any) -> None:
+    actions = plan(build.seen(build.box(1), [build.job(1), build.job(2, 0)], paused="moving the machine"), NOW)
+    assert started(actions) == {}
+    assert {wait.reason for wait in waits(actions).values()} == {Reason(ReasonCode.QUEUE_PAUSED, "moving the machine")}
+
+
+def test_a_user_over_a_limit_is_passed_and_holds_no_reservation(build: Any) -> None:
+    jobs = [build.job(1, 2, user="bob"), build.job(2, 1, 9e9, user="carol")]
+    snapshot = build.seen(build.box(3), jobs, [build.held(9, 0)], policy=build.policy(user_max_gpus=2))
+    actions = plan(snapshot, NOW)
+    assert started(actions).keys() == {2}
+    assert waits(actions)[1].reason == Reason(ReasonCode.USER_LIMIT, "bob holds 1 of at most 2 GPUs and asks for 2")
+
+
+def test_a_limit_of_running_jobs_counts_the_starts_of_the_same_plan(build: Any) -> None:
+    jobs = [build.job(n, user="bob") for n in (1, 2, 3)] + [build.job(4, user="carol")]
+    snapshot = build.seen(build.box(8), jobs, policy=build.policy(user_max_running=2))
+    assert started(plan(snapshot, NOW)).keys() == {1, 2, 4}
+
+
+def test_groups_and_arrays_have_running_limits(build: Any) -> None:
+    jobs = [build.job(n, group="sweep") for n in (1, 2)] + [build.job(n, array_id=3, array_limit=2) for n in (3, 4, 5)]
+    snapshot = build.seen(build.box(8), jobs, policy=build.policy(group_limits={"sweep": 1}))
+    actions = plan(snapshot, NOW)
+    assert started(actions).keys() == {1, 3, 4}
+    assert waits(actions)[2].reason.text == "group sweep has 1 of at most 1 jobs running"
+    assert waits(actions)[5].reason.text == "array 3 has 2 of at most 2 elements running"
+
+
+def test_priorities_are_strict(build: Any) -> None:
+    jobs = [build.job(1), build.job(2, priority=Priority.HIGH), build.job(3, priority=Priority.CRITICAL)]
+    assert started(plan(build.seen(build.box(2), jobs), NOW)).keys() == {2, 3}
+
+
+def test_after_fifteen_days_a_job_comes_before_those_that_declare_less(build: Any) -> None:
+    old = build.job(1, 2, time_limit_s=7 * 86400.0, submitted_at=0.0)
+    later = PATIENCE_S + 60.0
+    young = build.job(2, 1, 9e9, time_limit_s=60.0, submitted_at=later - 1.0)
+    holdings = [build.held(9, 0, started_at=later - 10.0, until=100.0)]
+    assert started(plan(build.seen(build.box(2), [old, young], holdings), later)) == {}
+    urgent = build.job(3, 1, 9e9, priority=Priority.HIGH, submitted_at=later - 1.0)
+    assert started(plan(build.seen(build.box(2), [old, urgent], holdings), later)).keys() == {3}
+
+
+def test_the_slack_of_an_undeclared_job_is_given_once(build: Any) -> None:
+    snapshot = build.seen(build.box(1), [build.job(1, submitted_at=0.0)], [build.held(9, 0, until=200.0)], promises={})
+    first = waits(plan(snapshot, NOW))[1].reserved_at
+    assert first == pytest.approx(200.0 + 0.2 * NOW)
+    later = Snapshot(snapshot.devices, snapshot.holdings, snapshot.waiting, promises={1: first})
+    assert waits(plan(later, NOW + 90.0))[1].reserved_at == first
+
+
+def test_a_declared_time_gets_a_firm_reservation(build: Any) -> None:
+    snapshot = build.seen(
+        build.box(1), [build.job(1, submitted_at=0.0, time_limit_s=60.0)], [build.held(9, 0, until=200.0)], promises={}
+    )
+    assert waits(plan(snapshot, NOW))[1].reserved_at == 200.0
+
+
+def test_nodes_are_not_mixed_in_one_job(build: Any) -> None:
+    devices = build.box(2) + [d for d in build.box(4, node=1) if d.index >= 2]
+    snapshot = build.seen(devices, [build.job(1, 3), build.job(2, 2)], [build.held(9, 0)])
+    assert started(plan(snapshot, NOW)) == {2: ("gpu2", "gpu3")}
+
+
+def test_reasons_are_given_for_as_many_as_asked(build: Any) -> None:
+    snapshot = build.seen(build.box(1), [build.job(n) for n in range(1, 100)])
+    assert len(waits(plan(snapshot, NOW, waits=None))) == 98
+    assert len(waits(plan(snapshot, NOW, waits=5))) == 6
+    assert waits(plan(snapshot, NOW, waits=0)).keys() == {2}
