@@ -310,9 +310,10 @@ class Agent:
         facts = {job.id: job for job in waiting}
         claimed = claim(self._ctx, starts, facts)
         self._lookout.drop([start.job_id for start in starts])
-        expected = {job.id: job.expected_s for job in snapshot.waiting}
         for item in claimed:
-            live = Live.of_claim(item, expected[item.job.id])
+            job = item.job
+            expected = self._ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s)
+            live = Live.of_claim(item, expected.seconds)
             self._live[item.job.id] = live
             self._launch(live, item.order)
         return _more_behind(waiting, {start.job_id for start in starts})

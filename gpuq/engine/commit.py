@@ -141,6 +141,7 @@ def _claim_one(ctx: Context, tx: Writer, item: _Leased) -> Claimed:
         number=number,
         token=item.token,
         gpus=gpus,
+        home=str(ctx.home),
         run_dir=run_dir,
         checkpoint_dir=str(ctx.checkpoint_dir(facts.id)),
         now=now,

@@ -22,6 +22,7 @@ def job_environment(
     number: int,
     token: str,
     gpus: Sequence[Gpu],
+    home: str,
     run_dir: str,
     checkpoint_dir: str,
     now: float,
@@ -34,6 +35,8 @@ def job_environment(
         {
             "CUDA_VISIBLE_DEVICES": ",".join(str(gpu.index) if simulated else gpu.uuid for gpu in gpus),
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            # So that `gpuq` inside a job finds this daemon.
+            "GPUQ_HOME": home,
             "GPUQ_JOB_ID": str(job.id),
             "GPUQ_JOB_NAME": job.name,
             "GPUQ_ATTEMPT": str(number),

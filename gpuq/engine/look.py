@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from gpuq.domain.gpu import GpuObservation
@@ -123,24 +123,36 @@ class Lookout:
                 lambda pid: not exists(pid) or belongs_to(pid, supervisors, sessions),
             ),
             holdings=[live.holding() for live in lives],
-            waiting=[self._candidate(job) for job in waiting],
+            waiting=[candidate(job) for job in waiting],
             policy=policy(ctx),
             paused=control.paused,
+            expected=expectation(ctx, waiting),
         )
 
-    def _candidate(self, job: Waiting) -> Candidate:
-        expected = self._ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s)
-        return candidate(job, expected.seconds)
+
+def expectation(ctx: Context, waiting: Sequence[Waiting]) -> Callable[[Candidate], float]:
+    """Run times in seconds, worked out for those candidates only that a decision asks about."""
+    by_id = {job.id: job for job in waiting}
+    known: dict[int, float] = {}
+
+    def seconds(job: Candidate) -> float:
+        if job.id not in known:
+            facts = by_id[job.id]
+            found = ctx.run_times.expect(facts.user, facts.command, facts.gpus, facts.time_limit_s)
+            known[job.id] = found.seconds
+        return known[job.id]
+
+    return seconds
 
 
-def candidate(job: Waiting, expected_s: float) -> Candidate:
+def candidate(job: Waiting) -> Candidate:
     return Candidate(
         id=job.id,
         score=job.score,
         priority=job.priority,
         user=job.user,
         gpus=job.gpus,
-        expected_s=expected_s,
+        expected_s=0.0,
         group=job.group,
         gpu_mem_mb=job.gpu_mem_mb,
         gpu_model=job.gpu_model,

@@ -92,9 +92,15 @@ class Outlooks:
         picture = self.picture()
         if picture.snapshot.paused is not None or not agent_is_alive(self._ctx):
             return None
-        expected = self._ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s)
-        line = sorted([*picture.snapshot.waiting, candidate(job, expected.seconds)], key=lambda c: (c.score, c.id))
-        supposed = replace(picture.snapshot, waiting=line)
+        new = candidate(job)
+        line = sorted([*picture.snapshot.waiting, new], key=lambda c: (c.score, c.id))
+        known = picture.snapshot.expected
+        its_own = self._ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s).seconds
+        supposed = replace(
+            picture.snapshot,
+            waiting=line,
+            expected=lambda c: known(c) if known is not None and c.id != job.id else its_own,
+        )
         return forecast(supposed, self._ctx.clock.now()).start.get(job.id)
 
     def _live(self, job: Job, attempt: Any) -> Live:
