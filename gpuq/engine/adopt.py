@@ -46,16 +46,20 @@ def ask_again(ctx: Context, job: Job, run_dir: str) -> None:
         ctx.launcher.request_stop(run_dir, reason=job.stop_reason or "cancel", grace_s=left)
 
 
-def end_of(ctx: Context, live: Live, *, rebooted: bool = False) -> Result:
+def end_of(ctx: Context, live: Live, *, rebooted: bool = False) -> Result | None:
     """The end of an attempt whose lock is free: its exit record; without one, what is left of it is killed and it
-    is `lost`. Raises nothing; an unreadable record is no record."""
+    is `lost`. None while something of it cannot be killed: its GPUs are not free then, and it is asked again."""
     result = ctx.launcher.outcome(live.run_dir)
     if result is not None:
         return result
     if rebooted:
         return Result(Outcome.LOST, error="the machine was restarted", finished_at=ctx.clock.now())
-    session = live.launched.pid if live.launched else None
-    swept = ctx.launcher.sweep(live.token, session)
+    session, begun = (live.launched.pid, live.launched.pid_start) if live.launched else (None, None)
+    try:
+        swept = ctx.launcher.sweep(live.token, session, begun)
+    except TimeoutError as error:
+        log.warning("job %d attempt %d is not over: %s", live.job.id, live.number, error)
+        return None
     what = "its supervisor died" if live.launched else "it was never seen to run"
     more = f"; {swept} processes left of it were ended" if swept else ""
     return Result(Outcome.LOST, error=what + more, finished_at=ctx.clock.now())
@@ -63,8 +67,7 @@ def end_of(ctx: Context, live: Live, *, rebooted: bool = False) -> Result:
 
 def _known(ctx: Context, job: Job, attempt: Attempt) -> Live:
     launched = ctx.launcher.launched(attempt.run_dir) if same_boot(ctx, attempt) else _recorded(attempt)
-    expected = ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s)
-    return Live.of_record(job, attempt, launched, expected.seconds)
+    return Live.of_record(job, attempt, launched)
 
 
 def _recorded(attempt: Attempt) -> Launched | None:

@@ -14,6 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
+from gpuq.domain import faults
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.engine.adopt import adopt, end_of
 from gpuq.engine.commit import claim
@@ -197,6 +198,7 @@ class Agent:
         if launched is None:
             self._end(live)
             return
+        faults.point("start.heard")
         live.launched = launched
         if not self._unnoted:
             self._note_at = self._ctx.clock.monotonic() + self._note_after_s
@@ -226,7 +228,9 @@ class Agent:
 
     def _end(self, live: Live) -> None:
         live.result = end_of(self._ctx, live)
-        self._ended.append(live)
+        faults.point("end.heard")
+        if live.result is not None:
+            self._ended.append(live)
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -245,6 +249,7 @@ class Agent:
         for live in ended:
             del self._live[live.job.id]
         self._keeper.release(ended)
+        faults.point("finish.released")
         self._lookout.drop([live.job.id for live in ended])
         for live in ended:
             self._learn(live)
@@ -302,6 +307,7 @@ class Agent:
         for action in actions:
             if isinstance(action, Preempt) and action.job_id in self._live:
                 preempt(self._ctx, self._live[action.job_id], action.beneficiary)
+        self._lookout.remember_promises(actions)
         if any(device.unavailable for device in snapshot.devices):
             # A foreign process may end without telling us.
             self._look_at = min(self._look_at, self._ctx.clock.monotonic() + 2 * SOON_S)
@@ -311,9 +317,7 @@ class Agent:
         claimed = claim(self._ctx, starts, facts)
         self._lookout.drop([start.job_id for start in starts])
         for item in claimed:
-            job = item.job
-            expected = self._ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s)
-            live = Live.of_claim(item, expected.seconds)
+            live = Live.of_claim(item)
             self._live[item.job.id] = live
             self._launch(live, item.order)
         return _more_behind(waiting, {start.job_id for start in starts})

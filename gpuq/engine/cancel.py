@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpuq.domain import faults
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
 from gpuq.domain.outcome import Outcome
@@ -44,6 +45,7 @@ def cancel(
             grace = spec.kill_grace_s if spec.kill_grace_s is not None else ctx.settings.kill_grace
             grace = 0.0 if force or job.stop_reason == "cancel" else grace if grace_s is None else grace_s
             _ask_to_stop(tx, job, caller, now, grace, reason)
+    faults.point("cancel.committed")
     if job.state in ACTIVE:
         # After the commit: the folder's request must never say more than SQL does.
         run_dir = job.run_dir or str(ctx.run_dir(job.id, job.attempt))

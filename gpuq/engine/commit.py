@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gpuq.domain import faults
 from gpuq.domain.gpu import Gpu
 from gpuq.domain.job import Job
 from gpuq.domain.states import JobState
@@ -67,10 +68,12 @@ def claim(ctx: Context, starts: Sequence[Start], waiting: Mapping[int, Waiting])
                 except (WrongState, LeaseLost, NotFound):
                     # Cancelled, held or changed since it was read. The guard matched no row, so nothing is written.
                     refused.append(item)
+            faults.point("claim.before_commit")
     except GpuqError:
         for item in leased:
             _give_back(ctx, item)
         raise
+    faults.point("claim.committed")
     for item in refused:
         _release(ctx, item)
     return claimed
@@ -92,6 +95,7 @@ def _lease(ctx: Context, starts: Sequence[Start], waiting: Mapping[int, Waiting]
             break
         if answer is Taken.TAKEN:
             leased.append(item)
+            faults.point("lease.taken")
         elif answer is Taken.BUSY:
             log.warning("job %d: a GPU of %s is still leased to somebody", facts.id, [gpu.index for gpu in chosen])
     return leased

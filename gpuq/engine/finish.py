@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gpuq.domain import faults
 from gpuq.domain.job import Job, Launched
 from gpuq.domain.oom import gpu_oom
 from gpuq.domain.outcome import Outcome, Result
@@ -81,6 +82,8 @@ def _finish_together(ctx: Context, ended: Sequence[Ended]) -> Written:
     with ctx.records.write() as tx:
         for item in ended:
             _finish_one(ctx, tx, item, written)
+        faults.point("finish.before_commit")
+    faults.point("finish.committed")
     return written
 
 

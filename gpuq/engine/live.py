@@ -30,7 +30,6 @@ class Live:
     run_dir: str
     log_path: str
     claimed_at: float
-    expected_s: float
     launched: Launched | None = None
     fd: int | None = None
     noted: bool = False
@@ -40,7 +39,7 @@ class Live:
     utilisation: list[float] = field(default_factory=list)
 
     @classmethod
-    def of_claim(cls, claimed: Claimed, expected_s: float) -> Live:
+    def of_claim(cls, claimed: Claimed) -> Live:
         order = claimed.order
         return cls(
             job=claimed.job,
@@ -51,11 +50,10 @@ class Live:
             run_dir=order.run_dir,
             log_path=order.log_path,
             claimed_at=claimed.claimed_at,
-            expected_s=expected_s,
         )
 
     @classmethod
-    def of_record(cls, job: Job, attempt: Attempt, launched: Launched | None, expected_s: float) -> Live:
+    def of_record(cls, job: Job, attempt: Attempt, launched: Launched | None) -> Live:
         return cls(
             job=job,
             number=attempt.number,
@@ -65,7 +63,6 @@ class Live:
             run_dir=attempt.run_dir,
             log_path=attempt.log_path,
             claimed_at=attempt.claimed_at,
-            expected_s=expected_s,
             launched=launched,
             noted=job.state is not JobState.STARTING and attempt.pid is not None,
             stopping=job.state is JobState.STOPPING,
@@ -82,13 +79,14 @@ class Live:
             return None
         return self.launched.started_at + self.job.time_limit_s
 
-    def holding(self) -> Holding:
+    def holding(self, expected_s: float) -> Holding:
+        """`expected_s`: seconds for the whole run, as known now."""
         return Holding(
             job_id=self.job.id,
             user=self.job.user,
             gpu_uuids=self.gpu_uuids,
             started_at=self.started_at,
-            expected_s=self.expected_s,
+            expected_s=expected_s,
             mem_mb=self.mem_mb,
             peak_mb=dict(self.peak_mb),
             priority=self.job.priority,

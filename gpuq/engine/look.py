@@ -16,7 +16,8 @@ from gpuq.engine.pause import pause_text
 from gpuq.engine.processes import belongs_to, exists
 from gpuq.ports.hot_queue import Member
 from gpuq.ports.records import Waiting
-from gpuq.scheduler.snapshot import Candidate, Policy, Snapshot
+from gpuq.scheduler.decide import PATIENCE_S
+from gpuq.scheduler.snapshot import Action, Candidate, Policy, Snapshot, Wait
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ FACTS_KEPT = 20_000
 DRAINED = "drained:"
 # A reading of the driver older than this is not trusted to give a GPU away.
 READING_MAX_AGE_S = 1.0
+OLDEST_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,9 @@ class Lookout:
         self._observations: Sequence[GpuObservation] = ()
         self._observed_at = float("-inf")
         self._control: Control | None = None
+        self._promises: dict[int, float] = {}
+        self._aged: list[int] = []
+        self._aged_at = float("-inf")
 
     def forget(self) -> None:
         """Somebody changed a job, paused, or drained."""
@@ -83,7 +88,22 @@ class Lookout:
         missing = [head.job_id for head in heads if not self._known(head)]
         if missing:
             self._read(missing, heads)
-        return [self._facts[head.job_id] for head in heads if head.job_id in self._facts]
+        line = [self._facts[head.job_id] for head in heads if head.job_id in self._facts]
+        return self._with_the_oldest(line) if line else line
+
+    def _with_the_oldest(self, line: list[Waiting]) -> list[Waiting]:
+        """A job that has waited for very long comes first (see the scheduler), so it must be seen behind the heads."""
+        monotonic = self._ctx.clock.monotonic()
+        if monotonic - self._aged_at > OLDEST_EVERY_S:
+            self._aged_at = monotonic
+            with self._ctx.records.read() as tx:
+                self._aged = tx.oldest_queued(before=self._ctx.clock.now() - PATIENCE_S, limit=1)
+        hidden = set(self._aged) - {job.id for job in line}
+        if not hidden:
+            return line
+        with self._ctx.records.read() as tx:
+            found = tx.waiting(sorted(hidden))
+        return sorted([*line, *found.values()], key=lambda job: (job.score, job.id))
 
     def _known(self, head: Member) -> bool:
         facts = self._facts.get(head.job_id)
@@ -106,6 +126,7 @@ class Lookout:
         """These left the queue; if they come back, their facts are read again."""
         for job_id in job_ids:
             self._facts.pop(job_id, None)
+            self._promises.pop(job_id, None)
 
     def snapshot(self, waiting: Sequence[Waiting], lives: Collection[Live]) -> Snapshot:
         ctx = self._ctx
@@ -122,12 +143,24 @@ class Lookout:
                 # A process that is gone already may linger in the driver's list for a moment.
                 lambda pid: not exists(pid) or belongs_to(pid, supervisors, sessions),
             ),
-            holdings=[live.holding() for live in lives],
+            holdings=[live.holding(self._expected(live)) for live in lives],
             waiting=[candidate(job) for job in waiting],
             policy=policy(ctx),
             paused=control.paused,
             expected=expectation(ctx, waiting),
+            promises=self._promises,
         )
+
+    def _expected(self, live: Live) -> float:
+        job = live.job
+        elapsed = max(0.0, self._ctx.clock.now() - live.started_at)
+        return self._ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s, elapsed).seconds
+
+    def remember_promises(self, actions: Sequence[Action]) -> None:
+        """When the first in line was told that it starts, set once: its reservation may not drift."""
+        for action in actions:
+            if isinstance(action, Wait) and action.reserved_at is not None:
+                self._promises.setdefault(action.job_id, action.reserved_at)
 
 
 def expectation(ctx: Context, waiting: Sequence[Waiting]) -> Callable[[Candidate], float]:

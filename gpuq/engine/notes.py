@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gpuq.domain import faults
 from gpuq.domain.states import JobState
 from gpuq.engine.context import Context
 from gpuq.engine.live import Live
@@ -35,6 +36,7 @@ def note_started(ctx: Context, lives: Sequence[Live]) -> None:
                 )
             except LeaseLost:
                 continue
+    faults.point("start.committed")
     for live in lives:
         live.noted = True
     ctx.notifier.publish("events")

@@ -6,14 +6,12 @@ depend on Redis. The forecast is kept until an event changes the picture.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from gpuq.domain.job import Job, JobOutlook
+from gpuq.domain.job import Attempt, Job, JobOutlook
 from gpuq.domain.quantities import duration_text
 from gpuq.domain.reasons import Reason, ReasonCode
 from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
@@ -23,7 +21,7 @@ from gpuq.engine.live import Live
 from gpuq.engine.look import Lookout, candidate
 from gpuq.engine.node_lock import is_held
 from gpuq.ports.records import JobFilter, Reader, Waiting
-from gpuq.scheduler.explain import explain
+from gpuq.scheduler.explain import Explainer
 from gpuq.scheduler.forecast import Forecast, forecast
 from gpuq.scheduler.snapshot import Snapshot
 
@@ -53,6 +51,7 @@ class _Picture:
     at: float
     snapshot: Snapshot
     forecast: Forecast
+    explainer: Explainer
 
 
 class Outlooks:
@@ -83,7 +82,7 @@ class Outlooks:
             self._ctx.run_times.refresh()
             lives = [self._live(job, attempt) for job, attempt in active]
             snapshot = self._lookout.snapshot(waiting, lives)
-            self._picture = _Picture(event_id, now, snapshot, forecast(snapshot, now))
+            self._picture = _Picture(event_id, now, snapshot, forecast(snapshot, now), Explainer(snapshot, now))
             self._cost_s = self._ctx.clock.monotonic() - begun
             return self._picture
 
@@ -103,10 +102,8 @@ class Outlooks:
         )
         return forecast(supposed, self._ctx.clock.now()).start.get(job.id)
 
-    def _live(self, job: Job, attempt: Any) -> Live:
-        expected = self._ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s)
-        launched = self._ctx.launcher.launched(attempt.run_dir)
-        return Live.of_record(job, attempt, launched, expected.seconds)
+    def _live(self, job: Job, attempt: Attempt) -> Live:
+        return Live.of_record(job, attempt, self._ctx.launcher.launched(attempt.run_dir))
 
 
 def describe(
@@ -160,7 +157,7 @@ def why(ctx: Context, job_id: int) -> dict[str, Any]:
     [(_, outlook)] = describe(ctx, [job])
     reasons = [outlook.reason] if outlook.reason else []
     if job.state is JobState.QUEUED:
-        found = explain(ctx.outlooks.picture().snapshot, job_id, ctx.clock.now())
+        found = ctx.outlooks.picture().explainer.reasons(job_id)
         reasons.extend(reason for reason in found if reason not in reasons)
     return {
         "id": job.id,
@@ -189,7 +186,7 @@ def _outlook(
         return JobOutlook(
             reason=_active_reason(ctx, job),
             estimated_end=picture.forecast.end.get(job.id),
-            progress=read_progress(job.run_dir),
+            progress=read_progress(ctx, job.run_dir),
         )
     start = picture.forecast.start.get(job.id) if agent and picture.snapshot.paused is None else None
     position = None
@@ -226,7 +223,7 @@ def _waiting_reason(ctx: Context, tx: Reader, job: Job, picture: _Picture, agent
         return Reason(ReasonCode.NO_AGENT, "no agent runs; nothing starts until `gpuq up`")
     if picture.snapshot.paused is not None:
         return Reason(ReasonCode.QUEUE_PAUSED, picture.snapshot.paused)
-    found = explain(picture.snapshot, job.id, now)
+    found = picture.explainer.reasons(job.id)
     if found:
         return found[0]
     return Reason(ReasonCode.PRIORITY, "jobs before it in line come first")
@@ -243,14 +240,10 @@ def _dependency_reason(tx: Reader, job: Job) -> Reason:
     return Reason(ReasonCode.DEPENDENCY, f"waits for {waited}{more}")
 
 
-def read_progress(run_dir: str | None) -> float | None:
+def read_progress(ctx: Context, run_dir: str | None) -> float | None:
     """0 to 1 from what the program wrote to progress.json; None for anything else in there."""
-    if run_dir is None:
+    data = ctx.launcher.progress(run_dir) if run_dir is not None else None
+    value = data.get("progress") if data is not None else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    try:
-        with (Path(run_dir) / "progress.json").open("rb") as stream:
-            data = json.loads(stream.read(65_536))
-    except (OSError, ValueError):
-        return None
-    value = data.get("progress") if isinstance(data, dict) else None
-    return float(value) if isinstance(value, (int, float)) and 0 <= value <= 1 else None
+    return float(value) if 0 <= value <= 1 else None

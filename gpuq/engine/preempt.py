@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpuq.domain import faults
 from gpuq.domain.states import JobState
 from gpuq.engine.context import Context
 from gpuq.engine.live import Live
@@ -36,6 +37,7 @@ def preempt(ctx: Context, live: Live, beneficiary: int) -> None:
             )
     except LeaseLost:
         return
+    faults.point("preempt.committed")
     live.stopping = True
     ctx.launcher.request_stop(live.run_dir, reason="preempt", grace_s=grace, signal=signal)
     ctx.notifier.publish("events")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpuq.domain import faults
 from gpuq.domain.states import JobState
 from gpuq.engine.context import Context
 from gpuq.engine.hints import offer
@@ -36,6 +37,7 @@ def promote(ctx: Context) -> float | None:
                     continue
                 members.append(Member(job_id, job.gpus, job.score))
             following = tx.delayed_until()
+        faults.point("promote.committed")
         if members:
             offer(ctx, members)
             ctx.notifier.publish("events")

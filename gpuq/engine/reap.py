@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 
+from gpuq.domain import faults
 from gpuq.domain.job import Attempt, Job
 from gpuq.domain.states import JobState
 from gpuq.engine.adopt import ask_again, end_of, same_boot
@@ -37,8 +38,11 @@ def reap(ctx: Context, *, suspect_after_s: float = SUSPECT_AFTER_S) -> list[int]
             continue
         if not _proved_dead(ctx, attempt):
             continue
-        live = Live.of_record(job, attempt, ctx.launcher.launched(attempt.run_dir), 0.0)
+        live = Live.of_record(job, attempt, ctx.launcher.launched(attempt.run_dir))
         result = end_of(ctx, live, rebooted=not same_boot(ctx, attempt))
+        faults.point("reap.proved")
+        if result is None:
+            continue
         written = finish(ctx, [live.ended(result)])
         if job.id in written.states:
             log.warning("job %d attempt %d was dead: %s", job.id, attempt.number, result.outcome)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+from gpuq.domain import faults
 from gpuq.domain.states import JobState
 from gpuq.engine.context import Context
 from gpuq.engine.epoch import KEY as EPOCH_KEY
@@ -33,13 +34,16 @@ def rehydrate(ctx: Context) -> int:
         tx.set_value(EPOCH_KEY, epoch, ctx.clock.now())
         last_event = tx.last_event_id()
     ctx.epoch.set(epoch)
+    faults.point("rehydrate.begun")
     with ctx.records.read() as tx:
         count = ctx.queue.rebuild(_members(tx.queued()), epoch=epoch)
         alive = tx.live_attempts()
     for _, attempt in alive:
         if attempt.gpu_uuids:
             hold_again(ctx, attempt.token, attempt.gpu_uuids, attempt.gpu_mem_mb, attempt.node)
+    faults.point("rehydrate.rebuilt")
     ctx.queue.open(epoch)
+    faults.point("rehydrate.opened")
     count += _catch_up(ctx, last_event)
     log.info("hot store rebuilt: %d jobs wait, %d attempts live", count, len(alive))
     ctx.notifier.publish("queue")

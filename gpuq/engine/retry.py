@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpuq.domain import faults
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
 from gpuq.domain.priority import score
@@ -40,6 +41,7 @@ def retry(ctx: Context, job_id: int, caller: Caller) -> Job:
             )
         )
         tx.remove_dead_letter(job_id)
+    faults.point("retry.committed")
     if target is JobState.QUEUED:
         offer(ctx, [Member(job_id, job.gpus, place)])
     ctx.notifier.publish("events")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from gpuq.domain import faults
 from gpuq.domain.array import parse_array
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
@@ -74,11 +75,14 @@ def submit_ids(ctx: Context, specs: Sequence[JobSpec], caller: Caller, *, reques
             ids.extend([None] * len(rows))
         _check_room(ctx, tx, caller, len(new))
         fresh = tx.add_jobs(new, actor=caller.user, request_key=request_key) if new else []
+        faults.point("submit.before_commit")
+    faults.point("submit.committed")
     stored = dict(zip(fresh, new, strict=True))
     members = [
         Member(job_id, job.spec.gpus, job.score) for job_id, job in stored.items() if job.state is JobState.QUEUED
     ]
     offer(ctx, members)
+    faults.point("submit.hinted")
     if any(job.state is JobState.DELAYED for job in new):
         ctx.notifier.publish("delayed")
     ctx.notifier.publish("events")

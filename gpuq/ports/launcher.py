@@ -31,17 +31,21 @@ class Launcher(Protocol):
         folder cannot be made; then nothing was started."""
 
     def report(self, fd: int) -> Launched | None:
-        """Reads and closes the descriptor. None: the supervisor ended without starting the job."""
+        """Reads and closes the descriptor. None: the supervisor ended without starting the job (the exit record, if
+        there is one, says why)."""
 
     def launched(self, run_dir: str) -> Launched | None:
         """The same facts from the folder, after a restart; None while the job's process has never existed."""
+
+    def progress(self, run_dir: str) -> dict[str, Any] | None:
+        """What the job wrote about itself in progress.json; None without it."""
 
     def alive(self, run_dir: str) -> bool:
         """By the lock, not by a PID."""
 
     def watch(self, running: Launched) -> int | None:
-        """A descriptor (pidfd) that becomes readable when this supervisor has ended; None when it already
-        has, or when the kernel cannot give one."""
+        """A descriptor, to be closed by the caller, that becomes readable when the supervision of this attempt has
+        ended; None when it already has, or when the kernel cannot give one."""
 
     def outcome(self, run_dir: str) -> Result | None:
         """What the exit record says; None when there is none (yet)."""

@@ -163,6 +163,9 @@ class Reader(Protocol):
     def position(self, score: float, job_id: int) -> int:
         """Place in line from 1 of a queued job."""
 
+    def oldest_queued(self, *, before: float, limit: int) -> list[int]:
+        """Queued jobs with GPUs submitted before that time, by priority, then oldest first."""
+
     def delayed_until(self) -> float | None:
         """The earliest `eligible_at` of a delayed job, epoch seconds."""
 

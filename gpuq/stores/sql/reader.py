@@ -129,6 +129,9 @@ class SqlReader:
         at = self._scalar(sql.delayed_until)
         return None if at is None else float(at)
 
+    def oldest_queued(self, *, before: float, limit: int) -> list[int]:
+        return [row[0] for row in self._rows(sql.oldest_queued, before=before, limit=limit)]
+
     def due(self, now: float, limit: int) -> list[int]:
         return [row[0] for row in self._rows(sql.due, now=now, limit=limit)]
 

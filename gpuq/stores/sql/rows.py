@@ -47,11 +47,16 @@ class Prepared:
 
     def insert_rows(self, driver: Any, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
         """An INSERT of `columns`, given in the table's order, for every row."""
-        if self._names is None:
-            with driver.cursor() as cursor:
-                cursor.executemany(self.text, [dict(zip(columns, row, strict=True)) for row in rows])
-        else:
+        if self._names is not None:
             driver.executemany(self.text, rows)
+        elif len(rows) == 1:
+            driver.execute(self.text, dict(zip(columns, rows[0], strict=True)))
+        else:
+            # The same table and columns as COPY, which takes a tenth of the time of one execution a row.
+            target = self.text.partition(" VALUES ")[0].removeprefix("INSERT INTO ")
+            with driver.cursor() as cursor, cursor.copy(f"COPY {target} FROM STDIN") as copy:
+                for row in rows:
+                    copy.write_row(row)
 
 
 # Made once: `json.dumps` with arguments builds an encoder for every call.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     ClauseElement,
     ColumnElement,
     Double,
@@ -23,7 +24,6 @@ from sqlalchemy import (
     or_,
     select,
     text,
-    tuple_,
 )
 from sqlalchemy.engine import Dialect
 
@@ -73,15 +73,15 @@ class Statements:
         return prepared
 
 
-def number(name: str) -> ColumnElement[int]:
+def number(name: str) -> BindParameter[int]:
     return bindparam(name, type_=BigInteger)
 
 
-def word(name: str) -> ColumnElement[str]:
+def word(name: str) -> BindParameter[str]:
     return bindparam(name, type_=Text)
 
 
-def moment(name: str) -> ColumnElement[float]:
+def moment(name: str) -> BindParameter[float]:
     return bindparam(name, type_=Double)
 
 
@@ -117,20 +117,25 @@ def job_by_id(dialect: str) -> ClauseElement:
     return job_select(dialect).where(jobs.c.id == number("id"))
 
 
+def in_line(dialect: str) -> str:
+    """FROM and WHERE over the jobs in line. SQLite has to be told the index: without statistics it believes
+    that an equality on `state` leaves ten rows, and then sorts a hundred thousand."""
+    hint = " INDEXED BY ix_jobs_line" if dialect == "sqlite" else ""
+    return f"FROM jobs{hint} WHERE state = 'queued'"
+
+
 def line(dialect: str) -> ClauseElement:
-    page = (
-        select(jobs.c.id)
-        .where(text("jobs.state = 'queued'"))
-        .order_by(jobs.c.score, jobs.c.id)
-        .limit(bindparam("limit", type_=Integer))
-        .offset(bindparam("offset", type_=Integer))
+    page = text(f"SELECT id {in_line(dialect)} ORDER BY score, id LIMIT :limit OFFSET :offset").bindparams(
+        bindparam("limit", type_=Integer), bindparam("offset", type_=Integer)
     )
     return job_select(dialect).where(jobs.c.id.in_(page)).order_by(jobs.c.score, jobs.c.id)
 
 
 def position(dialect: str) -> ClauseElement:
-    before = tuple_(jobs.c.score, jobs.c.id) < tuple_(moment("score"), number("id"))
-    return select(func.count()).select_from(jobs).where(text("jobs.state = 'queued'"), before)
+    # Twice as fast as comparing the pairs.
+    lower = f"SELECT count(*) {in_line(dialect)} AND score < :score"
+    equal = f"SELECT count(*) {in_line(dialect)} AND score = :score AND id < :id"
+    return text(f"SELECT ({lower}) + ({equal})").bindparams(moment("score"), number("id"))
 
 
 def queued_batch(dialect: str) -> ClauseElement:
@@ -194,6 +199,15 @@ def delayed_until(dialect: str) -> ClauseElement:
     return select(func.min(jobs.c.eligible_at)).where(jobs.c.eligible_at.is_not(None))
 
 
+def oldest_queued(dialect: str) -> ClauseElement:
+    return (
+        select(jobs.c.id)
+        .where(text("jobs.state = 'queued'"), jobs.c.gpus > literal_column("0"), jobs.c.submitted_at < moment("before"))
+        .order_by(jobs.c.priority, jobs.c.submitted_at, jobs.c.id)
+        .limit(bindparam("limit", type_=Integer))
+    )
+
+
 def due(dialect: str) -> ClauseElement:
     return (
         select(jobs.c.id)
@@ -203,22 +217,17 @@ def due(dialect: str) -> ClauseElement:
     )
 
 
-def _of_priority() -> tuple[ColumnElement[bool], ...]:
-    return jobs.c.priority == number("priority"), or_(word("user").is_(None), jobs.c.user == word("user"))
-
-
 def lowest_score_in_line(dialect: str) -> ClauseElement:
-    return (
-        select(jobs.c.score)
-        .where(text("jobs.state = 'queued'"), *_of_priority())
-        .order_by(jobs.c.score, jobs.c.id)
-        .limit(literal_column("1"))
+    wanted = 'priority = :priority AND (:user IS NULL OR "user" = :user)'
+    return text(f"SELECT score {in_line(dialect)} AND {wanted} ORDER BY score, id LIMIT 1").bindparams(
+        number("priority"), word("user")
     )
 
 
 def lowest_score_aside(dialect: str) -> ClauseElement:
     aside = in_states({JobState.BLOCKED, JobState.HELD, JobState.DELAYED})
-    return select(func.min(jobs.c.score)).where(aside, *_of_priority())
+    of_user = or_(word("user").is_(None), jobs.c.user == word("user"))
+    return select(func.min(jobs.c.score)).where(aside, jobs.c.priority == number("priority"), of_user)
 
 
 def dependents(dialect: str) -> ClauseElement:
