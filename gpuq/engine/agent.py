@@ -66,6 +66,8 @@ class Agent:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._forget = False
+        self._stale = True
+        self._read_at = 0.0
         self._look_at = 0.0
         self._sample_at = 0.0
         self._unsubscribe: Callable[[], None] | None = None
@@ -97,7 +99,8 @@ class Agent:
         self._lock.release()
 
     def run_once(self) -> None:
-        """A turn that leaves nothing unwritten."""
+        """A turn that leaves nothing unwritten and believes nothing it remembers."""
+        self._stale = True
         self.turn(0.0, note_after_s=0.0)
 
     def wake(self) -> None:
@@ -114,6 +117,7 @@ class Agent:
         if topic in {"changed", "control"}:
             self._forget = True
         if topic in {"queue", "changed", "control"} and not self._stopping:
+            self._stale = True
             self.wake()
 
     def _run(self) -> None:
@@ -287,10 +291,12 @@ class Agent:
             while self._start_some():
                 pass
         except HotStoreCold:
+            self._stale = True
             self._ctx.epoch.refresh()
             self._ctx.notifier.publish("cold")
             self._look_at = self._ctx.clock.monotonic() + SOON_S
         except (HotStoreUnavailable, DatabaseUnavailable) as error:
+            self._stale = True
             log.warning("nothing can be started now: %s", error.message)
             self._look_at = self._ctx.clock.monotonic() + SOON_S
 
@@ -298,7 +304,7 @@ class Agent:
         """One plan and its commit; whether something was started, so that a further look may pay."""
         if self._lookout.control().paused is not None:
             return False
-        waiting = self._lookout.waiting()
+        waiting = self._waiting()
         if not waiting:
             return False
         snapshot = self._lookout.snapshot(waiting, self._live.values())
@@ -316,11 +322,22 @@ class Agent:
         facts = {job.id: job for job in waiting}
         claimed = claim(self._ctx, starts, facts)
         self._lookout.drop([start.job_id for start in starts])
+        # What the plan believed of a job that could not be claimed was wrong.
+        self._stale = self._stale or len(claimed) < len(starts)
         for item in claimed:
             live = Live.of_claim(item)
             self._live[item.job.id] = live
             self._launch(live, item.order)
         return _more_behind(waiting, {start.job_id for start in starts})
+
+    def _waiting(self) -> list[Waiting]:
+        now = self._ctx.clock.monotonic()
+        fresh = self._stale or now - self._read_at >= POLL_S
+        if fresh:
+            # Before the reading, so that a change in between is not taken as seen.
+            self._stale = False
+            self._read_at = now
+        return self._lookout.waiting(fresh=fresh)
 
     def _launch(self, live: Live, order: LaunchOrder) -> None:
         try:

@@ -63,6 +63,8 @@ class Lookout:
         self._control: Control | None = None
         self._promises: dict[int, float] = {}
         self._aged: list[int] = []
+        self._line: list[Waiting] | None = None
+        self._cut = False
         self._aged_at = float("-inf")
 
     def forget(self) -> None:
@@ -82,13 +84,21 @@ class Lookout:
             self._observed_at = monotonic
         return self._observations
 
-    def waiting(self) -> list[Waiting]:
-        """Facts of the queue's heads, in line order. Raises HotStoreUnavailable or HotStoreCold."""
+    def waiting(self, *, fresh: bool = True) -> list[Waiting]:
+        """Facts of the queue's heads, in line order. Unless `fresh`, what is left of the last reading serves, as long
+        as it reaches far enough: nobody has said that the queue changed, and a start is checked against the stores
+        anyhow. Raises HotStoreUnavailable or HotStoreCold."""
+        if fresh or self._line is None or (self._cut and len(self._line) < HEADS // 2):
+            self._line = self._read_line()
+        return list(self._line)
+
+    def _read_line(self) -> list[Waiting]:
         heads = self._ctx.queue.heads(HEADS)
         missing = [head.job_id for head in heads if not self._known(head)]
         if missing:
             self._read(missing, heads)
         line = [self._facts[head.job_id] for head in heads if head.job_id in self._facts]
+        self._cut = len(heads) >= HEADS
         return self._with_the_oldest(line) if line else line
 
     def _with_the_oldest(self, line: list[Waiting]) -> list[Waiting]:
@@ -127,6 +137,9 @@ class Lookout:
         for job_id in job_ids:
             self._facts.pop(job_id, None)
             self._promises.pop(job_id, None)
+        if self._line is not None and job_ids:
+            gone = set(job_ids)
+            self._line = [job for job in self._line if job.id not in gone]
 
     def snapshot(self, waiting: Sequence[Waiting], lives: Collection[Live]) -> Snapshot:
         ctx = self._ctx

@@ -27,10 +27,17 @@ log = logging.getLogger(__name__)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Threads that serve requests at once; a SQL connection each, and none is left idle for long.
 WORKERS = 16
+# Seconds after which a busy thread makes room. Python's own 5 ms are as long as a whole dispatch.
+SWITCH_S = 0.0005
 
 
-class Interrupted(Exception):
-    """A signal to stop came while the daemon was still starting."""
+class Interrupted(BaseException):
+    """A signal to stop came while the daemon was still starting. Not an Exception, so that nothing on the way
+    takes it for a failure that it could handle."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.exit_code = 128 + signum
 
 
 class Going:
@@ -68,6 +75,7 @@ def run(
     if listen is not None and "server" not in roles:
         raise UsageError("--listen is for `gpuq up` and `gpuq server`")
     daemon_log.set_up(settings.log_level)
+    sys.setswitchinterval(SWITCH_S)
     going = Going()
     with _interruptible(), ExitStack() as stack:
         wiring.prepare_home(settings.home)
@@ -93,7 +101,7 @@ def _interruptible() -> Iterator[None]:
     def interrupt(signum: int, frame: FrameType | None) -> None:
         for each in STOP_SIGNALS:
             signal.signal(each, signal.SIG_IGN)
-        raise Interrupted
+        raise Interrupted(signum)
 
     before = {each: signal.signal(each, interrupt) for each in STOP_SIGNALS}
     try:
