@@ -16,7 +16,7 @@ FILTERS = (
     Option("-n --name", "text", "jobs of this name", "NAME"),
 )
 LIMIT = Option("--limit", "int", "at most so many rows (default 50)")
-ALL = Option("-a --all", "flag", "every row")
+ALL = Option("-a --all", "flag", "every row; `status`: finished jobs, too")
 SINCE = Option("--since", "text", "from then on: 7d (ago), 2026-11-22, 14:00", "TIME")
 
 # What may stand on the command line, and in the #GPUQ lines of a script.

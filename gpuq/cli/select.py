@@ -104,26 +104,10 @@ def newest(client: Client) -> int:
     """The caller's newest job. Raises NotFound."""
     user = client.whoami()["user"]
 
-    def later_than(job_id: int) -> int | None:
-        found = client.jobs(user=user, after_id=job_id, limit=1)
-        return int(found[0]["id"]) if found else None
-
-    # Listings go up by id, so the last one is found by halving what is left.
-    last = later_than(0)
-    if last is None:
+    found = client.jobs(user=user, newest_first="true", limit=1)
+    if not found:
         raise NotFound(f"{user} has no jobs", hint="`gpuq submit` queues one")
-    step = 1
-    while (found := later_than(last + step)) is not None:
-        last, step = found, step * 2
-    low, high = last, last + step
-    while low < high:
-        middle = (low + high) // 2
-        found = later_than(middle)
-        if found is None:
-            high = middle
-        else:
-            last = low = found
-    return last
+    return int(found[0]["id"])
 
 
 def matches(job: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -165,6 +165,7 @@ def draw(replay: Replay, path: Path) -> None:
     waits.step(sorted_waits, [(n + 1) / len(sorted_waits) for n in range(len(sorted_waits))], where="post")
     waits.set(xlabel="hours of waiting", ylabel="share of jobs that waited no longer", ylim=(0, 1))
     waits.set_xscale("symlog", linthresh=1 / 60)
+    waits.set_xlim(left=0)
     try:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:

@@ -66,13 +66,23 @@ def _look(client: Client, args: Args) -> Listing:
         wanted = filters(client, args)
     if args.words:
         return _named(client, args, wanted)
+    listing = _in_the_queue(client, wanted, limit)
+    if args.flag("all") and "state" not in wanted:
+        from gpuq.cli.select import MANY
+
+        ended = client.history(**wanted, limit=MANY)
+        return Listing(listing.jobs + ended, listing.total + len(ended), listing.counts)
+    return listing
+
+
+def _in_the_queue(client: Client, wanted: dict[str, Any], limit: int | None) -> Listing:
     if not set(wanted) - {"user"}:
         found = client.queue(limit=limit, user=wanted.get("user"))
         return Listing(found["jobs"], found["total"], found)
     from gpuq.cli.select import ACTIVE, MANY, WAITING
 
     if "state" not in wanted:
-        wanted["state"] = ",".join(WAITING + ACTIVE)
+        wanted = {**wanted, "state": ",".join(WAITING + ACTIVE)}
     jobs = sorted(client.jobs(**wanted, limit=MANY), key=_place)
     return Listing(jobs[:limit], len(jobs))
 

@@ -20,15 +20,21 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings, _ = load()
         return _run(given, settings, word)
-    except daemon.Interrupted:
-        return 130
-    except GpuqError as error:
+    except daemon.Interrupted as stop:
+        return stop.exit_code
+    except Exception as error:
         if os.environ.get("GPUQ_DEBUG"):
             raise
-        detach.tell(error.message, error.hint)
-        if word is not None:
-            word.failed(error)
-        return error.exit_code
+        return _failed(error, word)
+
+
+def _failed(error: Exception, word: detach.Word | None) -> int:
+    if not isinstance(error, GpuqError):
+        error = GpuqError(f"{type(error).__name__}: {error}", hint="GPUQ_DEBUG=1 shows where this came from")
+    detach.tell(error.message, error.hint)
+    if word is not None:
+        word.failed(error)
+    return error.exit_code
 
 
 def _run(given: argparse.Namespace, settings: Settings, word: detach.Word | None) -> int:

@@ -28,7 +28,7 @@ def start(settings: Settings, arguments: list[str]) -> int:
     reading, writing = os.pipe()
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "gpuq.server", *arguments, "--ready-fd", str(writing)],
+            [sys.executable, "-P", "-m", "gpuq.server", *arguments, "--ready-fd", str(writing)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

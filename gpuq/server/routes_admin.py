@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
@@ -12,7 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from gpuq.domain.times import iso
 from gpuq.engine import health
 from gpuq.engine.access import require_admin
-from gpuq.errors import Forbidden, NotFound, Refused
+from gpuq.errors import Forbidden, NotFound, Refused, Unavailable
 from gpuq.observe import metrics
 from gpuq.server import figures, query, reports
 from gpuq.server.auth import Ctx, Who
@@ -20,6 +23,8 @@ from gpuq.server.query import Moment
 
 router = APIRouter(tags=["administration"])
 
+QUESTIONS = 4
+_QUESTIONS = threading.BoundedSemaphore(QUESTIONS)
 _ACCOUNT = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}\$?$"
 
 
@@ -79,12 +84,26 @@ def report(
     by: Annotated[str, Query(description="user, group, gpu or day")] = "user",
     since: Moment = None,
 ) -> dict[str, Any]:
-    return _table(*reports.report(ctx, kind, by, query.moment("since", since)))
+    start = query.moment("since", since)
+    with _asking():
+        return _table(*reports.report(ctx, kind, by, start))
 
 
 @router.post("/sql", summary="A read-only statement on the history")
 def run_sql(ctx: Ctx, caller: Who, statement: Sql) -> dict[str, Any]:
-    return _table(*ctx.history.query(statement.query, limit=statement.limit))
+    with _asking():
+        return _table(*ctx.history.query(statement.query, limit=statement.limit))
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """A question may take a minute, and each takes one of the threads that answer everything else."""
+    if not _QUESTIONS.acquire(blocking=False):
+        raise Unavailable(f"{QUESTIONS} questions to the history are being answered already", hint="try again soon")
+    try:
+        yield
+    finally:
+        _QUESTIONS.release()
 
 
 def _table(columns: list[str], rows: list[tuple[Any, ...]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from gpuq.domain.job import Job, JobOutlook, job_json
 from gpuq.domain.spec import JobSpec
+from gpuq.domain.states import FINAL
 from gpuq.engine import cancel, change, hold, logs, outlook, retry, submit
 from gpuq.engine.context import Context
 from gpuq.errors import GpuqError
@@ -45,6 +46,7 @@ def list_jobs(
     ids: Annotated[str | None, Query(description="ids, commas between")] = None,
     array_id: Number = None,
     after_id: Annotated[int | None, Query(ge=0, le=query.MAX_ID, description="only larger ids, for paging")] = None,
+    newest_first: Annotated[bool, Query(description="by id, descending")] = False,
     limit: Limit = 1000,
 ) -> list[dict[str, Any]]:
     where = JobFilter(
@@ -56,6 +58,7 @@ def list_jobs(
         array_id=array_id,
         after_id=after_id,
         limit=limit,
+        newest_first=newest_first,
     )
     with ctx.records.read() as reader:
         jobs = reader.jobs(where)
@@ -79,7 +82,16 @@ def show_job(ctx: Ctx, job_id: JobId) -> dict[str, Any]:
         job = reader.job(job_id)
         attempts = [attempt.to_json() for attempt in reader.attempts(job_id)]
         events = [event.to_json() for event in reader.events(job_id=job_id)]
-    return {**_one(ctx, job), "attempts": attempts, "events": events}
+    return {**_one(ctx, job), "expected": _expected(ctx, job), "attempts": attempts, "events": events}
+
+
+def _expected(ctx: Context, job: Job) -> dict[str, Any] | None:
+    """How long it is expected to run, what that rests on, and on how many runs; None for a job that has ended."""
+    if job.state in FINAL:
+        return None
+    elapsed = max(0.0, ctx.clock.now() - job.started_at) if job.started_at is not None else 0.0
+    found = ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s, elapsed)
+    return {"seconds": round(found.seconds, 3), "source": found.source, "samples": found.samples}
 
 
 @router.delete("/jobs/{job_id}", summary="Cancel: a waiting job at once, a running one within its grace")

@@ -75,15 +75,25 @@ def test_array_elements_show_their_index(gpuq: Gpuq, daemon: StubDaemon) -> None
 
 
 def test_last_is_the_callers_newest_job(gpuq: Gpuq, daemon: StubDaemon) -> None:
-    mine = [2, 3, 40, 700, 701, 5000]
     daemon.on("GET", "/whoami", Answer(200, {"user": "alice", "uid": 1, "admin": False}))
-    daemon.on(
-        "GET",
-        "/jobs",
-        lambda asked: Answer(200, [job(number) for number in mine if number > int(asked.query["after_id"])][:1]),
-    )
+    asked_for: list[dict[str, str]] = []
+
+    def newest(asked: Any) -> Answer:
+        asked_for.append(dict(asked.query))
+        return Answer(200, [job(5000)])
+
+    daemon.on("GET", "/jobs", newest)
     daemon.on("GET", "/jobs/5000", Answer(200, {**job(5000), "attempts": [], "events": []}))
     assert json.loads(gpuq("show", "last", "--json").out)["id"] == 5000
+    assert asked_for == [{"user": "alice", "newest_first": "true", "limit": "1"}]
+
+
+def test_status_all_shows_finished_jobs_after_the_queue(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    queue = {"running": 0, "queued": 1, "waiting": 1, "total": 1, "jobs": [job(9)]}
+    daemon.on("GET", "/queue", Answer(200, queue))
+    daemon.on("GET", "/history", Answer(200, [job(5), job(4)]))
+    assert [found["id"] for found in json.loads(gpuq("status", "-a", "--json").out)] == [9, 5, 4]
+    assert [found["id"] for found in json.loads(gpuq("status", "--json").out)] == [9]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +163,7 @@ def test_gpus_name_their_holders(gpuq: Gpuq, daemon: StubDaemon) -> None:
 
 def test_closed_pipe_is_exit_141_without_a_word(gpuq: Gpuq, daemon: StubDaemon) -> None:
     daemon.on("GET", "/queue", queue_of(*(job(number, name="x" * 24) for number in range(5000))))
-    process = gpuq.popen("status", "-a")
+    process = gpuq.popen("status", "--limit", "5000")
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
