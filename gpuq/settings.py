@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gpuq.domain import faults
 from gpuq.errors import ConfigError
 
 # Variables with our prefix that are not settings: what a job sees, and what steers the client alone.
@@ -25,7 +26,7 @@ JOB_VARIABLES = frozenset(
         "GPUQ_ARRAY_ID", "GPUQ_ARRAY_INDEX", "GPUQ_TIME_LIMIT_END", "GPUQ_TOKEN_OF_ATTEMPT",
     }
 )  # fmt: skip
-CLIENT_VARIABLES = frozenset({"GPUQ_CONFIG", "GPUQ_DEBUG"})
+CLIENT_VARIABLES = frozenset({"GPUQ_CONFIG", "GPUQ_DEBUG", faults.VARIABLE})
 
 
 def config_path() -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from gpuq.domain import faults
 from gpuq.domain.ids import new_token
 from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
@@ -105,7 +106,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
         launcher=ForkServerLauncher(str(settings.home / "supervisors.log")),
         run_times=RunTimes(history),
         epoch=epoch,
-        boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        boot_id=faults.boot_id() or Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         new_token=new_token,
     )
 

@@ -21,11 +21,11 @@ from gpuq.scheduler.snapshot import Candidate, Holding, Policy, Snapshot
 
 # How many jobs of one shape are looked at for one that is short enough to pass a reservation.
 DEPTH = 1000
-# Seconds of waiting after which a job comes before all others of its priority. Measured on real traces: 15 days halve
-# the overtaking of jobs that declare a week, and cost the mean wait nothing.
+# Seconds of waiting after which a job comes before all others of its priority. On real traces 15 days bring the longest
+# wait of the jobs that need the whole machine from 1.44 to 1.27 times that of strict order, for 4 % more mean wait.
 PATIENCE_S = 15 * 86400.0
-# A job that declares no time gets a reservation that is late by this much of what it has waited by then. On real
-# traces where nobody declares anything, firm reservations alone make the mean wait a tenth longer.
+# A job that declares no time gets a reservation that is late by this much of what it has waited by then. Where nobody
+# declares anything, that takes the mean wait from 1.055 to 1.017 times that of greedy starts (40 teams).
 SLACK = 0.2
 
 

@@ -153,7 +153,7 @@ class _Run:
             self._known.clear()
 
     def _plan(self, now: float) -> None:
-        if self._free == 0 and self._policy.backfill != "easy":
+        if self._free == 0 and self._policy.backfill != "easy" and all(shape.gpus for shape in self._line.shapes):
             return
         snapshot = Snapshot(
             devices=self._devices,

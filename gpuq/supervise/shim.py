@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 
+from gpuq.domain import faults
 from gpuq.supervise import bundle, kernel, processes, verdict
 from gpuq.supervise.events import Events
 from gpuq.supervise.family import Family, descendants
@@ -67,15 +68,19 @@ def _supervise(
         outcome, why = verdict.of_reason(reason)
         record_end(run_dir, outcome, token=spec.token, error=f"{why}, before it was started", stop_reason=reason)
         return
+    faults.point("supervisor.before_spawn")
     try:
         pid, exec_fd = spawn(spec, log_fd)
     except OSError as failure:
         message = f"no process could be made for the job: {failure.strerror}"
         record_end(run_dir, "launch_error", token=spec.token, error=message)
         return
+    faults.point("supervisor.spawned")
     run = _Run(run_dir, spec, events, pid, exec_fd, report_fd)
     run.until_nothing_is_left(server_fd, when_alone)
+    faults.point("supervisor.job_ended")
     run.record()
+    faults.point("supervisor.end_recorded")
 
 
 class _Run:
@@ -170,6 +175,7 @@ class _Run:
         # Both only tell what is so already. A full disk or a daemon that died must not stop the job.
         with contextlib.suppress(OSError):
             bundle.write(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, **record}, durable=False)
+        faults.point("supervisor.started")
         with contextlib.suppress(OSError):
             os.write(self.report_fd, bundle.line(record))
 

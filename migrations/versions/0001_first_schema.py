@@ -75,7 +75,7 @@ def create_tables() -> None:
     )
     op.create_table(
         "jobs",
-        sa.Column("id", Id, sa.Identity(always=False), nullable=False),
+        sa.Column("id", Id, nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("user", sa.Text(), nullable=False),
         sa.Column("uid", sa.BigInteger()),
@@ -127,7 +127,7 @@ def create_tables() -> None:
     op.create_index("ix_jobs_array", "jobs", ["array_id"], unique=False, **where("array_id IS NOT NULL"))
     op.create_index("ix_jobs_eligible", "jobs", ["eligible_at"], unique=False, **where("eligible_at IS NOT NULL"))
     op.create_index("ix_jobs_finished", "jobs", ["finished_at"], unique=False, **where("finished_at IS NOT NULL"))
-    op.create_index("ix_jobs_line", "jobs", ["score", "id"], unique=False, **where("state = 'queued'"))
+    op.create_index("ix_jobs_line", "jobs", ["score", "id", "state"], unique=False, **where("state = 'queued'"))
     op.create_index("ix_jobs_state", "jobs", ["state", "id", "gpus", "score"], unique=False)
     op.create_index("ix_jobs_user", "jobs", ["user", "state", "id"], unique=False)
     op.create_index(
@@ -157,7 +157,7 @@ def create_tables() -> None:
     op.create_index("ix_requests_at", "requests", ["at"], unique=False)
     op.create_table(
         "tokens",
-        sa.Column("id", Id, sa.Identity(always=False), nullable=False),
+        sa.Column("id", Id, nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("user", sa.Text(), nullable=False),
         sa.Column("hash", sa.Text(), nullable=False),
@@ -233,7 +233,7 @@ def create_tables() -> None:
     op.create_index("ix_dependencies_on", "dependencies", ["on_id"], unique=False)
     op.create_table(
         "events",
-        sa.Column("id", Id, sa.Identity(always=False), nullable=False),
+        sa.Column("id", Id, nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
         sa.Column("job_id", Id, nullable=False),
         sa.Column("attempt", sa.Integer()),

@@ -19,7 +19,8 @@ class Figure:
     goal: str = ""
 
     def row(self) -> str:
-        return f"| {self.name} | {self.value:,.4g} {self.unit} | {self.detail} | {self.goal} |"
+        value = f"{self.value:,.0f}" if self.value >= 1000 else f"{self.value:.3g}"
+        return f"| {self.name} | {value} {self.unit} | {self.detail} | {self.goal} |"
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)

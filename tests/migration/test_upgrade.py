@@ -67,7 +67,7 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     path.write_text(_NEXT.format(more=""))
     monkeypatch.setattr(migrate, "scripts", lambda: folder)
     monkeypatch.setattr(schema, "HEAD", "0002")
-    yield path
+    return path
 
 
 def test_a_fresh_database_is_made_and_marked(empty_url: str) -> None:

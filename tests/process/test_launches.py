@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -136,6 +137,32 @@ def test_fork_server_serves_what_it_was_handed_before_it_ends(world) -> None:
     world.launcher.close()
     for attempt in fds:
         attempt.hear()
+        assert attempt.result().outcome is Outcome.SUCCEEDED
+
+
+def test_supervisor_takes_another_attempt_after_its_first(world) -> None:
+    supervisors = []
+    for code in range(8):
+        attempt = world.shell(f"exit {code}")
+        assert attempt.result().exit_code == code
+        supervisors.append(attempt.running.supervisor_pid)
+    assert len(set(supervisors)) < len(supervisors)
+
+
+def test_launch_works_after_an_idle_supervisor_was_killed(world) -> None:
+    for _ in range(4):
+        attempt = world.start("true")
+        attempt.result()
+        with contextlib.suppress(ProcessLookupError):
+            fd = os.pidfd_open(attempt.running.supervisor_pid)
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+            assert select.select([fd], [], [], 20)[0]
+            os.close(fd)
+
+
+def test_attempt_that_ended_can_still_be_watched(world) -> None:
+    attempts = [world.start("true") for _ in range(5)]
+    for attempt in attempts * 2:
         assert attempt.result().outcome is Outcome.SUCCEEDED
 
 

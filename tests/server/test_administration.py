@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
+from gpuq.errors import Unavailable
+from gpuq.server import routes_admin
 
 
 def submit(caller: Any, **fields: Any) -> int:
@@ -69,10 +72,25 @@ def test_sql_reads_and_never_writes(api: Any) -> None:
     for statement in ("DELETE FROM jobs", "UPDATE jobs SET state = 'x'", "DROP VIEW job_history", "SELECT 1; SELECT 2"):
         answer = api.root.post("/sql", json={"query": statement})
         assert answer.status_code in {409, 422}, statement
-    assert api.root.post("/sql", json={"query": "SELECT nonsense"}).status_code == 422
+    assert api.root.post("/sql", json={"query": "SELECT nonsense FROM job_history"}).status_code == 422
     assert api.root.post("/sql", json={"query": ""}).status_code == 422
     limited = api.root.post("/sql", json={"query": "SELECT id FROM job_events UNION ALL SELECT 9", "limit": 1}).json()
     assert len(limited["rows"]) == 1
+
+
+def test_long_questions_cannot_take_every_thread(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuq.server.routes_admin._QUESTIONS", threading.BoundedSemaphore(1))
+    answers: list[int] = []
+
+    def ask_in_mid_question(*args: object, **more: object) -> tuple[list[str], list[tuple[Any, ...]]]:
+        with pytest.raises(Unavailable), routes_admin._asking():
+            answers.append(1)
+        return ["x"], [(1,)]
+
+    monkeypatch.setattr(api.ctx.history, "query", ask_in_mid_question)
+    assert api.root.post("/sql", json={"query": "SELECT 1"}).status_code == 200
+    assert api.root.post("/sql", json={"query": "SELECT 1"}).status_code == 200
+    assert answers == []
 
 
 @pytest.mark.usefixtures("as_root")

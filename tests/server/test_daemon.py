@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -45,6 +46,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 class Daemon:
     def __init__(self, home: Path, *arguments: str, **variables: str) -> None:
         self.home = home
+        self.serves_all = arguments[0] == "up"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gpuq.server", *arguments],
             env=environment(home, **variables),
@@ -84,12 +86,11 @@ def daemon(home: Path) -> Iterator[Callable[..., Daemon]]:
 
     yield start
     for each in started:
-        if each.process.poll() is None:
-            try:
-                with each.client() as client:
-                    client.post("/shutdown", json={"stop_jobs": True})
-            except httpx.TransportError:
-                each.process.send_signal(signal.SIGTERM)
+        if each.process.poll() is None and each.serves_all:
+            with each.client() as client, contextlib.suppress(httpx.TransportError):
+                client.post("/shutdown", json={"stop_jobs": True})
+        elif each.process.poll() is None:
+            each.process.send_signal(signal.SIGTERM)
         each.rest()
 
 
@@ -152,6 +153,34 @@ def test_a_signal_ends_it_quickly_with_open_streams_and_leaves_jobs_running(
     with daemon().until_up().client() as client:
         done = until(client, job["id"], "completed")
         assert (done["exit_code"], done["attempt"], done["pid"]) == (0, 1, job["pid"])
+
+
+def test_a_signal_while_it_starts_ends_it_without_a_word_and_without_children(
+    daemon: Callable[..., Daemon], home: Path
+) -> None:
+    for delay in (0.3, 0.6, 0.9):
+        starting = daemon()
+        # No signal tells how far it has come; wherever it is, the end must be the same.
+        time.sleep(delay)
+        starting.process.send_signal(signal.SIGTERM)
+        said = starting.rest()
+        assert "Traceback" not in said
+        assert starting.process.returncode in {0, -signal.SIGTERM, 128 + signal.SIGTERM}
+        assert not _processes_of(home)
+
+
+def _processes_of(home: Path) -> list[str]:
+    """Command lines that name the home: its redis-server would be one."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+            if str(home) in line:
+                found.append(line)
+    return found
 
 
 def test_shutdown_over_http_ends_it(daemon: Callable[..., Daemon]) -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
 from gpuq.server import reports
+from gpuq.settings import Settings
 
 
 def submit(caller: Any, **fields: Any) -> int:
@@ -21,6 +24,14 @@ def table(api: Any, kind: str, query: str = "") -> list[dict[str, Any]]:
     return [dict(zip(body["columns"], row, strict=True)) for row in body["rows"]]
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def settings(request: pytest.FixtureRequest, home: Path) -> Settings:
+    database = {}
+    if request.param == "postgresql":
+        database = {"database_url": str(request.getfixturevalue("postgres_url"))}
+    return Settings(home=home, gpus="sim:4", node="testbox", **database)
+
+
 @pytest.fixture
 def past(api: Any, start: Callable[..., Any]) -> None:
     start(submit(api.daemon, gpus=2), gpus=(0, 1)).end(Outcome.SUCCEEDED, JobState.COMPLETED)
@@ -31,14 +42,14 @@ def past(api: Any, start: Callable[..., Any]) -> None:
 
 def _lengthen(api: Any, seconds: dict[int, float]) -> None:
     """Moves the starts back, as if the attempts had run so long."""
-    import sqlite3
-
-    with sqlite3.connect(api.ctx.settings.home / "gpuq.db") as database:
+    engine = create_engine(api.ctx.settings.database_url)
+    with engine.begin() as database:
         for job_id, length in seconds.items():
-            database.execute("UPDATE attempts SET started_at = finished_at - ? WHERE job_id = ?", (length, job_id))
+            values = {"length": length, "wait": length / 10, "job": job_id}
+            database.execute(text("UPDATE attempts SET started_at = finished_at - :length WHERE job_id = :job"), values)
             started = "(SELECT started_at FROM attempts WHERE job_id = jobs.id)"
-            database.execute(f"UPDATE jobs SET submitted_at = {started} - ? WHERE id = ?", (length / 10, job_id))
-    database.close()
+            database.execute(text(f"UPDATE jobs SET submitted_at = {started} - :wait WHERE id = :job"), values)
+    engine.dispose()
 
 
 @pytest.mark.usefixtures("past")
@@ -104,3 +115,11 @@ def test_a_day_that_an_attempt_spans_gets_its_own_part(api: Any) -> None:
 @pytest.mark.parametrize("query", ["/report/everything", "/report/usage?by=moon", "/report/usage?since=x"])
 def test_a_report_that_there_is_not_is_refused(api: Any, query: str) -> None:
     assert api.daemon.get(query).status_code == 422
+
+
+@pytest.mark.usefixtures("past")
+def test_metrics_read_the_same_from_both_databases(api: Any) -> None:
+    lines = api.daemon.get("/metrics").text.splitlines()
+    assert 'gpuq_attempts_finished_total{outcome="succeeded"} 2.0' in lines
+    assert 'gpuq_queue_wait_seconds_bucket{le="15.0"} 1.0' in lines
+    assert "gpuq_queue_wait_seconds_count 3.0" in lines

@@ -3,7 +3,7 @@
 Times are epoch seconds (DOUBLE), memory MiB, lists JSON text. The CHECK constraints are generated from
 `gpuq.domain`, so a row that the state machine does not know cannot be stored by anybody.
 
-Job ids are never given twice: SQLite AUTOINCREMENT, a PostgreSQL identity. What a submission asked for stands
+Job ids are never given twice: SQLite AUTOINCREMENT, a PostgreSQL sequence. What a submission asked for stands
 whole in `specs`, apart from `jobs`, because an environment of a few KiB in each row would make every scan of
 the history read it.
 """
@@ -19,7 +19,6 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
-    Identity,
     Index,
     Integer,
     MetaData,
@@ -86,7 +85,7 @@ def _job_checks() -> list[CheckConstraint]:
 jobs = Table(
     "jobs",
     metadata,
-    Column("id", Id, Identity(), primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("name", Text, nullable=False),
     Column("user", Text, nullable=False),
     Column("uid", BigInteger),
@@ -215,7 +214,7 @@ dependencies = Table(
 events = Table(
     "events",
     metadata,
-    Column("id", Id, Identity(), primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("at", Double, nullable=False),
     Column("job_id", Id, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("attempt", Integer),
@@ -253,7 +252,7 @@ requests = Table(
 tokens = Table(
     "tokens",
     metadata,
-    Column("id", Id, Identity(), primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("name", Text, nullable=False),
     Column("user", Text, nullable=False),
     Column("hash", Text, nullable=False),

@@ -134,11 +134,16 @@ def test_a_url_that_cannot_be_used_is_a_mistake_in_the_settings(url: str) -> Non
 def test_a_cut_connection_leaves_nothing_half_written_and_the_next_one_works(jobs: Any, records: SqlRecords) -> None:
     cut = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                " WHERE datname = current_database() AND pid <> pg_backend_pid()")  # fmt: skip
-    with pytest.raises(DatabaseUnavailable), records.write() as tx:
-        tx.add_jobs([jobs.new()], actor="alice")
-        with records.database.engine.connect() as other:
-            other.execute(cut)
-        tx.add_jobs([jobs.new()], actor="alice")
+
+    def write_over_a_cut_connection() -> None:
+        with records.write() as tx:
+            tx.add_jobs([jobs.new()], actor="alice")
+            with records.database.engine.connect() as other:
+                other.execute(cut)
+            tx.add_jobs([jobs.new()], actor="alice")
+
+    with pytest.raises(DatabaseUnavailable):
+        write_over_a_cut_connection()
     assert count(records) == 0
     jobs.add()
     assert count(records) == 1

@@ -17,7 +17,7 @@ S = JobState
 @pytest.fixture
 def history(records: SqlRecords) -> Iterator[SqlHistory]:
     # Shares the connections of `records`, which closes them.
-    yield SqlHistory(records.database)
+    return SqlHistory(records.database)
 
 
 def rows(history: SqlHistory, sql: str) -> list[dict[str, Any]]:

@@ -10,17 +10,16 @@ from gpuq.scheduler.expect import CIRCLES, DEFAULT_S, RECENT, Expectations, comm
 TRAIN = ("python", "/home/alice/train.py", "--lr", "0.1")
 
 
-def run(run_s: float, *, user: str = "alice", command: tuple[str, ...] = TRAIN, gpus: int = 1, outcome: str = "succeeded",
-        limit: float | None = None) -> FinishedRun:  # fmt: skip
+def run(
+    run_s: float,
+    *,
+    user: str = "alice",
+    command: tuple[str, ...] = TRAIN,
+    outcome: str = "succeeded",
+    limit: float | None = None,
+) -> FinishedRun:
     return FinishedRun(
-        job_id=1,
-        user=user,
-        gpus=gpus,
-        command=command,
-        time_limit_s=limit,
-        outcome=outcome,
-        run_s=run_s,
-        finished_at=0.0,
+        job_id=1, user=user, gpus=1, command=command, time_limit_s=limit, outcome=outcome, run_s=run_s, finished_at=0.0
     )
 
 

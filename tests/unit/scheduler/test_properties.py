@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -140,11 +141,10 @@ def test_limits_of_users_and_arrays_hold(snapshot: Snapshot) -> None:
     for held in snapshot.holdings:
         gpus[held.user] += len(held.gpu_uuids)
         running[held.user] += 1
-    elements = cpu = 0
-    for job, uuids in starts_of(snapshot):
+    cpu = 0
+    for elements, (job, uuids) in enumerate(starts_of(snapshot), start=1):
         gpus[job.user] += len(uuids)
         running[job.user] += 1
-        elements += 1
         cpu += not uuids
         policy = snapshot.policy
         assert not (policy.user_max_gpus and uuids) or gpus[job.user] <= policy.user_max_gpus
@@ -269,7 +269,7 @@ def test_in_a_finite_trace_everything_starts_once_and_no_gpu_runs_two(
             spans[one.node, gpu].append((one.start_s, one.end_s))
     for taken in spans.values():
         taken.sort()
-        assert all(before[1] <= after[0] for before, after in zip(taken, taken[1:], strict=False))
+        assert all(before[1] <= after[0] for before, after in pairwise(taken))
 
 
 def test_a_stream_of_small_jobs_does_not_starve_a_big_one() -> None:

@@ -32,17 +32,24 @@ BOOT = "boot-1"
 
 
 class FakeClock:
+    """The wall clock may jump, the monotonic one only goes on."""
+
     def __init__(self) -> None:
         self.time = 1_795_341_600.0
+        self.jumped = 0.0
 
     def now(self) -> float:
-        return round(self.time, 3)
+        return round(self.time + self.jumped, 3)
 
     def monotonic(self) -> float:
         return self.time
 
     def forward(self, seconds: float) -> None:
         self.time += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the wall clock, forward or back."""
+        self.jumped += seconds
 
 
 class PlayedLauncher:
@@ -127,7 +134,10 @@ class PlayedLauncher:
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         self.stops.append({"run_dir": run_dir, "reason": reason, "grace_s": grace_s, "signal": signal})
 
-    def sweep(self, token: str, session: int | None) -> int:
+    def progress(self, run_dir: str) -> dict[str, Any] | None:
+        return None
+
+    def sweep(self, token: str, session: int | None, session_start: int | None = None) -> int:
         self.swept.append(token)
         return 0
 
@@ -147,6 +157,7 @@ class World:
         self.user = Caller("alice", uid=1000, gid=1000)
         self.admin = Caller("root", uid=0, gid=0, admin=True)
         self.agents: list[Agent] = []
+        self.random = Random(1)
         sql_stores.migrate.ensure(self.settings.database_url)
         self.ctx = self.open()
 
@@ -159,7 +170,6 @@ class World:
         link = redis_stores.RedisLink(client, self.settings.namespace)
         self.link = link
         epoch = EpochCell(records)
-        tokens = iter(f"{n:032x}" for n in range(1, 10**9))
         return Context(
             settings=self.settings,
             records=records,
@@ -175,7 +185,7 @@ class World:
             run_times=RunTimes(history),
             epoch=epoch,
             boot_id=BOOT,
-            new_token=lambda: next(tokens),
+            new_token=lambda: f"{self.random.getrandbits(128):032x}",
             random=Random(1),
         )
 

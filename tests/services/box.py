@@ -86,8 +86,7 @@ class Box:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
-@pytest.fixture
-def make_box() -> Iterator[Callable[..., Box]]:
+def _boxes() -> Iterator[Callable[..., Box]]:
     boxes: list[Box] = []
 
     def make(**settings: str) -> Box:
@@ -99,6 +98,17 @@ def make_box() -> Iterator[Callable[..., Box]]:
     yield make
     for box in boxes:
         box.close()
+
+
+@pytest.fixture
+def make_box() -> Iterator[Callable[..., Box]]:
+    yield from _boxes()
+
+
+@pytest.fixture(scope="module")
+def make_boxes() -> Iterator[Callable[..., Box]]:
+    """Like `make_box`, for boxes that several tests of a module share."""
+    yield from _boxes()
 
 
 @pytest.fixture

@@ -1,0 +1,225 @@
+"""SIGKILL at every named point, one test a point; what the jobs wrote down themselves is believed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gpuq
+from gpuq.domain import faults
+
+SUBMISSION = ["submit.before_commit", "submit.committed", "submit.hinted"]
+STARTS = [
+    "lease.taken",
+    "claim.before_commit",
+    "claim.committed",
+    "launch.folder_made",
+    "launch.lock_taken",
+    "launch.before_send",
+    "launch.sent",
+    "start.heard",
+    "start.committed",
+]
+ENDS = ["end.heard", "finish.before_commit", "finish.committed", "finish.released"]
+SUPERVISOR = ["supervisor.before_spawn", "supervisor.spawned", "supervisor.started"]
+REBUILD = ["rehydrate.begun", "rehydrate.rebuilt", "rehydrate.opened"]
+ALONE = [
+    "supervisor.job_ended",
+    "supervisor.end_recorded",
+    "promote.committed",
+    "cancel.committed",
+    "preempt.committed",
+    "retry.committed",
+    "reap.proved",
+]
+
+
+def test_every_point_is_called_once_and_has_a_test() -> None:
+    called: list[str] = []
+    for path in sorted(Path(gpuq.__file__).parent.rglob("*.py")):
+        called += re.findall(r"^ +faults\.point\((.*)\)$", path.read_text(), re.MULTILINE)
+    assert sorted(called) == sorted(f'"{name}"' for name in faults.POINTS)
+    assert sorted(SUBMISSION + STARTS + ENDS + SUPERVISOR + REBUILD + ALONE) == sorted(faults.POINTS)
+
+
+@pytest.mark.parametrize("point", SUBMISSION)
+def test_a_submission_repeated_after_the_daemon_died_is_queued_once(site: Any, point: str) -> None:
+    before = {row["id"] for row in site.rows("select id from jobs")}
+    site.arm(point)
+    # The command line asks again, under the same request key and without the daemon.
+    answered = site.try_submit(site.diary.script(), "--array", "0-3")
+    site.until_dead_at(point)
+    assert {row["id"] for row in site.rows("select id from jobs")} - before == set(answered)
+    assert len(answered) == 4
+    site.settle()
+    assert {site.job(job_id)["state"] for job_id in answered} == {"completed"}
+
+
+@pytest.mark.parametrize("point", SUBMISSION)
+def test_a_submission_cut_off_is_there_whole_or_not_at_all(site: Any, point: str) -> None:
+    before = {row["id"] for row in site.rows("select id from jobs")}
+    site.box.kill_daemon()
+    site.arm(point)
+    assert site.try_submit(site.diary.script(), "--array", "0-3") == [], "nobody was left to answer"
+    site.until_reached(point)
+    new = [row["id"] for row in site.rows("select id from jobs") if row["id"] not in before]
+    assert len(new) == (0 if point == "submit.before_commit" else 4)
+    site.settle()
+    assert {site.job(job_id)["state"] for job_id in new} <= {"completed"}
+
+
+def some_jobs(site: Any) -> dict[int, int]:
+    """Job id → the exit code that it will have. Submissions that nobody answers are left out."""
+    jobs: dict[int, int] = {}
+    for gpus, code in ((1, 0), (2, 3), (4, 0), (0, 5)):
+        for job_id in site.try_submit(site.diary.script("sleep 0.05", code), "-g", str(gpus), "--retries", "0"):
+            jobs[job_id] = code
+    return jobs
+
+
+@pytest.mark.parametrize("point", STARTS + ENDS)
+def test_a_daemon_killed_on_a_jobs_way_loses_nothing_and_runs_nothing_twice(site: Any, point: str) -> None:
+    site.arm(point, "kill@2")
+    jobs = some_jobs(site)
+    site.until_dead_at(point)
+    site.settle()
+    assert {job_id: site.job(job_id)["exit_code"] for job_id in jobs} == jobs
+
+
+@pytest.mark.parametrize("point", SUPERVISOR)
+def test_a_killed_supervisor_takes_its_job_along_and_the_job_runs_again(site: Any, point: str) -> None:
+    site.arm(point)
+    job_id = site.submit(site.diary.script("sleep 0.2"), "--retries", "0")
+    site.until_reached(point)
+    site.settle(unknown=[job_id])
+    assert site.outcomes(job_id) == ["lost", "succeeded"]
+    assert site.job(job_id)["retries_used"] == 0
+
+
+def test_a_supervisor_killed_before_the_exit_record_leaves_a_lost_attempt(site: Any) -> None:
+    site.arm("supervisor.job_ended")
+    job_id = site.submit(site.diary.script())
+    site.until_reached("supervisor.job_ended")
+    site.settle(unknown=[job_id])
+    assert site.outcomes(job_id) == ["lost", "succeeded"]
+
+
+def test_a_supervisor_killed_after_the_exit_record_changes_nothing(site: Any) -> None:
+    site.arm("supervisor.end_recorded")
+    job_id = site.submit(site.diary.script(code=7), "--retries", "0")
+    site.until_reached("supervisor.end_recorded")
+    site.settle()
+    assert (site.outcomes(job_id), site.job(job_id)["exit_code"]) == (["exit_nonzero"], 7)
+
+
+@pytest.mark.parametrize("point", REBUILD)
+def test_a_rebuild_cut_off_is_begun_anew_and_keeps_the_order(site: Any, point: str) -> None:
+    running = site.submit(site.diary.gated(), "-g", "4")
+    site.until_started(running)
+    waiting = [site.submit(site.diary.script(), "-g", "4", "-p", priority) for priority in ("low", "high", "normal")]
+    site.box.kill_daemon()
+    site.arm(point)
+    done = site.box.gpuq("up", "-d", code=1)
+    assert "the daemon ended at once" in done.stderr
+    assert site.reached(point)
+    site.diary.open_gate()
+    site.settle()
+    starts = {job_id: site.diary.lines("start", job_id)[0][4] for job_id in waiting}
+    assert sorted(waiting, key=starts.__getitem__) == [waiting[1], waiting[2], waiting[0]]
+
+
+def test_a_retry_whose_time_had_come_is_not_forgotten(site: Any) -> None:
+    site.arm("promote.committed")
+    job_id = site.submit(site.diary.script(code=9), "--retries", "1")
+    site.until_dead_at("promote.committed")
+    site.settle()
+    assert site.outcomes(job_id) == ["exit_nonzero", "exit_nonzero"]
+
+
+def test_a_cancel_that_was_only_written_down_is_carried_out(site: Any) -> None:
+    job_id = site.submit(site.diary.gated(), "--kill-grace", "0.5s")
+    site.until_started(job_id)
+    site.arm("cancel.committed")
+    assert not site.cancel(job_id)
+    site.until_dead_at("cancel.committed")
+    site.settle()
+    assert (site.job(job_id)["state"], site.outcomes(job_id)) == ("cancelled", ["cancelled"])
+
+
+def test_a_retry_by_hand_that_was_only_written_down_is_carried_out(site: Any) -> None:
+    job_id = site.submit(site.diary.script(code=9), "--retries", "0")
+    site.until_state(job_id, "failed")
+    site.arm("retry.committed")
+    site.box.gpuq("retry", str(job_id), code=None)
+    site.until_dead_at("retry.committed")
+    site.settle()
+    assert site.outcomes(job_id) == ["exit_nonzero", "exit_nonzero"]
+
+
+def test_a_reaper_killed_in_its_work_is_followed_by_the_next(site: Any) -> None:
+    job_id = site.submit(site.diary.gated())
+    site.until_started(job_id)
+    site.box.kill_daemon()
+    reboot(site)
+    site.arm("reap.proved")
+    # Maintenance alone: no agent is there to find the dead attempt first.
+    with pytest.raises(AssertionError, match="gpuq maintain: -9"):
+        site.box.gpuq("maintain")
+    assert site.reached("reap.proved")
+    site.diary.open_gate()
+    site.settle(unknown=[job_id])
+    assert site.outcomes(job_id) == ["lost", "succeeded"]
+
+
+def reboot(site: Any) -> None:
+    """Nothing of the jobs is left, and the machine has another boot id."""
+    import signal
+
+    import psutil
+
+    for pid in site.leftovers():
+        process = psutil.Process(pid)
+        supervisor = process.parent()
+        if supervisor is not None and supervisor.pid != 1:
+            supervisor.send_signal(signal.SIGKILL)
+    site.box.until(lambda: not site.leftovers(), "every job is gone")
+    (site.faults / faults.BOOT_ID).write_text("after-the-reboot")
+
+
+def test_a_preemption_that_was_only_written_down_is_asked_for_again(
+    make_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world("sim:1")
+    modest = world.submit("train", preemptible=True)
+    agent = world.agent()
+    agent.run_once()
+    world.launcher.run(modest)
+    agent.run_once()
+    world.clock.forward(4000)
+    urgent = world.submit("train", priority="critical")
+
+    def die(name: str) -> None:
+        if name == "preempt.committed":
+            raise faults.Injected(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(faults, "point", die)
+        agent.wake()
+        with pytest.raises(faults.Injected):
+            agent.run_once()
+    assert (world.state(modest), world.launcher.stops) == ("stopping", [])
+    world.agents.pop().stop()
+    world.ctx = world.open()
+    agent = world.agent()
+    assert [stop["reason"] for stop in world.launcher.stops] == ["preempt"]
+    from gpuq.domain.outcome import Outcome
+
+    world.launcher.end(modest, Outcome.PREEMPTED)
+    agent.run_once()
+    agent.wake()
+    agent.run_once()
+    assert (world.state(modest), world.state(urgent)) == ("queued", "starting")

@@ -1,0 +1,471 @@
+"""Thousands of random steps of people, supervisors, crashes and outages, on the real stores.
+
+After each step the promises are checked against what the played supervisors really did and against a record of what
+was answered; at the end of every story all that was broken is mended, and then every job must come to its end.
+`pytest --hypothesis-seed=N` repeats a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from world import World
+
+from gpuq.domain import faults
+from gpuq.domain.job import Job
+from gpuq.domain.outcome import Outcome
+from gpuq.domain.states import ACTIVE, FINAL, JobState, allowed
+from gpuq.engine.agent import Agent
+from gpuq.engine.cancel import cancel
+from gpuq.engine.change import top, update
+from gpuq.engine.hold import hold, release
+from gpuq.engine.pause import pause, resume
+from gpuq.engine.promote import promote
+from gpuq.engine.reap import reap
+from gpuq.engine.rehydrate import Reconciler, is_cold, rehydrate
+from gpuq.engine.retry import retry
+from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreUnavailable
+from gpuq.ports.records import JobFilter
+
+GPUS = 3
+GPU_MB = 24_000
+OF_REASON = {"cancel": Outcome.CANCELLED, "preempt": Outcome.PREEMPTED, "shutdown": Outcome.LOST}
+# Points at which a process of the daemon can die in this test; the supervisors are played.
+CRASHES = sorted(name for name in faults.POINTS if not name.startswith(("supervisor.", "launch.")))
+
+
+class Died(BaseException):
+    """The process is gone: nothing may catch this."""
+
+
+class AwayRecords:
+    """The real records, which refuse while the database is away."""
+
+    def __init__(self, records: Any, machine: Queue) -> None:
+        self._records = records
+        self._machine = machine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._records, name)
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Any]:
+        if self._machine.sql_away:
+            raise DatabaseUnavailable("the database is away")
+        with self._records.write() as tx:
+            yield tx
+
+
+class Queue(RuleBasedStateMachine):
+    """What is known without asking gpuq: what was answered, and what the supervisors did."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = Path(tempfile.mkdtemp(prefix="gpuq-model-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+        self.world = World(self.home, f"sim:{GPUS}x{GPU_MB}M", order="fifo")
+        self.sql_away = False
+        self.redis_away = False
+        self.bomb: tuple[str, int] | None = None
+        self.answered: set[int] = set()
+        # Job id → how many attempts it had when it was cancelled, or ended well, for good.
+        self.no_more: dict[int, int] = {}
+        self.cancel_asked: set[int] = set()
+        self.checked_events = 0
+        self.states: dict[int, str | None] = {}
+        self.launcher = self.world.launcher
+        self.plain_point = faults.point
+        faults.point = self.pass_by
+        self.agent: Agent | None = None
+        self.boot()
+
+    def teardown(self) -> None:
+        try:
+            self.mend()
+            self.everything_ends()
+        finally:
+            faults.point = self.plain_point
+            self.world.close()
+            shutil.rmtree(self.home)
+
+    # -- the process -------------------------------------------------------------------------------------------
+
+    def pass_by(self, name: str) -> None:
+        if self.bomb is not None and self.bomb[0] == name:
+            left = self.bomb[1] - 1
+            self.bomb = (name, left) if left else None
+            if not left:
+                raise Died(name)
+
+    def boot(self) -> None:
+        """As the daemon starts: a fresh view of the stores, the hot queue rebuilt, what runs adopted."""
+        self.world.ctx.records.close()
+        self.world.ctx = self.world.open()
+        self.world.ctx.records = AwayRecords(self.world.ctx.records, self)  # type: ignore[assignment]
+        self.reconciler = Reconciler(self.world.ctx)
+        with contextlib.suppress(HotStoreUnavailable, DatabaseUnavailable):
+            rehydrate(self.world.ctx)
+        self.agent = self.world.agent()
+
+    def bury(self) -> None:
+        if self.world.agents:
+            self.world.agents.pop().stop()
+        self.agent = None
+
+    def alive(self, work: Callable[[], Any]) -> bool:
+        """Whether the process outlived this and had no error. Errors of gpuq's own are answers."""
+        try:
+            work()
+        except GpuqError as error:
+            note(f"  refused: {error.message}")
+            return False
+        except Died as death:
+            note(f"  died at {death}")
+            self.bury()
+            while self.agent is None:
+                try:
+                    self.boot()
+                except Died as again:
+                    note(f"  died again at {again}")
+                    self.bury()
+            return False
+        return True
+
+    # -- people ------------------------------------------------------------------------------------------------
+
+    @rule(
+        gpus=st.integers(0, GPUS),
+        priority=st.sampled_from(["low", "normal", "high"]),
+        retries=st.integers(0, 2),
+        options=st.sampled_from(
+            [{}, {}, {"hold": True}, {"preemptible": True}, {"array": "0-2%2"}, {"begin": 40}, {"share": 10_000}]
+        ),
+        behind=st.sampled_from([None, None, "after", "after_any"]),
+        which=st.integers(0, 1000),
+    )
+    def submit(
+        self, gpus: int, priority: str, retries: int, options: dict[str, Any], behind: str | None, which: int
+    ) -> None:
+        fields: dict[str, Any] = {"gpus": gpus, "priority": priority, "max_retries": retries, **options}
+        if "begin" in fields:
+            fields["begin"] = self.world.clock.now() + fields["begin"]
+        if (share := fields.pop("share", None)) is not None and gpus:
+            fields["gpu_mem_mb"] = share
+        if behind is not None and self.answered:
+            fields[behind] = [sorted(self.answered)[which % len(self.answered)]]
+        self.alive(lambda: self.answered.update(self.submitted(fields)))
+
+    def submitted(self, fields: dict[str, Any]) -> list[int]:
+        from gpuq.domain.spec import JobSpec
+        from gpuq.engine.submit import submit
+
+        spec = JobSpec.parse({"command": ["train"], "cwd": "/", **fields})
+        return [job.id for job in submit(self.world.ctx, [spec], self.world.user)]
+
+    def one(self, which: int) -> int:
+        return sorted(self.answered)[which % len(self.answered)]
+
+    @precondition(lambda self: self.answered)
+    @rule(which=st.integers(0, 1000), force=st.booleans())
+    def cancel(self, which: int, force: bool) -> None:
+        job_id = self.one(which)
+
+        def work() -> None:
+            before = self.world.job(job_id).state
+            cancel(self.world.ctx, job_id, self.world.user, force=force)
+            self.cancel_asked.add(job_id)
+            if before not in ACTIVE:
+                self.no_more[job_id] = self.launches(job_id)
+
+        self.alive(work)
+
+    @precondition(lambda self: self.answered)
+    @rule(which=st.integers(0, 1000), verb=st.sampled_from([hold, release, top]))
+    def hold_release_top(self, which: int, verb: Callable[..., Any]) -> None:
+        self.alive(lambda: verb(self.world.ctx, self.one(which), self.world.user))
+
+    @precondition(lambda self: self.answered)
+    @rule(
+        which=st.integers(0, 1000),
+        changes=st.sampled_from([{"priority": "critical"}, {"gpus": 1}, {"gpus": 0, "gpu_mem_mb": None}, {"name": "n"}]),
+    )
+    def update(self, which: int, changes: dict[str, Any]) -> None:
+        self.alive(lambda: update(self.world.ctx, self.one(which), self.world.user, changes))
+
+    @precondition(lambda self: self.answered)
+    @rule(which=st.integers(0, 1000))
+    def retry(self, which: int) -> None:
+        job_id = self.one(which)
+        # Also when the answer is cut off by a crash the job may go on.
+        if self.world.state(job_id) in {"failed", "cancelled"}:
+            self.no_more.pop(job_id, None)
+            self.cancel_asked.discard(job_id)
+        self.alive(lambda: retry(self.world.ctx, job_id, self.world.user))
+
+    @rule(on=st.booleans())
+    def pause_or_resume(self, on: bool) -> None:
+        self.alive(lambda: (pause if on else resume)(self.world.ctx, self.world.admin))
+
+    # -- the daemon --------------------------------------------------------------------------------------------
+
+    @rule(times=st.integers(1, 3))
+    def turn(self, times: int) -> None:
+        for _ in range(times):
+            if self.agent is not None:
+                self.agent.wake()
+                self.alive(self.agent.run_once)
+
+    @rule()
+    def promote(self) -> None:
+        self.alive(lambda: promote(self.world.ctx))
+
+    @rule()
+    def reap(self) -> None:
+        self.alive(lambda: reap(self.world.ctx))
+
+    @rule()
+    def reconcile(self) -> None:
+        self.alive(self.reconciler.run)
+
+    @rule()
+    def rebuild_if_cold(self) -> None:
+        self.alive(lambda: is_cold(self.world.ctx) and rehydrate(self.world.ctx))
+
+    @rule(seconds=st.sampled_from([0.5, 3, 12, 50, 4000]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.clock.forward(seconds)
+
+    @rule(seconds=st.sampled_from([-5000, -10, 7200]))
+    def wall_clock_jumps(self, seconds: float) -> None:
+        self.world.clock.jump(seconds)
+
+    # -- what breaks -------------------------------------------------------------------------------------------
+
+    @rule(point=st.sampled_from(CRASHES), passes=st.integers(1, 2))
+    def plant(self, point: str, passes: int) -> None:
+        """The process will die there."""
+        self.bomb = (point, passes)
+
+    @rule()
+    def crash(self) -> None:
+        self.bury()
+        self.alive(self.boot)
+
+    @rule()
+    def flush_redis(self) -> None:
+        if not self.redis_away:
+            self.world.link.client.flushall()
+
+    @rule()
+    def leases_expire(self) -> None:
+        """As after a suspension longer than their time to live."""
+        if not self.redis_away:
+            for key in self.world.link.client.keys("*lease*"):
+                self.world.link.client.delete(key)
+
+    @rule(away=st.booleans())
+    def redis_goes(self, away: bool) -> None:
+        self.redis_away = away
+        self.world.redis.connected = not away
+
+    @rule(away=st.booleans())
+    def sql_goes(self, away: bool) -> None:
+        self.sql_away = away
+
+    @rule()
+    def next_launch_fails(self) -> None:
+        self.launcher.fail_next = OSError(28, "No space left on device")
+
+    # -- supervisors -------------------------------------------------------------------------------------------
+
+    def running(self) -> list[Any]:
+        return [order for order in self.launcher.orders if self.launcher.alive(order.run_dir)]
+
+    @precondition(lambda self: self.running())
+    @rule(which=st.integers(0, 1000))
+    def supervisor_starts(self, which: int) -> None:
+        order = self.running()[which % len(self.running())]
+        if self.launcher.launched(order.run_dir) is not None:
+            return
+        if stops := [stop for stop in self.launcher.stops if stop["run_dir"] == order.run_dir]:
+            self.launcher.end(order.job_id, OF_REASON[stops[0]["reason"]])
+        else:
+            self.launcher.run(order.job_id)
+
+    @precondition(lambda self: self.running())
+    @rule(
+        which=st.integers(0, 1000),
+        outcome=st.sampled_from([Outcome.SUCCEEDED, Outcome.SUCCEEDED, Outcome.EXIT_NONZERO, Outcome.SIGNAL]),
+    )
+    def job_ends(self, which: int, outcome: Outcome) -> None:
+        order = self.running()[which % len(self.running())]
+        if self.launcher.launched(order.run_dir) is None:
+            return
+        code = {Outcome.SUCCEEDED: 0, Outcome.EXIT_NONZERO: 3}.get(outcome)
+        self.launcher.end(order.job_id, outcome, exit_code=code, signal=11 if outcome is Outcome.SIGNAL else None)
+        if outcome is Outcome.SUCCEEDED:
+            self.no_more[order.job_id] = self.launches(order.job_id)
+
+    @precondition(lambda self: self.running())
+    @rule(which=st.integers(0, 1000))
+    def stopped_job_ends(self, which: int) -> None:
+        order = self.running()[which % len(self.running())]
+        if stops := [stop for stop in self.launcher.stops if stop["run_dir"] == order.run_dir]:
+            self.launcher.end(order.job_id, OF_REASON[stops[0]["reason"]])
+
+    @precondition(lambda self: self.running())
+    @rule(which=st.integers(0, 1000))
+    def supervisor_is_killed(self, which: int) -> None:
+        self.launcher.die(self.running()[which % len(self.running())].job_id)
+
+    # -- promises ----------------------------------------------------------------------------------------------
+
+    def launches(self, job_id: int) -> int:
+        return sum(order.job_id == job_id for order in self.launcher.orders)
+
+    @invariant()
+    def answered_jobs_are_there(self) -> None:
+        with self.world.ctx.records.read() as tx:
+            found = {job.id for job in tx.jobs(JobFilter(ids=tuple(sorted(self.answered))))}
+        assert found == self.answered
+
+    @invariant()
+    def one_live_attempt_a_job(self) -> None:
+        counts = Counter(order.job_id for order in self.running())
+        assert all(count == 1 for count in counts.values()), counts
+
+    @invariant()
+    def no_gpu_is_given_twice(self) -> None:
+        used: Counter[str] = Counter()
+        for order in self.running():
+            with self.world.ctx.records.read() as tx:
+                share = tx.jobs(JobFilter(ids=(order.job_id,)))[0].gpu_mem_mb
+            for gpu in filter(None, order.spec["env"]["GPUQ_GPUS"].split(",")):
+                used[gpu] += GPU_MB if share is None else share
+        assert all(memory <= GPU_MB for memory in used.values()), used
+
+    @invariant()
+    def what_is_over_is_over(self) -> None:
+        for job_id, count in self.no_more.items():
+            assert self.launches(job_id) == count, f"job {job_id} was started again"
+
+    @invariant()
+    def ends_are_the_true_ones(self) -> None:
+        with self.world.ctx.records.read() as tx:
+            for job_id in self.answered:
+                for attempt in tx.attempts(job_id):
+                    if attempt.outcome is None:
+                        continue
+                    assert not self.launcher.alive(attempt.run_dir), f"job {job_id} lives, SQL says {attempt.outcome}"
+                    truth = self.launcher.outcome(attempt.run_dir)
+                    if truth is None:
+                        assert attempt.outcome in {Outcome.LOST, Outcome.LAUNCH_ERROR}
+                    else:
+                        assert (attempt.outcome, attempt.exit_code) == (truth.outcome, truth.exit_code)
+
+    @invariant()
+    def every_change_has_its_event(self) -> None:
+        with self.world.ctx.records.read() as tx:
+            events = tx.events(after_id=self.checked_events)
+            jobs = {job.id: job for job in tx.jobs(JobFilter())}
+        for event in events:
+            before = self.states.get(event.job_id)
+            assert (str(event.from_state) if event.from_state else None) == before, event
+            assert event.from_state in {None, event.to_state} or allowed(event.from_state, event.to_state)
+            self.states[event.job_id] = str(event.to_state)
+            self.checked_events = event.id
+        assert {job_id: str(job.state) for job_id, job in jobs.items()} == self.states
+
+    @invariant()
+    def a_cancel_is_never_forgotten(self) -> None:
+        for job_id in self.cancel_asked:
+            assert self.world.state(job_id) in {"stopping", "cancelled", "completed"}
+
+    # -- the end of the story ----------------------------------------------------------------------------------
+
+    def mend(self) -> None:
+        self.sql_away = self.redis_away = False
+        self.world.redis.connected = True
+        self.bomb = None
+        self.launcher.fail_next = None
+        resume(self.world.ctx, self.world.admin)
+
+    def everything_ends(self) -> None:
+        """Nothing was lost: with all well again every job comes to its end by itself."""
+        for _ in range(60):
+            open_jobs = self.open_jobs()
+            if not open_jobs:
+                break
+            for job in open_jobs:
+                if job.state is JobState.HELD:
+                    release(self.world.ctx, job.id, self.world.user)
+            self.rebuild_if_cold()
+            self.reconciler.run()
+            self.world.clock.forward(4000)
+            promote(self.world.ctx)
+            reap(self.world.ctx)
+            self.turn(2)
+            for order in self.running():
+                if stops := [stop for stop in self.launcher.stops if stop["run_dir"] == order.run_dir]:
+                    self.launcher.end(order.job_id, OF_REASON[stops[0]["reason"]])
+                else:
+                    if self.launcher.launched(order.run_dir) is None:
+                        self.launcher.run(order.job_id)
+                    self.turn(1)
+                    self.launcher.end(order.job_id, Outcome.SUCCEEDED, exit_code=0)
+            self.turn(1)
+            self.check_invariants_of_the_end()
+        assert not self.open_jobs(), [(job.id, job.state) for job in self.open_jobs()]
+        assert self.world.holders() == {}
+        assert sum(self.world.ctx.queue.sizes().values()) == 0
+
+    def check_invariants_of_the_end(self) -> None:
+        self.one_live_attempt_a_job()
+        self.no_gpu_is_given_twice()
+        self.every_change_has_its_event()
+        self.ends_are_the_true_ones()
+
+    def open_jobs(self) -> list[Job]:
+        """Jobs that should still get somewhere: not those that wait for one that failed."""
+        with self.world.ctx.records.read() as tx:
+            jobs = tx.jobs(JobFilter(states=frozenset(JobState) - FINAL))
+            stuck = {job.id for job in jobs if job.state is JobState.BLOCKED}
+            return [job for job in jobs if job.id not in stuck or not self.waits_for_ever(tx, job.id)]
+
+    def waits_for_ever(self, tx: Any, job_id: int) -> bool:
+        for on_id, kind, state in tx.open_dependencies(job_id):
+            if state in FINAL and kind == "success":
+                return True
+            if state is JobState.BLOCKED and self.waits_for_ever(tx, on_id):
+                return True
+        return False
+
+
+STORIES = int(os.environ.get("MODEL_STORIES", "60"))
+
+
+@pytest.mark.timeout(600)
+def test_no_story_of_crashes_and_outages_breaks_a_promise() -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Queue,
+        settings=settings(
+            max_examples=STORIES,
+            stateful_step_count=60,
+            deadline=None,
+            print_blob=True,
+            database=None,
+            derandomize=False,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
