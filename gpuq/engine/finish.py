@@ -139,7 +139,8 @@ def _columns(job: Job, result: Result, verdict: Verdict, now: float) -> dict[str
             outcome=result.outcome if verdict.state is not JobState.CANCELLED else Outcome.CANCELLED,
             exit_code=result.exit_code,
             signal=result.signal,
-            error=result.error,
+            # A cancel is no error; who asked for it, and why, stands in the events.
+            error=result.error if verdict.state is not JobState.CANCELLED else None,
             started_at=result.started_at or job.started_at,
             finished_at=result.finished_at or now,
         )

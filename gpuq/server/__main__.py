@@ -49,7 +49,9 @@ def _run(given: argparse.Namespace, settings: Settings, word: detach.Word | None
     roles: frozenset[Role] = ALL_ROLES if given.what == "up" else frozenset({given.what})
     when_ready = daemon.report if word is None else word.up
     daemon.run(settings, roles, listen=given.listen, when_ready=when_ready)
-    return 0
+    # Everything is closed; a long question that a thread still works on must not hold up the end.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _parser() -> argparse.ArgumentParser:

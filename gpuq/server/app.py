@@ -13,9 +13,10 @@ from gpuq import __version__
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
-from gpuq.server import failures, routes_admin, routes_jobs, routes_queue, routes_submit, stream
+from gpuq.server import failures, routes_admin, routes_jobs, routes_queue, routes_stream, routes_submit
 from gpuq.server.gate import Gate
 from gpuq.server.routes_submit import Submission
+from gpuq.server.stream import Streams
 
 _ABOUT = """A durable GPU job queue. On the Unix socket the caller is who the kernel says it is; over TCP every
 request carries `Authorization: Bearer TOKEN`. Errors are `{"error": {"code", "message", "hint"}}`."""
@@ -79,12 +80,12 @@ def create_app(
     app.state.ctx = ctx
     app.state.agent = agent
     app.state.on_shutdown = on_shutdown
-    app.state.streams = stream.Streams() if streams else None
+    app.state.streams = Streams() if streams else None
     failures.install(app)
     app.add_middleware(Gate, ctx=ctx)
     submission = Submission(ctx)
     app.lead_past(submission, Gate(submission, ctx))
-    for part in (routes_jobs, routes_queue, stream, routes_admin):
+    for part in (routes_jobs, routes_queue, routes_stream, routes_admin):
         app.include_router(part.router)
     return app
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from uvicorn.server import ServerState
 from gpuq.errors import Refused, UsageError
 from gpuq.server.app import Application
 from gpuq.server.peer import PeerProtocol
+
+log = logging.getLogger(__name__)
 
 # sun_path has 108 bytes, the last a NUL.
 MAX_SOCKET_PATH = 107
@@ -111,7 +114,7 @@ def address_of(listener: socket.socket) -> str:
 
 
 def run(app: Application, listeners: list[socket.socket], when_up: Callable[[Callable[[], None]], None]) -> None:
-    """Serves until told to stop. `when_up` is called on the loop once every socket answers, with the function that
+    """Serves until told to stop, and a second for the last answers. `when_up` is called on the loop once every socket answers, with the function that
     stops the serving; that one may be called from a signal handler of the loop or from another thread."""
     config = Config(
         app,
@@ -126,8 +129,15 @@ def run(app: Application, listeners: list[socket.socket], when_up: Callable[[Cal
         timeout_keep_alive=KEEP_ALIVE_S,
     )
     config.load()
-    with asyncio.Runner(loop_factory=_loop) as runner:
-        runner.run(_serve(app, config, listeners, when_up))
+    loop = _loop()
+    loop.run_until_complete(_serve(app, config, listeners, when_up))
+    if left := asyncio.all_tasks(loop):
+        # A thread cannot be cancelled. Closing the loop would wait for it, so the loop is left as it is.
+        log.warning("%d answers under way were cut off", len(left))
+        return
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
 
 
 def _loop() -> asyncio.AbstractEventLoop:

@@ -101,51 +101,16 @@ def _in_item(complaint: UsageError, index: int) -> UsageError:
 
 
 # In the order of `job_json`; a copy of this is filled in for every job.
-_BLANK: dict[str, Any] = dict.fromkeys(
-    [
-        "id",
-        "name",
-        "user",
-        "group",
-        "state",
-        "reason",
-        "outcome",
-        "command",
-        "cwd",
-        "priority",
-        "gpus",
-        "gpu_mem_mb",
-        "gpu_model",
-        "gpu_ids",
-        "time_limit_s",
-        "max_retries",
-        "retries_used",
-        "attempt",
-        "array_id",
-        "array_index",
-        "key",
-        "after",
-        "after_any",
-        "preemptible",
-        "submitted_at",
-        "eligible_at",
-        "started_at",
-        "finished_at",
-        "stop_deadline",
-        "position",
-        "estimated_start",
-        "estimated_end",
-        "progress",
-        "node",
-        "gpu_indices",
-        "gpu_uuids",
-        "pid",
-        "exit_code",
-        "signal",
-        "error",
-        "log_path",
-    ]
-) | {"retries_used": 0, "attempt": 0}
+_BLANK: dict[str, Any] = {
+    name: {"retries_used": 0, "attempt": 0}.get(name)
+    for name in (
+        *("id", "name", "user", "group", "state", "reason", "outcome", "command", "cwd", "priority"),
+        *("gpus", "gpu_mem_mb", "gpu_model", "gpu_ids", "time_limit_s", "max_retries", "retries_used", "attempt"),
+        *("array_id", "array_index", "key", "after", "after_any", "preemptible", "submitted_at", "eligible_at"),
+        *("started_at", "finished_at", "stop_deadline", "position", "estimated_start", "estimated_end", "progress"),
+        *("node", "gpu_indices", "gpu_uuids", "pid", "exit_code", "signal", "error", "log_path"),
+    )
+}
 
 
 def stored_json(job_id: int, new: NewJob, array_id: int | None, submitted_at: str | None) -> dict[str, Any]:

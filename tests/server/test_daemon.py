@@ -155,6 +155,21 @@ def test_a_signal_ends_it_quickly_with_open_streams_and_leaves_jobs_running(
         assert (done["exit_code"], done["attempt"], done["pid"]) == (0, 1, job["pid"])
 
 
+def test_a_question_that_takes_long_does_not_hold_up_the_end(daemon: Callable[..., Daemon]) -> None:
+    up = daemon().until_up()
+    endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+    body = json.dumps({"query": endless}).encode()
+    with socket.socket(socket.AF_UNIX) as asking, up.client() as client:
+        asking.connect(str(up.home / "gpuq.sock"))
+        asking.sendall(b"POST /sql HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        # Answered after the question has been read, since one loop reads both.
+        assert client.get("/healthz").status_code == 200
+        begun = time.monotonic()
+        up.process.send_signal(signal.SIGTERM)
+        assert up.process.wait(20) == 0
+        assert time.monotonic() - begun < 5
+
+
 def test_a_signal_while_it_starts_ends_it_without_a_word_and_without_children(
     daemon: Callable[..., Daemon], home: Path
 ) -> None:

@@ -14,6 +14,7 @@ from gpuq.domain.states import JobState
 from gpuq.errors import NotFound
 from gpuq.ports.records import DeadLetter, JobFilter, Waiting
 from gpuq.stores.sql import statements as sql
+from gpuq.stores.sql.filters import counted, filter_shape, filtered
 from gpuq.stores.sql.rows import (
     JOB_WIDTH,
     Prepared,
@@ -67,14 +68,14 @@ class SqlReader:
         return values
 
     def jobs(self, where: JobFilter) -> list[Job]:
-        key = (sql.filtered, sql.filter_shape(where))
-        prepared = self._statements.made(key, lambda: sql.filtered(self._dialect, where))
+        key = (filtered, filter_shape(where))
+        prepared = self._statements.made(key, lambda: filtered(self._dialect, where))
         rows = self._rows(prepared, limit=self._limit(where.limit), **self._filter_values(where))
         return [job_from(row) for row in rows]
 
     def count(self, where: JobFilter) -> int:
-        key = (sql.counted, sql.filter_shape(where))
-        prepared = self._statements.made(key, lambda: sql.counted(self._dialect, where))
+        key = (counted, filter_shape(where))
+        prepared = self._statements.made(key, lambda: counted(self._dialect, where))
         total = int(self._scalar(prepared, **self._filter_values(where)))
         return total if where.limit is None else min(total, where.limit)
 

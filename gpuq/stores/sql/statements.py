@@ -28,7 +28,6 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 
 from gpuq.domain.states import ACTIVE, FINAL, JobState
-from gpuq.ports.records import JobFilter
 from gpuq.stores.sql.rows import (
     ATTEMPT_COLUMNS,
     JOB_FROM_ATTEMPT,
@@ -43,7 +42,6 @@ from gpuq.stores.sql.tables import (
     dead_letter_queue,
     dependencies,
     events,
-    in_list,
     installation,
     jobs,
     requests,
@@ -277,50 +275,3 @@ def value_of(dialect: str) -> ClauseElement:
 def values_of(dialect: str) -> ClauseElement:
     begins = func.substr(installation.c.key, 1, bindparam("length", type_=Integer)) == word("prefix")
     return select(installation.c.key, installation.c.value).where(begins).order_by(installation.c.key)
-
-
-def filter_shape(where: JobFilter) -> Hashable:
-    """What the text of a filter's statement depends on."""
-    given = tuple(
-        getattr(where, name) is not None
-        for name in ("user", "group", "name", "ids", "array_id", "finished_since", "finished_until", "after_id")
-    )
-    states = None if where.states is None else in_list(where.states)
-    return states, given, where.newest_first
-
-
-def filter_conditions(dialect: str, where: JobFilter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if where.states is not None:
-        conditions.append(in_states(where.states) if where.states else literal_column("1 = 0"))
-    for name in ("user", "group", "name"):
-        if getattr(where, name) is not None:
-            conditions.append(jobs.c[name] == word(name))
-    if where.ids is not None:
-        conditions.append(among(dialect, "jobs.id"))
-    if where.array_id is not None:
-        conditions.append(jobs.c.array_id == number("array_id"))
-    if where.finished_since is not None:
-        conditions.append(jobs.c.finished_at >= moment("finished_since"))
-    if where.finished_until is not None:
-        conditions.append(jobs.c.finished_at < moment("finished_until"))
-    if where.after_id is not None:
-        after = number("after_id")
-        conditions.append(jobs.c.id < after if where.newest_first else jobs.c.id > after)
-    return conditions
-
-
-def filtered(dialect: str, where: JobFilter) -> ClauseElement:
-    """The page of ids is worked out first, from indexes alone where they suffice; then its rows are read."""
-    order = jobs.c.id.desc() if where.newest_first else jobs.c.id
-    page = (
-        select(jobs.c.id)
-        .where(*filter_conditions(dialect, where))
-        .order_by(order)
-        .limit(bindparam("limit", type_=Integer))
-    )
-    return job_select(dialect).where(jobs.c.id.in_(page)).order_by(order)
-
-
-def counted(dialect: str, where: JobFilter) -> ClauseElement:
-    return select(func.count()).select_from(jobs).where(*filter_conditions(dialect, where))
