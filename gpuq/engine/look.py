@@ -28,7 +28,7 @@ FACTS_KEPT = 20_000
 DRAINED = "drained:"
 # A reading of the driver older than this is not trusted to give a GPU away.
 READING_MAX_AGE_S = 1.0
-OLDEST_EVERY_S = 60.0
+OLDEST_EVERY_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Lookout:
     def _with_the_oldest(self, line: list[Waiting]) -> list[Waiting]:
         """A job that has waited for very long comes first (see the scheduler), so it must be seen behind the heads."""
         monotonic = self._ctx.clock.monotonic()
-        if monotonic - self._aged_at > OLDEST_EVERY_S:
+        if self._cut and monotonic - self._aged_at > OLDEST_EVERY_S:
             self._aged_at = monotonic
             with self._ctx.records.read() as tx:
                 self._aged = tx.oldest_queued(before=self._ctx.clock.now() - PATIENCE_S, limit=1)

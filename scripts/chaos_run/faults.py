@@ -19,6 +19,9 @@ from installation import GPUQ, LEASE_TTL_S, Installation
 from processes import Process
 
 Fault = Callable[[], bool]
+DRAWS = 8
+# What is broken for a while, and is let alone until it is whole again.
+RESTART, SUSPENDED, REDIS, SQL = "restart", "suspended", "redis", "sql"
 
 
 class Faults:
@@ -68,22 +71,23 @@ class Faults:
     # -- running them -------------------------------------------------------------------------------------------
 
     def inject(self) -> None:
-        """One fault of a kind drawn by weight. Returns when a daemon runs again, if it was one of the daemon."""
+        """One fault of a kind drawn by weight; another is drawn when there is nothing to break in that way."""
         names = list(self._kinds)
-        kind = self.random.choices(names, weights=[self._kinds[name][0] for name in names])[0]
-        begun = time.time()
-        try:
-            done = self._kinds[kind][1]()
-        except (redis.RedisError, ProcessLookupError, FileNotFoundError):
-            # What was to be broken is broken already.
-            done = False
-        if done:
-            self.counts[kind] += 1
-            self.box.note(f"{begun:.3f} {time.time() - begun:.2f} s: {kind}")
+        for kind in self.random.choices(names, weights=[self._kinds[name][0] for name in names], k=DRAWS):
+            begun = time.time()
+            try:
+                done = self._kinds[kind][1]()
+            except (redis.RedisError, ProcessLookupError, FileNotFoundError):
+                # What was to be broken is broken already.
+                done = False
+            if done:
+                self.counts[kind] += 1
+                self.box.note(f"{begun:.3f} {time.time() - begun:.2f} s: {kind}")
+                return
 
     def settle(self) -> None:
         """Ends what lasts: everything is let go, and a daemon runs."""
-        for timer in self._timers:
+        for timer in list(self._timers):
             timer.join()
         self._ensure_up()
 
@@ -110,35 +114,44 @@ class Faults:
     def _kill_daemon(self, signum: signal.Signals) -> bool:
         daemon = self.box.daemon()
         # One that is suspended would not hear a SIGTERM.
-        if daemon is None or (signum is signal.SIGTERM and "daemon" in self._busy):
+        if daemon is None or RESTART in self._busy or (signum is signal.SIGTERM and SUSPENDED in self._busy):
             return False
+        pause = self.random.choice((0.0, 0.0, 0.3, 1.5))
         if not processes.kill(daemon, signum):
             return False
-        if not _gone(daemon):
-            self.complaints.append(("P5", f"the daemon did not end within a minute of {signum.name}"))
-            processes.kill(daemon)
-        time.sleep(self.random.choice((0.0, 0.0, 0.3, 1.5)))
-        self._ensure_up()
+
+        def restart() -> None:
+            if not _gone(daemon):
+                self.complaints.append(("P5", f"the daemon did not end within a minute of {signum.name}"))
+                processes.kill(daemon)
+            time.sleep(pause)
+            self._ensure_up()
+
+        self._later(0.0, RESTART, restart)
         return True
 
     def _kill_while_starting(self) -> bool:
         daemon = self.box.daemon()
-        delay = self.random.uniform(0.05, 1.2)
-        if daemon is None or not processes.kill(daemon):
+        delay = self.random.uniform(0.05, 2.5)
+        if daemon is None or RESTART in self._busy or not processes.kill(daemon):
             return False
-        _gone(daemon)
-        starting = subprocess.Popen([GPUQ, "up", "-d"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(delay)
-        for process in self.box.all():
-            if "--ready-fd" in processes.command(process):
-                processes.kill(process)
-        starting.wait()
-        self._ensure_up()
+
+        def restart() -> None:
+            _gone(daemon)
+            starting = subprocess.Popen([GPUQ, "up", "-d"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(delay)
+            for process in self.box.all():
+                if "--ready-fd" in processes.command(process):
+                    processes.kill(process)
+            starting.wait()
+            self._ensure_up()
+
+        self._later(0.0, RESTART, restart)
         return True
 
     def _kill_everything(self) -> bool:
         daemon, server = self.box.daemon(), self.box.redis_server()
-        if daemon is None:
+        if daemon is None or RESTART in self._busy:
             return False
         fork_server = self.box.fork_server()
         for process in (daemon, server, fork_server):
@@ -146,12 +159,11 @@ class Faults:
                 processes.kill(process)
         for supervisor in self.box.supervisors():
             self._end_supervisor(supervisor)
-        _gone(daemon)
-        self._ensure_up()
+        self._later(0.0, RESTART, lambda: (_gone(daemon), self._ensure_up()))
         return True
 
     def _second_daemon(self) -> bool:
-        if self.box.daemon() is None or "daemon" in self._busy:
+        if self.box.daemon() is None or {RESTART, SUSPENDED} & self._busy:
             return False
         done = subprocess.run([GPUQ, "up"], capture_output=True, text=True, timeout=60, check=False)
         if done.returncode != 4:
@@ -204,15 +216,13 @@ class Faults:
 
     def _suspend_redis(self) -> bool:
         server = self.box.redis_server()
-        if server is None or "redis" in self._busy or not processes.kill(server, signal.SIGSTOP):
+        if server is None or REDIS in self._busy or not processes.kill(server, signal.SIGSTOP):
             return False
-        self._later(
-            LEASE_TTL_S * self.random.uniform(1.2, 2.0), "redis", lambda: processes.kill(server, signal.SIGCONT)
-        )
+        self._later(LEASE_TTL_S * self.random.uniform(1.2, 2.0), REDIS, lambda: processes.kill(server, signal.SIGCONT))
         return True
 
     def _tell_redis(self, what: Callable[[redis.Redis], object]) -> bool:
-        if "redis" in self._busy:
+        if REDIS in self._busy:
             return False
         with contextlib.closing(self.box.redis()) as link:
             return bool(what(link))
@@ -229,7 +239,7 @@ class Faults:
                 link.execute_command(*back)
 
         if done:
-            self._later(self.random.uniform(0.3, 2.5), "redis", undo)
+            self._later(self.random.uniform(0.3, 2.5), REDIS, undo)
         return done
 
     def _redis_full(self) -> bool:
@@ -257,7 +267,7 @@ class Faults:
     # -- SQL ----------------------------------------------------------------------------------------------------
 
     def _lock_sqlite(self) -> bool:
-        if "sql" in self._busy:
+        if SQL in self._busy:
             return False
         path = self.box.home / "gpuq.db"
         base = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
@@ -266,11 +276,11 @@ class Faults:
         except sqlite3.OperationalError:
             base.close()
             return False
-        self._later(self.random.uniform(0.2, 2.5), "sql", base.close)
+        self._later(self.random.uniform(0.2, 2.5), SQL, base.close)
         return True
 
     def _cut_postgres(self) -> bool:
-        if "sql" in self._busy:
+        if SQL in self._busy:
             return False
         self._database.execute(  # type: ignore[attr-defined]
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'gpuq'"
@@ -278,10 +288,10 @@ class Faults:
         return True
 
     def _restart_postgres(self) -> bool:
-        if "sql" in self._busy:
+        if SQL in self._busy:
             return False
         self._database.stop()  # type: ignore[attr-defined]
-        self._later(self.random.uniform(0.1, 2.0), "sql", self._database.start)  # type: ignore[attr-defined]
+        self._later(self.random.uniform(0.1, 2.0), SQL, self._database.start)  # type: ignore[attr-defined]
         return True
 
 

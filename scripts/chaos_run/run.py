@@ -24,7 +24,7 @@ from gpuq import Client
 from gpuq.errors import GpuqError
 
 # On average; some faults last for seconds, and others go on meanwhile.
-FAULTS_EVERY_S = 0.9
+FAULTS_EVERY_S = 1.0
 # A hint that was lost is found when the two stores differed in two looks, a minute apart.
 DRAIN_S = 240.0
 READY_S = 30.0
