@@ -59,9 +59,11 @@ def prepare_home(home: Path) -> None:
         home.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make {home}: {error.strerror}", hint="set GPUQ_HOME to a folder of yours") from None
-    owner = home.stat().st_uid
-    if owner != os.geteuid():
-        raise _foreign_home(home, owner)
+    status = home.stat()
+    if status.st_uid != os.geteuid():
+        raise _foreign_home(home, status.st_uid)
+    if os.geteuid() != 0 and status.st_mode & 0o077:
+        home.chmod(0o700)
 
 
 def _foreign_home(home: Path, owner: int) -> Exception:

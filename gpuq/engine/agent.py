@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from gpuq.domain import faults
+from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.engine.adopt import adopt, end_of
 from gpuq.engine.commit import claim
@@ -189,9 +190,8 @@ class Agent:
             self._forget = False
             self._lookout.forget()
         for live in list(self._live.values()):
-            # Without a descriptor to wait on, the lock is asked.
-            if live.fd is None and live.result is None and not self._ctx.launcher.alive(live.run_dir):
-                self._end(live)
+            if live.fd is None and live.result is None:
+                self._ask(live)
 
     def _hear_report(self, live: Live) -> None:
         assert live.fd is not None
@@ -203,6 +203,17 @@ class Agent:
             self._end(live)
             return
         faults.point("start.heard")
+        self._runs(live, launched)
+
+    def _ask(self, live: Live) -> None:
+        """Without a descriptor to wait on, the lock is asked; and the folder, if the report went to an agent that died
+        before it read it."""
+        if not self._ctx.launcher.alive(live.run_dir):
+            self._end(live)
+        elif live.launched is None and (launched := self._ctx.launcher.launched(live.run_dir)) is not None:
+            self._runs(live, launched)
+
+    def _runs(self, live: Live, launched: Launched) -> None:
         live.launched = launched
         if not self._unnoted:
             self._note_at = self._ctx.clock.monotonic() + self._note_after_s
@@ -251,7 +262,9 @@ class Agent:
         written = finish(self._ctx, [live.ended(live.result) for live in ended if live.result is not None])
         self._ended = []
         for live in ended:
-            del self._live[live.job.id]
+            # The reaper may have written this end, and the job may live again.
+            if self._live.get(live.job.id) is live:
+                del self._live[live.job.id]
         self._keeper.release(ended)
         faults.point("finish.released")
         self._lookout.drop([live.job.id for live in ended])

@@ -16,6 +16,7 @@ from gpuq.domain.job import Job
 from gpuq.domain.states import JobState
 from gpuq.engine.context import Context
 from gpuq.engine.environment import job_environment, supervisor_spec
+from gpuq.engine.hints import missed
 from gpuq.errors import GpuqError, HotStoreUnavailable, LeaseLost, NotFound, WrongState
 from gpuq.ports.hot_queue import GpuClaim, Member, Taken
 from gpuq.ports.launcher import LaunchOrder
@@ -89,7 +90,9 @@ def _lease(ctx: Context, starts: Sequence[Start], waiting: Mapping[int, Waiting]
         claims = [GpuClaim(gpu.uuid, facts.gpu_mem_mb, gpu.memory_mb) for gpu in chosen]
         try:
             answer = ctx.leases.take(item.member, ctx.node, item.token, claims, ctx.settings.lease_ttl)
-        except HotStoreUnavailable:
+        except HotStoreUnavailable as error:
+            # The answer may have been lost, not the call: then the member is gone, and the leases expire.
+            missed(ctx, error)
             if not leased:
                 raise
             break
@@ -162,6 +165,7 @@ def _give_back(ctx: Context, item: _Leased) -> None:
         ctx.leases.give_back(item.member, ctx.node, item.token, [gpu.uuid for gpu in item.gpus])
     except HotStoreUnavailable as error:
         log.warning("job %d: lease not given back: %s", item.waiting.id, error.message)
+        missed(ctx, error)
 
 
 def _release(ctx: Context, item: _Leased) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from gpuq.domain import faults
@@ -20,6 +19,7 @@ from gpuq.domain.states import JobState
 from gpuq.engine.context import Context
 from gpuq.engine.dependents import wake_dependents
 from gpuq.engine.hints import offer
+from gpuq.engine.logs import open_log
 from gpuq.errors import LeaseLost
 from gpuq.ports.hot_queue import Member
 from gpuq.ports.records import DeadLetter, Move, Writer
@@ -165,7 +165,7 @@ def _detail(result: Result, verdict: Verdict) -> str:
 def log_tail(path: str, lines: int = TAIL_LINES) -> str:
     """The last lines of a log, at most TAIL_BYTES; empty when there is none."""
     try:
-        with Path(path).open("rb") as stream:
+        with open_log(path) as stream:
             size = stream.seek(0, 2)
             stream.seek(max(0, size - TAIL_BYTES))
             text = stream.read(TAIL_BYTES).decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Telling the hot queue about committed changes. Only hints: rehydration finds whatever is missed here."""
+"""Telling the hot queue about committed changes. Only hints: whatever is missed here is found again by maintenance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from gpuq.engine.context import Context
-from gpuq.errors import HotStoreUnavailable
+from gpuq.errors import HotStoreCold, HotStoreUnavailable
 from gpuq.ports.hot_queue import Member
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,15 @@ def offer(ctx: Context, members: Sequence[Member]) -> None:
         ctx.queue.add(members)
     except HotStoreUnavailable as error:
         log.debug("hot queue not told of %d jobs: %s", len(members), error.message)
+        missed(ctx, error)
     ctx.notifier.publish("queue")
+
+
+def missed(ctx: Context, error: HotStoreUnavailable) -> None:
+    """A queued job may not stand in the hot queue now, although Redis may be whole again in a moment: it was out of
+    memory, or did not answer in time. A cold store needs no such word, because its rebuild reads everything."""
+    if not isinstance(error, HotStoreCold):
+        ctx.notifier.publish("missed")
 
 
 def withdraw(ctx: Context, members: Sequence[tuple[int, int]]) -> None:

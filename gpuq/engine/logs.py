@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass
-from pathlib import Path
+from io import BufferedReader
 
 from gpuq.domain.states import FINAL
 from gpuq.engine.context import Context
@@ -38,11 +40,20 @@ def read(ctx: Context, job_id: int, *, attempt: int | None = None, offset: int =
         return LogChunk(b"", 0, 0, 0, 0, job.state in FINAL)
     ended = found.outcome is not None
     try:
-        with Path(found.log_path).open("rb") as stream:
+        with open_log(found.log_path) as stream:
             size = stream.seek(0, 2)
             start = max(0, size + offset) if offset < 0 else min(offset, size)
             stream.seek(start)
             data = stream.read(max(0, min(limit, MAX_CHUNK)))
-    except FileNotFoundError:
+    except OSError:
         return LogChunk(b"", 0, 0, 0, number, ended)
     return LogChunk(data, start, start + len(data), max(size, start + len(data)), number, ended)
+
+
+def open_log(path: str) -> BufferedReader:
+    """A regular file only, and no link: the folder may belong to the job's user, the daemon may be root."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FileNotFoundError(path)
+    return os.fdopen(fd, "rb")

@@ -70,6 +70,11 @@ class Reconciler:
         self._ctx = ctx
         self._differed = False
 
+    @property
+    def in_doubt(self) -> bool:
+        """The last look found a difference, which may only have been a change under way: another will tell."""
+        return self._differed
+
     def run(self) -> None:
         ctx = self._ctx
         if is_cold(ctx):
@@ -82,12 +87,13 @@ class Reconciler:
             self._differed = False
         elif self._differed:
             log.warning("%d jobs are queued, the hot queue has %d: filling it up", in_sql, in_redis)
-            self._fill()
+            self.fill_up()
             self._differed = False
         else:
             self._differed = True
 
-    def _fill(self) -> None:
+    def fill_up(self) -> None:
+        """Adds every queued job; those that stand there stay where they are. Raises HotStoreUnavailable."""
         batch: list[Member] = []
         with self._ctx.records.read() as tx:
             for member in _members(tx.queued()):

@@ -26,6 +26,8 @@ from gpuq.errors import GpuqError, HotStoreUnavailable
 log = logging.getLogger(__name__)
 
 RECONCILE_S = 60
+# After a look that found a difference: long enough for what was under way, short for a job whose hint was lost.
+RECONCILE_AGAIN_S = 2
 REAP_S = 20
 RETAIN_S = 3600
 PROMOTE_S = 30
@@ -46,6 +48,8 @@ class Maintenance:
         self._reconciler = Reconciler(ctx)
         self._noted: dict[str, float] = {}
         self._failed: set[str] = set()
+        # Some hint did not arrive, so a job may wait unseen.
+        self._missed = False
         self._unsubscribe: Callable[[], None] | None = None
         self._stopped = False
         self._rebuilding = threading.Lock()
@@ -64,7 +68,7 @@ class Maintenance:
         self.rebuild_if_cold(always=True)
         every = self._scheduler.add_job
         every(self._guarded("rehydrate", self.rebuild_if_cold), "interval", seconds=COLD_CHECK_S, id="rehydrate")
-        every(self._guarded("reconcile", self._reconciler.run), "interval", seconds=RECONCILE_S, id="reconcile")
+        every(self._guarded("reconcile", self._reconcile), "interval", seconds=RECONCILE_S, id="reconcile")
         every(self._guarded("reap", lambda: reap(self._ctx)), "interval", seconds=REAP_S, id="reap")
         every(self._guarded("retain", lambda: retain(self._ctx)), "interval", seconds=RETAIN_S, id="retain")
         every(self._guarded("promote", self._promote), "interval", seconds=PROMOTE_S, id="promote")
@@ -91,13 +95,24 @@ class Maintenance:
         retain(self._ctx)
 
     def rebuild_if_cold(self, *, always: bool = False) -> None:
-        """A Redis that is away is tried again; `always` rebuilds a warm one too, at start."""
+        """A Redis that is away is tried again; `always` rebuilds a warm one too, at start. A warm one that hints did
+        not reach for a while is filled up."""
         with self._rebuilding:
+            missed, self._missed = self._missed, False
             try:
                 if always or is_cold(self._ctx):
                     rehydrate(self._ctx)
+                elif missed:
+                    self._reconciler.fill_up()
             except HotStoreUnavailable as error:
+                self._missed = True
                 log.warning("hot store not rebuilt yet: %s", error.message)
+
+    def _reconcile(self) -> None:
+        self._reconciler.run()
+        if self._reconciler.in_doubt and not self._stopped:
+            again = datetime.now(UTC) + timedelta(seconds=RECONCILE_AGAIN_S)
+            self._scheduler.modify_job("reconcile", next_run_time=again)
 
     def _promote(self) -> None:
         following = promote(self._ctx)
@@ -114,6 +129,9 @@ class Maintenance:
             self._soon("promote")
         elif topic == "cold":
             self._soon("rehydrate")
+        elif topic == "missed":
+            # Not at once: Redis is hardly back yet.
+            self._missed = True
 
     def _soon(self, task: str) -> None:
         if self._scheduler.running and not self._stopped:

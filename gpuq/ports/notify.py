@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 # Topics: "queue" (something may start), "delayed" (a due time changed), "events" (rows were written),
-# "control" (pause, drain).
+# "control" (pause, drain), "changed" (a waiting job was), "cold" (the hot store may be empty), "missed" (a hint did not
+# arrive).
 Listener = Callable[[str], None]
 
 

@@ -114,8 +114,8 @@ def address_of(listener: socket.socket) -> str:
 
 
 def run(app: Application, listeners: list[socket.socket], when_up: Callable[[Callable[[], None]], None]) -> None:
-    """Serves until told to stop, and a second for the last answers. `when_up` is called on the loop once every socket answers, with the function that
-    stops the serving; that one may be called from a signal handler of the loop or from another thread."""
+    """Serves until told to stop, and a second longer for the last answers. `when_up` is called on the loop once every
+    socket answers, with the function that stops the serving; that one may be called from any thread."""
     config = Config(
         app,
         http=PeerProtocol,

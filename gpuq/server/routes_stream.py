@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
@@ -63,7 +63,9 @@ def _events_after(ctx: Context, after_id: int, only: frozenset[int] | None) -> l
         return reader.events(job_id=job_id, after_id=after_id, limit=EVENTS_AT_ONCE)
 
 
-async def _events(streams: Streams, ctx: Context, after_id: int, only: frozenset[int] | None) -> AsyncIterator[bytes]:
+async def _events(
+    streams: Streams, ctx: Context, after_id: int, only: frozenset[int] | None
+) -> AsyncGenerator[bytes, None]:
     async with streams.listening(ctx.notifier) as wakener:
         yield b": listening\n\n"
         while not wakener.closing:
@@ -184,7 +186,7 @@ class _Follower:
         return frame("log", data, f"{self.attempt}:{self.offset}")
 
 
-async def _log(streams: Streams, ctx: Context, follower: _Follower) -> AsyncIterator[bytes]:
+async def _log(streams: Streams, ctx: Context, follower: _Follower) -> AsyncGenerator[bytes, None]:
     pause = LOG_FIRST_S
     async with streams.listening(ctx.notifier) as wakener:
         yield b": listening\n\n"

@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from gpuq.errors import GpuqError, Refused
 from gpuq.ports.notify import Notifier
@@ -119,18 +120,35 @@ async def _streams(request: Request) -> Streams:
 Open = Annotated[Streams, Depends(_streams)]
 
 
-def respond(frames: AsyncIterator[bytes]) -> StreamingResponse:
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_told(frames), media_type="text/event-stream", headers=headers)
+class EventStream(StreamingResponse):
+    """Ends its generator when the listener is gone, not when the garbage collector comes by: the generator holds a
+    subscription."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(frames, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._frames = frames
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._frames.aclose()
 
 
-async def _told(frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+def respond(frames: AsyncGenerator[bytes, None]) -> EventStream:
+    return EventStream(_told(frames))
+
+
+async def _told(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """The answer has begun, so a failure can only be said in the stream itself."""
-    try:
-        async for piece in frames:
-            yield piece
-    except GpuqError as error:
-        yield frame("error", {"code": error.code, "message": error.message, "hint": error.hint})
-    except Exception:
-        log.exception("a stream failed")
-        yield frame("error", {"code": "internal", "message": "gpuq failed; this is a bug", "hint": None})
+    async with contextlib.aclosing(frames):
+        try:
+            async for piece in frames:
+                yield piece
+        except GpuqError as error:
+            yield frame("error", {"code": error.code, "message": error.message, "hint": error.hint})
+        except Exception:
+            log.exception("a stream failed")
+            yield frame("error", {"code": "internal", "message": "gpuq failed; this is a bug", "hint": None})

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import peer_servers
+from floors import commit
 from peer_process import background
 from stats import Figure
 
@@ -65,7 +66,7 @@ def peers(quick: bool) -> list[Figure]:
         return []
     amount = QUICK if quick else FULL
     end = time.monotonic() + amount.seconds
-    figures: list[Figure] = []
+    figures = [commit(", before the peers")]
     for name, script, server in PEERS:
         left = min(end - time.monotonic(), amount.each_s)
         if left <= 0:
@@ -75,7 +76,7 @@ def peers(quick: bool) -> list[Figure]:
             figures += measure(script, server, amount, left, name)
         except (OSError, RuntimeError, KeyError, GpuqError) as error:
             say(f"peer {name}: left out: {error}")
-    return figures
+    return [*figures, commit(", after the peers")]
 
 
 def say(line: str) -> None:

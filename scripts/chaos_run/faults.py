@@ -62,7 +62,7 @@ class Faults:
             ),
         }
         if self._database is None:
-            kinds["SQLite locked by another writer"] = (7, self._lock_sqlite)
+            kinds["SQLite locked by another writer"] = (4, self._lock_sqlite)
         else:
             kinds["PostgreSQL connections cut"] = (8, self._cut_postgres)
             kinds["PostgreSQL restarted"] = (3, self._restart_postgres)
@@ -172,11 +172,9 @@ class Faults:
 
     def _suspend_daemon(self) -> bool:
         daemon = self.box.daemon()
-        if daemon is None or "daemon" in self._busy or not processes.kill(daemon, signal.SIGSTOP):
+        if daemon is None or {RESTART, SUSPENDED} & self._busy or not processes.kill(daemon, signal.SIGSTOP):
             return False
-        self._later(
-            LEASE_TTL_S * self.random.uniform(1.2, 2.0), "daemon", lambda: processes.kill(daemon, signal.SIGCONT)
-        )
+        self._later(self._too_long(), SUSPENDED, lambda: processes.kill(daemon, signal.SIGCONT))
         return True
 
     # -- jobs and those who look after them ---------------------------------------------------------------------
@@ -218,8 +216,11 @@ class Faults:
         server = self.box.redis_server()
         if server is None or REDIS in self._busy or not processes.kill(server, signal.SIGSTOP):
             return False
-        self._later(LEASE_TTL_S * self.random.uniform(1.2, 2.0), REDIS, lambda: processes.kill(server, signal.SIGCONT))
+        self._later(self._too_long(), REDIS, lambda: processes.kill(server, signal.SIGCONT))
         return True
+
+    def _too_long(self) -> float:
+        return LEASE_TTL_S * self.random.uniform(1.2, 2.0)
 
     def _tell_redis(self, what: Callable[[redis.Redis], object]) -> bool:
         if REDIS in self._busy:
@@ -276,7 +277,7 @@ class Faults:
         except sqlite3.OperationalError:
             base.close()
             return False
-        self._later(self.random.uniform(0.2, 2.5), SQL, base.close)
+        self._later(self.random.uniform(0.2, 1.5), SQL, base.close)
         return True
 
     def _cut_postgres(self) -> bool:

@@ -46,6 +46,20 @@ def test_a_running_job_is_adopted_and_its_end_recorded(world: Any) -> None:
     assert len(world.launcher.orders) == 1
 
 
+def test_a_job_that_starts_while_no_agent_runs_is_seen_to_run(world: Any) -> None:
+    job_id = world.submit("train")
+    world.agent().run_once()
+    agent = restart(world)
+    agent.run_once()
+    assert world.state(job_id) == "starting"
+    world.launcher.run(job_id)
+    agent.run_once()
+    assert world.state(job_id) == "running"
+    world.launcher.end(job_id, Outcome.SUCCEEDED, exit_code=0)
+    agent.run_once()
+    assert world.state(job_id) == "completed"
+
+
 def test_an_end_that_nobody_saw_is_recorded_as_it_was(world: Any) -> None:
     job_id, agent = started(world, max_retries=0)
     world.agents.pop()

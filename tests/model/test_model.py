@@ -36,6 +36,7 @@ from gpuq.engine.reap import reap
 from gpuq.engine.rehydrate import Reconciler, is_cold, rehydrate
 from gpuq.engine.retry import retry
 from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreUnavailable
+from gpuq.ports.launcher import LaunchOrder
 from gpuq.ports.records import JobFilter
 
 GPUS = 3
@@ -61,7 +62,7 @@ class AwayRecords:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Any]:
-        if self._machine.sql_away:
+        if self._machine.away["sql"]:
             raise DatabaseUnavailable("the database is away")
         with self._records.write() as tx:
             yield tx
@@ -74,8 +75,8 @@ class Queue(RuleBasedStateMachine):
         super().__init__()
         self.home = Path(tempfile.mkdtemp(prefix="gpuq-model-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
         self.world = World(self.home, f"sim:{GPUS}x{GPU_MB}M", order="fifo")
-        self.sql_away = False
-        self.redis_away = False
+        # For how many more steps these do not answer.
+        self.away = {"sql": 0, "redis": 0}
         self.bomb: tuple[str, int] | None = None
         self.answered: set[int] = set()
         # Job id → how many attempts it had when it was cancelled, or ended well, for good.
@@ -165,6 +166,10 @@ class Queue(RuleBasedStateMachine):
             fields[behind] = [sorted(self.answered)[which % len(self.answered)]]
         self.alive(lambda: self.answered.update(self.submitted(fields)))
 
+    @rule(gpus=st.integers(0, GPUS))
+    def submit_plainly(self, gpus: int) -> None:
+        self.alive(lambda: self.answered.update(self.submitted({"gpus": gpus})))
+
     def submitted(self, fields: dict[str, Any]) -> list[int]:
         from gpuq.domain.spec import JobSpec
         from gpuq.engine.submit import submit
@@ -172,47 +177,36 @@ class Queue(RuleBasedStateMachine):
         spec = JobSpec.parse({"command": ["train"], "cwd": "/", **fields})
         return [job.id for job in submit(self.world.ctx, [spec], self.world.user)]
 
-    def one(self, which: int) -> int:
-        return sorted(self.answered)[which % len(self.answered)]
+    def cancel(self, job_id: int) -> None:
+        before = self.world.job(job_id).state
+        cancel(self.world.ctx, job_id, self.world.user)
+        self.cancel_asked.add(job_id)
+        if before not in ACTIVE:
+            self.no_more[job_id] = self.launches(job_id)
 
-    @precondition(lambda self: self.answered)
-    @rule(which=st.integers(0, 1000), force=st.booleans())
-    def cancel(self, which: int, force: bool) -> None:
-        job_id = self.one(which)
-
-        def work() -> None:
-            before = self.world.job(job_id).state
-            cancel(self.world.ctx, job_id, self.world.user, force=force)
-            self.cancel_asked.add(job_id)
-            if before not in ACTIVE:
-                self.no_more[job_id] = self.launches(job_id)
-
-        self.alive(work)
-
-    @precondition(lambda self: self.answered)
-    @rule(which=st.integers(0, 1000), verb=st.sampled_from([hold, release, top]))
-    def hold_release_top(self, which: int, verb: Callable[..., Any]) -> None:
-        self.alive(lambda: verb(self.world.ctx, self.one(which), self.world.user))
-
-    @precondition(lambda self: self.answered)
-    @rule(
-        which=st.integers(0, 1000),
-        changes=st.sampled_from([{"priority": "critical"}, {"gpus": 1}, {"gpus": 0, "gpu_mem_mb": None}, {"name": "n"}]),
-    )
-    def update(self, which: int, changes: dict[str, Any]) -> None:
-        self.alive(lambda: update(self.world.ctx, self.one(which), self.world.user, changes))
-
-    @precondition(lambda self: self.answered)
-    @rule(which=st.integers(0, 1000))
-    def retry(self, which: int) -> None:
-        job_id = self.one(which)
-        # Also when the answer is cut off by a crash the job may go on.
+    def retry(self, job_id: int) -> None:
+        # Noted first: a crash may cut off the answer to a retry that was written.
         if self.world.state(job_id) in {"failed", "cancelled"}:
             self.no_more.pop(job_id, None)
             self.cancel_asked.discard(job_id)
-        self.alive(lambda: retry(self.world.ctx, job_id, self.world.user))
+        retry(self.world.ctx, job_id, self.world.user)
 
-    @rule(on=st.booleans())
+    def change(self, job_id: int) -> None:
+        for changes in ({"priority": "critical"}, {"gpus": 1}, {"gpus": 0, "gpu_mem_mb": None}, {"name": "n"}):
+            update(self.world.ctx, job_id, self.world.user, changes)
+
+    @precondition(lambda self: self.answered)
+    @rule(which=st.integers(0, 1000), verb=st.sampled_from(["cancel", "retry", "change", "hold", "release", "top"]))
+    def somebody_asks(self, which: int, verb: str) -> None:
+        job_id = sorted(self.answered)[which % len(self.answered)]
+        ours = {"cancel": self.cancel, "retry": self.retry, "change": self.change}
+        plain: dict[str, Callable[..., Any]] = {"hold": hold, "release": release, "top": top}
+        if verb in ours:
+            self.alive(lambda: ours[verb](job_id))
+        else:
+            self.alive(lambda: plain[verb](self.world.ctx, job_id, self.world.user))
+
+    @rule(on=st.sampled_from([True, False, False]))
     def pause_or_resume(self, on: bool) -> None:
         self.alive(lambda: (pause if on else resume)(self.world.ctx, self.world.admin))
 
@@ -226,107 +220,99 @@ class Queue(RuleBasedStateMachine):
                 self.alive(self.agent.run_once)
 
     @rule()
-    def promote(self) -> None:
-        self.alive(lambda: promote(self.world.ctx))
+    def all_goes_well(self) -> None:
+        """What was queued is started, and runs."""
+        self.turn(1)
+        for order in self.running():
+            self.start(order)
+        self.turn(1)
 
-    @rule()
-    def reap(self) -> None:
-        self.alive(lambda: reap(self.world.ctx))
-
-    @rule()
-    def reconcile(self) -> None:
-        self.alive(self.reconciler.run)
-
-    @rule()
-    def rebuild_if_cold(self) -> None:
-        self.alive(lambda: is_cold(self.world.ctx) and rehydrate(self.world.ctx))
+    @rule(task=st.sampled_from(["promote", "reap", "reconcile", "rebuild"]))
+    def maintenance(self, task: str) -> None:
+        tasks: dict[str, Callable[[], object]] = {
+            "promote": lambda: promote(self.world.ctx),
+            "reap": lambda: reap(self.world.ctx),
+            "reconcile": self.reconciler.run,
+            "rebuild": lambda: is_cold(self.world.ctx) and rehydrate(self.world.ctx),
+        }
+        self.alive(tasks[task])
 
     @rule(seconds=st.sampled_from([0.5, 3, 12, 50, 4000]))
     def time_passes(self, seconds: float) -> None:
         self.world.clock.forward(seconds)
 
-    @rule(seconds=st.sampled_from([-5000, -10, 7200]))
-    def wall_clock_jumps(self, seconds: float) -> None:
-        self.world.clock.jump(seconds)
-
     # -- what breaks -------------------------------------------------------------------------------------------
+
+    @rule(
+        what=st.sampled_from(["flush", "leases expire", "redis", "sql", "launch", "clock", "crash"]),
+        size=st.integers(1, 4),
+    )
+    def trouble(self, what: str, size: int) -> None:
+        if what == "crash":
+            self.bury()
+            self.alive(self.boot)
+        elif what in {"redis", "sql"}:
+            self.away[what] = size
+            self.world.redis.connected = not self.away["redis"]
+        elif what == "launch":
+            self.launcher.fail_next = OSError(28, "No space left on device")
+        elif what == "clock":
+            self.world.clock.jump((-5000, -10, 60, 7200)[size - 1])
+        elif not self.away["redis"]:
+            client = self.world.link.client
+            # Expired: as after a suspension longer than their time to live.
+            gone = client.keys("*lease*") if what == "leases expire" else client.keys("*")
+            for key in gone:
+                client.delete(key)
 
     @rule(point=st.sampled_from(CRASHES), passes=st.integers(1, 2))
     def plant(self, point: str, passes: int) -> None:
         """The process will die there."""
         self.bomb = (point, passes)
 
-    @rule()
-    def crash(self) -> None:
-        self.bury()
-        self.alive(self.boot)
-
-    @rule()
-    def flush_redis(self) -> None:
-        if not self.redis_away:
-            self.world.link.client.flushall()
-
-    @rule()
-    def leases_expire(self) -> None:
-        """As after a suspension longer than their time to live."""
-        if not self.redis_away:
-            for key in self.world.link.client.keys("*lease*"):
-                self.world.link.client.delete(key)
-
-    @rule(away=st.booleans())
-    def redis_goes(self, away: bool) -> None:
-        self.redis_away = away
-        self.world.redis.connected = not away
-
-    @rule(away=st.booleans())
-    def sql_goes(self, away: bool) -> None:
-        self.sql_away = away
-
-    @rule()
-    def next_launch_fails(self) -> None:
-        self.launcher.fail_next = OSError(28, "No space left on device")
+    @invariant()
+    def outages_pass(self) -> None:
+        self.away = {what: max(0, left - 1) for what, left in self.away.items()}
+        self.world.redis.connected = not self.away["redis"]
 
     # -- supervisors -------------------------------------------------------------------------------------------
 
-    def running(self) -> list[Any]:
+    def running(self) -> list[LaunchOrder]:
         return [order for order in self.launcher.orders if self.launcher.alive(order.run_dir)]
 
-    @precondition(lambda self: self.running())
-    @rule(which=st.integers(0, 1000))
-    def supervisor_starts(self, which: int) -> None:
-        order = self.running()[which % len(self.running())]
+    def asked_to_stop(self, order: LaunchOrder) -> Outcome | None:
+        reasons = [stop["reason"] for stop in self.launcher.stops if stop["run_dir"] == order.run_dir]
+        return OF_REASON[reasons[0]] if reasons else None
+
+    def start(self, order: LaunchOrder) -> None:
         if self.launcher.launched(order.run_dir) is not None:
             return
-        if stops := [stop for stop in self.launcher.stops if stop["run_dir"] == order.run_dir]:
-            self.launcher.end(order.job_id, OF_REASON[stops[0]["reason"]])
+        if (outcome := self.asked_to_stop(order)) is not None:
+            self.launcher.end(order.job_id, outcome)
         else:
             self.launcher.run(order.job_id)
 
-    @precondition(lambda self: self.running())
-    @rule(
-        which=st.integers(0, 1000),
-        outcome=st.sampled_from([Outcome.SUCCEEDED, Outcome.SUCCEEDED, Outcome.EXIT_NONZERO, Outcome.SIGNAL]),
-    )
-    def job_ends(self, which: int, outcome: Outcome) -> None:
-        order = self.running()[which % len(self.running())]
-        if self.launcher.launched(order.run_dir) is None:
-            return
+    def end(self, order: LaunchOrder, outcome: Outcome) -> None:
         code = {Outcome.SUCCEEDED: 0, Outcome.EXIT_NONZERO: 3}.get(outcome)
         self.launcher.end(order.job_id, outcome, exit_code=code, signal=11 if outcome is Outcome.SIGNAL else None)
         if outcome is Outcome.SUCCEEDED:
             self.no_more[order.job_id] = self.launches(order.job_id)
 
     @precondition(lambda self: self.running())
-    @rule(which=st.integers(0, 1000))
-    def stopped_job_ends(self, which: int) -> None:
+    @rule(which=st.integers(0, 1000), what=st.sampled_from(["starts", "ends", "ends", "fails", "crashes", "obeys", "dies"]))
+    def supervisor(self, which: int, what: str) -> None:
         order = self.running()[which % len(self.running())]
-        if stops := [stop for stop in self.launcher.stops if stop["run_dir"] == order.run_dir]:
-            self.launcher.end(order.job_id, OF_REASON[stops[0]["reason"]])
-
-    @precondition(lambda self: self.running())
-    @rule(which=st.integers(0, 1000))
-    def supervisor_is_killed(self, which: int) -> None:
-        self.launcher.die(self.running()[which % len(self.running())].job_id)
+        launched = self.launcher.launched(order.run_dir) is not None
+        stop = self.asked_to_stop(order)
+        ends = {"ends": Outcome.SUCCEEDED, "fails": Outcome.EXIT_NONZERO, "crashes": Outcome.SIGNAL}
+        if what == "dies":
+            self.launcher.die(order.job_id)
+        elif what == "starts" or not launched:
+            self.start(order)
+        elif what in ends:
+            self.end(order, ends[what])
+        elif stop is not None:
+            self.launcher.end(order.job_id, stop)
 
     # -- promises ----------------------------------------------------------------------------------------------
 
@@ -394,10 +380,12 @@ class Queue(RuleBasedStateMachine):
     # -- the end of the story ----------------------------------------------------------------------------------
 
     def mend(self) -> None:
-        self.sql_away = self.redis_away = False
+        self.away = {"sql": 0, "redis": 0}
         self.world.redis.connected = True
         self.bomb = None
         self.launcher.fail_next = None
+        self.trouble("leases expire", 1)
+        self.maintenance("rebuild")
         resume(self.world.ctx, self.world.admin)
 
     def everything_ends(self) -> None:
@@ -409,20 +397,18 @@ class Queue(RuleBasedStateMachine):
             for job in open_jobs:
                 if job.state is JobState.HELD:
                     release(self.world.ctx, job.id, self.world.user)
-            self.rebuild_if_cold()
+            self.maintenance("rebuild")
             self.reconciler.run()
             self.world.clock.forward(4000)
             promote(self.world.ctx)
             reap(self.world.ctx)
             self.turn(2)
             for order in self.running():
-                if stops := [stop for stop in self.launcher.stops if stop["run_dir"] == order.run_dir]:
-                    self.launcher.end(order.job_id, OF_REASON[stops[0]["reason"]])
-                else:
-                    if self.launcher.launched(order.run_dir) is None:
-                        self.launcher.run(order.job_id)
-                    self.turn(1)
-                    self.launcher.end(order.job_id, Outcome.SUCCEEDED, exit_code=0)
+                self.start(order)
+                if not self.launcher.alive(order.run_dir):
+                    continue
+                self.turn(1)
+                self.launcher.end(order.job_id, self.asked_to_stop(order) or Outcome.SUCCEEDED)
             self.turn(1)
             self.check_invariants_of_the_end()
         assert not self.open_jobs(), [(job.id, job.state) for job in self.open_jobs()]
@@ -467,5 +453,6 @@ def test_no_story_of_crashes_and_outages_breaks_a_promise() -> None:
             derandomize=False,
             phases=[Phase.generate, Phase.shrink],
             suppress_health_check=list(HealthCheck),
+            report_multiple_bugs=False,
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,7 +89,9 @@ class PlayedLauncher:
         run_dir = self.order_of(job_id).run_dir
         pid = 4_000_000 + 10 * len(self._launched)
         self._launched[run_dir] = Launched(pid, 1, pid + 1, 1, self.clock.now())
-        os.write(self._report_ends[run_dir], run_dir.encode())
+        # The agent that wanted the report may be dead.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._report_ends[run_dir], run_dir.encode())
         os.close(self._report_ends.pop(run_dir))
 
     def end(self, job_id: int, outcome: Outcome, **facts: Any) -> None:
@@ -200,6 +203,7 @@ class World:
         agent = Agent(self.ctx, NodeLocks(lock, key, node="box", token=f"agent-{len(self.agents)}", ttl_s=30))
         lock.acquire()
         self.agents.append(agent)
+        agent._unsubscribe = self.ctx.notifier.subscribe(agent._heard)
         agent.take_over()
         return agent
 
