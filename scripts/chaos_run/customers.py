@@ -74,7 +74,7 @@ class Customers:
         count = random.choices((1, random.randrange(2, 8)), weights=(5, 1))[0]
         by_command_line = random.random() < 0.08
         specs = [self._settled(self._shapes.draw(self._ids[-12:]), random) for _ in range(count)]
-        asked = [Submission(spec["name"], _elements(spec), None, spec.get("key")) for spec in specs]
+        asked = [Submission(spec["name"], elements(spec), None, spec.get("key")) for spec in specs]
         try:
             jobs = self._by_command_line(specs) if by_command_line else _as_list(client.post_jobs(specs))
         except BaseException:
@@ -166,7 +166,7 @@ class Customers:
         return any(counts[state] for state in counts if state not in {"completed", "failed", "cancelled"})
 
 
-def _elements(spec: dict[str, Any]) -> int:
+def elements(spec: dict[str, Any]) -> int:
     """How many jobs a submission makes."""
     if "array" not in spec:
         return 1

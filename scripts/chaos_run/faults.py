@@ -36,6 +36,7 @@ class Faults:
         self._database = database
         self._timers: list[threading.Timer] = []
         self._busy: set[str] = set()
+        self._over = False
         self._kinds = self._weighted()
 
     def _weighted(self) -> dict[str, tuple[int, Fault]]:
@@ -86,10 +87,16 @@ class Faults:
                 return
 
     def settle(self) -> None:
-        """Ends what lasts: everything is let go, and a daemon runs."""
+        """Waits for the end of what lasts: everything is whole again, and a daemon runs."""
         for timer in list(self._timers):
             timer.join()
         self._ensure_up()
+
+    def stop(self) -> None:
+        """The same after an interruption, when no daemon is wanted any more."""
+        self._over = True
+        for timer in list(self._timers):
+            timer.join()
 
     def _later(self, seconds: float, what: str, undo: Callable[[], object]) -> None:
         """`undo` after a while, on a thread of its own; `what` cannot be broken again until then."""
@@ -98,6 +105,8 @@ class Faults:
         def end() -> None:
             try:
                 undo()
+            except Exception as error:  # noqa: BLE001 - on a thread of its own: told with the violations
+                self.complaints.append(("errors", f"{what} was not made whole again: {error!r}"))
             finally:
                 self._busy.discard(what)
 
@@ -106,7 +115,7 @@ class Faults:
         self._timers[-1].start()
 
     def _ensure_up(self) -> None:
-        if self.box.daemon() is None and not self.box.up_for_sure():
+        if not self._over and self.box.daemon() is None and not self.box.up_for_sure():
             self.complaints.append(("P5", f"the daemon could not be started again: {self.box.refusals[-1]}"))
 
     # -- the daemon ---------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -35,7 +34,6 @@ class Installation:
         self.diary = self.folder / "jobs"
         self.diary.mkdir()
         self.url = url or f"sqlite:///{self.home / 'gpuq.db'}"
-        self.going = threading.Event()
         self.refusals: list[str] = []
         for name in [name for name in os.environ if name.startswith("GPUQ_")]:
             del os.environ[name]
@@ -60,9 +58,12 @@ class Installation:
 
     def up(self) -> bool:
         """One try to start the daemon; what it said is kept when it would not."""
-        done = subprocess.run([GPUQ, "up", "-d"], capture_output=True, text=True, timeout=UP_S, check=False)
+        try:
+            done = subprocess.run([GPUQ, "up", "-d"], capture_output=True, text=True, timeout=UP_S, check=False)
+        except subprocess.TimeoutExpired:
+            self.refusals.append(f"`gpuq up` said nothing for {UP_S:g} s")
+            return False
         if done.returncode == 0:
-            self.going.set()
             return True
         self.refusals.append(f"`gpuq up` ended with {done.returncode}: {done.stderr.strip()}")
         return False
@@ -72,7 +73,6 @@ class Installation:
         return processes.wait_until(self.up, UP_S, pause_s=0.3)
 
     def down(self) -> None:
-        self.going.clear()
         subprocess.run([GPUQ, "down"], capture_output=True, timeout=UP_S, check=False)
 
     def daemon(self) -> Process | None:

@@ -39,16 +39,19 @@ def main() -> int:
     with _database(options.database) as server:
         url = None if server is None else server.url(server.create())
         box = Installation(options.gpus, url)
-        keep = True
+        keep, found = options.keep, False
         try:
-            keep = _run(box, options, seed, server) or options.keep
+            found = _run(box, options, seed, server)
+        except Exception:
+            keep = True
+            raise
         finally:
             box.kill_everything()
-            if keep:
+            if keep or found:
                 say(f"kept: {box.folder}")
             else:
                 box.remove()
-    return 1 if keep and not options.keep else 0
+    return 1 if found else 0
 
 
 def _options() -> argparse.Namespace:
@@ -91,9 +94,10 @@ def _run(box: Installation, options: argparse.Namespace, seed: str, server: Any)
     try:
         customers.start()
         _break_things(faults, Random(f"{seed} pauses"), options.minutes * 60)
-    finally:
         lasted = time.monotonic() - begun
         faults.settle()
+    finally:
+        faults.stop()
         customers.stop()
     drained = customers.let_drain(DRAIN_S)
     evidence = _collect(box, faults, customers)

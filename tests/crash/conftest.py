@@ -22,6 +22,7 @@ class Site:
         self.faults.mkdir()
         box.env["GPUQ_FAULTS"] = str(self.faults)
         self.diary = self._new_diary()
+        self.database: Path | str = box.home / "gpuq.db"
         self.unknown: set[int] = set()
 
     def _new_diary(self) -> Diary:
@@ -85,7 +86,7 @@ class Site:
         return bool(done.returncode == 0)
 
     def rows(self, query: str) -> list[dict[str, Any]]:
-        return read_sqlite(self.box.home / "gpuq.db", query)
+        return read_sqlite(self.database, query) if isinstance(self.database, Path) else _read_postgres(self.database, query)
 
     def job(self, job_id: int) -> dict[str, Any]:
         [row] = self.rows(f"select * from jobs where id = {job_id}")
@@ -148,8 +149,16 @@ class Site:
             (self.faults / name).unlink()
 
 
+def _read_postgres(url: str, query: str) -> list[dict[str, Any]]:
+    import psycopg
+    from psycopg.rows import dict_row
+
+    with psycopg.connect(url.replace("+psycopg", ""), row_factory=dict_row) as connection:
+        return connection.execute(query).fetchall()
+
+
 @pytest.fixture(scope="module")
-def sites(make_boxes: Callable[..., Any]) -> Iterator[list[Site]]:
+def sites() -> Iterator[list[Site]]:
     """At most one, which the tests of a module hand on to each other while all is well."""
     found: list[Site] = []
     yield found

@@ -61,11 +61,11 @@ class _Turn:
         self._owner: int | None = None
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, wait_s: float) -> Iterator[None]:
         me = threading.get_ident()
         if self._owner == me:
             raise RuntimeError("a write transaction inside a write transaction of the same thread")
-        if not self._lock.acquire(timeout=LOCK_WAIT_S):
+        if not self._lock.acquire(timeout=wait_s):
             raise DatabaseUnavailable(
                 "the database stays locked", hint="another thread holds a long transaction; try again"
             )
@@ -100,7 +100,23 @@ def parse_url(url: str) -> URL:
         raise ConfigError("GPUQ_DATABASE_URL names no database that gpuq can use", hint=hint)
     if parsed.drivername == "sqlite" and parsed.database in {None, "", ":memory:"}:
         raise ConfigError("GPUQ_DATABASE_URL needs a database file: what is only in memory is lost", hint=hint)
+    own_wait_s(parsed)
     return parsed
+
+
+def own_wait_s(url: URL) -> float | None:
+    """`?timeout=` of a SQLite URL: how many seconds a writer waits for another one; None is LOCK_WAIT_S.
+    Raises ConfigError."""
+    given = url.query.get("timeout") if url.drivername == "sqlite" else None
+    if given is None:
+        return None
+    try:
+        wait_s = float(str(given))
+    except ValueError:
+        wait_s = -1.0
+    if not 0 <= wait_s <= 3600:
+        raise ConfigError(f"GPUQ_DATABASE_URL: timeout={given} is not a number of seconds", hint="0 to 3600")
+    return wait_s
 
 
 def sqlite_path(url: URL | str) -> Path | None:
@@ -109,21 +125,21 @@ def sqlite_path(url: URL | str) -> Path | None:
     return Path(parsed.database or "").absolute() if parsed.drivername == "sqlite" else None
 
 
-def connect_sqlite(path: Path, *, mode: str = "rw") -> sqlite3.Connection:
+def connect_sqlite(path: Path, *, mode: str = "rw", wait_s: float | None = None) -> sqlite3.Connection:
     """An existing file, in the driver's autocommit: transactions are ours to begin. `mode` rw or ro."""
     return sqlite3.connect(
         f"file:{quote(str(path))}?mode={mode}",
         uri=True,
-        timeout=LOCK_WAIT_S,
+        timeout=LOCK_WAIT_S if wait_s is None else wait_s,
         isolation_level=None,
         check_same_thread=False,
         cached_statements=256,
     )
 
 
-def _sqlite_engine(path: Path) -> Engine:
+def _sqlite_engine(path: Path, wait_s: float | None) -> Engine:
     def connect() -> sqlite3.Connection:
-        connection = connect_sqlite(path)
+        connection = connect_sqlite(path, wait_s=wait_s)
         try:
             for pragma in _SQLITE_PRAGMAS:
                 connection.execute(pragma)
@@ -177,7 +193,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = parse_url(url)
         self.path = sqlite_path(self.url)
-        self.engine = _sqlite_engine(self.path) if self.path else _postgres_engine(self.url)
+        self._wait_s = own_wait_s(self.url)
+        self.engine = _sqlite_engine(self.path, self._wait_s) if self.path else _postgres_engine(self.url)
         self.dialect: str = self.engine.dialect.name
         self._turn = _turn(str(self.path.resolve()) if self.path else self.url.render_as_string())
         self.driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
@@ -201,7 +218,7 @@ class Database:
         """One transaction, committed when the block ends well. Raises DatabaseUnavailable."""
         with (
             told_as_our_own(self.driver_error),
-            self._turn.held(),
+            self._turn.held(LOCK_WAIT_S if self._wait_s is None else self._wait_s),
             self._writes.connect() as connection,
             connection.begin(),
         ):

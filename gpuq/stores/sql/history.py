@@ -185,6 +185,8 @@ def _sqlite_complaint(error: Exception, refused: list[str]) -> Exception:
         if "one statement at a time" in str(error):
             return Refused("only one statement at a time", hint="leave out what follows the semicolon")
         return UsageError(f"SQL: {error}", hint=HINT)
+    if str(error).startswith("no such"):
+        return UsageError(f"SQL: {error}", hint=HINT)
     return translated(error)
 
 

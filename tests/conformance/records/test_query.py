@@ -72,7 +72,8 @@ def test_a_limit_cuts_the_answer(jobs: Any, history: SqlHistory) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["SELECT nonsense FROM job_history", "SELECT FROM WHERE", "SELECT * FROM no_such"]
+    "statement",
+    ["SELECT nonsense FROM job_history", "SELECT nonsense", "SELECT FROM WHERE", "SELECT * FROM no_such"],
 )
 def test_a_mistake_is_told_in_the_databases_words(history: SqlHistory, statement: str) -> None:
     with pytest.raises(UsageError, match="SQL: ") as complaint:
