@@ -20,6 +20,7 @@ from gpuq.engine.context import Context
 from gpuq.engine.dependents import wake_dependents
 from gpuq.engine.hints import offer
 from gpuq.engine.logs import open_log
+from gpuq.engine.running import note_running
 from gpuq.errors import LeaseLost
 from gpuq.ports.hot_queue import Member
 from gpuq.ports.records import DeadLetter, Move, Writer
@@ -91,7 +92,8 @@ def _finish_one(ctx: Context, tx: Writer, item: Ended, written: Written) -> None
     now = ctx.clock.now()
     job = tx.job(item.job_id)
     if item.launched is not None:
-        tx.launched(item.job_id, item.number, item.token, item.launched)
+        note_running(tx, item.job_id, item.number, item.token, item.launched)
+        job = tx.job(item.job_id)
     tx.end_attempt(item.job_id, item.number, item.token, item.result)
     result = item.result
     verdict = judge(
@@ -149,12 +151,10 @@ def _columns(job: Job, result: Result, verdict: Verdict, now: float) -> dict[str
 
 def _detail(result: Result, verdict: Verdict) -> str:
     parts = [str(result.outcome)]
-    if result.exit_code is not None:
-        parts.append(f"exit code {result.exit_code}")
-    if result.signal is not None:
-        parts.append(f"signal {result.signal}")
     if result.error:
         parts.append(result.error)
+    elif result.exit_code:
+        parts.append(f"exit code {result.exit_code}")
     if verdict.delay_s is not None:
         parts.append(f"again in {verdict.delay_s:.1f} s")
     if verdict.why:

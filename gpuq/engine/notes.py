@@ -4,36 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpuq.domain import faults
 from gpuq.domain.states import JobState
 from gpuq.engine.context import Context
 from gpuq.engine.live import Live
+from gpuq.engine.running import note_running
 from gpuq.errors import LeaseLost
 from gpuq.ports.records import Move
 
 
 def note_started(ctx: Context, lives: Sequence[Live]) -> None:
-    """`starting → running` with the process's facts, one transaction for all. An attempt that was told to stop
-    meanwhile keeps its state and gets the facts."""
+    """`starting → running` with the process's facts, one transaction for all."""
     with ctx.records.write() as tx:
         for live in lives:
-            launched = live.launched
-            assert launched is not None
+            assert live.launched is not None
             try:
-                tx.launched(live.job.id, live.number, live.token, launched)
-                tx.move(
-                    Move(
-                        live.job.id,
-                        JobState.RUNNING,
-                        frozenset({JobState.STARTING}),
-                        "gpuq",
-                        launched.started_at,
-                        detail=f"pid {launched.pid}",
-                        attempt=live.number,
-                        token=live.token,
-                        set={"started_at": launched.started_at},
-                    )
-                )
+                note_running(tx, live.job.id, live.number, live.token, live.launched)
             except LeaseLost:
                 continue
     faults.point("start.committed")

@@ -104,6 +104,7 @@ class Maintenance:
                     rehydrate(self._ctx)
                 elif missed:
                     self._reconciler.fill_up()
+                    log.info("hot queue filled up: some hints had not reached it")
             except HotStoreUnavailable as error:
                 self._missed = True
                 log.warning("hot store not rebuilt yet: %s", error.message)
