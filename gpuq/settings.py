@@ -86,7 +86,8 @@ class Settings(BaseSettings):
     default_max_retries: Annotated[int, Field(ge=0, le=1000, description="retries of a job that names none")] = 3
     order: Annotated[Literal["aged", "fifo"], Field(description="order inside a priority")] = "aged"
     backfill: Annotated[
-        Literal["easy", "greedy", "none"], Field(description="what may start before its turn, see the README")
+        Literal["easy", "greedy", "none"],
+        Field(description="what starts early: easy (what delays no reservation), greedy (what fits), none"),
     ] = "easy"
     retry_base: Annotated[
         float, Field(gt=0, le=3600, description="seconds; retry n waits base x 2^(n-1), with jitter, at most an hour")
@@ -97,6 +98,9 @@ class Settings(BaseSettings):
     cpu_jobs: Annotated[
         int, Field(ge=0, le=100_000, description="how many jobs without GPUs may run at once; 0 is no limit")
     ] = 128
+    preempt_min_run: Annotated[
+        float, Field(ge=0, le=86400, description="seconds that a preemptible job runs before it may have to yield")
+    ] = 300.0
     user_max_gpus: Annotated[int, Field(ge=0, description="GPUs one user may hold at once; 0 is no limit")] = 0
     user_max_running: Annotated[int, Field(ge=0, description="jobs one user may have running; 0 is no limit")] = 0
     user_max_waiting: Annotated[int, Field(ge=0, description="jobs one user may have waiting; 0 is no limit")] = 0

@@ -84,7 +84,7 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "down", "daemon:down", "stop the daemon; running jobs go on",
-            options=(Option("--stop-jobs", "flag", "stop the running jobs, too"),),
+            options=(Option("--stop-jobs", "flag", "stop the running jobs, too; they go back in line"),),
             examples="gpuq down\ngpuq down --stop-jobs",
         ),
         Command(
@@ -105,7 +105,7 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "run", "run:run", "queue a command, show its output, end with its exit code; Ctrl-C cancels it",
-            words="[--] CMD…", most=None, options=(*JOB, SHELL, NO_CHECK), argv=True,
+            words="[--] CMD…", most=None, options=(*JOB, SHELL, NO_CHECK, *SUBMIT[-4:]), argv=True,
             examples="gpuq run -g 1 -- python train.py\ngpuq run -g 0 -- nvidia-smi",
         ),
         _many(

@@ -24,6 +24,11 @@ INTERRUPTED = 130
 def run(args: Args) -> int:
     from gpuq.cli.spec import build
 
+    if args.flag("test_only") or args.flag("json") or args.flag("parsable"):
+        # No output is streamed then: what is printed is that of `submit --wait`.
+        from gpuq.cli.submit import submit_and_wait
+
+        return submit_and_wait(args)
     client = connect()
     if args.given("array"):
         raise UsageError("run follows one job; --array makes many", hint="use `gpuq submit --array`")

@@ -42,12 +42,13 @@ def filters(client: Client, args: Args) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def resolve_ids(client: Client, words: list[str]) -> list[int]:
-    """Every id that the words name. Raises UsageError, also for `all`, and NotFound."""
+def resolve_ids(client: Client, words: list[str], *, arrays: bool = False) -> list[int]:
+    """Every id that the words name; with `arrays`, an array's id means all its elements. Raises UsageError, also for
+    `all`, and NotFound."""
     selection = parse_selection(words)
     if selection.all:
         raise UsageError("`all` is not possible here", hint="name the jobs")
-    found = list(selection.ids)
+    found = whole_arrays(client, selection.ids) if arrays else list(selection.ids)
     for low, high in selection.ranges:
         found += [job["id"] for job in _in_range(client, low, high, {})]
     if selection.ranges and not found:
@@ -56,6 +57,15 @@ def resolve_ids(client: Client, words: list[str]) -> list[int]:
     if selection.last:
         found.append(newest(client))
     return list(dict.fromkeys(found))
+
+
+def whole_arrays(client: Client, ids: Iterable[int]) -> list[int]:
+    """The id that an array was given stands for all its elements (`7_0` is the first of them alone)."""
+    found: list[int] = []
+    for job_id in ids:
+        elements = [job["id"] for job in client.jobs(array_id=job_id, limit=MANY)]
+        found += elements or [job_id]
+    return found
 
 
 def one(client: Client, word: str) -> int:
@@ -91,7 +101,10 @@ def select(client: Client, args: Args, candidates: Iterable[str]) -> list[int]:
     if selection.all or not args.words:
         return [job["id"] for job in client.jobs(**query, limit=MANY)]
     found = [job["id"] for low, high in selection.ranges for job in _in_range(client, low, high, query)]
-    named = [*selection.ids, *(_element(client, array_id, index) for array_id, index in selection.elements)]
+    named = [
+        *whole_arrays(client, selection.ids),
+        *(_element(client, array_id, index) for array_id, index in selection.elements),
+    ]
     if selection.last:
         named.append(newest(client))
     if wanted and named:

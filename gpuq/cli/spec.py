@@ -23,10 +23,11 @@ def build(args: Args, client: Client) -> dict[str, Any]:
     Raises UsageError.
     """
     command, args = _command(args)
-    cwd = os.path.abspath(os.path.expanduser(args.text("chdir") or "."))
+    cwd = _directory(args.text("chdir"))
     if not os.path.isdir(cwd):
         raise UsageError(f"the directory {cwd} does not exist", hint="give -C a directory that is there")
     env = environment(args)
+    _require_text(command)
     if not args.flag("no_check"):
         check_command(command, cwd, env.get("PATH"))
     spec: dict[str, Any] = {"command": command, "cwd": cwd, "env": env, **job_fields(args)}
@@ -35,8 +36,26 @@ def build(args: Args, client: Client) -> dict[str, Any]:
         if words:
             from gpuq.cli.select import resolve_ids
 
-            spec[field] = resolve_ids(client, words)
+            spec[field] = resolve_ids(client, words, arrays=True)
     return spec
+
+
+def _directory(wanted: str | None) -> str:
+    try:
+        return os.path.abspath(os.path.expanduser(wanted or "."))
+    except FileNotFoundError:
+        raise UsageError("this directory does not exist any more", hint="go to one that does, or give -C DIR") from None
+
+
+def _require_text(command: list[str]) -> None:
+    for word in command:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{word!r} is not UTF-8, and a job is stored as text",
+                hint="rename the file, or write the command into a script",
+            ) from None
 
 
 def job_fields(args: Args) -> dict[str, Any]:
@@ -84,7 +103,10 @@ def environment(args: Args) -> dict[str, str]:
         given[name] = value
     left_out = [name for name in left_out if name not in given]
     if left_out:
-        say(f"gpuq: left out, because they look like secrets: {', '.join(left_out)} (use --env-keep NAME)")
+        say(
+            "gpuq: left out, because they look like secrets or are not UTF-8: "
+            f"{', '.join(left_out)} (use --env-keep NAME)"
+        )
     return {**env, **given}
 
 

@@ -71,7 +71,8 @@ def _look(client: Client, args: Args) -> Listing:
         from gpuq.cli.select import MANY
 
         ended = client.history(**wanted, limit=MANY)
-        return Listing(listing.jobs + ended, listing.total + len(ended), listing.counts)
+        shown = (listing.jobs + ended)[: args.integer("limit", least=1)]
+        return Listing(shown, listing.total + len(ended), listing.counts)
     return listing
 
 

@@ -16,10 +16,18 @@ if TYPE_CHECKING:
 
 
 def submit(args: Args) -> int:
+    return _submit(args, wait=args.flag("wait"))
+
+
+def submit_and_wait(args: Args) -> int:
+    return _submit(args, wait=True)
+
+
+def _submit(args: Args, *, wait: bool) -> int:
     client = connect()
     if args.flag("json") and args.flag("parsable"):
         raise UsageError("--json and --parsable cannot go together", hint="choose one")
-    if args.given("from_file"):
+    if "--from-file" in args.command.flags() and args.given("from_file"):
         from gpuq.cli.batch import read
 
         body: Any = read(args)
@@ -31,11 +39,11 @@ def submit(args: Args) -> int:
         body = build(args, client)
         if args.flag("test_only"):
             return _test_only(client, body, as_json=args.flag("json"))
-    if args.flag("wait"):
+    if wait:
         client.require_daemon("`gpuq submit --wait`")
     answer = _post(client, args, body)
     _print(args, answer)
-    if not args.flag("wait"):
+    if not wait:
         return 0
     from gpuq.cli.run import wait_for
 

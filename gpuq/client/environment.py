@@ -23,6 +23,15 @@ SECRET_INNER = "_TOKEN_"
 _SHELL = frozenset({"_", "SHLVL", "OLDPWD", "PWD"})
 
 
+def _is_text(value: str) -> bool:
+    """False for what stands for bytes that are not UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def looks_secret(name: str) -> bool:
     upper = name.upper()
     return upper.endswith(SECRET_ENDINGS) or SECRET_INNER in upper or any(part in upper for part in SECRET_PARTS)
@@ -31,7 +40,8 @@ def looks_secret(name: str) -> bool:
 def collect(
     environ: Mapping[str, str] | None = None, *, keep: Collection[str] = (), everything: bool = False
 ) -> tuple[dict[str, str], list[str]]:
-    """What a job gets of its submitter's environment, and the names left out of it as likely secrets.
+    """What a job gets of its submitter's environment, and the names left out of it: likely secrets,
+    and values that are not UTF-8.
 
     `keep` names secrets to store all the same; `everything` stores them all. gpuq's own variables never go along:
     they would point the job at settings that may since have changed, or at another job's folders.
@@ -39,7 +49,10 @@ def collect(
     found: dict[str, str] = {}
     left_out: list[str] = []
     for name, value in (os.environ if environ is None else environ).items():
-        if name in keep:
+        if not _is_text(name + value):
+            # JSON carries text; bytes that are none of ours to change are better left out, and said so.
+            left_out.append(name.encode("utf-8", "backslashreplace").decode())
+        elif name in keep:
             found[name] = value
         elif name in _SHELL or (name.startswith("GPUQ_") and name[5:].lower() in KNOWN):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -10,6 +11,9 @@ from gpuq.domain.priority import MAX_TIME_LIMIT_S, Priority
 from gpuq.errors import UsageError
 
 SCHEMA = 1
+
+# What a program can catch.
+SIGNALS = frozenset(member.name.removeprefix("SIG") for member in signal.Signals) - {"KILL", "STOP"}
 
 _NAME = r"^[^\x00-\x1f\x7f]{1,200}$"
 
@@ -66,6 +70,8 @@ class JobSpec(BaseModel):
             raise ValueError("command: the program's name is empty")
         if any("\0" in part for part in self.command):
             raise ValueError("command: an argument contains a NUL byte")
+        if self.signal is not None and self.signal.partition("@")[0].removeprefix("SIG") not in SIGNALS:
+            raise ValueError("signal: unknown, write USR1@60; known: " + ", ".join(sorted(SIGNALS)))
         for key, value in self.env.items():
             if not key or "=" in key or "\0" in key or "\0" in value:
                 raise ValueError(f"env: {key!r} is not a valid variable")

@@ -69,6 +69,7 @@ class Agent:
         self._forget = False
         self._stale = True
         self._read_at = 0.0
+        self._away = False
         self._look_at = 0.0
         self._sample_at = 0.0
         self._unsubscribe: Callable[[], None] | None = None
@@ -303,6 +304,7 @@ class Agent:
         try:
             while self._start_some():
                 pass
+            self._away = False
         except HotStoreCold:
             self._stale = True
             self._ctx.epoch.refresh()
@@ -310,7 +312,9 @@ class Agent:
             self._look_at = self._ctx.clock.monotonic() + SOON_S
         except (HotStoreUnavailable, DatabaseUnavailable) as error:
             self._stale = True
-            log.warning("nothing can be started now: %s", error.message)
+            if not self._away:
+                log.warning("nothing can be started now: %s", error.message)
+            self._away = True
             self._look_at = self._ctx.clock.monotonic() + SOON_S
 
     def _start_some(self) -> bool:

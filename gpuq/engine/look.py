@@ -218,4 +218,5 @@ def policy(ctx: Context) -> Policy:
         cpu_jobs=settings.cpu_jobs,
         user_max_gpus=settings.user_max_gpus,
         user_max_running=settings.user_max_running,
+        preempt_min_run_s=settings.preempt_min_run,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gpuq.domain import faults
 from gpuq.domain.states import JobState
 from gpuq.engine.context import Context
 from gpuq.engine.live import Live

@@ -156,7 +156,7 @@ def why(ctx: Context, job_id: int) -> dict[str, Any]:
         job = tx.job(job_id)
     [(_, outlook)] = describe(ctx, [job])
     reasons = [outlook.reason] if outlook.reason else []
-    if job.state is JobState.QUEUED:
+    if job.state is JobState.QUEUED and agent_is_alive(ctx):
         found = ctx.outlooks.picture().explainer.reasons(job_id)
         reasons.extend(reason for reason in found if reason not in reasons)
     return {

@@ -24,6 +24,9 @@ from gpuq.ports.records import JobFilter, NewJob, Reader, Waiting
 
 log = logging.getLogger(__name__)
 
+# 2100-01-01T00:00:00Z.
+LATEST_BEGIN = 4_102_444_800
+
 # Stands behind every job of the same score, as a job submitted now would.
 _UNBORN = 2**62
 
@@ -155,16 +158,26 @@ def check_fits(ctx: Context, specs: Sequence[JobSpec]) -> None:
 
 
 def begin_time(begin: float | str | None) -> float | None:
-    """Epoch seconds. Raises UsageError for text that is not ISO 8601."""
-    if begin is None or isinstance(begin, (int, float)):
-        return begin
+    """Epoch seconds. Raises UsageError for text that is not ISO 8601, and for what no calendar has."""
+    if begin is None:
+        return None
+    at = begin if isinstance(begin, (int, float)) else _parsed(begin)
+    if not 0 <= at <= LATEST_BEGIN:
+        raise UsageError(f"begin: {begin} is out of range", hint="a job can wait until the year 2100")
+    return at
+
+
+def _parsed(begin: str) -> float:
     try:
         moment = datetime.fromisoformat(begin)
     except ValueError:
         raise UsageError(
             f"begin: {begin!r} is not a time", hint="write 2026-11-22T10:00:00Z or epoch seconds"
         ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    try:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except OverflowError:
+        raise UsageError(f"begin: {begin!r} is out of range") from None
 
 
 def waiting_state(open_dependencies: bool, begin: float | None, now: float) -> JobState:

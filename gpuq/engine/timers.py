@@ -119,8 +119,9 @@ class Maintenance:
         following = promote(self._ctx)
         if following is None or self._stopped:
             return
-        at = datetime.fromtimestamp(following, UTC)
-        if at < datetime.now(UTC) + timedelta(seconds=PROMOTE_S):
+        left = following - self._ctx.clock.now()
+        if left < PROMOTE_S:
+            at = datetime.now(UTC) + timedelta(seconds=max(0.0, left))
             self._scheduler.add_job(
                 self._guarded("promote", self._promote), "date", run_date=at, id="promote-next", replace_existing=True
             )

@@ -36,10 +36,8 @@ class Daemon:
 
 @contextmanager
 def daemon(gpus: int = 4, **settings: str) -> Iterator[Daemon]:
-    """Runs on the disk that holds the current folder, so that a commit costs what it costs there."""
-    base = Path.cwd() / "build"
-    base.mkdir(exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="bench-", dir=base))
+    """In the user's home folder, where gpuq keeps its state by default: on a real disk, not in memory."""
+    home = Path(tempfile.mkdtemp(prefix=".gpuq-bench-", dir=Path.home()))
     running = Daemon(home, gpus, settings)
     try:
         started = running.gpuq("up", "-d", check=False)

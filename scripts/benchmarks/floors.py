@@ -33,7 +33,7 @@ def _python() -> Figure:
 
 def commit(when: str = "") -> Figure:
     """On a busy disk this changes by the minute, and everything that is durable with it."""
-    with tempfile.TemporaryDirectory(dir=Path.cwd() / "build") as folder:
+    with tempfile.TemporaryDirectory(dir=Path.home()) as folder:
         base = sqlite3.connect(f"{folder}/x.db", isolation_level=None)
         base.execute("pragma journal_mode=wal")
         base.execute("pragma synchronous=full")

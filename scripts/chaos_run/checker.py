@@ -137,7 +137,9 @@ def gpu_clashes(picture: Picture) -> Iterator[Violation]:
     for run, lines in picture.runs.items():
         for line in lines:
             if line.kind.startswith("clash:") and not line.kind.startswith("clash:job-"):
-                yield Violation("P3", run[0], f"attempt {run[1]} at {line.at:.3f}: {line.kind.removeprefix('clash:')}")
+                found = line.kind.removeprefix("clash:")
+                text = f"held by an earlier run: {found}" if found.startswith("gpu-") else f"wrong: {found}"
+                yield Violation("P3", run[0], f"attempt {run[1]} at {line.at:.3f}: {text}")
         start = picture.start_of(run)
         row = picture.attempts.get(run)
         if start is None or row is None:

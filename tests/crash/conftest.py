@@ -86,7 +86,11 @@ class Site:
         return bool(done.returncode == 0)
 
     def rows(self, query: str) -> list[dict[str, Any]]:
-        return read_sqlite(self.database, query) if isinstance(self.database, Path) else _read_postgres(self.database, query)
+        return (
+            read_sqlite(self.database, query)
+            if isinstance(self.database, Path)
+            else _read_postgres(self.database, query)
+        )
 
     def job(self, job_id: int) -> dict[str, Any]:
         [row] = self.rows(f"select * from jobs where id = {job_id}")
@@ -110,8 +114,7 @@ class Site:
 
     def outcomes(self, job_id: int) -> list[str]:
         return [
-            row["outcome"]
-            for row in self.rows(f"select outcome from attempts where job_id = {job_id} order by number")
+            row["outcome"] for row in self.rows(f"select outcome from attempts where job_id = {job_id} order by number")
         ]
 
     # -- promises ----------------------------------------------------------------------------------------------
@@ -158,10 +161,9 @@ def _read_postgres(url: str, query: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def sites() -> Iterator[list[Site]]:
+def sites() -> list[Site]:
     """At most one, which the tests of a module hand on to each other while all is well."""
-    found: list[Site] = []
-    yield found
+    return []
 
 
 @pytest.fixture
@@ -172,7 +174,9 @@ def site(sites: list[Site], make_boxes: Callable[..., Any], request: pytest.Fixt
     used = sites.pop()
     used.revive()
     yield used
-    if not any(row["state"] not in FINAL for row in used.rows("select state from jobs")) and not os.listdir(used.faults):
+    if not any(row["state"] not in FINAL for row in used.rows("select state from jobs")) and not os.listdir(
+        used.faults
+    ):
         sites.append(used)
 
 

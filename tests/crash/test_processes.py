@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from box import GPUQ
 
 from gpuq.domain import faults
 
@@ -28,7 +29,8 @@ def bystander() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_what_a_job_leaves_running_is_ended_before_its_gpus_are_given_again(site: Any) -> None:
     # Twice forked, in a session of its own, deaf to SIGTERM: it keeps the locks of the diary as long as it lives.
-    stray = "( setsid bash -c 'trap \"\" TERM; (sleep 600 & echo $! > stray; wait)' & ) ; while [ ! -s stray ]; do sleep 0.02; done"
+    stray = "(setsid bash -c 'trap \"\" TERM; (sleep 600 & echo $! > stray; wait)' &)"
+    stray += "; while [ ! -s stray ]; do sleep 0.02; done"
     first = site.submit(site.diary.script(stray), "-g", "4", "--kill-grace", "0.3s")
     second = site.submit(site.diary.script(), "-g", "4")
     site.settle()
@@ -82,7 +84,9 @@ def test_after_a_reboot_every_job_is_lost_and_runs_again(site: Any) -> None:
     site.box.kill_daemon()
     for process in [psutil.Process(pid) for pid in site.leftovers()]:
         process.send_signal(signal.SIGKILL)
-    supervisors = [row["supervisor_pid"] for row in site.rows("select supervisor_pid from attempts where outcome is null")]
+    supervisors = [
+        row["supervisor_pid"] for row in site.rows("select supervisor_pid from attempts where outcome is null")
+    ]
     site.box.until(lambda: not any(map(psutil.pid_exists, supervisors)), "the supervisors are gone")
     for job_id in jobs:
         # A power cut may keep the record from reaching the disk.
@@ -108,7 +112,10 @@ def test_a_daemon_suspended_longer_than_its_leases_gives_no_gpu_twice(
     else:
         daemon.send_signal(signal.SIGSTOP)
     waiting = subprocess.Popen(
-        [*SUBMIT, "-g", "2", "--", *site.diary.script()], env=site.box.env, stdout=subprocess.PIPE, text=True
+        [GPUQ, "submit", "--parsable", "-g", "2", "--", *site.diary.script()],
+        env=site.box.env,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     site.box.until(lambda: daemon.status() == psutil.STATUS_STOPPED, "the daemon is suspended")
     slept = time.monotonic() + 1.5
@@ -136,6 +143,3 @@ def test_a_second_daemon_for_the_same_node_is_refused(make_site: Callable[..., A
     second.box.until(lambda: second.box.gpuq("up", "-d", code=None).returncode == 0, "the second one may start")
     second.submit(second.diary.script())
     second.settle()
-
-
-SUBMIT = ("gpuq", "submit", "--parsable")

@@ -27,7 +27,9 @@ def small_disk() -> Iterator[Callable[..., None]]:
     def mount(folder: Path, kib: int) -> None:
         folder.mkdir(exist_ok=True)
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={kib}k,mode=755", "tmpfs", str(folder)], capture_output=True, text=True
+            ["mount", "-t", "tmpfs", "-o", f"size={kib}k,mode=755", "tmpfs", str(folder)],
+            capture_output=True,
+            text=True,
         )
         if done.returncode != 0:
             pytest.skip(f"this machine does not let root mount: {done.stderr.strip()}")
@@ -160,7 +162,7 @@ def test_a_read_only_database_is_told_at_the_start(make_site: Callable[..., Any]
     done = site.submit(site.diary.script())
     site.until_state(done, "completed")
     site.box.down()
-    with read_only(folder):
+    with ReadOnly(folder):
         told = site.box.gpuq("up", "-d", code=5).stderr
         assert "cannot be" in told
         assert "hint:" in told
@@ -170,7 +172,7 @@ def test_a_read_only_database_is_told_at_the_start(make_site: Callable[..., Any]
     site.settle()
 
 
-class read_only:  # noqa: N801 - reads as what it is
+class ReadOnly:
     """Nobody, root included, writes in this folder."""
 
     def __init__(self, folder: Path) -> None:

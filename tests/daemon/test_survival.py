@@ -235,3 +235,35 @@ def test_nothing_of_the_daemon_is_left_in_a_job(box: Any, tmp_path: Path) -> Non
     assert "gpuq.db" not in text
     assert "socket:" not in text
     assert os.fspath(box.home / "daemon.lock") not in text
+
+
+def test_waiting_for_an_array_by_its_id_is_waiting_for_all_of_it(box: Any, tmp_path: Path) -> None:
+    script = f"if [ $GPUQ_ARRAY_INDEX = 2 ]; then while [ ! -e {tmp_path}/gate ]; do sleep 0.02; done; fi"
+    ids = box.gpuq("submit", "--array", "0-2", "--parsable", "--", "bash", "-c", script).stdout.split()
+    then = box.submit("--after", ids[0], "--", "true")
+    box.until_state(int(ids[0]), "completed")
+    box.until_state(int(ids[1]), "completed")
+    assert box.show(then)["state"] == "blocked"
+    assert box.show(then)["after"] == [int(job_id) for job_id in ids]
+    box.gpuq("cancel", ids[0] + "_2")
+    box.until_state(int(ids[2]), "cancelled")
+    assert box.show(then)["reason"]["code"] == "DependencyNeverSatisfied"
+
+
+def test_a_directory_that_is_gone_and_bytes_that_are_no_text_are_told_plainly(box: Any, tmp_path: Path) -> None:
+    import subprocess
+
+    from box import GPUQ
+
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    line = f"cd {gone} && rmdir {gone} && {GPUQ} submit -g 0 -- true"
+    done = subprocess.run(["bash", "-c", line], env=box.env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "does not exist any more" in done.stderr
+    env = {os.fsencode(key): os.fsencode(value) for key, value in box.env.items()} | {b"BIN": b"\xff"}
+    done = subprocess.run(
+        [GPUQ, "submit", "-g", "0", "--", "true"], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "BIN" in done.stderr

@@ -250,3 +250,36 @@ def test_gpu_out_of_memory_is_recognised_in_the_log(world: Any) -> None:
         [attempt] = tx.attempts(job_id)
     assert attempt.outcome is Outcome.GPU_OOM
     assert "out of memory" in attempt.error
+
+
+@pytest.mark.parametrize("begin", [1e308, -5, "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", 253402300800])
+def test_a_begin_time_that_no_calendar_has_is_refused(world: Any, begin: float | str) -> None:
+    from gpuq.errors import UsageError
+
+    with pytest.raises(UsageError, match="begin"):
+        world.submit("train", begin=begin)
+    with world.ctx.records.read() as tx:
+        assert sum(tx.count_by_state().values()) == 0
+
+
+def test_a_late_begin_is_waited_for(world: Any) -> None:
+    job_id = world.submit("train", begin=world.clock.now() + 3600)
+    agent = world.agent()
+    promote(world.ctx)
+    agent.run_once()
+    assert world.state(job_id) == "delayed"
+    world.clock.forward(3601)
+    promote(world.ctx)
+    agent.run_once()
+    assert world.state(job_id) == "starting"
+
+
+def test_a_short_job_tells_of_its_start_too(world: Any) -> None:
+    job_id = world.submit("true")
+    agent = world.agent()
+    agent.run_once()
+    world.launcher.run(job_id)
+    world.launcher.end(job_id, Outcome.SUCCEEDED, exit_code=0)
+    agent.turn(0.0, note_after_s=60.0)
+    agent.turn(0.0, note_after_s=60.0)
+    assert world.story(job_id) == ["queued", "starting", "running", "completed"]

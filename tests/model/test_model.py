@@ -2,7 +2,7 @@
 
 After each step the promises are checked against what the played supervisors really did and against a record of what
 was answered; at the end of every story all that was broken is mended, and then every job must come to its end.
-`pytest --hypothesis-seed=N` repeats a run.
+`pytest --hypothesis-seed=N` repeats a run; MODEL_STORIES=N tells more or fewer stories, of sixty steps each.
 """
 
 from __future__ import annotations
@@ -196,9 +196,16 @@ class Queue(RuleBasedStateMachine):
             update(self.world.ctx, job_id, self.world.user, changes)
 
     @precondition(lambda self: self.answered)
-    @rule(which=st.integers(0, 1000), verb=st.sampled_from(["cancel", "retry", "change", "hold", "release", "top"]))
-    def somebody_asks(self, which: int, verb: str) -> None:
+    @rule(
+        which=st.integers(0, 1000),
+        verb=st.sampled_from(["cancel", "cancel", "retry", "change", "hold", "release", "top"]),
+        cut_off=st.booleans(),
+    )
+    def somebody_asks(self, which: int, verb: str, cut_off: bool) -> None:
+        """`cut_off`: the process dies when the request is written and not yet carried out."""
         job_id = sorted(self.answered)[which % len(self.answered)]
+        if cut_off and f"{verb}.committed" in faults.POINTS:
+            self.bomb = (f"{verb}.committed", 1)
         ours = {"cancel": self.cancel, "retry": self.retry, "change": self.change}
         plain: dict[str, Callable[..., Any]] = {"hold": hold, "release": release, "top": top}
         if verb in ours:
@@ -299,7 +306,10 @@ class Queue(RuleBasedStateMachine):
             self.no_more[order.job_id] = self.launches(order.job_id)
 
     @precondition(lambda self: self.running())
-    @rule(which=st.integers(0, 1000), what=st.sampled_from(["starts", "ends", "ends", "fails", "crashes", "obeys", "dies"]))
+    @rule(
+        which=st.integers(0, 1000),
+        what=st.sampled_from(["starts", "ends", "ends", "fails", "crashes", "obeys", "dies"]),
+    )
     def supervisor(self, which: int, what: str) -> None:
         order = self.running()[which % len(self.running())]
         launched = self.launcher.launched(order.run_dir) is not None
@@ -373,6 +383,13 @@ class Queue(RuleBasedStateMachine):
         assert {job_id: str(job.state) for job_id, job in jobs.items()} == self.states
 
     @invariant()
+    def supervisors_know_of_every_stop(self) -> None:
+        with self.world.ctx.records.read() as tx:
+            stopping = {job.id for job in tx.jobs(JobFilter(states=frozenset({JobState.STOPPING})))}
+        for order in self.running():
+            assert order.job_id not in stopping or self.asked_to_stop(order) is not None, order.job_id
+
+    @invariant()
     def a_cancel_is_never_forgotten(self) -> None:
         for job_id in self.cancel_asked:
             assert self.world.state(job_id) in {"stopping", "cancelled", "completed"}
@@ -437,7 +454,7 @@ class Queue(RuleBasedStateMachine):
         return False
 
 
-STORIES = int(os.environ.get("MODEL_STORIES", "60"))
+STORIES = int(os.environ.get("MODEL_STORIES", "150"))
 
 
 @pytest.mark.timeout(600)

@@ -105,7 +105,9 @@ def _runs(diary: Diary, jobs: dict[int, Any], tries: dict[tuple[int, int], Any],
             attempt = tries.get((job_id, number))
             if attempt is None:
                 found.append(f"job {job_id} attempt {number} ran and is not in SQL")
-            elif sorted(json.loads(attempt["gpu_indices"])) != sorted(int(gpu) for gpu in word.split(",") if gpu != "-"):
+            elif sorted(json.loads(attempt["gpu_indices"])) != sorted(
+                int(gpu) for gpu in word.split(",") if gpu != "-"
+            ):
                 found.append(f"job {job_id} attempt {number} saw gpus {word}, SQL says {attempt['gpu_indices']}")
             if job_id in ended_well and job_id not in unknown:
                 found.append(f"job {job_id} had ended well and ran again as attempt {number}")

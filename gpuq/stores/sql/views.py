@@ -2,7 +2,7 @@
 
 Times are UTC: ISO 8601 text with milliseconds and a Z on SQLite, timestamptz on PostgreSQL. Durations in
 seconds. `wait_s` runs from the submission to the first start, `run_s` and `gpu_seconds` add up every attempt
-that has ended; `started_at` is the start of the current attempt, as in the job's JSON.
+that has ended; `started_at` is the first start too, so that it fits `wait_s` (the job's JSON has the last).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SELECT j.id, j.name, j."user", j."group", j.state,
   CASE j.priority WHEN 0 THEN 'critical' WHEN 1 THEN 'high' WHEN 2 THEN 'normal' ELSE 'low' END AS priority,
   j.gpus,
   {at("j.submitted_at")} AS submitted_at,
-  {at("j.started_at")} AS started_at,
+  {at("min(a.started_at)")} AS started_at,
   {at("j.finished_at")} AS finished_at,
   {seconds("min(a.started_at) - j.submitted_at")} AS wait_s,
   {seconds(f"sum({ran})")} AS run_s,

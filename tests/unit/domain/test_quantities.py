@@ -52,6 +52,7 @@ def test_iso_times_have_milliseconds_and_a_z() -> None:
     assert iso(1_795_341_600.123) == "2026-11-22T10:00:00.123Z"
     assert iso(1_795_341_599.9996) == "2026-11-22T10:00:00.000Z"
     assert iso(None) is None
+    assert iso(1e300) is None
 
 
 def test_selections_take_ids_ranges_elements_and_words() -> None:

@@ -38,6 +38,8 @@ def test_an_unknown_field_is_refused_by_name() -> None:
         ({"env": {"A=B": "x"}}, "env"),
         ({"name": "two\nlines"}, "name"),
         ({"signal": "usr1 at 60"}, "signal"),
+        ({"signal": "FOO@60"}, "signal"),
+        ({"signal": "KILL@5"}, "signal"),
         ({"key": ""}, "key"),
     ],
 )
