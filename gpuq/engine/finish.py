@@ -91,9 +91,9 @@ def _finish_together(ctx: Context, ended: Sequence[Ended]) -> Written:
 def _finish_one(ctx: Context, tx: Writer, item: Ended, written: Written) -> None:
     now = ctx.clock.now()
     job = tx.job(item.job_id)
+    state = job.state
     if item.launched is not None:
-        note_running(tx, item.job_id, item.number, item.token, item.launched)
-        job = tx.job(item.job_id)
+        state = note_running(tx, job, item.number, item.token, item.launched)
     tx.end_attempt(item.job_id, item.number, item.token, item.result)
     result = item.result
     verdict = judge(
@@ -110,7 +110,7 @@ def _finish_one(ctx: Context, tx: Writer, item: Ended, written: Written) -> None
             job.id,
             verdict.state,
             # Exactly the state that was read: a cancel that slipped in between changes the verdict.
-            frozenset({job.state}),
+            frozenset({state}),
             "gpuq",
             now,
             detail=_detail(result, verdict),

@@ -19,7 +19,7 @@ def note_started(ctx: Context, lives: Sequence[Live]) -> None:
         for live in lives:
             assert live.launched is not None
             try:
-                note_running(tx, live.job.id, live.number, live.token, live.launched)
+                note_running(tx, tx.job(live.job.id), live.number, live.token, live.launched)
             except LeaseLost:
                 continue
     faults.point("start.committed")

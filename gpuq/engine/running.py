@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from gpuq.domain.job import Launched
+from gpuq.domain.job import Job, Launched
 from gpuq.domain.states import JobState
 from gpuq.ports.records import Move, Writer
 
 
-def note_running(tx: Writer, job_id: int, number: int, token: str, launched: Launched) -> None:
-    """An attempt that was told to stop meanwhile keeps its state and gets the facts. Raises LeaseLost when it is
-    not the live one any more."""
-    tx.launched(job_id, number, token, launched)
+def note_running(tx: Writer, job: Job, number: int, token: str, launched: Launched) -> JobState:
+    """The state that the job (as read in this transaction) has now: one that was told to stop meanwhile keeps its
+    state and gets the facts. Raises LeaseLost when the attempt is not the live one any more."""
+    tx.launched(job.id, number, token, launched)
+    if job.state is not JobState.STARTING:
+        return job.state
     move = Move(
-        job_id,
+        job.id,
         JobState.RUNNING,
         frozenset({JobState.STARTING}),
         "gpuq",
@@ -22,5 +24,5 @@ def note_running(tx: Writer, job_id: int, number: int, token: str, launched: Lau
         token=token,
         set={"started_at": launched.started_at},
     )
-    if tx.job(job_id).state is JobState.STARTING:
-        tx.move(move)
+    tx.move(move)
+    return JobState.RUNNING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -36,8 +37,10 @@ class Daemon:
 
 @contextmanager
 def daemon(gpus: int = 4, **settings: str) -> Iterator[Daemon]:
-    """In the user's home folder, where gpuq keeps its state by default: on a real disk, not in memory."""
-    home = Path(tempfile.mkdtemp(prefix=".gpuq-bench-", dir=Path.home()))
+    """On a real disk. Its home is removed when the whole run is over: ext4 looks at every inode deleted within the
+    last minutes before it makes a new one, so that removing thousands of files would slow down what comes next."""
+    home = Path(tempfile.mkdtemp(prefix="gpuq-bench-", dir="/var/tmp"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
     running = Daemon(home, gpus, settings)
     try:
         started = running.gpuq("up", "-d", check=False)
@@ -46,7 +49,6 @@ def daemon(gpus: int = 4, **settings: str) -> Iterator[Daemon]:
         yield running
     finally:
         running.gpuq("down", "--stop-jobs", check=False)
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def wait_until_final(client: Client, expected: int, timeout_s: float = 120.0) -> None:
@@ -55,7 +57,7 @@ def wait_until_final(client: Client, expected: int, timeout_s: float = 120.0) ->
     while client.stats()["finished"] < expected:
         if time.monotonic() > deadline:
             raise TimeoutError(f"only {client.stats()['jobs']} after {timeout_s:g} s")
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def spec(*command: str, **fields: Any) -> dict[str, Any]:

@@ -202,8 +202,10 @@ class Queue(RuleBasedStateMachine):
         cut_off=st.booleans(),
     )
     def somebody_asks(self, which: int, verb: str, cut_off: bool) -> None:
-        """`cut_off`: the process dies when the request is written and not yet carried out."""
-        job_id = sorted(self.answered)[which % len(self.answered)]
+        """`cut_off`: the process dies when the request is written and not yet carried out; then preferably one about a
+        job that runs."""
+        runs = {order.job_id for order in self.running()} & self.answered if cut_off else set()
+        job_id = sorted(runs or self.answered)[which % len(runs or self.answered)]
         if cut_off and f"{verb}.committed" in faults.POINTS:
             self.bomb = (f"{verb}.committed", 1)
         ours = {"cancel": self.cancel, "retry": self.retry, "change": self.change}
