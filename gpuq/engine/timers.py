@@ -32,7 +32,6 @@ REAP_S = 20
 RETAIN_S = 3600
 PROMOTE_S = 30
 COLD_CHECK_S = 5
-TASKS = ("rehydrate", "reconcile", "reap", "promote", "retain")
 # Diary entries of frequent tasks are written this often at most: an idle daemon should not write to disk.
 DIARY_S = 300.0
 

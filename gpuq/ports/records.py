@@ -208,9 +208,6 @@ class Writer(Reader, Protocol):
     def end_attempt(self, job_id: int, number: int, token: str, result: Result) -> None:
         """Guarded by number, token and outcome still null; raises LeaseLost."""
 
-    def drop_attempt(self, job_id: int, number: int, token: str) -> None:
-        """An attempt that never launched: its row goes away and the job's counter goes back by one."""
-
     def update_job(self, job_id: int, values: Mapping[str, Any], *, expect: frozenset[JobState]) -> None:
         """Columns that may change without a change of state (score, priority, time_limit_s, …) and the
         stored spec with them. Raises WrongState."""

@@ -175,11 +175,6 @@ class SqlWriter(SqlReader):
         if changed.rowcount != 1:
             raise self._attempt_lost(job_id, number)
 
-    def drop_attempt(self, job_id: int, number: int, token: str) -> None:
-        if self._run(to.drop_attempt, w_job_id=job_id, w_number=number, w_token=token).rowcount != 1:
-            raise self._attempt_lost(job_id, number)
-        self._run(to.count_back, job_id=job_id, number=number)
-
     def _attempt_lost(self, job_id: int, number: int) -> LeaseLost:
         return LeaseLost(
             f"job {job_id}: attempt {number} is not live under that token, or has gone further",

@@ -41,14 +41,6 @@ def now_in(dialect: str) -> ClauseElement:
     return select(jobs.c.state, jobs.c.attempt, jobs.c.token).where(this_job())
 
 
-def drop_attempt(dialect: str) -> ClauseElement:
-    return delete(attempts).where(*this_attempt(), attempts.c.started_at.is_(None))
-
-
-def count_back(dialect: str) -> ClauseElement:
-    return text("UPDATE jobs SET attempt = attempt - 1 WHERE id = :job_id AND attempt = :number")
-
-
 def end_attempt(dialect: str) -> ClauseElement:
     return text(
         "UPDATE attempts SET outcome = :outcome, exit_code = :exit_code, signal = :signal, error = :error,"

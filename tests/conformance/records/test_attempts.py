@@ -50,7 +50,7 @@ def test_an_attempt_ends_once(jobs: Any, records: SqlRecords) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["job", "number", "token"])
-@pytest.mark.parametrize("verb", ["launched", "end_attempt", "drop_attempt"])
+@pytest.mark.parametrize("verb", ["launched", "end_attempt"])
 def test_a_write_about_an_attempt_that_is_not_live_loses(jobs: Any, records: SqlRecords, verb: str, wrong: str) -> None:
     job_id = jobs.add()
     token = jobs.claim(job_id)
@@ -63,7 +63,6 @@ def test_a_write_about_an_attempt_that_is_not_live_loses(jobs: Any, records: Sql
     extra: dict[str, tuple[Any, ...]] = {
         "launched": (Launched(1, 1, 2, 2, jobs.NOW),),
         "end_attempt": (Result(Outcome.LOST, finished_at=jobs.NOW),),
-        "drop_attempt": (),
     }
     with pytest.raises(LeaseLost), records.write() as tx:
         getattr(tx, verb)(*named, *extra[verb])
@@ -83,26 +82,6 @@ def test_the_start_that_the_launch_noted_survives_an_end_without_one(jobs: Any, 
     with records.write() as tx:
         tx.end_attempt(job_id, 1, token, Result(Outcome.LOST, finished_at=jobs.NOW + 5))
     assert attempts_of(records, job_id)[0].started_at == jobs.NOW + 2
-
-
-def test_an_attempt_that_never_launched_is_given_back_and_its_number_with_it(jobs: Any, records: SqlRecords) -> None:
-    job_id = jobs.add()
-    token = jobs.claim(job_id)
-    jobs.move(job_id, S.QUEUED, S.STARTING, guard=(1, token))
-    with records.write() as tx:
-        tx.drop_attempt(job_id, 1, token)
-    assert attempts_of(records, job_id) == []
-    assert jobs.get(job_id).attempt == 0
-    jobs.claim(job_id)
-    assert jobs.get(job_id).attempt == 1
-
-
-def test_an_attempt_that_ran_is_not_given_back(jobs: Any, records: SqlRecords) -> None:
-    job_id = jobs.add()
-    token = jobs.run(job_id)
-    with pytest.raises(LeaseLost), records.write() as tx:
-        tx.drop_attempt(job_id, 1, token)
-    assert len(attempts_of(records, job_id)) == 1
 
 
 def test_a_job_cannot_have_two_live_attempts(jobs: Any, records: SqlRecords) -> None:
