@@ -10,7 +10,13 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEvent
+from apscheduler.events import (
+    EVENT_JOB_ERROR,
+    EVENT_JOB_MAX_INSTANCES,
+    EVENT_JOB_MISSED,
+    JobExecutionEvent,
+    JobSubmissionEvent,
+)
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -32,6 +38,7 @@ REAP_S = 20
 RETAIN_S = 3600
 PROMOTE_S = 30
 COLD_CHECK_S = 5
+BUSY_AGAIN_S = 0.5
 # Diary entries of frequent tasks are written this often at most: an idle daemon should not write to disk.
 DIARY_S = 300.0
 
@@ -59,6 +66,7 @@ class Maintenance:
             timezone=UTC,
         )
         self._scheduler.add_listener(_missed, EVENT_JOB_ERROR | EVENT_JOB_MISSED)
+        self._scheduler.add_listener(self._busy, EVENT_JOB_MAX_INSTANCES)
 
     def start(self) -> None:
         """Rehydrates before it returns, if Redis is there; raises AlreadyRunning when this home has one."""
@@ -134,9 +142,15 @@ class Maintenance:
             # Not at once: Redis is hardly back yet.
             self._missed = True
 
-    def _soon(self, task: str) -> None:
+    def _soon(self, task: str, after_s: float = 0.0) -> None:
         if self._scheduler.running and not self._stopped:
-            self._scheduler.modify_job(task, next_run_time=datetime.now(UTC))
+            self._scheduler.modify_job(task, next_run_time=datetime.now(UTC) + timedelta(seconds=after_s))
+
+    def _busy(self, event: JobSubmissionEvent) -> None:
+        """Promotion was asked for while it ran: it may have looked before the job was there, so it looks again. The
+        other tasks come round soon enough."""
+        if event.job_id.startswith("promote"):
+            self._soon("promote", BUSY_AGAIN_S)
 
     def _guarded(self, task: str, work: Callable[[], object]) -> Callable[[], None]:
         def run() -> None:

@@ -24,7 +24,7 @@ class Run:
         daemon.on("GET", "/healthz", Answer(200, {"status": "ok"}))
         daemon.on("POST", "/jobs", lambda asked: Answer(201, self.job))
         daemon.on("GET", "/jobs/7", lambda asked: Answer(200, {**self.job, "attempts": [], "events": []}))
-        daemon.on("GET", "/jobs", lambda asked: Answer(200, [self.job] if asked.query["ids"] == "7" else []))
+        daemon.on("GET", "/jobs", lambda asked: Answer(200, [self.job] if asked.query.get("ids") == "7" else []))
         daemon.on("GET", "/jobs/7/log", self.log)
         daemon.on("DELETE", "/jobs/7", self.cancel)
 
@@ -254,3 +254,10 @@ def test_update_sends_what_changes_and_nothing_else(gpuq: Gpuq, daemon: StubDaem
     daemon.on("PATCH", "/jobs/7", Answer(200, job(7)))
     assert gpuq("update", "7", "--priority", "0", "--time", "2h", "-n", "new").code == 0
     assert daemon.seen("PATCH", "/jobs/7")[0].body == {"priority": 0, "time_limit_s": 7200.0, "name": "new"}
+
+
+def test_an_arrays_id_means_all_its_elements(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    daemon.on("GET", "/jobs", lambda asked: Answer(200, [job(7), job(8)] if asked.query.get("array_id") == "7" else []))
+    for number in (7, 8):
+        daemon.on("POST", f"/jobs/{number}/hold", Answer(200, job(number, state="held")))
+    assert gpuq("hold", "7").out.splitlines() == ["job 7 (train) is held", "job 8 (train) is held"]

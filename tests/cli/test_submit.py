@@ -26,8 +26,6 @@ def sent(daemon: StubDaemon) -> Any:
 
 
 def test_every_option_arrives_as_its_field(gpuq: Gpuq, taking: StubDaemon) -> None:
-    # None of the jobs to wait for is an array.
-    taking.on("GET", "/jobs", Answer(200, []))
     done = gpuq(
         "submit", "-g", "2", "--gpu-mem", "18G", "--gpu-model", "A100", "--gpu-ids", "0,2", "-p", "high", "-n", "bert",
         "--group", "nlp", "-t", "1-12:00:00", "--retries", "5", "--after", "3,4", "--after-any", "5", "--begin",
