@@ -133,8 +133,9 @@ class Services:
     _stops: list[Callable[[], None]] = field(default_factory=list)
 
     def run(self, service: Service) -> None:
-        service.start()
+        # First, because a start that a signal interrupts may already have a child or a thread.
         self._stops.append(service.stop)
+        service.start()
 
     def stop(self) -> None:
         while self._stops:
@@ -205,7 +206,8 @@ class _RedisKeeper:
         if self._stop.is_set():
             return
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._redis.stop()
 
     def _watch(self) -> None:

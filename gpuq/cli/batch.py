@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 
 from gpuq.cli.options import Args
-from gpuq.cli.spec import check_command, environment, from_file_line
+from gpuq.cli.spec import check_command, directory, environment, from_file_line
 from gpuq.client.client import Client
 from gpuq.client.failures import from_reply
 from gpuq.errors import UsageError
@@ -41,7 +40,7 @@ def read(args: Args) -> list[Line]:
         what = f"--{wrong[0].replace('_', '-')}" if wrong else repr(args.words[0])
         raise UsageError(f"--from-file and {what} cannot go together", hint="write it into the lines of the file")
     env = environment(args)
-    cwd = os.path.abspath(os.path.expanduser(args.text("chdir") or "."))
+    cwd = directory(args.text("chdir"))
     if name == "-":
         return _parse("stdin", sys.stdin.buffer, env, cwd, check=not args.flag("no_check"))
     try:

@@ -35,9 +35,10 @@ def read(word: str, rest: list[str], *, alone: bool) -> Script | None:
     A script is a file that has #GPUQ lines, or (`alone`: the whole command line is its name) one that cannot be
     executed but says in its first line what runs it. Raises UsageError naming a bad #GPUQ line.
     """
-    path = os.path.abspath(word)
-    if ("/" not in word and _on_path(word)) or not os.path.isfile(path):
+    # Asked before it is made absolute: that fails in a directory that is gone.
+    if ("/" not in word and _on_path(word)) or not os.path.isfile(word):
         return None
+    path = os.path.abspath(word)
     try:
         with open(path, "rb") as file:
             lines = file.read(HEAD_BYTES).decode("utf-8", "replace").splitlines()

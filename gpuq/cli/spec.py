@@ -23,7 +23,7 @@ def build(args: Args, client: Client) -> dict[str, Any]:
     Raises UsageError.
     """
     command, args = _command(args)
-    cwd = _directory(args.text("chdir"))
+    cwd = directory(args.text("chdir"))
     if not os.path.isdir(cwd):
         raise UsageError(f"the directory {cwd} does not exist", hint="give -C a directory that is there")
     env = environment(args)
@@ -40,7 +40,8 @@ def build(args: Args, client: Client) -> dict[str, Any]:
     return spec
 
 
-def _directory(wanted: str | None) -> str:
+def directory(wanted: str | None) -> str:
+    """Absolute; this one without `wanted`. Raises UsageError when this one is gone."""
     try:
         return os.path.abspath(os.path.expanduser(wanted or "."))
     except FileNotFoundError:
@@ -94,7 +95,7 @@ def environment(args: Args) -> dict[str, str]:
     if missing:
         raise UsageError(f"--env-keep: {missing[0]} is not set", hint="set it, or give it with --env")
     env, left_out = collect(keep=keep, everything=args.flag("env_all"))
-    env["PWD"] = os.path.abspath(os.path.expanduser(args.text("chdir") or "."))
+    env["PWD"] = directory(args.text("chdir"))
     given: dict[str, str] = {}
     for pair in args.many("env"):
         name, equals, value = pair.partition("=")

@@ -46,14 +46,17 @@ class Going:
     def __init__(self) -> None:
         self.stop_jobs = False
         self._down = threading.Event()
-        self._tell: Callable[[], None] = self._down.set
+        self._tell: Callable[[], None] = lambda: None
 
     def on_stop(self, tell: Callable[[], None]) -> None:
         self._tell = tell
+        if self._down.is_set():
+            tell()
 
     def down(self, stop_jobs: bool = False) -> None:
         """Any thread."""
         self.stop_jobs = self.stop_jobs or stop_jobs
+        self._down.set()
         self._tell()
 
     def wait(self) -> None:
@@ -77,7 +80,7 @@ def run(
     daemon_log.set_up(settings.log_level)
     sys.setswitchinterval(SWITCH_S)
     going = Going()
-    with _interruptible(), ExitStack() as stack:
+    with _interruptible(going), ExitStack() as stack:
         wiring.prepare_home(settings.home)
         if "server" in roles:
             lock = FileLock(settings.home / "daemon.lock", "a daemon for this home")
@@ -95,12 +98,14 @@ def run(
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible(going: Going) -> Iterator[None]:
     """Until the serving has its own handlers, a signal ends the start in good order, children included."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         for each in STOP_SIGNALS:
             signal.signal(each, signal.SIG_IGN)
+        # Where Python drops an exception (a finalizer, a callback), the start goes on to its end and stops there.
+        going.down()
         raise Interrupted(signum)
 
     before = {each: signal.signal(each, interrupt) for each in STOP_SIGNALS}

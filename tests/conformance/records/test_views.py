@@ -49,7 +49,7 @@ def test_job_history_has_one_row_a_job(jobs: Any, history: SqlHistory) -> None:
             "priority": "high",
             "gpus": 2,
             "submitted_at": "2027-01-15T08:00:00.000Z",
-            "started_at": "2027-01-15T08:01:40.000Z",
+            "started_at": "2027-01-15T08:00:10.500Z",
             "finished_at": "2027-01-15T08:02:10.125Z",
             "wait_s": 10.5,
             "run_s": 40.375,
