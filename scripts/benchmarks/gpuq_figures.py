@@ -66,7 +66,7 @@ def submission(single: int, batch: int) -> list[Figure]:
             client.post_jobs(body)
         seconds = timed(lambda: client.post_jobs(body), single)
         many = [spec("true", name=f"job-{n}") for n in range(batch)]
-        batches = timed(lambda: client.submit_many(many), 3)
+        batches = timed(lambda: client.send_jobs(many), 5)
     return [
         Figure(
             "submission, one by one",
@@ -79,7 +79,7 @@ def submission(single: int, batch: int) -> list[Figure]:
             "submission, batch",
             batch / median(batches),
             "jobs/s",
-            f"{batch:,} in one request, client included",
+            f"{batch:,} in one request, until the whole answer is here; median of 5",
             "≥ 25,000",
         ),
     ]

@@ -102,6 +102,14 @@ def test_an_end_is_kept_while_another_writer_holds_the_database(make_site: Calla
     site.settle()
 
 
+@pytest.mark.parametrize("given", ["soon", "-1", "nan"])
+def test_a_waiting_time_that_is_none_is_refused(make_site: Callable[..., Any], given: str) -> None:
+    site = make_site()
+    site.box.env["GPUQ_DATABASE_URL"] = f"sqlite:///{site.box.home}/gpuq.db?timeout={given}"
+    told = site.box.gpuq("submit", "--", "true", code=2).stderr
+    assert f"timeout={given} is not a number of seconds" in told
+
+
 @as_root
 def test_a_full_disk_refuses_submissions_and_loses_no_end(make_site: Callable[..., Any], small_disk: Any) -> None:
     site = make_site()
