@@ -301,6 +301,9 @@ class Agent:
     # -- starting ------------------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
+        if self._ctx.clock.monotonic() - self._read_at >= POLL_S:
+            # Another process may have paused the queue or changed a job without our hearing of it.
+            self._lookout.forget()
         try:
             while self._start_some():
                 pass

@@ -303,3 +303,15 @@ def test_external_use_keeps_a_gpu_from_being_given(make_world: Any) -> None:
     agent.run_once()
     assert world.state(job_id) == "queued"
     assert world.launcher.order_of(other).spec["env"]["GPUQ_GPUS"] == "1"
+
+
+def test_a_pause_that_nobody_told_of_is_seen_at_the_next_slow_look(world: Any) -> None:
+    agent = world.agent()
+    world.submit("train", gpus=0)
+    agent.run_once()
+    with world.ctx.records.write() as tx:
+        tx.set_value("paused", {"by": "root", "reason": None, "at": None}, world.clock.now())
+    world.clock.forward(6)
+    job_id = world.submit("train")
+    agent.run_once()
+    assert world.state(job_id) == "queued"
