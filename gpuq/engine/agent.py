@@ -70,6 +70,7 @@ class Agent:
         self._stale = True
         self._read_at = 0.0
         self._away = False
+        self._late = False
         self._look_at = 0.0
         self._sample_at = 0.0
         self._unsubscribe: Callable[[], None] | None = None
@@ -153,8 +154,12 @@ class Agent:
             self._write()
         except DatabaseUnavailable as error:
             # Nothing is forgotten: the ends stay in memory and in the attempt folders. Leases are still renewed.
-            log.warning("starts and ends are written later: %s", error.message)
-            self._look_at = self._ctx.clock.monotonic() + SOON_S
+            if not self._late:
+                log.warning("starts and ends are written later: %s", error.message)
+            self._late = True
+            self._look_at = self._note_at = self._ctx.clock.monotonic() + SOON_S
+        else:
+            self._late = False
         self._keeper.renew(self._live.values())
         now = self._ctx.clock.monotonic()
         if now >= self._sample_at and any(live.gpu_uuids for live in self._live.values()):
@@ -171,7 +176,12 @@ class Agent:
         if self._ended:
             return SOON_S
         wall = self._ctx.clock.now()
-        limits = [live.limit_end - wall for live in self._live.values() if live.limit_end and not live.stopping]
+        # A start that is not written yet cannot be marked; it has a time of its own.
+        limits = [
+            live.limit_end - wall
+            for live in self._live.values()
+            if live.limit_end is not None and live.noted and not live.stopping
+        ]
         unwatched = SOON_S if any(live.fd is None for live in self._live.values()) else POLL_S
         if self._unnoted:
             limits.append(self._note_at - now)

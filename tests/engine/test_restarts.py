@@ -315,3 +315,27 @@ def test_a_pause_that_nobody_told_of_is_seen_at_the_next_slow_look(world: Any) -
     job_id = world.submit("train")
     agent.run_once()
     assert world.state(job_id) == "queued"
+
+
+def test_an_agent_without_a_database_waits_between_its_tries(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpuq.errors import DatabaseUnavailable
+
+    job_id = world.submit("train", time_limit_s=1)
+    agent = world.agent()
+    agent.run_once()
+    world.launcher.run(job_id)
+
+    def away() -> Any:
+        raise DatabaseUnavailable("the database is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.ctx.records, "write", away)
+        agent.turn(0.0, note_after_s=0.0)
+        world.clock.forward(0.1)
+        assert agent._timeout() > 0.1
+        world.clock.forward(5)
+        agent.turn(0.0, note_after_s=0.0)
+        assert agent._timeout() > 0.1
+    world.clock.forward(1)
+    agent.run_once()
+    assert world.state(job_id) in {"running", "stopping"}
