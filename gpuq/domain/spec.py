@@ -91,8 +91,12 @@ class JobSpec(BaseModel):
     def from_stored(cls, payload: dict[str, Any]) -> JobSpec:
         """From the `spec` column, also of an older or newer release: missing fields get defaults,
         unknown ones are left alone in the stored text and ignored here."""
-        known = {name: value for name, value in payload.items() if name in cls.model_fields}
+        known = {name: value for name, value in payload.items() if name in _FIELDS}
         return cls.model_validate(known)
+
+
+# `model_fields` itself is made anew whenever it is asked for.
+_FIELDS = frozenset(JobSpec.model_fields)
 
 
 def usage_error(error: ValidationError) -> UsageError:

@@ -1,7 +1,7 @@
 """The agent: one a node. It wakes on notification, plans, commits, launches, and writes down what ended.
 
-A turn is: hear (reports, ends, wake-ups) → write (starts, ends) → renew leases → plan → claim → launch. One thread
-does all of it, so the ledger of live attempts needs no lock. Notify for speed, poll for truth: every source of
+A turn is: hear (reports, ends, wake-ups) → renew leases → write starts → plan → claim, and write the ends → launch. One
+thread does all of it, so the ledger of live attempts needs no lock. Notify for speed, poll for truth: every source of
 events is also looked at slowly by itself.
 """
 
@@ -11,35 +11,29 @@ import logging
 import os
 import selectors
 import threading
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from gpuq.domain import faults
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.engine.adopt import adopt, end_of
-from gpuq.engine.commit import claim
 from gpuq.engine.context import Context
-from gpuq.engine.finish import finish
+from gpuq.engine.dispatch import POLL_S, Dispatcher
+from gpuq.engine.finish import Ended, finish
 from gpuq.engine.launch import launch
 from gpuq.engine.leasing import Keeper
 from gpuq.engine.live import Live
-from gpuq.engine.look import HEADS, Lookout
+from gpuq.engine.look import Lookout
 from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.notes import note_limit_reached, note_started
-from gpuq.engine.preempt import preempt
 from gpuq.engine.usage import sample
 from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold, HotStoreUnavailable
 from gpuq.ports.history import FinishedRun
 from gpuq.ports.launcher import LaunchOrder
-from gpuq.ports.records import Waiting
-from gpuq.scheduler.plan import plan
-from gpuq.scheduler.snapshot import Preempt, Start
 
 log = logging.getLogger(__name__)
 
-POLL_S = 5.0
-# After a store failed, and while a GPU is kept from us by something that may go away by itself.
+# After a store failed.
 SOON_S = 0.5
 SAMPLE_S = 5.0
 # A start is written this much later, together with others, or with its end if that comes first: a commit saved.
@@ -55,6 +49,7 @@ class Agent:
         self._ctx = ctx
         self._lock = lock
         self._lookout = Lookout(ctx)
+        self._dispatcher = Dispatcher(ctx, self._lookout)
         self._keeper = Keeper(ctx, lock)
         self._live: dict[int, Live] = {}
         self._ended: list[Live] = []
@@ -67,8 +62,6 @@ class Agent:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._forget = False
-        self._stale = True
-        self._read_at = 0.0
         self._away = False
         self._late = False
         self._look_at = 0.0
@@ -103,7 +96,7 @@ class Agent:
 
     def run_once(self) -> None:
         """A turn that leaves nothing unwritten and believes nothing it remembers."""
-        self._stale = True
+        self._dispatcher.forget()
         self.turn(0.0, note_after_s=0.0)
 
     def wake(self) -> None:
@@ -120,7 +113,7 @@ class Agent:
         if topic in {"changed", "control"}:
             self._forget = True
         if topic in {"queue", "changed", "control"} and not self._stopping:
-            self._stale = True
+            self._dispatcher.forget()
             self.wake()
 
     def _run(self) -> None:
@@ -150,25 +143,28 @@ class Agent:
     def turn(self, timeout: float, *, note_after_s: float = NOTE_AFTER_S) -> None:
         self._note_after_s = note_after_s
         self._hear(timeout)
+        self._keeper.renew(self._live.values())
+        due = self._ctx.clock.monotonic() >= self._look_at
         try:
-            self._write()
+            if due or self._stopping or not self._late:
+                self._write_starts()
+                if (due or self._ended) and not self._stopping:
+                    self._dispatch()
+                self._write_ends()
         except DatabaseUnavailable as error:
             # Nothing is forgotten: the ends stay in memory and in the attempt folders. Leases are still renewed.
             if not self._late:
-                log.warning("starts and ends are written later: %s", error.message)
+                log.warning("nothing is started now; starts and ends are written later: %s", error.message)
             self._late = True
+            self._dispatcher.forget()
             self._look_at = self._note_at = self._ctx.clock.monotonic() + SOON_S
         else:
-            self._late = False
-        self._keeper.renew(self._live.values())
+            self._late = self._late and not due
         now = self._ctx.clock.monotonic()
         if now >= self._sample_at and any(live.gpu_uuids for live in self._live.values()):
             self._sample_at = now + SAMPLE_S
             sample(self._lookout.observe(), self._live.values())
         self._mark_limits()
-        if now >= self._look_at and not self._stopping:
-            self._look_at = now + POLL_S
-            self._schedule()
         self.last_turn_at = self._ctx.clock.now()
 
     def _timeout(self) -> float:
@@ -193,6 +189,8 @@ class Agent:
             live = key.data
             if live is None:
                 os.eventfd_read(self._wake_fd)
+                # Again here, because what `wake` wrote may have met a write of this thread.
+                self._look_at = 0.0
             elif live.launched is None:
                 self._hear_report(live)
             else:
@@ -206,14 +204,13 @@ class Agent:
 
     def _hear_report(self, live: Live) -> None:
         assert live.fd is not None
-        fd = live.fd
-        self._selector.unregister(fd)
-        live.fd = None
-        launched = self._ctx.launcher.report(fd)
+        launched = self._ctx.launcher.report(live.fd)
         if launched is None:
+            self._forget_fd(live)
             self._end(live)
             return
         faults.point("start.heard")
+        # The descriptor stays: it is readable again when the attempt is over.
         self._runs(live, launched)
 
     def _ask(self, live: Live) -> None:
@@ -223,13 +220,13 @@ class Agent:
             self._end(live)
         elif live.launched is None and (launched := self._ctx.launcher.launched(live.run_dir)) is not None:
             self._runs(live, launched)
+            self._watch(live)
 
     def _runs(self, live: Live, launched: Launched) -> None:
         live.launched = launched
         if not self._unnoted:
             self._note_at = self._ctx.clock.monotonic() + self._note_after_s
         self._unnoted.append(live)
-        self._watch(live)
 
     def _watch(self, live: Live) -> None:
         """Waits for the end by pidfd; without one the lock is asked every turn."""
@@ -260,29 +257,34 @@ class Agent:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def _write(self) -> None:
-        """Starts and ends into SQL, one transaction for all starts and one for all ends of this turn."""
+    def _write_starts(self) -> None:
+        """All starts of this turn in one transaction."""
         if self._unnoted and self._ctx.clock.monotonic() >= self._note_at:
             started = [live for live in self._unnoted if live.result is None]
             if started:
                 note_started(self._ctx, started)
             self._unnoted = []
-        if not self._ended:
-            return
-        ended = self._ended
-        written = finish(self._ctx, [live.ended(live.result) for live in ended if live.result is not None])
-        self._ended = []
+
+    def _write_ends(self) -> None:
+        """All ends of this turn in one transaction, unless they were written with the starts that followed them."""
+        if self._ended:
+            ended = self._ended
+            written = finish(self._ctx, _ends(ended))
+            log.debug("written: %s", written.states)
+            self._ends_written(ended)
+
+    def _ends_written(self, ended: Sequence[Live], given: Collection[str] = ()) -> None:
+        """`given`: UUIDs of the GPUs that were leased to others in the same step."""
+        self._ended = [live for live in self._ended if live not in ended]
         for live in ended:
             # The reaper may have written this end, and the job may live again.
             if self._live.get(live.job.id) is live:
                 del self._live[live.job.id]
-        self._keeper.release(ended)
+        self._keeper.release(ended, given)
         faults.point("finish.released")
         self._lookout.drop([live.job.id for live in ended])
         for live in ended:
             self._learn(live)
-        log.debug("written: %s", written.states)
-        self._look_at = 0.0
 
     def _learn(self, live: Live) -> None:
         result = live.result
@@ -310,64 +312,39 @@ class Agent:
 
     # -- starting ------------------------------------------------------------------------------------------------
 
-    def _schedule(self) -> None:
-        if self._ctx.clock.monotonic() - self._read_at >= POLL_S:
-            # Another process may have paused the queue or changed a job without our hearing of it.
-            self._lookout.forget()
+    def _dispatch(self) -> None:
+        """Starts what can start; the ends of this turn go with the first of it. Raises DatabaseUnavailable."""
+        self._look_at = self._ctx.clock.monotonic() + POLL_S
+        self._dispatcher.begin()
         try:
             while self._start_some():
                 pass
             self._away = False
         except HotStoreCold:
-            self._stale = True
+            self._dispatcher.forget()
             self._ctx.epoch.refresh()
             self._ctx.notifier.publish("cold")
             self._look_at = self._ctx.clock.monotonic() + SOON_S
-        except (HotStoreUnavailable, DatabaseUnavailable) as error:
-            self._stale = True
+        except HotStoreUnavailable as error:
+            self._dispatcher.forget()
             if not self._away:
                 log.warning("nothing can be started now: %s", error.message)
             self._away = True
             self._look_at = self._ctx.clock.monotonic() + SOON_S
 
     def _start_some(self) -> bool:
-        """One plan and its commit; whether something was started, so that a further look may pay."""
-        if self._lookout.control().paused is not None:
-            return False
-        waiting = self._waiting()
-        if not waiting:
-            return False
-        snapshot = self._lookout.snapshot(waiting, self._live.values())
-        actions = plan(snapshot, self._ctx.clock.now(), waits=0)
-        starts = [action for action in actions if isinstance(action, Start)]
-        for action in actions:
-            if isinstance(action, Preempt) and action.job_id in self._live:
-                preempt(self._ctx, self._live[action.job_id], action.beneficiary)
-        self._lookout.remember_promises(actions)
-        if any(device.unavailable for device in snapshot.devices):
-            # A foreign process may end without telling us.
-            self._look_at = min(self._look_at, self._ctx.clock.monotonic() + 2 * SOON_S)
-        if not starts:
-            return False
-        facts = {job.id: job for job in waiting}
-        claimed = claim(self._ctx, starts, facts)
-        self._lookout.drop([start.job_id for start in starts])
-        # What the plan believed of a job that could not be claimed was wrong.
-        self._stale = self._stale or len(claimed) < len(starts)
-        for item in claimed:
+        """Whether a further look may pay."""
+        ended = list(self._ended)
+        holding = [live for live in self._live.values() if live.result is None]
+        done = self._dispatcher.start_some(holding, _ends(ended))
+        for item in done.claimed:
             live = Live.of_claim(item)
             self._live[item.job.id] = live
             self._launch(live, item.order)
-        return _more_behind(waiting, {start.job_id for start in starts})
-
-    def _waiting(self) -> list[Waiting]:
-        now = self._ctx.clock.monotonic()
-        fresh = self._stale or now - self._read_at >= POLL_S
-        if fresh:
-            # Before the reading, so that a change in between is not taken as seen.
-            self._stale = False
-            self._read_at = now
-        return self._lookout.waiting(fresh=fresh)
+        if ended and done.ends_written:
+            self._ends_written(ended, {gpu.uuid for item in done.claimed for gpu in item.gpus})
+        self._look_at = min(self._look_at, self._ctx.clock.monotonic() + done.again_s)
+        return done.more
 
     def _launch(self, live: Live, order: LaunchOrder) -> None:
         try:
@@ -381,8 +358,5 @@ class Agent:
         self._selector.register(live.fd, selectors.EVENT_READ, live)
 
 
-def _more_behind(waiting: Sequence[Waiting], started: Collection[int]) -> bool:
-    """Whether every job of some size that was looked at has started and there may be more of it behind them."""
-    seen = Counter(job.gpus for job in waiting)
-    left = Counter(job.gpus for job in waiting if job.id not in started)
-    return any(count >= HEADS and not left[gpus] for gpus, count in seen.items())
+def _ends(lives: Sequence[Live]) -> list[Ended]:
+    return [live.ended(live.result) for live in lives if live.result is not None]

@@ -48,7 +48,7 @@ def cancel(
     faults.point("cancel.committed")
     if job.state in ACTIVE:
         # After the commit: the folder's request must never say more than SQL does.
-        run_dir = job.run_dir or str(ctx.run_dir(job.id, job.attempt))
+        run_dir = job.run_dir or ctx.run_dir(job.id, job.attempt)
         ctx.launcher.request_stop(run_dir, reason="cancel", grace_s=grace)
     elif job.state is JobState.QUEUED:
         withdraw(ctx, [(job.id, job.gpus)])

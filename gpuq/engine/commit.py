@@ -1,5 +1,8 @@
 """The only committer of starts: leases first (all or none), then the claim in SQL, then the launch.
 
+The ends that made room for the starts are written in the same transaction, and their leases make way in the same
+script: half the commits and half the calls where one job follows another.
+
 Whoever dies between two of these steps leaves something that is found again: leases without a claim expire and
 rehydration puts the member back; a claim whose attempt never launched is given back by the reaper.
 """
@@ -8,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpuq.domain import faults
 from gpuq.domain.gpu import Gpu
@@ -16,6 +19,7 @@ from gpuq.domain.job import Job
 from gpuq.domain.states import JobState
 from gpuq.engine.context import Context
 from gpuq.engine.environment import job_environment, supervisor_spec
+from gpuq.engine.finish import Ended, announce, classified, finish, finish_in
 from gpuq.engine.hints import missed
 from gpuq.errors import GpuqError, HotStoreUnavailable, LeaseLost, NotFound, WrongState
 from gpuq.ports.hot_queue import GpuClaim, Member, Taken
@@ -52,35 +56,52 @@ class _Leased:
         return Member(self.waiting.id, self.waiting.gpus, self.waiting.score)
 
 
-def claim(ctx: Context, starts: Sequence[Start], waiting: Mapping[int, Waiting]) -> list[Claimed]:
+def claim(
+    ctx: Context, starts: Sequence[Start], waiting: Mapping[int, Waiting], ended: Sequence[Ended] = ()
+) -> list[Claimed]:
     """The starts that held up against the stores; the others changed under the plan and are left to the next one.
+    The ends are written with them, or by themselves when they cannot be.
 
-    Raises DatabaseUnavailable after giving every lease back, and HotStoreUnavailable when Redis is gone and
-    nothing was taken.
+    Raises DatabaseUnavailable after giving every lease back, with nothing written; and HotStoreUnavailable when Redis
+    is gone: nothing was taken, and the ends are not written.
     """
-    leased = _lease(ctx, starts, waiting)
+    leased = _lease(ctx, starts, waiting, [item.token for item in ended])
+    if not leased and not ended:
+        return []
+    known = classified(ctx, ended)
     claimed: list[Claimed] = []
     refused: list[_Leased] = []
     try:
         with ctx.records.write() as tx:
+            written = finish_in(ctx, tx, known)
             for item in leased:
                 try:
                     claimed.append(_claim_one(ctx, tx, item))
                 except (WrongState, LeaseLost, NotFound):
                     # Cancelled, held or changed since it was read. The guard matched no row, so nothing is written.
                     refused.append(item)
+            if ended:
+                faults.point("finish.before_commit")
             faults.point("claim.before_commit")
-    except GpuqError:
+    except GpuqError as error:
         for item in leased:
             _give_back(ctx, item)
+        if isinstance(error, LeaseLost):
+            # One of the ends is not a live attempt's any more: each by itself, and the starts by the next plan.
+            finish(ctx, known)
+            return []
         raise
+    if ended:
+        faults.point("finish.committed")
     faults.point("claim.committed")
     for item in refused:
         _release(ctx, item)
+    if ended:
+        announce(ctx, written)
     return claimed
 
 
-def _lease(ctx: Context, starts: Sequence[Start], waiting: Mapping[int, Waiting]) -> list[_Leased]:
+def _lease(ctx: Context, starts: Sequence[Start], waiting: Mapping[int, Waiting], over: Sequence[str]) -> list[_Leased]:
     gpus = ctx.gpu_by_uuid()
     leased: list[_Leased] = []
     for start in starts:
@@ -89,7 +110,7 @@ def _lease(ctx: Context, starts: Sequence[Start], waiting: Mapping[int, Waiting]
         item = _Leased(facts, ctx.new_token(), chosen)
         claims = [GpuClaim(gpu.uuid, facts.gpu_mem_mb, gpu.memory_mb) for gpu in chosen]
         try:
-            answer = ctx.leases.take(item.member, ctx.node, item.token, claims, ctx.settings.lease_ttl)
+            answer = ctx.leases.take(item.member, ctx.node, item.token, claims, ctx.settings.lease_ttl, over)
         except HotStoreUnavailable as error:
             # The answer may have been lost, not the call: then the member is gone, and the leases expire.
             missed(ctx, error)
@@ -108,6 +129,7 @@ def _claim_one(ctx: Context, tx: Writer, item: _Leased) -> Claimed:
     now = ctx.clock.now()
     facts, gpus = item.waiting, item.gpus
     number = facts.attempt + 1
+    job = tx.job(facts.id)
     tx.move(
         Move(
             facts.id,
@@ -119,9 +141,10 @@ def _claim_one(ctx: Context, tx: Writer, item: _Leased) -> Claimed:
             # Guards against another attempt since the facts were read.
             attempt=facts.attempt,
             set={"attempt": number, "token": item.token, "started_at": None},
+            seen=(job.state, job.attempt, job.token),
         )
     )
-    run_dir = str(ctx.run_dir(facts.id, number))
+    run_dir = ctx.run_dir(facts.id, number)
     log_path = f"{run_dir}/output.log"
     uuids = tuple(gpu.uuid for gpu in gpus)
     indices = tuple(gpu.index for gpu in gpus)
@@ -140,7 +163,6 @@ def _claim_one(ctx: Context, tx: Writer, item: _Leased) -> Claimed:
             now,
         )
     )
-    job = tx.job(facts.id)
     spec, uid, gid = tx.spec(facts.id)
     env = job_environment(
         spec,
@@ -150,12 +172,13 @@ def _claim_one(ctx: Context, tx: Writer, item: _Leased) -> Claimed:
         gpus=gpus,
         home=str(ctx.home),
         run_dir=run_dir,
-        checkpoint_dir=str(ctx.checkpoint_dir(facts.id)),
+        checkpoint_dir=ctx.checkpoint_dir(facts.id),
         now=now,
     )
     grace = ctx.settings.kill_grace
     payload = supervisor_spec(spec, job, env, number=number, token=item.token, uid=uid, gid=gid, kill_grace_s=grace)
     order = LaunchOrder(facts.id, number, item.token, run_dir, log_path, payload)
+    job = replace(job, state=JobState.STARTING, attempt=number, token=item.token)
     return Claimed(job, number, item.token, gpus, facts.gpu_mem_mb, now, order)
 
 

@@ -65,11 +65,15 @@ class Context:
     def home(self) -> Path:
         return self.settings.home
 
-    def run_dir(self, job_id: int, number: int) -> Path:
-        return self.home / "jobs" / str(job_id) / str(number)
+    @cached_property
+    def _jobs_dir(self) -> str:
+        return str(self.home / "jobs")
 
-    def checkpoint_dir(self, job_id: int) -> Path:
-        return self.home / "jobs" / str(job_id) / "checkpoint"
+    def run_dir(self, job_id: int, number: int) -> str:
+        return f"{self._jobs_dir}/{job_id}/{number}"
+
+    def checkpoint_dir(self, job_id: int) -> str:
+        return f"{self._jobs_dir}/{job_id}/checkpoint"
 
     def gpu_by_uuid(self) -> dict[str, Gpu]:
         return {gpu.uuid: gpu for gpu in self.gpus.inventory()}

@@ -56,13 +56,12 @@ class Written:
 def finish(ctx: Context, ended: Sequence[Ended]) -> Written:
     """One transaction for all; when one of them turns out not to be live, each in its own. Raises
     DatabaseUnavailable: then nothing is written and the caller comes again, the exit records stay."""
-    now = ctx.clock.now()
-    prepared = [replace(item, result=_classified(item, now)) for item in ended]
+    known = classified(ctx, ended)
     try:
-        written = _finish_together(ctx, prepared)
+        written = _finish_together(ctx, known)
     except LeaseLost:
         written = Written()
-        for item in prepared:
+        for item in known:
             try:
                 one = _finish_together(ctx, [item])
             except LeaseLost as error:
@@ -71,20 +70,32 @@ def finish(ctx: Context, ended: Sequence[Ended]) -> Written:
                 continue
             written.states.update(one.states)
             written.queued.extend(one.queued)
+    announce(ctx, written)
+    return written
+
+
+def announce(ctx: Context, written: Written) -> None:
+    """After the commit: the jobs that wait again are offered, and whoever follows the events is woken."""
     offer(ctx, written.queued)
     if JobState.DELAYED in written.states.values():
         ctx.notifier.publish("delayed")
     ctx.notifier.publish("events")
-    return written
 
 
 def _finish_together(ctx: Context, ended: Sequence[Ended]) -> Written:
-    written = Written()
     with ctx.records.write() as tx:
-        for item in ended:
-            _finish_one(ctx, tx, item, written)
+        written = finish_in(ctx, tx, ended)
         faults.point("finish.before_commit")
     faults.point("finish.committed")
+    return written
+
+
+def finish_in(ctx: Context, tx: Writer, ended: Sequence[Ended]) -> Written:
+    """The rows of these ends, `classified` before, in a transaction of the caller's. Raises LeaseLost: then none of
+    them may be committed."""
+    written = Written()
+    for item in ended:
+        _finish_one(ctx, tx, item, written)
     return written
 
 
@@ -117,6 +128,7 @@ def _finish_one(ctx: Context, tx: Writer, item: Ended, written: Written) -> None
             attempt=item.number,
             token=item.token,
             set=_columns(job, result, verdict, now),
+            seen=(state, job.attempt, job.token),
         )
     )
     if verdict.dead_letter:
@@ -172,6 +184,12 @@ def log_tail(path: str, lines: int = TAIL_LINES) -> str:
     except OSError:
         return ""
     return "\n".join(text.replace("\0", "").splitlines()[-lines:])
+
+
+def classified(ctx: Context, ended: Sequence[Ended]) -> list[Ended]:
+    """With what the logs tell of the failures. Reads files, so it comes before the transaction."""
+    now = ctx.clock.now()
+    return [replace(item, result=_classified(item, now)) for item in ended]
 
 
 def _classified(item: Ended, now: float) -> Result:

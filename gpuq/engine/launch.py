@@ -11,15 +11,14 @@ from gpuq.ports.launcher import LaunchOrder
 
 def launch(ctx: Context, order: LaunchOrder) -> int:
     """The descriptor that reports. Raises OSError when a folder cannot be made; then nothing runs."""
-    checkpoint = ctx.checkpoint_dir(order.job_id)
-    _own_folder(checkpoint, order.spec.get("uid"), order.spec.get("gid"))
+    _own_folder(ctx.checkpoint_dir(order.job_id), order.spec.get("uid"), order.spec.get("gid"))
     return ctx.launcher.start(order)
 
 
-def _own_folder(path: Path, uid: int | None, gid: int | None) -> None:
+def _own_folder(path: str, uid: int | None, gid: int | None) -> None:
     try:
         # Its parent may be missing at any attempt: the ones before may have died before they made it.
-        path.mkdir(parents=True)
+        Path(path).mkdir(parents=True)
     except FileExistsError:
         return
     # A daemon that serves several users runs as root; the job runs as its submitter and writes there.

@@ -52,9 +52,12 @@ class Keeper:
                 log.warning("leases not renewed: %s", error.message)
             self._failing = True
 
-    def release(self, ended: Sequence[Live]) -> None:
-        """After the commit of their end. What Redis does not hear now is released later, or expires."""
-        self._to_release.extend((live.token, live.gpu_uuids) for live in ended if live.gpu_uuids)
+    def release(self, ended: Sequence[Live], given: Collection[str] = ()) -> None:
+        """After the commit of their end. What Redis does not hear now is released later, or expires. On the GPUs
+        `given` to others their leases have made way already."""
+        for live in ended:
+            if left := tuple(uuid for uuid in live.gpu_uuids if uuid not in given):
+                self._to_release.append((live.token, left))
         try:
             self._release_now()
         except HotStoreUnavailable as error:

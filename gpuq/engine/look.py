@@ -58,6 +58,7 @@ class Lookout:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._facts: dict[int, Waiting] = {}
+        self._candidates: dict[int, tuple[Waiting, Candidate]] = {}
         self._observations: Sequence[GpuObservation] = ()
         self._observed_at = float("-inf")
         self._control: Control | None = None
@@ -70,6 +71,7 @@ class Lookout:
     def forget(self) -> None:
         """Somebody changed a job, paused, or drained."""
         self._facts.clear()
+        self._candidates.clear()
         self._control = None
 
     def control(self) -> Control:
@@ -122,6 +124,7 @@ class Lookout:
     def _read(self, missing: Sequence[int], heads: Sequence[Member]) -> None:
         if len(self._facts) > FACTS_KEPT:
             self._facts.clear()
+            self._candidates.clear()
             missing = [head.job_id for head in heads]
         with self._ctx.records.read() as tx:
             found = tx.waiting(missing)
@@ -136,6 +139,7 @@ class Lookout:
         """These left the queue; if they come back, their facts are read again."""
         for job_id in job_ids:
             self._facts.pop(job_id, None)
+            self._candidates.pop(job_id, None)
             self._promises.pop(job_id, None)
         if self._line is not None and job_ids:
             gone = set(job_ids)
@@ -157,12 +161,19 @@ class Lookout:
                 lambda pid: not exists(pid) or belongs_to(pid, supervisors, sessions),
             ),
             holdings=[live.holding(self._expected(live)) for live in lives],
-            waiting=[candidate(job) for job in waiting],
+            waiting=[self._candidate(job) for job in waiting],
             policy=policy(ctx),
             paused=control.paused,
             expected=expectation(ctx, waiting),
             promises=self._promises,
         )
+
+    def _candidate(self, job: Waiting) -> Candidate:
+        """Made once for the same facts: most of the line is what it was in the plan before."""
+        known = self._candidates.get(job.id)
+        if known is None or known[0] is not job:
+            known = self._candidates[job.id] = (job, candidate(job))
+        return known[1]
 
     def _expected(self, live: Live) -> float:
         job = live.job

@@ -23,6 +23,7 @@ def note_running(tx: Writer, job: Job, number: int, token: str, launched: Launch
         attempt=number,
         token=token,
         set={"started_at": launched.started_at},
+        seen=(job.state, job.attempt, job.token),
     )
     tx.move(move)
     return JobState.RUNNING

@@ -8,7 +8,7 @@ been read back. All raise HotStoreUnavailable when Redis cannot be reached or ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -66,8 +66,18 @@ class Leases(Protocol):
     the engine's business.
     """
 
-    def take(self, member: Member, node: str, token: str, gpus: Sequence[GpuClaim], ttl_s: float) -> Taken:
-        """In one script: the member leaves the queue and every lease is set, or nothing happens."""
+    def take(
+        self,
+        member: Member,
+        node: str,
+        token: str,
+        gpus: Sequence[GpuClaim],
+        ttl_s: float,
+        over: Collection[str] = (),
+    ) -> Taken:
+        """In one script: the member leaves the queue and every lease is set, or nothing happens.
+
+        `over`: tokens of attempts that are known to have ended; what they hold of these GPUs makes way."""
 
     def give_back(self, member: Member, node: str, token: str, uuids: Sequence[str]) -> None:
         """Undo of `take`, in one script: leases of this token go, the member is back in its place."""

@@ -31,8 +31,9 @@ class Launcher(Protocol):
         folder cannot be made; then nothing was started."""
 
     def report(self, fd: int) -> Launched | None:
-        """Reads and closes the descriptor. None: the supervisor ended without starting the job (the exit record, if
-        there is one, says why)."""
+        """What the supervisor has reported. The descriptor stays the caller's, and becomes readable again when the
+        supervision of the attempt has ended. None: it ended without starting the job (the exit record, if there is
+        one, says why)."""
 
     def launched(self, run_dir: str) -> Launched | None:
         """The same facts from the folder, after a restart; None while the job's process has never existed."""

@@ -52,6 +52,8 @@ class Move:
     `expect`: the states it may come from (a subset of the table's; checked by the store against TRANSITIONS).
     `attempt` and `token`: when given, the row must carry exactly these. `set`: further columns of `jobs` to
     write with it; columns that have no meaning in `to` are cleared by the store (FIELDS_OF_STATES).
+    `seen`: state, attempt and token as read or written before in this very transaction, so that the store need not
+    read them again; its guard rests on them.
     """
 
     job_id: int
@@ -63,6 +65,7 @@ class Move:
     attempt: int | None = None
     token: str | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
+    seen: tuple[JobState, int, str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from gpuq.supervise.server_process import ForkServer
 _REPORT_BYTES = 4096
 # Ended attempts of this launcher that `watch` still knows; it is asked right after the report.
 _REMEMBERED = 1024
+_SORTED_OUT = 8
 # `alive` holds the lock for microseconds, in whatever process asks.
 _LOCK_TRIES = 20
 _LOCK_PAUSE_S = 0.005
@@ -39,6 +40,7 @@ class ForkServerLauncher:
         self.server = ForkServer(messages_path)
         self._mutex = threading.Lock()
         self._ends: dict[tuple[int, int], int] = {}
+        self._sort_out_at = _SORTED_OUT
         self._over: collections.deque[tuple[int, int]] = collections.deque(maxlen=_REMEMBERED)
 
     def warm_up(self) -> None:
@@ -68,13 +70,10 @@ class ForkServerLauncher:
         return report_read
 
     def report(self, fd: int) -> Launched | None:
-        try:
-            launched = _launched_from(os.read(fd, _REPORT_BYTES))
-            if launched is not None:
-                # The pipe ends with the attempt, while its supervisor may go on to another one.
-                self._remember_end(launched, os.dup(fd))
-        finally:
-            os.close(fd)
+        launched = _launched_from(os.read(fd, _REPORT_BYTES))
+        if launched is not None:
+            # The pipe ends with the attempt, while its supervisor may go on to another one.
+            self._remember_end(launched, os.dup(fd))
         return launched
 
     def launched(self, run_dir: str) -> Launched | None:
@@ -138,14 +137,20 @@ class ForkServerLauncher:
 
     def _remember_end(self, launched: Launched, fd: int) -> None:
         with self._mutex:
-            poll = select.poll()
-            for known in self._ends.values():
-                poll.register(known, select.POLLIN)
-            ended = {known for known, _ in poll.poll(0)}
-            _close(*ended)
-            self._over.extend(key for key, known in self._ends.items() if known in ended)
-            self._ends = {key: known for key, known in self._ends.items() if known not in ended}
             self._ends[(launched.pid, launched.pid_start)] = fd
+            if len(self._ends) >= self._sort_out_at:
+                self._sort_out()
+
+    def _sort_out(self) -> None:
+        """Closes the pipes of what is over: now and then, for looking at all of them costs time for each."""
+        poll = select.poll()
+        for known in self._ends.values():
+            poll.register(known, select.POLLIN)
+        ended = {known for known, _ in poll.poll(0)}
+        _close(*ended)
+        self._over.extend(key for key, known in self._ends.items() if known in ended)
+        self._ends = {key: known for key, known in self._ends.items() if known not in ended}
+        self._sort_out_at = 2 * len(self._ends) + _SORTED_OUT
 
 
 def _make_folder(run_dir: str) -> None:

@@ -61,6 +61,7 @@ class Attempt:
     def hear(self) -> None:
         assert readable(self.report_fd), "the supervisor says nothing"
         self.launched = self.launcher.report(self.report_fd)
+        os.close(self.report_fd)
 
     @property
     def run_dir(self) -> str:

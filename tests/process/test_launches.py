@@ -112,12 +112,13 @@ def test_attempt_without_a_folder_is_not_alive(world) -> None:
     assert not world.launcher.alive(str(world.root / "never"))
 
 
-def test_launch_leaves_no_descriptor_open_in_the_daemon(world) -> None:
+def test_launches_leave_no_descriptors_open_in_the_daemon(world) -> None:
     world.start("true").result()
     before = set(os.listdir("/proc/self/fd"))
-    for _ in range(3):
+    for _ in range(40):
         world.start("true").result()
-    assert len(set(os.listdir("/proc/self/fd"))) <= len(before)
+    # The ends of the last few are kept for whoever asks for them.
+    assert len(set(os.listdir("/proc/self/fd"))) <= len(before) + 8
 
 
 def test_next_launch_works_after_the_fork_server_was_killed(world) -> None:

@@ -165,7 +165,7 @@ def start(ctx: Context) -> Callable[..., Run]:
             job = tx.job(job_id)
             number = job.attempt + 1
             token = f"{job_id:016x}{number:016x}"
-            run_dir = ctx.run_dir(job_id, number)
+            run_dir = Path(ctx.run_dir(job_id, number))
             run_dir.mkdir(parents=True)
             log = run_dir / "output.log"
             log.touch()

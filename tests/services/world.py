@@ -92,7 +92,6 @@ class PlayedLauncher:
         # The agent that wanted the report may be dead.
         with contextlib.suppress(BrokenPipeError):
             os.write(self._report_ends[run_dir], run_dir.encode())
-        os.close(self._report_ends.pop(run_dir))
 
     def end(self, job_id: int, outcome: Outcome, **facts: Any) -> None:
         """The supervisor writes its exit record and is gone."""
@@ -113,9 +112,7 @@ class PlayedLauncher:
             os.close(self._end_pipes.pop(launched.supervisor_pid))
 
     def report(self, fd: int) -> Launched | None:
-        name = os.read(fd, 4096).decode()
-        os.close(fd)
-        return self._launched.get(name)
+        return self._launched.get(os.read(fd, 4096).decode())
 
     def launched(self, run_dir: str) -> Launched | None:
         return self._launched.get(run_dir)

@@ -8,7 +8,7 @@ more than the GPU's total. An entry past its end counts as gone, whether or not 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from gpuq.ports.hot_queue import GpuClaim, Member, Taken
 from gpuq.stores.redis.keys import padded
@@ -38,9 +38,18 @@ class RedisLeases:
         self._keys = link.keys
         self._expected_epoch = expected_epoch
 
-    def take(self, member: Member, node: str, token: str, gpus: Sequence[GpuClaim], ttl_s: float) -> Taken:
+    def take(
+        self,
+        member: Member,
+        node: str,
+        token: str,
+        gpus: Sequence[GpuClaim],
+        ttl_s: float,
+        over: Collection[str] = (),
+    ) -> Taken:
         keys = [self._keys.epoch, self._keys.queue(member.gpus), self._keys.queues, self._keys.leases(node)]
-        args: list[str | int] = [self._expected(), padded(member.job_id), token, _ms(ttl_s)]
+        ended = "".join(f"{ended}," for ended in over)
+        args: list[str | int] = [self._expected(), padded(member.job_id), token, _ms(ttl_s), ended]
         for claim in gpus:
             keys.append(self._keys.lease(node, claim.uuid))
             args.extend((_share(claim), claim.total_mb, claim.uuid))

@@ -63,9 +63,14 @@ class Prepared:
 json_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
+_AS_THEY_ARE = frozenset({int, float, bool})
+
+
 def plain(value: Any) -> Any:
     """A domain value as a column holds it: enum members as their values, tuples as JSON, free text without
     what a text column cannot hold (NUL on PostgreSQL, lone surrogates anywhere)."""
+    if value is None or type(value) in _AS_THEY_ARE:
+        return value
     if isinstance(value, Priority):
         return int(value)
     if isinstance(value, str):

@@ -68,11 +68,7 @@ class SqlWriter(SqlReader):
 
     def move(self, change: Move) -> None:
         self._check_move(change)
-        rows = self._rows(to.now_in, w_id=change.job_id)
-        if not rows:
-            raise no_such_job(change.job_id)
-        state_text, attempt, token = rows[0]
-        source = state_from(state_text)
+        source, attempt, token = change.seen or self._seen(change.job_id)
         right_attempt = change.attempt is None or change.attempt == attempt
         if source not in change.expect or not right_attempt or change.token not in {None, token}:
             raise _refusal(change, source, attempt)
@@ -82,6 +78,13 @@ class SqlWriter(SqlReader):
         if number is None and (source in ACTIVE or change.to in ACTIVE):
             number = attempt
         self._write_event(change.job_id, source, change.to, change.actor, change.at, change.detail, number)
+
+    def _seen(self, job_id: int) -> tuple[JobState, int, str | None]:
+        rows = self._rows(to.now_in, w_id=job_id)
+        if not rows:
+            raise no_such_job(job_id)
+        state_text, attempt, token = rows[0]
+        return state_from(state_text), attempt, token
 
     def _check_move(self, change: Move) -> None:
         for source in change.expect:

@@ -9,7 +9,8 @@
 -- ARGV[2]   the job's member
 -- ARGV[3]   fencing token of the attempt
 -- ARGV[4]   how long the leases last, ms
--- ARGV[5..] for each lease: share, what shares may add up to, UUID
+-- ARGV[5]   tokens of attempts that are over, each followed by a comma: their leases here make way
+-- ARGV[6..] for each lease: share, what shares may add up to, UUID
 -- Answers TAKEN (also when this token took it before: a repeated call), MISSING, BUSY or COLD.
 local gate = redis.call('GET', KEYS[1])
 if not gate or (ARGV[1] ~= '' and gate ~= ARGV[1]) then
@@ -17,9 +18,13 @@ if not gate or (ARGV[1] ~= '' and gate ~= ARGV[1]) then
 end
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local busy, own, before = false, 0, {}
+local over = {}
+for token in string.gmatch(ARGV[5], '([^,]+),') do
+  over[token] = true
+end
+local busy, own, before, ended = false, 0, {}, {}
 for i = 5, #KEYS do
-  local at = 5 + (i - 5) * 3
+  local at = 6 + (i - 5) * 3
   local share, total = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
   local used, others, alone = 0, false, false
   redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', string.format('%.0f', now))
@@ -29,6 +34,8 @@ for i = 5, #KEYS do
     if token == ARGV[3] then
       own = own + 1
       before[i] = entry
+    elseif over[token] then
+      ended[#ended + 1] = { KEYS[i], entry }
     elseif held < 0 then
       alone = true
     else
@@ -54,9 +61,12 @@ redis.call('ZREM', KEYS[2], ARGV[2])
 if redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('SREM', KEYS[3], string.match(KEYS[2], '(%d+)$'))
 end
+for _, lease in ipairs(ended) do
+  redis.call('ZREM', lease[1], lease[2])
+end
 local ttl = tonumber(ARGV[4])
 for i = 5, #KEYS do
-  local at = 5 + (i - 5) * 3
+  local at = 6 + (i - 5) * 3
   if before[i] then
     redis.call('ZREM', KEYS[i], before[i])
   end
