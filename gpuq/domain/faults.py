@@ -42,6 +42,7 @@ POINTS: dict[str, str] = {
     "supervisor.before_spawn": "the supervisor holds the lock, there is no process of the job",
     "supervisor.spawned": "the job's process exists, nothing tells so",
     "supervisor.started": "started.json is written, the daemon has no report",
+    "supervisor.main_ended": "the job's main process has ended and is not reaped, nothing is written",
     "supervisor.job_ended": "the last process of the job has ended, there is no exit record",
     "supervisor.end_recorded": "the exit record is durable, the lock is still held",
     "end.heard": "the agent has read the exit record, SQL says running",

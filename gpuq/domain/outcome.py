@@ -47,7 +47,8 @@ USES_RETRY = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The seen end of an attempt. Times in epoch seconds; memory in MiB."""
+    """The seen end of an attempt. Times in epoch seconds; memory in MiB. `swept` false: its supervisor was killed, so
+    what the job left running may still be there."""
 
     outcome: Outcome
     exit_code: int | None = None
@@ -58,3 +59,4 @@ class Result:
     peak_gpu_mem_mb: int | None = None
     avg_gpu_util: float | None = None
     log_tail: str | None = None
+    swept: bool = True

@@ -50,7 +50,7 @@ def end_of(ctx: Context, live: Live, *, rebooted: bool = False) -> Result | None
     """The end of an attempt whose lock is free: its exit record; without one, what is left of it is killed and it
     is `lost`. None while something of it cannot be killed: its GPUs are not free then, and it is asked again."""
     result = ctx.launcher.outcome(live.run_dir)
-    if result is not None:
+    if result is not None and (result.swept or rebooted):
         return result
     if rebooted:
         return Result(Outcome.LOST, error="the machine was restarted", finished_at=ctx.clock.now())
@@ -60,6 +60,8 @@ def end_of(ctx: Context, live: Live, *, rebooted: bool = False) -> Result | None
     except TimeoutError as error:
         log.warning("job %d attempt %d is not over: %s", live.job.id, live.number, error)
         return None
+    if result is not None:
+        return result
     what = "its supervisor died" if live.launched else "it was never seen to run"
     more = f"; {swept} processes left of it were ended" if swept else ""
     return Result(Outcome.LOST, error=what + more, finished_at=ctx.clock.now())

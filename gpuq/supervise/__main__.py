@@ -1,4 +1,4 @@
-"""`python -m gpuq.supervise --fd N`: the fork server on the socket with this descriptor.
+"""`python -m gpuq.supervise --fd N --served M`: the fork server on the socket N. It closes M when it takes no more.
 
 The launcher runs this file by its path with `python -I -S`, which knows no installed package; so it adds the folder
 that holds gpuq itself.
@@ -11,12 +11,14 @@ import sys
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 2 or arguments[0] != "--fd" or not arguments[1].isdigit():
-        sys.stderr.write("usage: python -m gpuq.supervise --fd N\n(gpuq starts this itself; see `gpuq up`)\n")
+    if arguments[::2] != ["--fd", "--served"] or not all(word.isdigit() for word in arguments[1::2]):
+        sys.stderr.write(
+            "usage: python -m gpuq.supervise --fd N --served M\n(gpuq starts this itself; see `gpuq up`)\n"
+        )
         return 2
     from gpuq.supervise.forkserver import serve
 
-    serve(int(arguments[1]))
+    serve(int(arguments[1]), int(arguments[3]))
     return 0
 
 

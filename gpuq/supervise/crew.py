@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 
 from gpuq.supervise import kernel, shim
+from gpuq.supervise.will import LastWill
 
 # What a member says to the fork server: its serial number and one of these.
 TAKEN, IDLE, OVER = 0, 1, 2
@@ -33,10 +34,12 @@ def messages(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 class Member:
-    """`status_fd`: the pipe to the fork server. `tokens_fd`: one byte for each that may wait for another attempt."""
+    """`status_fd`: the pipe to the fork server. `tokens_fd`: one byte for each that may wait for another attempt.
+    `will`: what the fork server reads when this process is killed."""
 
-    def __init__(self, serial: int, connection: socket.socket, status_fd: int, tokens_fd: int) -> None:
+    def __init__(self, serial: int, connection: socket.socket, status_fd: int, tokens_fd: int, will: LastWill) -> None:
         self._serial = serial
+        self._will = will
         self._connection: socket.socket | None = connection
         self._status_fd = status_fd
         self._tokens_fd = tokens_fd
@@ -66,7 +69,7 @@ class Member:
                 return
             self._say(TAKEN)
             run_dir, (lock_fd, log_fd, report_fd) = taken
-            fit = shim.supervise(run_dir, lock_fd, log_fd, report_fd, self._status_fd, self._let_go)
+            fit = shim.supervise(run_dir, lock_fd, log_fd, report_fd, self._status_fd, self._let_go, self._will)
             if not fit or not self._may_park():
                 return
             self._say(IDLE)

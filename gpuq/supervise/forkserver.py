@@ -10,10 +10,14 @@ Nobody answers: what became of a launch is told by the report pipe, the lock and
 when any of these processes dies in the middle. When the daemon is gone, what is still in the socket is served, and
 the idle ones end. When this process is gone, the busy ones let go of the socket, so that no launch waits in it
 unseen. Supervisors at work do not notice either.
+
+This process outlives the daemon as long as a supervisor is at work: it is the heir of each (see gpuq.supervise.will).
+A dead supervisor stays a zombie until its last will is executed, so that others see that its end is not settled.
 """
 
 from __future__ import annotations
 
+import collections
 import gc
 import os
 import select
@@ -22,35 +26,47 @@ import socket
 import sys
 
 from gpuq.supervise import crew, kernel
+from gpuq.supervise.will import LastWill, execute, exit_code_of
 
 # How many supervisors may wait for another attempt, besides a fresh one.
 PARKED = 2
+# Ends of orphans that are remembered until the death of their supervisor is seen, which is at the same moment.
+_ORPHANS = 64
+_DISK_AGAIN_MS = 1000
+_LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
-def serve(fd: int) -> None:
-    """Returns when the other end is closed. Must run in a process with a single thread."""
+def serve(fd: int, served_fd: int) -> None:
+    """Returns when the other end is closed and no supervisor is left. `served_fd` is closed when the other end is and
+    all that it sent was taken. Must run in a process with a single thread."""
     _plain_signals()
-    kernel.set_name(b"gpuq-supervisor")
+    kernel.set_name(kernel.NAME)
     os.chdir("/")
     # It came through an exec; no job may have it.
     os.set_inheritable(fd, False)
-    server = _Server(socket.socket(fileno=fd))
+    os.set_inheritable(served_fd, False)
+    kernel.become_subreaper()
+    server = _Server(socket.socket(fileno=fd), served_fd)
     # What is there now is shared by the whole crew; a collection would only touch and so copy it.
     gc.collect()
     gc.freeze()
     gc.disable()
-    while not server.over:
+    while not server.finished:
         server.turn()
 
 
 class _Server:
     """Members are known by a serial number, because a PID is given again once its process is reaped."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self.over = False
+    def __init__(self, connection: socket.socket, served_fd: int) -> None:
+        self._over = False
         self._connection = connection
+        self._served_fd = served_fd
         self._serial = 0
         self._serials: dict[int, int] = {}
+        self._wills: dict[int, LastWill] = {}
+        self._orphans: collections.OrderedDict[int, int] = collections.OrderedDict()
+        self._disk_failed = False
         self._idle: set[int] = set()
         self._parked: set[int] = set()
         self._status, self._status_end = os.pipe2(os.O_CLOEXEC)
@@ -62,38 +78,48 @@ class _Server:
         self._poll.register(self._status, select.POLLIN)
         self._poll.register(self._wake, select.POLLIN)
 
+    @property
+    def finished(self) -> bool:
+        return self._over and not self._serials
+
     def turn(self) -> None:
-        if not self._idle:
+        if not self._idle and not self._over:
             self._add_member()
-        ready = {fd for fd, _ in self._poll.poll()}
-        if self._status in ready:
-            self._hear()
+        ready = {fd for fd, _ in self._poll.poll(_DISK_AGAIN_MS if self._disk_failed else None)}
         if self._wake in ready:
             os.read(self._wake, 4096)
+        if self._wake in ready or self._disk_failed:
             self._reap()
+        if self._status in ready:
+            self._hear()
 
     def _add_member(self) -> None:
         self._serial += 1
+        will = LastWill()
         try:
             pid = os.fork()
         except OSError as error:
             # No processes or no memory. The launch waits in the socket, and the daemon sees that it is not reported.
             sys.stderr.write(f"gpuq supervise: cannot fork: {error}\n")
             sys.stderr.flush()
+            will.close()
             self._poll.poll(1000)
             return
         if pid == 0:
             os.close(self._status)
             os.close(self._wake)
-            crew.Member(self._serial, self._connection, self._status_end, self._tokens).serve_and_exit()
+            os.close(self._served_fd)
+            crew.Member(self._serial, self._connection, self._status_end, self._tokens, will).serve_and_exit()
         self._serials[pid] = self._serial
+        self._wills[pid] = will
         self._idle.add(self._serial)
 
     def _hear(self) -> None:
         for serial, said in crew.messages(os.read(self._status, 64 * crew.MESSAGE_BYTES)):
             if said == crew.OVER:
-                self.over = True
-            elif said == crew.TAKEN:
+                self._retire()
+                return
+            if said == crew.TAKEN:
                 self._idle.discard(serial)
                 self._unpark(serial)
             elif serial in self._serials.values():
@@ -105,17 +131,57 @@ class _Server:
             self._parked.discard(serial)
             os.write(self._tokens_end, b"\0")
 
+    def _retire(self) -> None:
+        """To the crew this process is gone; it stays for those at work, as their heir only."""
+        self._over = True
+        self._poll.unregister(self._status)
+        os.close(self._status)
+        os.close(self._served_fd)
+        self._connection.close()
+
     def _reap(self) -> None:
+        self._disk_failed = False
         while True:
             try:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
+                seen = os.waitid(os.P_ALL, 0, _LOOK)
             except ChildProcessError:
                 return
-            if pid == 0:
+            if seen is None:
                 return
-            serial = self._serials.pop(pid)
-            self._idle.discard(serial)
-            self._unpark(serial)
+            serial = self._serials.get(seen.si_pid)
+            if serial is None:
+                self._orphans[seen.si_pid] = exit_code_of(seen)
+                if len(self._orphans) > _ORPHANS:
+                    self._orphans.popitem(last=False)
+            elif not self._inherit(seen.si_pid):
+                self._disk_failed = True
+                return
+            else:
+                del self._serials[seen.si_pid]
+                self._idle.discard(serial)
+                if not self._over:
+                    self._unpark(serial)
+            os.waitpid(seen.si_pid, 0)
+
+    def _inherit(self, supervisor: int) -> bool:
+        """False while the disk keeps the record of its end from being written."""
+        last = self._wills[supervisor].read()
+        if last is not None and not execute(last, self._end_of(last.get("pid"))):
+            return False
+        self._wills.pop(supervisor).close()
+        return True
+
+    def _end_of(self, pid: object) -> int | None:
+        """How a job's main process ended that was its supervisor's and is ours now; None when it had not."""
+        if not isinstance(pid, int):
+            return None
+        if pid in self._orphans:
+            return self._orphans[pid]
+        try:
+            seen = os.waitid(os.P_PID, pid, _LOOK)
+        except ChildProcessError:
+            return None
+        return None if seen is None else exit_code_of(seen)
 
 
 def _plain_signals() -> None:

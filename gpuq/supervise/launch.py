@@ -18,7 +18,7 @@ from gpuq.domain import faults
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.ports.launcher import LaunchOrder
-from gpuq.supervise import bundle, processes, stop, sweep
+from gpuq.supervise import bundle, kernel, processes, stop, sweep
 from gpuq.supervise.server_process import ForkServer
 
 _REPORT_BYTES = 4096
@@ -93,7 +93,7 @@ class ForkServerLauncher:
             return True
         finally:
             os.close(fd)
-        return False
+        return _end_comes(run_dir)
 
     def watch(self, running: Launched) -> int | None:
         """For an attempt that this launcher started: the end of its report pipe. For an adopted one: a pidfd, because
@@ -151,6 +151,23 @@ class ForkServerLauncher:
         self._over.extend(key for key, known in self._ends.items() if known in ended)
         self._ends = {key: known for key, known in self._ends.items() if known not in ended}
         self._sort_out_at = 2 * len(self._ends) + _SORTED_OUT
+
+
+def _end_comes(run_dir: str) -> bool:
+    """Whether the supervisor was killed and its fork server, which reaps it afterwards, has yet to write its will."""
+    if os.path.lexists(os.path.join(run_dir, bundle.EXIT)):
+        return False
+    record = bundle.read(run_dir, bundle.STARTED)
+    launched = None if record is None else _launched(record)
+    if launched is None:
+        return False
+    dead = processes.look(launched.supervisor_pid)
+    return (
+        dead is not None
+        and dead.start == launched.supervisor_start
+        and not dead.living
+        and processes.name_of(dead.parent) == kernel.NAME
+    )
 
 
 def _make_folder(run_dir: str) -> None:
@@ -258,6 +275,7 @@ def _result(record: dict[str, Any]) -> Result:
         error=error,
         started_at=bundle.number(record, "started_at"),
         finished_at=bundle.number(record, "finished_at"),
+        swept=record.get("swept") is not False,
     )
 
 

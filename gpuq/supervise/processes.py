@@ -52,6 +52,15 @@ def look(pid: int) -> Process | None:
         os.close(fd)
 
 
+def name_of(pid: int) -> bytes:
+    """Empty when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return file.read().rstrip(b"\n")
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 def start_of(pid: int) -> int:
     """Raises ProcessLookupError when there is no such process."""
     process = look(pid)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import array
-import contextlib
 import errno
 import json
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -32,6 +32,7 @@ class ForkServer:
         self._mutex = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._served = -1
 
     @property
     def pid(self) -> int | None:
@@ -65,7 +66,8 @@ class ForkServer:
                         raise
 
     def close(self) -> None:
-        """Waits until the server has forked what it was handed. May be called twice."""
+        """Waits until the server has taken all that it was handed; it ends by itself after its last supervisor. May
+        be called twice."""
         with self._mutex:
             self._abandon()
 
@@ -78,7 +80,7 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_TIMEOUT_S, 0))
-            self._process = self._spawn(theirs.fileno())
+            self._spawn(theirs.fileno())
         except BaseException:
             ours.close()
             raise
@@ -87,31 +89,40 @@ class ForkServer:
         self._socket = ours
         return ours
 
-    def _spawn(self, fd: int) -> subprocess.Popen[bytes]:
-        messages = self._messages_path or os.devnull
-        with open(messages, "ab") as output:
-            return subprocess.Popen(
-                [sys.executable, "-I", "-S", "-X", "utf8", _MAIN, "--fd", str(fd)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
-                cwd="/",
-                pass_fds=(fd,),
-                # A Ctrl-C in the daemon's terminal is not for the jobs.
-                start_new_session=True,
-            )
+    def _spawn(self, fd: int) -> None:
+        served, served_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            with open(self._messages_path or os.devnull, "ab") as output:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-X", "utf8", _MAIN, "--fd", str(fd), "--served", str(served_end)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
+                    cwd="/",
+                    pass_fds=(fd, served_end),
+                    # A Ctrl-C in the daemon's terminal is not for the jobs.
+                    start_new_session=True,
+                )
+        except BaseException:
+            os.close(served)
+            raise
+        finally:
+            os.close(served_end)
+        self._served = served
 
     def _abandon(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        if self._process is not None:
-            try:
-                self._process.wait(_CLOSE_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                # Stuck in a fork or in the kernel. It is our own child, not yet reaped, so the PID is its own.
-                self._process.kill()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(_CLOSE_TIMEOUT_S)
-            self._process = None
+        process, self._process = self._process, None
+        if process is None:
+            return
+        poll = select.poll()
+        poll.register(self._served, 0)
+        if not poll.poll(_CLOSE_TIMEOUT_S * 1000):
+            # Stuck in a fork or in the kernel. It is our own child, not yet reaped, so the PID is its own.
+            process.kill()
+        os.close(self._served)
+        # With supervisors at work it lives on; whenever it ends, as long as we live, it is reaped.
+        threading.Thread(target=process.wait, name="gpuq-fork-server-end", daemon=True).start()

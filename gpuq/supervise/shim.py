@@ -18,34 +18,44 @@ from gpuq.supervise.events import Events
 from gpuq.supervise.family import Family, descendants
 from gpuq.supervise.ladder import KILL, NOTICE, STRAYS, TERMINATE, Ladder
 from gpuq.supervise.spawn import JobSpec, signal_number, spawn
+from gpuq.supervise.will import LastWill, exit_code_of
 
 _RETRY_S = 0.05
 _RETRY_MAX_S = 15.0
 _OWN_SIGTERM_S = 0.05
+_LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 # Looked up once by the fork server; its supervisors run in the same control group.
 _OOM_COUNTER = verdict.oom_counter()
 
 
 def supervise(
-    run_dir: str, lock_fd: int, log_fd: int, report_fd: int, server_fd: int, when_alone: Callable[[], None]
+    run_dir: str,
+    lock_fd: int,
+    log_fd: int,
+    report_fd: int,
+    server_fd: int,
+    when_alone: Callable[[], None],
+    will: LastWill,
 ) -> bool:
     """Runs the attempt in `run_dir` to its end. True when this process may supervise another one after it.
 
     Must be called in a session of its own and as a subreaper without children. `when_alone` is called when the reader
-    of the pipe `server_fd` is gone. Closes the three descriptors of the attempt: the lock when everything is over,
-    and after it the report, so that whoever waits for its end finds the lock free.
+    of the pipe `server_fd` is gone. `will` is kept up to date while the job runs. Closes the three descriptors of the
+    attempt: the lock when everything is over, and after it the report, so that whoever waits for its end finds the
+    lock free.
     """
     events: Events | None = None
     try:
         events = Events(run_dir)
         events.watch(server_fd, for_hangup_only=True)
-        _supervise(run_dir, events, log_fd, report_fd, server_fd, when_alone)
+        _supervise(run_dir, events, log_fd, report_fd, server_fd, when_alone, will)
         return not events.told_to_stop
     except Exception as error:
         _end_every_child()
-        record_end(run_dir, "lost", error=f"the supervisor failed: {error!r}")
+        record_end(run_dir, verdict.record_of("lost", error=f"the supervisor failed: {error!r}"))
         raise
     finally:
+        will.forget()
         if events is not None:
             events.close()
         for fd in (log_fd, lock_fd, report_fd):
@@ -53,30 +63,37 @@ def supervise(
 
 
 def _supervise(
-    run_dir: str, events: Events, log_fd: int, report_fd: int, server_fd: int, when_alone: Callable[[], None]
+    run_dir: str,
+    events: Events,
+    log_fd: int,
+    report_fd: int,
+    server_fd: int,
+    when_alone: Callable[[], None],
+    will: LastWill,
 ) -> None:
     record = bundle.read(run_dir, bundle.SPEC)
     try:
         spec = JobSpec(record or {})
     except ValueError as error:
-        record_end(run_dir, "launch_error", error=f"{bundle.SPEC}: {error}")
+        record_end(run_dir, verdict.record_of("launch_error", error=f"{bundle.SPEC}: {error}"))
         return
     # The control FIFO is open from here on, so a stop is either in the file now or will be announced there.
     stop = bundle.read(run_dir, bundle.STOP)
     if stop is not None:
         reason = bundle.text(stop, "reason") or "cancel"
         outcome, why = verdict.of_reason(reason)
-        record_end(run_dir, outcome, token=spec.token, error=f"{why}, before it was started", stop_reason=reason)
+        why = f"{why}, before it was started"
+        record_end(run_dir, verdict.record_of(outcome, token=spec.token, error=why, stop_reason=reason))
         return
     faults.point("supervisor.before_spawn")
     try:
         pid, exec_fd = spawn(spec, log_fd)
     except OSError as failure:
         message = f"no process could be made for the job: {failure.strerror}"
-        record_end(run_dir, "launch_error", token=spec.token, error=message)
+        record_end(run_dir, verdict.record_of("launch_error", token=spec.token, error=message))
         return
     faults.point("supervisor.spawned")
-    run = _Run(run_dir, spec, events, pid, exec_fd, report_fd)
+    run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, will)
     run.until_nothing_is_left(server_fd, when_alone)
     faults.point("supervisor.job_ended")
     run.record()
@@ -86,7 +103,10 @@ def _supervise(
 class _Run:
     """One job from its fork to the end of its last descendant. `pid` and `exec_fd` are those of `spawn`."""
 
-    def __init__(self, run_dir: str, spec: JobSpec, events: Events, pid: int, exec_fd: int, report_fd: int) -> None:
+    def __init__(
+        self, run_dir: str, spec: JobSpec, events: Events, pid: int, exec_fd: int, report_fd: int, will: LastWill
+    ) -> None:
+        self.will = will
         self.run_dir = run_dir
         self.spec = spec
         self.events = events
@@ -104,7 +124,6 @@ class _Run:
             notice_before_s=spec.notice_before_s,
         )
         self.refusal: str | None = None
-        self.status: int | None = None
         self.ending: verdict.Ending | None = None
         self.noticed: int | None = None
         self.stop_reached = False
@@ -120,8 +139,6 @@ class _Run:
             if self.exec_fd in ready:
                 self._hear_the_exec()
             empty = self._reap()
-            if self.status is not None and self.ending is None:
-                self._main_ended(self.status)
             if self.events.told_to_stop:
                 self.ladder.request(kernel.since_boot(), "shutdown")
             if self.events.control in ready:
@@ -132,24 +149,14 @@ class _Run:
                 self._take(step)
 
     def record(self) -> None:
-        if self.exec_fd >= 0:
-            self._hear_the_exec()
-        if self.refusal is not None:
-            record_end(self.run_dir, "launch_error", token=self.spec.token, error=self.refusal)
-            return
         if self.ending is None:
             raise RuntimeError("the job's process vanished")
-        outcome, error = verdict.judge(self.ending)
-        record_end(
-            self.run_dir,
-            outcome,
-            token=self.spec.token,
-            error=error,
-            exit_code=self.ending.exit_code,
-            signum=self.ending.signum,
-            started_at=self.started_at,
-            stop_reason=self.ending.stop_reason,
-        )
+        record_end(self.run_dir, self._record(self.ending))
+
+    def _record(self, ending: verdict.Ending) -> dict[str, object]:
+        if self.refusal is not None:
+            return verdict.record_of("launch_error", token=self.spec.token, error=self.refusal)
+        return verdict.exit_record(ending, token=self.spec.token, started_at=self.started_at)
 
     def _hear_the_exec(self) -> None:
         """The pipe of `spawn`: empty means that the program runs, and that is reported to the daemon. The end of
@@ -172,6 +179,7 @@ class _Run:
             "pid_start": self.pid_start,
             "started_at": self.started_at,
         }
+        self._keep_will()
         # Both only tell what is so already. A full disk or a daemon that died must not stop the job.
         with contextlib.suppress(OSError):
             bundle.write(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, **record}, durable=False)
@@ -184,16 +192,33 @@ class _Run:
         of a subreaper are its children."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                seen = os.waitid(os.P_ALL, 0, _LOOK)
             except ChildProcessError:
                 return True
-            if pid == 0:
+            if seen is None:
                 return False
-            if pid == self.pid:
-                self.status = status
+            if seen.si_pid == self.pid:
+                # Before it is reaped: its status is in the page or in the zombie, whenever we are killed.
+                faults.point("supervisor.main_ended")
+                self._main_ended(exit_code_of(seen))
+            os.waitpid(seen.si_pid, 0)
 
-    def _main_ended(self, status: int) -> None:
-        code = os.waitstatus_to_exitcode(status)
+    def _keep_will(self) -> None:
+        self.will.write(
+            {
+                "dir": self.run_dir,
+                "token": self.spec.token,
+                "pid": self.pid,
+                "started_at": self.started_at,
+                "time_limit_s": self.spec.time_limit_s,
+                "noticed": self.noticed,
+                "stop_reason": self.ladder.reason if self.stop_reached else None,
+            }
+        )
+
+    def _main_ended(self, code: int) -> None:
+        if self.exec_fd >= 0:
+            self._hear_the_exec()
         if code == -signal.SIGTERM and not self.stop_reached and not self.events.told_to_stop:
             # At a shutdown everyone gets SIGTERM, and the job may be faster than the supervisor's own.
             self.events.wait(None, _OWN_SIGTERM_S)
@@ -208,6 +233,7 @@ class _Run:
             oom_kills=verdict.count_oom_kills(_OOM_COUNTER) - self.oom_before if code == -signal.SIGKILL else 0,
             time_limit_s=self.spec.time_limit_s,
         )
+        self.will.write({"dir": self.run_dir, "end": self._record(self.ending)})
         self.ladder.main_ended(kernel.since_boot())
 
     def _read_stop(self) -> None:
@@ -226,16 +252,19 @@ class _Run:
         )
 
     def _take(self, step: str) -> None:
-        if self.ladder.reason not in (None, STRAYS) and self.status is None:
+        if self.ladder.reason not in (None, STRAYS) and self.ending is None:
             self.stop_reached = True
-        if step == NOTICE and self.ladder.notice is not None and self.status is None:
-            if self.ladder.reason is None:
-                self.noticed = self.ladder.notice
+        if step == NOTICE and self.ladder.reason is None and self.ending is None:
+            self.noticed = self.ladder.notice
+        if self.ending is None and self.refusal is None and self.exec_fd < 0:
+            # Before the signal, which may be the end.
+            self._keep_will()
+        if step == NOTICE and self.ladder.notice is not None and self.ending is None:
             self.family.notify(self.ladder.notice)
         elif step == TERMINATE:
             self.family.terminate()
         elif step == KILL:
-            self.family.kill(main_reaped=self.status is not None)
+            self.family.kill(main_reaped=self.ending is not None)
 
 
 def _end_every_child() -> None:
@@ -251,30 +280,9 @@ def _end_every_child() -> None:
         time.sleep(_RETRY_S)
 
 
-def record_end(
-    run_dir: str,
-    outcome: str,
-    *,
-    token: str = "",
-    error: str | None = None,
-    exit_code: int | None = None,
-    signum: int | None = None,
-    started_at: float | None = None,
-    stop_reason: str | None = None,
-) -> None:
+def record_end(run_dir: str, record: dict[str, object]) -> None:
     """Writes the exit record, however long a full disk makes it wait: the lock is held and so nobody takes the
     attempt for dead. Gives up only when the attempt folder itself is gone."""
-    record: dict[str, object] = {
-        "schema": bundle.SCHEMA,
-        "token": token,
-        "outcome": outcome,
-        "exit_code": exit_code,
-        "signal": signum,
-        "error": error,
-        "started_at": started_at,
-        "finished_at": _now(),
-        "stop_reason": stop_reason,
-    }
     pause = _RETRY_S
     while True:
         try:

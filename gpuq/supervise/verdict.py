@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+
+from gpuq.supervise import bundle
 
 _COUNTER_BYTES = 32 * 1024
 # What a stop makes of the attempt, by its reason, whatever the program's exit code.
@@ -60,6 +63,43 @@ def judge(end: Ending) -> tuple[str, str | None]:
     if end.signum == signal.SIGKILL and end.oom_kills > 0:
         return "host_oom", "ended by the kernel's out-of-memory killer"
     return "signal", f"ended by {signal_name(end.signum)}"
+
+
+def exit_record(end: Ending, *, token: str, started_at: float | None) -> dict[str, object]:
+    """`exit.json` of an attempt whose program ran, as of now."""
+    outcome, error = judge(end)
+    return record_of(
+        outcome,
+        token=token,
+        error=error,
+        exit_code=end.exit_code,
+        signum=end.signum,
+        started_at=started_at,
+        stop_reason=end.stop_reason,
+    )
+
+
+def record_of(
+    outcome: str,
+    *,
+    token: str = "",
+    error: str | None = None,
+    exit_code: int | None = None,
+    signum: int | None = None,
+    started_at: float | None = None,
+    stop_reason: str | None = None,
+) -> dict[str, object]:
+    return {
+        "schema": bundle.SCHEMA,
+        "token": token,
+        "outcome": outcome,
+        "exit_code": exit_code,
+        "signal": signum,
+        "error": error,
+        "started_at": started_at,
+        "finished_at": round(time.time(), 3),
+        "stop_reason": stop_reason,
+    }
 
 
 def of_reason(reason: str, time_limit_s: float | None = None) -> tuple[str, str]:

@@ -28,6 +28,7 @@ ENDS = ["end.heard", "finish.before_commit", "finish.committed", "finish.release
 SUPERVISOR = ["supervisor.before_spawn", "supervisor.spawned", "supervisor.started"]
 REBUILD = ["rehydrate.begun", "rehydrate.rebuilt", "rehydrate.opened"]
 ALONE = [
+    "supervisor.main_ended",
     "supervisor.job_ended",
     "supervisor.end_recorded",
     "promote.committed",
@@ -100,12 +101,26 @@ def test_a_killed_supervisor_takes_its_job_along_and_the_job_runs_again(site: An
     assert site.job(job_id)["retries_used"] == 0
 
 
-def test_a_supervisor_killed_before_the_exit_record_leaves_a_lost_attempt(site: Any) -> None:
-    site.arm("supervisor.job_ended")
-    job_id = site.submit(site.diary.script())
-    site.until_reached("supervisor.job_ended")
-    site.settle(unknown=[job_id])
-    assert site.outcomes(job_id) == ["lost", "succeeded"]
+@pytest.mark.parametrize("without_daemon", [False, True])
+@pytest.mark.parametrize("code", [0, 7])
+@pytest.mark.parametrize("point", ["supervisor.main_ended", "supervisor.job_ended"])
+def test_a_supervisor_killed_before_the_exit_record_loses_no_exit_code(
+    site: Any, point: str, code: int, without_daemon: bool
+) -> None:
+    site.arm(point)
+    stray = "(setsid sleep 600 &)" if point == "supervisor.main_ended" else ":"
+    job_id = site.submit(
+        site.diary.script(f"{stray}; while [ ! -e gate ]; do sleep 0.02; done", code), "--retries", "0"
+    )
+    site.until_started(job_id)
+    site.until_state(job_id, "running")
+    if without_daemon:
+        site.box.kill_daemon()
+    site.diary.open_gate()
+    site.until_reached(point)
+    site.settle()
+    row = site.job(job_id)
+    assert (site.outcomes(job_id), row["exit_code"]) == (["exit_nonzero" if code else "succeeded"], code)
 
 
 def test_a_supervisor_killed_after_the_exit_record_changes_nothing(site: Any) -> None:
