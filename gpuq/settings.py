@@ -17,7 +17,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gpuq.domain import faults
-from gpuq.errors import ConfigError
+from gpuq.domain.priority import MAX_TIME_LIMIT_S
+from gpuq.domain.quantities import parse_duration
+from gpuq.errors import ConfigError, UsageError
 
 # Variables with our prefix that are not settings: what a job sees, and what steers the client alone.
 JOB_VARIABLES = frozenset(
@@ -85,6 +87,10 @@ class Settings(BaseSettings):
     kill_grace: Annotated[float, Field(ge=0, le=86400, description="seconds between SIGTERM and SIGKILL")] = 30.0
     default_max_retries: Annotated[int, Field(ge=0, le=1000, description="retries of a job that names none")] = 3
     order: Annotated[Literal["aged", "fifo"], Field(description="order inside a priority")] = "aged"
+    priority_aging: Annotated[
+        float | None,
+        Field(ge=1, le=MAX_TIME_LIMIT_S, description="waiting that is worth a step of priority (1d); unset: none is"),
+    ] = None
     backfill: Annotated[
         Literal["easy", "greedy", "none"],
         Field(description="what starts early: easy (what delays no reservation), greedy (what fits), none"),
@@ -123,6 +129,16 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # The config file and the flags are merged by `load`, which also knows where each value came from.
         return (init_settings,)
+
+    @field_validator("priority_aging", "preempt_min_run", mode="before")
+    @classmethod
+    def _duration(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return parse_duration(value)
+        except UsageError as error:
+            raise ValueError(error.message) from None
 
     @field_validator("home", mode="before")
     @classmethod

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from gpuq.domain.priority import Priority
-from gpuq.domain.quantities import duration_text
+from gpuq.domain.quantities import duration_text, parse_duration
 from gpuq.errors import UsageError
 from gpuq.scheduler.simulate import Replay, TraceJob, summary
 from gpuq.scheduler.simulate import simulate as replay_trace
@@ -48,6 +48,7 @@ def simulate(
     order: Annotated[Order, typer.Option(help="Order inside a priority.")] = Order.AGED,
     backfill: Annotated[Backfill, typer.Option(help="What may start before its turn.")] = Backfill.EASY,
     expect: Annotated[Expect, typer.Option(help="What reservations know of run times.")] = Expect.HISTORY,
+    priority_aging: Annotated[str | None, typer.Option(help="Waiting that is worth a step of priority: 1d.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the schedule here, as CSV.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw GPUs over time and the waits here (png, svg, pdf).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
@@ -62,7 +63,15 @@ def simulate(
     if plot is not None:
         _needs_matplotlib()
     jobs = read_trace(trace)
-    replay = replay_trace(jobs, gpus=gpus, nodes=nodes, order=order.value, backfill=backfill.value, expect=expect.value)
+    replay = replay_trace(
+        jobs,
+        gpus=gpus,
+        nodes=nodes,
+        order=order.value,
+        backfill=backfill.value,
+        expect=expect.value,
+        priority_aging_s=_aging(priority_aging),
+    )
     if replay.impossible:
         print(f"{len(replay.impossible)} jobs ask for more than {gpus} GPUs and are left out", file=sys.stderr)
     if out is not None:
@@ -74,6 +83,13 @@ def simulate(
         print(json.dumps({**numbers, "left_out": len(replay.impossible)}))
     else:
         _print_table(numbers)
+
+
+def _aging(text: str | None) -> float | None:
+    seconds = None if text is None else parse_duration(text)
+    if seconds == 0:
+        raise UsageError("--priority-aging: 0 would make all priorities one", hint="write 1d; leave it out for none")
+    return seconds
 
 
 def read_trace(path: Path) -> list[TraceJob]:

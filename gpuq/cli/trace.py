@@ -22,6 +22,7 @@ def simulate(args: Args) -> int:
         order=Order(args.choice("order", [str(one) for one in Order], "aged")),
         backfill=Backfill(args.choice("backfill", [str(one) for one in Backfill], "easy")),
         expect=Expect(args.choice("expect", [str(one) for one in Expect], "history")),
+        priority_aging=args.text("priority_aging"),
         out=_path(args, "out"),
         plot=_path(args, "plot"),
         as_json=args.flag("json"),

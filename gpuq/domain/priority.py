@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 from gpuq.errors import UsageError
 
 
 class Priority(IntEnum):
-    """Lower runs first, strictly."""
+    """Lower runs first: strictly, unless ageing is on (see `Ranking`)."""
 
     CRITICAL = 0
     HIGH = 1
@@ -37,13 +38,43 @@ UNDECLARED_S = 8 * 3600.0
 MAX_TIME_LIMIT_S = 10 * 365 * 86400
 
 
-def score(priority: Priority, submitted_at: float, time_limit_s: float | None, *, order: str = "aged") -> float:
-    """The place in line; lower runs first. Static while the job waits; equal scores go by id.
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The rule that gives each job its place in line.
 
     `order="aged"`: submitted + 10 x declared limit, a job that declares none counting as 8 h: a short
     declared job passes longer ones, at most ten times its own limit earlier. `order="fifo"`: submission.
+
+    `aging_s` is how many seconds of waiting are worth a step of priority; None: no waiting is, priorities are
+    strict. Everybody ages alike, so the distance between two jobs never changes and the score can stay as it is.
     """
-    base = priority * PRIORITY_STEP + submitted_at
-    if order == "fifo":
-        return base
-    return base + AGED_FACTOR * (UNDECLARED_S if time_limit_s is None else time_limit_s)
+
+    order: str = "aged"
+    aging_s: float | None = None
+
+    @property
+    def step_s(self) -> float:
+        """Seconds between two priorities."""
+        return PRIORITY_STEP if self.aging_s is None else self.aging_s
+
+    @property
+    def factor(self) -> float:
+        """Seconds for each second of declared time."""
+        return 0.0 if self.order == "fifo" else AGED_FACTOR
+
+    def score(self, priority: Priority, submitted_at: float, time_limit_s: float | None) -> float:
+        """The place in line; lower runs first. Static while the job waits; equal scores go by id."""
+        declared = UNDECLARED_S if time_limit_s is None else time_limit_s
+        return priority * self.step_s + submitted_at + self.factor * declared
+
+
+def score(
+    priority: Priority,
+    submitted_at: float,
+    time_limit_s: float | None,
+    *,
+    order: str = "aged",
+    aging_s: float | None = None,
+) -> float:
+    """By the rule of those settings; see `Ranking`."""
+    return Ranking(order, aging_s).score(priority, submitted_at, time_limit_s)

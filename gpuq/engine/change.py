@@ -9,12 +9,12 @@ from pydantic import ValidationError
 
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
-from gpuq.domain.priority import score
 from gpuq.domain.spec import JobSpec, usage_error
 from gpuq.domain.states import WAITING, JobState
 from gpuq.engine.access import require_owner
 from gpuq.engine.context import Context
 from gpuq.engine.hints import offer, withdraw
+from gpuq.engine.ranking import ranking
 from gpuq.engine.submit import check_fits
 from gpuq.errors import UsageError, WrongState
 from gpuq.ports.hot_queue import Member
@@ -62,7 +62,7 @@ def update(ctx: Context, job_id: int, caller: Caller, changes: Mapping[str, Any]
             raise UsageError("name: a job cannot lose its name")
         place = job.score
         if {"priority", "time_limit_s"} & set(changes):
-            place = score(spec.priority, job.submitted_at, spec.time_limit_s, order=ctx.settings.order)
+            place = ranking(ctx, tx).score(spec.priority, job.submitted_at, spec.time_limit_s)
             values["score"] = place
         tx.update_job(job_id, values, expect=frozenset({job.state}))
         told = ", ".join(f"{name} = {value}" for name, value in changes.items())
@@ -80,11 +80,11 @@ def top(ctx: Context, job_id: int, caller: Caller) -> Job:
         require_owner(job, caller, "move")
         if job.state not in WAITING:
             raise WrongState(f"job {job_id} is {job.state}; only a waiting job can be moved")
-        lowest = tx.lowest_score(job.priority, user=None if caller.admin else job.user)
-        if lowest is None or lowest == job.score:
+        front = tx.front(job.priority, user=None if caller.admin else job.user)
+        if front is None or front[1] == job_id:
             return job
         # One second earlier than the first: far more than a float's step at this size, so never a tie.
-        place = lowest - 1.0
+        place = front[0] - 1.0
         tx.update_job(job_id, {"score": place}, expect=frozenset({job.state}))
         tx.add_event(job_id, job.state, caller.user, now, "moved to the front of its priority")
     _move_in_line(ctx, job, Member(job_id, job.gpus, place))

@@ -230,4 +230,5 @@ def policy(ctx: Context) -> Policy:
         user_max_gpus=settings.user_max_gpus,
         user_max_running=settings.user_max_running,
         preempt_min_run_s=settings.preempt_min_run,
+        priority_aging_s=settings.priority_aging,
     )

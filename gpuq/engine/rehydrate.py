@@ -15,6 +15,7 @@ from gpuq.domain.states import JobState
 from gpuq.engine.context import Context
 from gpuq.engine.epoch import KEY as EPOCH_KEY
 from gpuq.engine.leasing import hold_again
+from gpuq.engine.ranking import enforce
 from gpuq.ports.hot_queue import Member
 from gpuq.ports.records import JobFilter
 
@@ -32,6 +33,7 @@ def rehydrate(ctx: Context) -> int:
     epoch = ctx.new_token()[:12]
     with ctx.records.write() as tx:
         tx.set_value(EPOCH_KEY, epoch, ctx.clock.now())
+        enforce(ctx, tx)
         last_event = tx.last_event_id()
     ctx.epoch.set(epoch)
     faults.point("rehydrate.begun")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from gpuq.domain import faults
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
-from gpuq.domain.priority import score
 from gpuq.domain.states import JobState
 from gpuq.engine.access import require_owner
 from gpuq.engine.context import Context
 from gpuq.engine.dependents import still_open
 from gpuq.engine.hints import offer
+from gpuq.engine.ranking import ranking
 from gpuq.errors import Refused, WrongState
 from gpuq.ports.hot_queue import Member
 from gpuq.ports.records import Move
@@ -28,7 +28,7 @@ def retry(ctx: Context, job_id: int, caller: Caller) -> Job:
         if job.key is not None and (other := tx.job_with_key(job.user, job.key)) is not None:
             raise Refused(f"job {other} carries the key {job.key!r} now", hint=f"`gpuq show {other}`")
         target = JobState.BLOCKED if still_open(tx, job_id) else JobState.QUEUED
-        place = score(job.priority, now, job.time_limit_s, order=ctx.settings.order)
+        place = ranking(ctx, tx).score(job.priority, now, job.time_limit_s)
         tx.move(
             Move(
                 job_id,

@@ -12,12 +12,13 @@ from gpuq.domain import faults
 from gpuq.domain.array import parse_array
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
-from gpuq.domain.priority import score
+from gpuq.domain.priority import Ranking
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import WAITING, JobState
 from gpuq.domain.times import iso
 from gpuq.engine.context import Context
 from gpuq.engine.hints import offer
+from gpuq.engine.ranking import ranking
 from gpuq.errors import Constraint, NotFound, Refused, UsageError
 from gpuq.ports.hot_queue import Member
 from gpuq.ports.records import JobFilter, NewJob, Reader, Waiting
@@ -59,6 +60,7 @@ def submit_ids(ctx: Context, specs: Sequence[JobSpec], caller: Caller, *, reques
     with ctx.records.write() as tx:
         if request_key is not None and (before := tx.jobs_of_request(caller.user, request_key)) is not None:
             return Submitted(before, {})
+        rule = ranking(ctx, tx)
         ids: list[int | None] = []
         new: list[NewJob] = []
         keys_here: dict[str, int] = {}
@@ -73,7 +75,7 @@ def submit_ids(ctx: Context, specs: Sequence[JobSpec], caller: Caller, *, reques
                 if spec.array is not None:
                     raise UsageError("key: an array cannot carry one", hint="give each element a submission of its own")
                 keys_here[spec.key] = len(new)
-            rows = _rows(ctx, tx, spec, caller, now)
+            rows = _rows(ctx, tx, spec, caller, now, rule)
             new.extend(rows)
             ids.extend([None] * len(rows))
         _check_room(ctx, tx, caller, len(new))
@@ -99,7 +101,7 @@ def check(ctx: Context, spec: JobSpec, caller: Caller) -> str | None:
     now = ctx.clock.now()
     check_fits(ctx, [spec])
     with ctx.records.read() as tx:
-        rows = _rows(ctx, tx, spec, caller, now)
+        rows = _rows(ctx, tx, spec, caller, now, ranking(ctx, tx))
         _check_room(ctx, tx, caller, len(rows))
     first = rows[0]
     if first.state is not JobState.QUEUED:
@@ -187,7 +189,7 @@ def waiting_state(open_dependencies: bool, begin: float | None, now: float) -> J
     return JobState.DELAYED if begin is not None and begin > now else JobState.QUEUED
 
 
-def _rows(ctx: Context, tx: Reader, spec: JobSpec, caller: Caller, now: float) -> list[NewJob]:
+def _rows(ctx: Context, tx: Reader, spec: JobSpec, caller: Caller, now: float, rule: Ranking) -> list[NewJob]:
     begin = begin_time(spec.begin)
     state = JobState.HELD if spec.hold else waiting_state(_depends(tx, spec), begin, now)
     cwd = spec.cwd if spec.cwd is not None else _home_of(caller)
@@ -196,7 +198,7 @@ def _rows(ctx: Context, tx: Reader, spec: JobSpec, caller: Caller, now: float) -
     array = parse_array(spec.array) if spec.array is not None else None
     name = spec.name or spec.command[0].rpartition("/")[2] or spec.command[0]
     limit = array.limit if array else None
-    rank = score(spec.priority, now, spec.time_limit_s, order=ctx.settings.order)
+    rank = rule.score(spec.priority, now, spec.time_limit_s)
     retries = spec.max_retries if spec.max_retries is not None else ctx.settings.default_max_retries
     held_by = "user" if state is JobState.HELD else None
     eligible_at = begin if state is JobState.DELAYED else None

@@ -173,8 +173,8 @@ class Reader(Protocol):
         """The earliest `eligible_at` of a delayed job, epoch seconds."""
 
     def due(self, now: float, limit: int) -> list[int]: ...
-    def lowest_score(self, priority: Priority, user: str | None = None) -> float | None:
-        """The smallest score among waiting jobs of that priority (of that user)."""
+    def front(self, priority: Priority, user: str | None = None) -> tuple[float, int] | None:
+        """(score, id) of the first waiting job of that priority (of that user)."""
 
     def dependents(self, job_id: int) -> list[int]:
         """Blocked or held jobs that name `job_id` in `after` or `after_any`."""
@@ -214,6 +214,10 @@ class Writer(Reader, Protocol):
     def update_job(self, job_id: int, values: Mapping[str, Any], *, expect: frozenset[JobState]) -> None:
         """Columns that may change without a change of state (score, priority, time_limit_s, …) and the
         stored spec with them. Raises WrongState."""
+
+    def rescore(self, per_priority: float, per_declared_s: float) -> int:
+        """Adds to the score of every job that is not final: so much for each step of its priority, and so much for each
+        second of declared time (8 h for a job that declares none). Returns how many."""
 
     def add_event(
         self, job_id: int, state: JobState, actor: str, at: float, detail: str, attempt: int | None = None

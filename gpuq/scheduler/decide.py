@@ -149,13 +149,20 @@ class _Turn:
         for ever behind others that declare less. Returns it."""
         line = self._decision.line
         job = line.oldest() if self._policy.backfill == "easy" else None
-        if job is None or self._now - job.submitted_at <= PATIENCE_S or job.priority > line.top_priority():
+        if job is None or not self._out_of_patience(job, line.top_priority()):
             return None
         shape = line.shape_of(job)
         if self._room.fits(shape) and self._decision.usage.reached(job) is None:
             self._try(shape, job, set())
             return job
         return job if self._reserves(shape, job) else None
+
+    def _out_of_patience(self, job: Candidate, top_priority: int) -> bool:
+        """A job passes those of higher priority only if waiting makes up for it, and then after so much more of it."""
+        steps, aging = job.priority - top_priority, self._policy.priority_aging_s
+        if steps > 0 and aging is None:
+            return False
+        return self._now - job.submitted_at > PATIENCE_S + max(steps, 0) * (aging or 0.0)
 
     def _gpus(self, buckets: list[tuple[Shape, list[Candidate]]], overdue: Candidate | None) -> None:
         easy, greedy = self._policy.backfill == "easy", self._policy.backfill == "greedy"

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Literal
 
 from gpuq.domain.outcome import Outcome
-from gpuq.domain.priority import Priority, score
+from gpuq.domain.priority import Priority, Ranking
 from gpuq.ports.history import FinishedRun
 from gpuq.scheduler.decide import decide
 from gpuq.scheduler.expect import Expectations
@@ -74,10 +74,13 @@ def simulate(
     order: Order = "aged",
     backfill: Backfill = "easy",
     expect: Knowledge = "history",
+    priority_aging_s: float | None = None,
 ) -> Replay:
-    """`expect`: what reservations know of run times; `exact` is the truth, `history` what has ended by then."""
+    """`expect`: what reservations know of run times; `exact` is the truth, `history` what has ended by then.
+    `priority_aging_s`: seconds of waiting that are worth a step of priority; None: priorities are strict."""
     possible = [job for job in jobs if job.gpus <= gpus]
-    run = _Run(gpus, nodes, order, Policy(backfill=backfill), expect)
+    policy = Policy(backfill=backfill, priority_aging_s=priority_aging_s)
+    run = _Run(gpus, nodes, order, policy, expect)
     placements = run.all(sorted(possible, key=lambda job: (job.submit_s, job.row)))
     placements.sort(key=lambda placement: placement.job.row)
     return Replay(placements, [job for job in jobs if job.gpus > gpus], gpus, nodes)
@@ -86,7 +89,7 @@ def simulate(
 class _Run:
     def __init__(self, gpus: int, nodes: int, order: Order, policy: Policy, expect: Knowledge) -> None:
         self._gpus = gpus
-        self._order = order
+        self._ranking = Ranking(order, policy.priority_aging_s)
         self._policy = policy
         self._expectations = Expectations() if expect == "history" else None
         self._devices = [
@@ -123,7 +126,7 @@ class _Run:
         self._line.add(
             Candidate(
                 id=job.row,
-                score=score(job.priority, job.submit_s, job.limit_s, order=self._order),
+                score=self._ranking.score(job.priority, job.submit_s, job.limit_s),
                 priority=job.priority,
                 user=job.user,
                 gpus=job.gpus,

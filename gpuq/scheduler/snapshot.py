@@ -75,7 +75,8 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Limits of 0 are no limit. `group_limits`: running jobs per group."""
+    """Limits of 0 are no limit. `group_limits`: running jobs per group. `priority_aging_s`: seconds of waiting that are
+    worth a step of priority; None: priorities are strict."""
 
     backfill: Literal["easy", "greedy", "none"] = "easy"
     cpu_jobs: int = 0
@@ -84,6 +85,7 @@ class Policy:
     group_limits: Mapping[str, int] = field(default_factory=dict)
     preempt_min_run_s: float = 300.0
     preempt_max_per_hour: int = 2
+    priority_aging_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,8 @@ def test_a_typo_in_the_environment_is_refused_too(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("name", "value"),
     [("GPUQ_LEASE_TTL", "soon"), ("GPUQ_GPUS", "sim"), ("GPUQ_GPUS", "sim:x"), ("GPUQ_ORDER", "random"),
-     ("GPUQ_REDIS_URL", "http://x"), ("GPUQ_DATABASE_URL", "mysql://x"), ("GPUQ_NAMESPACE", "a b")],
+     ("GPUQ_REDIS_URL", "http://x"), ("GPUQ_DATABASE_URL", "mysql://x"), ("GPUQ_NAMESPACE", "a b"),
+     ("GPUQ_PRIORITY_AGING", "often"), ("GPUQ_PRIORITY_AGING", "0")],
 )  # fmt: skip
 def test_bad_values_name_the_setting_and_its_source(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
@@ -74,3 +75,11 @@ def test_inside_a_job_the_jobs_gpu_list_is_not_the_setting(monkeypatch: pytest.M
     monkeypatch.setenv("GPUQ_JOB_ID", "7")
     monkeypatch.setenv("GPUQ_GPUS", "0,1")
     assert load()[0].gpus == "nvml"
+
+
+def test_ageing_is_a_duration_and_off_unless_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load()[0].priority_aging is None
+    monkeypatch.setenv("GPUQ_PRIORITY_AGING", "1d")
+    assert load()[0].priority_aging == 86400
+    monkeypatch.setenv("GPUQ_PRIORITY_AGING", "3600")
+    assert load()[0].priority_aging == 3600

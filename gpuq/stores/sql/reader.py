@@ -136,12 +136,12 @@ class SqlReader:
     def due(self, now: float, limit: int) -> list[int]:
         return [row[0] for row in self._rows(sql.due, now=now, limit=limit)]
 
-    def lowest_score(self, priority: Priority, user: str | None = None) -> float | None:
+    def front(self, priority: Priority, user: str | None = None) -> tuple[float, int] | None:
         found = (
-            self._scalar(sql.lowest_score_in_line, priority=int(priority), user=user),
-            self._scalar(sql.lowest_score_aside, priority=int(priority), user=user),
+            *self._rows(sql.front_in_line, priority=int(priority), user=user),
+            *self._rows(sql.front_aside, priority=int(priority), user=user),
         )
-        return min((score for score in found if score is not None), default=None)
+        return min(((float(score), int(job_id)) for score, job_id in found), default=None)
 
     def dependents(self, job_id: int) -> list[int]:
         return [row[0] for row in self._rows(sql.dependents, on_id=job_id)]

@@ -215,17 +215,18 @@ def due(dialect: str) -> ClauseElement:
     )
 
 
-def lowest_score_in_line(dialect: str) -> ClauseElement:
+def front_in_line(dialect: str) -> ClauseElement:
     wanted = 'priority = :priority AND (:user IS NULL OR "user" = :user)'
-    return text(f"SELECT score {in_line(dialect)} AND {wanted} ORDER BY score, id LIMIT 1").bindparams(
+    return text(f"SELECT score, id {in_line(dialect)} AND {wanted} ORDER BY score, id LIMIT 1").bindparams(
         number("priority"), word("user")
     )
 
 
-def lowest_score_aside(dialect: str) -> ClauseElement:
+def front_aside(dialect: str) -> ClauseElement:
     aside = in_states({JobState.BLOCKED, JobState.HELD, JobState.DELAYED})
     of_user = or_(word("user").is_(None), jobs.c.user == word("user"))
-    return select(func.min(jobs.c.score)).where(aside, jobs.c.priority == number("priority"), of_user)
+    of_priority = jobs.c.priority == number("priority")
+    return select(jobs.c.score, jobs.c.id).where(aside, of_priority, of_user).order_by(jobs.c.score, jobs.c.id).limit(1)
 
 
 def dependents(dialect: str) -> ClauseElement:

@@ -10,6 +10,7 @@ from sqlalchemy import ClauseElement, insert, null, update
 
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Result
+from gpuq.domain.priority import UNDECLARED_S
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import ACTIVE, FIELDS_OF_STATES, JobState, allowed
 from gpuq.errors import GpuqError, LeaseLost, WrongState
@@ -227,6 +228,10 @@ class SqlWriter(SqlReader):
             self._run(to.forget_dependencies, job_id=job_id)
             rows = dependency_rows(job_id, spec.get("after") or (), spec.get("after_any") or ())
             add_dependencies(self._driver, self._statements, rows)
+
+    def rescore(self, per_priority: float, per_declared_s: float) -> int:
+        values = {"per_priority": per_priority, "per_declared_s": per_declared_s, "undeclared_s": UNDECLARED_S}
+        return int(self._run(to.rescore, **values).rowcount)
 
     def add_event(
         self, job_id: int, state: JobState, actor: str, at: float, detail: str, attempt: int | None = None

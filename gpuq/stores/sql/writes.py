@@ -87,5 +87,13 @@ def remove_value(dialect: str) -> ClauseElement:
     return delete(installation).where(installation.c.key == word("key"))
 
 
+def rescore(dialect: str) -> ClauseElement:
+    return text(
+        "UPDATE jobs SET score = score + :per_priority * priority"
+        " + :per_declared_s * coalesce(time_limit_s, :undeclared_s)"
+        " WHERE state NOT IN ('completed', 'failed', 'cancelled')"
+    ).bindparams(moment("per_priority"), moment("per_declared_s"), moment("undeclared_s"))
+
+
 def forget_requests(dialect: str) -> ClauseElement:
     return delete(requests).where(requests.c.at < moment("before"))

@@ -117,18 +117,20 @@ def test_delayed_jobs_come_due_in_order(jobs: Any, records: SqlRecords) -> None:
         assert reader.due(99.0, 1) == [sooner]
 
 
-def test_the_lowest_score_is_that_of_any_waiting_job_of_the_priority(jobs: Any, records: SqlRecords) -> None:
-    jobs.add(score=50.0)
-    jobs.add(score=40.0, user="bob", state=S.HELD)
-    jobs.add(score=30.0, priority="low")
+def test_the_front_is_the_first_of_all_waiting_jobs_of_the_priority(jobs: Any, records: SqlRecords) -> None:
+    ids = {50.0: jobs.add(score=50.0)}
+    ids[40.0] = jobs.add(score=40.0, user="bob", state=S.HELD)
+    ids[30.0] = jobs.add(score=30.0, priority="low")
+    jobs.add(score=40.0)
+    jobs.add(score=30.0, priority="low", state=S.HELD)
     done = jobs.add(score=1.0)
     jobs.finish(done, jobs.run(done), S.COMPLETED, Outcome.SUCCEEDED)
     with records.read() as reader:
-        assert reader.lowest_score(Priority.NORMAL) == 40.0
-        assert reader.lowest_score(Priority.NORMAL, "alice") == 50.0
-        assert reader.lowest_score(Priority.NORMAL, user="carol") is None
-        assert reader.lowest_score(Priority.LOW) == 30.0
-        assert reader.lowest_score(Priority.CRITICAL) is None
+        assert reader.front(Priority.NORMAL) == (40.0, ids[40.0])
+        assert reader.front(Priority.NORMAL, "bob") == (40.0, ids[40.0])
+        assert reader.front(Priority.NORMAL, user="carol") is None
+        assert reader.front(Priority.LOW) == (30.0, ids[30.0])
+        assert reader.front(Priority.CRITICAL) is None
 
 
 def test_dependencies_are_open_until_they_ended_as_asked(jobs: Any, records: SqlRecords) -> None:

@@ -170,3 +170,13 @@ def test_a_broken_transaction_leaves_neither_state_nor_event(jobs: Any, records:
         assert reader.last_event_id() == last
         assert sum(reader.count_by_state().values()) == 1
         assert reader.value("paused") is None
+
+
+def test_a_new_rule_of_the_line_moves_every_job_that_is_not_final(jobs: Any, records: SqlRecords) -> None:
+    ids = {state: jobs.in_state(state) for state in JobState}
+    declared = jobs.add(priority="low", time_limit_s=60.0, score=50.0)
+    with records.write() as tx:
+        assert tx.rescore(1000.0, 2.0) == len(JobState) - len(FINAL) + 1
+    for state, job_id in ids.items():
+        assert jobs.get(job_id).score == (100.0 if state in FINAL else 100.0 + 2 * 1000.0 + 2.0 * 8 * 3600)
+    assert jobs.get(declared).score == 50.0 + 3 * 1000.0 + 120.0

@@ -47,3 +47,11 @@ def test_an_unknown_priority_is_refused_with_the_known_ones(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         Priority.parse(text)
     assert "normal" in (caught.value.hint or "")
+
+
+@given(limits, st.floats(min_value=60.0, max_value=30 * 86400.0))
+def test_with_ageing_a_job_gains_a_step_of_priority_in_that_time(limit: float | None, aging: float) -> None:
+    low = score(Priority.LOW, NOW, limit, aging_s=aging)
+    assert score(Priority.NORMAL, NOW + aging - 1, limit, aging_s=aging) < low
+    assert score(Priority.NORMAL, NOW + aging + 1, limit, aging_s=aging) > low
+    assert score(Priority.CRITICAL, NOW + 3 * aging - 1, limit, aging_s=aging) < low

@@ -129,3 +129,21 @@ def test_a_plot_is_drawn(tmp_path: Path) -> None:
     out = tmp_path / "out.png"
     assert run.invoke(app, [str(DATA / "tiresias-60.csv.gz"), "--plot", str(out)]).exit_code == 0
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_with_ageing_a_job_of_low_priority_passes_those_that_come_a_step_later(tmp_path: Path) -> None:
+    path = tmp_path / "aging.csv"
+    path.write_text(
+        "submit_s,duration_s,gpus,user,limit_s,priority\n"
+        "0,5000,1,a,6000,normal\n1,100,1,a,6000,low\n3000,100,1,b,6000,normal\n4000,100,1,b,6000,normal\n"
+    )
+
+    def order_of_starts(*options: str) -> list[str]:
+        out = tmp_path / "out.csv"
+        assert run.invoke(app, [str(path), "--gpus", "1", "--out", str(out), *options]).exit_code == 0
+        with out.open() as file:
+            return [row["row"] for row in sorted(csv.DictReader(file), key=lambda row: float(row["start_s"]))]
+
+    assert order_of_starts() == ["0", "2", "3", "1"]
+    assert order_of_starts("--priority-aging", "1h") == ["0", "2", "1", "3"]
+    assert order_of_starts("--priority-aging", "30m") == ["0", "1", "2", "3"]
