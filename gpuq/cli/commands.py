@@ -181,6 +181,14 @@ COMMANDS: dict[str, Command] = {
             "gpus undrain", "gpus:undrain", "put a drained GPU back", words="INDEX", least=1, most=1,
             examples="gpuq gpus undrain 3",
         ),
+        Command(
+            "group", "groups:groups", "the groups, their jobs and their limits", options=(JSON,),
+            examples="gpuq group\ngpuq group limit nightly 2",
+        ),
+        Command(
+            "group limit", "groups:limit", "how many jobs of a group may run at once (0: no limit)",
+            words="GROUP N", least=2, most=2, examples="gpuq group limit nightly 2\ngpuq group limit nightly 0",
+        ),
         _many(
             "history", "history:history", "finished jobs, newest first",
             "gpuq history --since 7d\ngpuq history --me -s failed --json",
@@ -257,6 +265,7 @@ COMMANDS: dict[str, Command] = {
 
 GROUPS = {
     "gpus": "each GPU, its state and its holder; drain and undrain",
+    "group": "the groups, their jobs and their limits",
     "dlq": "the dead-letter queue: jobs whose retries are used up",
     "db": "the database",
     "token": "tokens for the TCP interface",

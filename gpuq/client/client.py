@@ -164,6 +164,13 @@ class Client(Session):
     def undrain(self, index: int) -> Any:
         return self.call("POST", f"/gpus/{index}/undrain", repeat=True)
 
+    def groups(self) -> list[Any]:
+        return self._list("GET", "/groups")
+
+    def limit_group(self, group: str, limit: int) -> Any:
+        """`limit` 0: no limit."""
+        return self.call("POST", "/groups", body={"group": group, "limit": limit}, repeat=True)
+
     def stats(self) -> dict[str, Any]:
         return self._dict("GET", "/stats")
 

@@ -29,6 +29,7 @@ def _priority(value: object) -> Priority:
     raise ValueError("priority is a name or a number 0 to 3")
 
 
+GroupName = Annotated[str, Field(pattern=_NAME)]
 PriorityField = Annotated[Priority, BeforeValidator(_priority)]
 
 
@@ -51,7 +52,7 @@ class JobSpec(BaseModel):
     gpu_model: str | None = None
     gpu_ids: list[Annotated[int, Field(ge=0)]] | None = None
     priority: PriorityField = Priority.NORMAL
-    group: Annotated[str, Field(pattern=_NAME)] | None = None
+    group: GroupName | None = None
     time_limit_s: Annotated[float, Field(gt=0, le=MAX_TIME_LIMIT_S)] | None = None
     max_retries: Annotated[int, Field(ge=0, le=1000)] | None = None
     after: list[int] = []

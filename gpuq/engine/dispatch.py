@@ -5,7 +5,6 @@ It remembers what it read of the queue until somebody says that it changed, or u
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from gpuq.engine.context import Context
 from gpuq.engine.finish import Ended
 from gpuq.engine.live import Live
 from gpuq.engine.look import HEADS, Lookout
+from gpuq.engine.past_limits import more_behind
 from gpuq.engine.preempt import preempt
 from gpuq.ports.records import Waiting
 from gpuq.scheduler.plan import plan
@@ -57,7 +57,7 @@ class Dispatcher:
         the starts, if there are any. Raises HotStoreUnavailable and DatabaseUnavailable; then nothing is written."""
         if self._lookout.control().paused is not None:
             return Dispatched()
-        waiting = self._waiting()
+        waiting = self._waiting(lives)
         if not waiting:
             return Dispatched()
         snapshot = self._lookout.snapshot(waiting, lives)
@@ -74,7 +74,13 @@ class Dispatcher:
         self._lookout.drop(started)
         # What the plan believed of a job that could not be claimed was wrong.
         self._stale = self._stale or len(claimed) < len(starts)
-        return Dispatched(claimed, True, _more_behind(waiting, started), again_s)
+        more = False
+        if claimed and len(waiting) >= HEADS:
+            usage = self._lookout.usage([*lives, *map(Live.of_claim, claimed)])
+            more = more_behind(waiting, started, usage, HEADS)
+            # What was read does not reach further.
+            self._stale = self._stale or more
+        return Dispatched(claimed, True, more, again_s)
 
     def _preempt(self, actions: Sequence[Action], lives: Collection[Live]) -> None:
         victims = {action.job_id: action.beneficiary for action in actions if isinstance(action, Preempt)}
@@ -82,20 +88,11 @@ class Dispatcher:
             if live.job.id in victims:
                 preempt(self._ctx, live, victims[live.job.id])
 
-    def _waiting(self) -> list[Waiting]:
+    def _waiting(self, lives: Collection[Live]) -> list[Waiting]:
         now = self._ctx.clock.monotonic()
         fresh = self._stale or now - self._read_at >= POLL_S
         if fresh:
             # Before the reading, so that a change in between is not taken as seen.
             self._stale = False
             self._read_at = now
-        return self._lookout.waiting(fresh=fresh)
-
-
-def _more_behind(waiting: Sequence[Waiting], started: Collection[int]) -> bool:
-    """Whether every job of some size that was looked at has started and there may be more of it behind them."""
-    if len(started) < HEADS:
-        return False
-    seen = Counter(job.gpus for job in waiting)
-    left = Counter(job.gpus for job in waiting if job.id not in started)
-    return any(count >= HEADS and not left[gpus] for gpus, count in seen.items())
+        return self._lookout.waiting(lives, fresh=fresh)

@@ -10,8 +10,8 @@ from gpuq.domain.job import Attempt, Job
 from gpuq.domain.times import iso
 from gpuq.engine.access import require_admin
 from gpuq.engine.context import Context
+from gpuq.engine.control import DRAINED, read_control
 from gpuq.engine.devices import judge_gpu
-from gpuq.engine.look import DRAINED, read_control
 from gpuq.engine.processes import belongs_to, exists
 from gpuq.errors import NotFound
 

@@ -3,53 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 from gpuq.domain.gpu import GpuObservation
+from gpuq.engine.candidates import candidate, expectation
 from gpuq.engine.context import Context
-from gpuq.engine.devices import Drained, devices
+from gpuq.engine.control import Control, policy, read_control
+from gpuq.engine.devices import devices
 from gpuq.engine.hints import withdraw
 from gpuq.engine.live import Live, ledger
-from gpuq.engine.pause import KEY as PAUSED
-from gpuq.engine.pause import pause_text
+from gpuq.engine.past_limits import past_limits
 from gpuq.engine.processes import belongs_to, exists
 from gpuq.ports.hot_queue import Member
 from gpuq.ports.records import Waiting
 from gpuq.scheduler.decide import PATIENCE_S
-from gpuq.scheduler.snapshot import Action, Candidate, Policy, Snapshot, Wait
+from gpuq.scheduler.limits import Usage
+from gpuq.scheduler.snapshot import Action, Candidate, Snapshot, Wait
 
 log = logging.getLogger(__name__)
 
-# How many of each GPU count are looked at: those behind them cannot start before them, except past a long run
-# of jobs that are over a limit; the next turn sees further.
+# How many of each GPU count are looked at: those behind them cannot start before them, except past jobs that a limit
+# keeps back.
 HEADS = 64
 FACTS_KEPT = 20_000
-DRAINED = "drained:"
+# A long run of jobs that are kept back is read again only after so many times what the reading took.
+PAST_COST_FACTOR = 10.0
 # A reading of the driver older than this is not trusted to give a GPU away.
 READING_MAX_AGE_S = 1.0
 OLDEST_EVERY_S = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """What people have set: read from SQL, kept until somebody says that it changed."""
-
-    paused: str | None
-    drained: dict[str, Drained]
-
-
-def read_control(ctx: Context) -> Control:
-    with ctx.records.read() as tx:
-        paused = tx.value(PAUSED)
-        drained = tx.values(f"{DRAINED}{ctx.node}:")
-    return Control(
-        paused=pause_text(paused) if paused else None,
-        drained={
-            key.removeprefix(f"{DRAINED}{ctx.node}:"): Drained(value["by"], value.get("reason"))
-            for key, value in drained.items()
-        },
-    )
 
 
 class Lookout:
@@ -67,12 +49,15 @@ class Lookout:
         self._line: list[Waiting] | None = None
         self._cut = False
         self._aged_at = float("-inf")
+        self._past: list[Waiting] = []
+        self._past_at = float("-inf")
 
-    def forget(self) -> None:
-        """Somebody changed a job, paused, or drained."""
+    def forget(self, control: Control | None = None) -> None:
+        """Somebody changed a job, paused, drained, or set a limit. `control`: what is set now, if the caller knows."""
         self._facts.clear()
         self._candidates.clear()
-        self._control = None
+        self._control = control
+        self._past_at = float("-inf")
 
     def control(self) -> Control:
         if self._control is None:
@@ -86,22 +71,45 @@ class Lookout:
             self._observed_at = monotonic
         return self._observations
 
-    def waiting(self, *, fresh: bool = True) -> list[Waiting]:
-        """Facts of the queue's heads, in line order. Unless `fresh`, what is left of the last reading serves, as long
-        as it reaches far enough: nobody has said that the queue changed, and a start is checked against the stores
-        anyhow. Raises HotStoreUnavailable or HotStoreCold."""
+    def waiting(self, lives: Collection[Live] = (), *, fresh: bool = True) -> list[Waiting]:
+        """Facts of the queue's heads, and of those behind them if limits keep the heads back, in line order. Unless
+        `fresh`, what is left of the last reading serves, as long as it reaches far enough: nobody has said that the
+        queue changed, and a start is checked against the stores anyhow. Raises HotStoreUnavailable or HotStoreCold."""
         if fresh or self._line is None or (self._cut and len(self._line) < HEADS // 2):
-            self._line = self._read_line()
+            self._line = self._read_line(lives)
         return list(self._line)
 
-    def _read_line(self) -> list[Waiting]:
+    def _read_line(self, lives: Collection[Live]) -> list[Waiting]:
         heads = self._ctx.queue.heads(HEADS)
         missing = [head.job_id for head in heads if not self._known(head)]
         if missing:
             self._read(missing, heads)
         line = [self._facts[head.job_id] for head in heads if head.job_id in self._facts]
         self._cut = len(heads) >= HEADS
-        return self._with_the_oldest(line) if line else line
+        return self._with_the_oldest(self._past_limits(line, lives)) if line else line
+
+    def usage(self, lives: Collection[Live]) -> Usage:
+        return Usage(policy(self._ctx, self.control()), [live.holding(0.0) for live in lives])
+
+    def _past_limits(self, line: list[Waiting], lives: Collection[Live]) -> list[Waiting]:
+        """With those behind the heads of every size whose heads a limit keeps back."""
+        usage = self.usage(lives)
+        seen = Counter(job.gpus for job in line)
+        crowded = {gpus for gpus, count in seen.items() if count >= HEADS}
+        if not any(job.gpus in crowded and usage.reached(candidate(job)) for job in line):
+            return line
+        begun = self._ctx.clock.monotonic()
+        if begun >= self._past_at:
+            with self._ctx.records.read() as tx:
+                self._past = [
+                    job
+                    for gpus in sorted(crowded)
+                    for job in past_limits(tx, [j for j in line if j.gpus == gpus], usage, enough=HEADS, gpus=gpus)
+                ]
+            now = self._ctx.clock.monotonic()
+            self._past_at = now + PAST_COST_FACTOR * (now - begun)
+        known = {job.id for job in line}
+        return sorted([*line, *(j for j in self._past if j.id not in known)], key=lambda job: (job.score, job.id))
 
     def _with_the_oldest(self, line: list[Waiting]) -> list[Waiting]:
         """A job that has waited for very long comes first (see the scheduler), so it must be seen behind the heads."""
@@ -144,6 +152,7 @@ class Lookout:
         if self._line is not None and job_ids:
             gone = set(job_ids)
             self._line = [job for job in self._line if job.id not in gone]
+            self._past = [job for job in self._past if job.id not in gone]
 
     def snapshot(self, waiting: Sequence[Waiting], lives: Collection[Live]) -> Snapshot:
         ctx = self._ctx
@@ -162,7 +171,7 @@ class Lookout:
             ),
             holdings=[live.holding(self._expected(live)) for live in lives],
             waiting=[self._candidate(job) for job in waiting],
-            policy=policy(ctx),
+            policy=policy(ctx, control),
             paused=control.paused,
             expected=expectation(ctx, waiting),
             promises=self._promises,
@@ -185,50 +194,3 @@ class Lookout:
         for action in actions:
             if isinstance(action, Wait) and action.reserved_at is not None:
                 self._promises.setdefault(action.job_id, action.reserved_at)
-
-
-def expectation(ctx: Context, waiting: Sequence[Waiting]) -> Callable[[Candidate], float]:
-    """Run times in seconds, worked out for those candidates only that a decision asks about."""
-    by_id = {job.id: job for job in waiting}
-    known: dict[int, float] = {}
-
-    def seconds(job: Candidate) -> float:
-        if job.id not in known:
-            facts = by_id[job.id]
-            found = ctx.run_times.expect(facts.user, facts.command, facts.gpus, facts.time_limit_s)
-            known[job.id] = found.seconds
-        return known[job.id]
-
-    return seconds
-
-
-def candidate(job: Waiting) -> Candidate:
-    return Candidate(
-        id=job.id,
-        score=job.score,
-        priority=job.priority,
-        user=job.user,
-        gpus=job.gpus,
-        expected_s=0.0,
-        group=job.group,
-        gpu_mem_mb=job.gpu_mem_mb,
-        gpu_model=job.gpu_model,
-        gpu_ids=job.gpu_ids,
-        time_limit_s=job.time_limit_s,
-        preemptible=job.preemptible,
-        array_id=job.array_id,
-        array_limit=job.array_limit,
-        submitted_at=job.submitted_at,
-    )
-
-
-def policy(ctx: Context) -> Policy:
-    settings = ctx.settings
-    return Policy(
-        backfill=settings.backfill,
-        cpu_jobs=settings.cpu_jobs,
-        user_max_gpus=settings.user_max_gpus,
-        user_max_running=settings.user_max_running,
-        preempt_min_run_s=settings.preempt_min_run,
-        priority_aging_s=settings.priority_aging,
-    )

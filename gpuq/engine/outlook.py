@@ -16,10 +16,13 @@ from gpuq.domain.quantities import duration_text
 from gpuq.domain.reasons import Reason, ReasonCode
 from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
 from gpuq.domain.times import iso
+from gpuq.engine.candidates import candidate
 from gpuq.engine.context import Context
+from gpuq.engine.control import Control, control_in
 from gpuq.engine.live import Live
-from gpuq.engine.look import Lookout, candidate
+from gpuq.engine.look import Lookout
 from gpuq.engine.node_lock import is_held
+from gpuq.engine.past_limits import past_limits
 from gpuq.ports.records import JobFilter, Reader, Waiting
 from gpuq.scheduler.explain import Explainer
 from gpuq.scheduler.forecast import Forecast, forecast
@@ -45,9 +48,10 @@ class QueueView:
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """The snapshot and forecast as of one event id."""
+    """The snapshot and forecast as of one event id and what people had set by then."""
 
     event_id: int
+    control: Control
     at: float
     snapshot: Snapshot
     forecast: Forecast
@@ -69,20 +73,23 @@ class Outlooks:
             now = self._ctx.clock.now()
             begun = self._ctx.clock.monotonic()
             with self._ctx.records.read() as tx:
-                event_id = tx.last_event_id()
+                event_id, control = tx.last_event_id(), control_in(self._ctx, tx)
                 kept = self._picture
-                if kept is not None:
+                if kept is not None and kept.control == control:
                     same = kept.event_id == event_id
                     if now - kept.at < (FORECAST_MAX_AGE_S if same else FORECAST_COST_FACTOR * self._cost_s):
                         return kept
                 waiting = list(tx.waiting([job.id for job in tx.line(limit=FORECAST_JOBS)]).values())
                 active = tx.live_attempts(self._ctx.node)
+                self._lookout.forget(control)
+                lives = [self._live(job, attempt) for job, attempt in active]
+                if len(waiting) >= FORECAST_JOBS:
+                    waiting += past_limits(tx, waiting, self._lookout.usage(lives), enough=FORECAST_JOBS)
             waiting.sort(key=lambda job: (job.score, job.id))
-            self._lookout.forget()
             self._ctx.run_times.refresh()
-            lives = [self._live(job, attempt) for job, attempt in active]
             snapshot = self._lookout.snapshot(waiting, lives)
-            self._picture = _Picture(event_id, now, snapshot, forecast(snapshot, now), Explainer(snapshot, now))
+            foreseen = forecast(snapshot, now)
+            self._picture = _Picture(event_id, control, now, snapshot, foreseen, Explainer(snapshot, now))
             self._cost_s = self._ctx.clock.monotonic() - begun
             return self._picture
 

@@ -7,7 +7,7 @@ attempt's number and token where one is concerned, and writes the event row itse
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -143,6 +143,9 @@ class Reader(Protocol):
     def jobs(self, where: JobFilter) -> list[Job]: ...
     def count(self, where: JobFilter) -> int: ...
     def count_by_state(self) -> dict[JobState, int]: ...
+    def count_by_group(self) -> dict[str, dict[JobState, int]]:
+        """Of the jobs that are not final."""
+
     def spec(self, job_id: int) -> tuple[JobSpec, int | None, int | None]:
         """The stored submission, and the submitter's uid and gid. Raises NotFound."""
 
@@ -165,6 +168,11 @@ class Reader(Protocol):
 
     def position(self, score: float, job_id: int) -> int:
         """Place in line from 1 of a queued job."""
+
+    def line_past(
+        self, gpus: int | None, *, users: Collection[str], groups: Collection[str], arrays: Collection[int], limit: int
+    ) -> list[int]:
+        """The first queued jobs with that many GPUs (None: any number), in line order, that belong to none of these."""
 
     def oldest_queued(self, *, before: float, limit: int) -> list[int]:
         """Queued jobs with GPUs submitted before that time, by priority, then oldest first."""

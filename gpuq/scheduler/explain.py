@@ -46,7 +46,7 @@ def reasons(decision: Decision, snapshot: Snapshot, job: Candidate, now: float) 
         return [Reason(ReasonCode.CONSTRAINT, f"needs {_asked(shape)}; this machine has {most}")]
     reached = decision.usage.reached(job)
     if reached is not None:
-        return [Reason(ReasonCode.USER_LIMIT, reached)]
+        return [Reason(ReasonCode.USER_LIMIT, reached.text)]
     if job.gpus == 0:
         running, limit = decision.usage.cpu_jobs, snapshot.policy.cpu_jobs
         return [Reason(ReasonCode.RESOURCES, f"{running} of at most {limit} jobs without GPUs are running")]

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
 
 from gpuq.scheduler.snapshot import Candidate, Holding, Policy
+
+Kind = Literal["user", "group", "array"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit that is reached: of which user, group or array (`name`), and a sentence about it."""
+
+    kind: Kind
+    name: str | int | None
+    text: str
 
 
 class Usage:
@@ -33,18 +46,23 @@ class Usage:
     def cpu_lane_full(self) -> bool:
         return 0 < self._policy.cpu_jobs <= self.cpu_jobs
 
-    def reached(self, job: Candidate) -> str | None:
-        """The limit that keeps this job back now, as a sentence; None when there is none."""
+    def reached(self, job: Candidate) -> Limit | None:
+        """The limit that keeps this job back now; None when there is none."""
         policy = self._policy
         if 0 < policy.user_max_gpus < self._gpus[job.user] + job.gpus and job.gpus:
             held, most = self._gpus[job.user], policy.user_max_gpus
-            return f"{job.user} holds {held} of at most {most} GPUs and asks for {job.gpus}"
+            return Limit("user", job.user, f"{job.user} holds {held} of at most {most} GPUs and asks for {job.gpus}")
         if 0 < policy.user_max_running <= self._running[job.user]:
-            return f"{job.user} has {self._running[job.user]} of at most {policy.user_max_running} jobs running"
+            return _running("user", job.user, job.user, self._running[job.user], policy.user_max_running)
         group_limit = policy.group_limits.get(job.group, 0) if job.group is not None else 0
         if 0 < group_limit <= self._groups[job.group]:
-            return f"group {job.group} has {self._groups[job.group]} of at most {group_limit} jobs running"
+            return _running("group", job.group, f"group {job.group}", self._groups[job.group], group_limit)
         if job.array_limit is not None and 0 < job.array_limit <= self._arrays[job.array_id]:
-            running = self._arrays[job.array_id]
-            return f"array {job.array_id} has {running} of at most {job.array_limit} elements running"
+            array = f"array {job.array_id}"
+            return _running("array", job.array_id, array, self._arrays[job.array_id], job.array_limit)
         return None
+
+
+def _running(kind: Kind, name: str | int | None, whose: str, running: int, most: int) -> Limit:
+    unit = "elements" if kind == "array" else "jobs"
+    return Limit(kind, name, f"{whose} has {running} of at most {most} {unit} running")

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import job_json
+from gpuq.domain.spec import GroupName
 from gpuq.domain.states import FINAL
-from gpuq.engine import dead_letters, gpu_report, outlook, pause
+from gpuq.engine import dead_letters, gpu_report, groups, outlook, pause
 from gpuq.engine.context import Context
 from gpuq.errors import NotFound, UsageError
 from gpuq.ports.records import JobFilter
@@ -30,6 +31,15 @@ class Remark(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     reason: Annotated[str, Field(max_length=1000, pattern="^[^\\x00]*$")] | None = None
+
+
+class GroupLimit(BaseModel):
+    """`limit` 0: no limit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    group: GroupName
+    limit: Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 OptionalRemark = Annotated[Remark | None, Body()]
@@ -116,6 +126,17 @@ def undrain_gpu(ctx: Ctx, caller: Who, index: GpuIndex) -> dict[str, Any]:
 
 def _gpu(ctx: Context, index: int) -> dict[str, Any]:
     return next(row for row in gpu_report.report(ctx) if row["index"] == index)
+
+
+@router.get("/groups", summary="Groups with their jobs and limits")
+def list_groups(ctx: Ctx) -> list[dict[str, Any]]:
+    return groups.report(ctx)
+
+
+@router.post("/groups", summary="How many jobs of a group may run at once")
+def limit_group(ctx: Ctx, caller: Who, wanted: GroupLimit) -> dict[str, Any]:
+    groups.limit_group(ctx, wanted.group, wanted.limit, caller)
+    return {"group": wanted.group, "limit": wanted.limit or None}
 
 
 @router.get("/dlq", summary="The dead-letter queue: jobs whose retries are used up")

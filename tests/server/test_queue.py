@@ -102,3 +102,18 @@ def test_dead_letters_are_listed_retried_and_removed_by_their_owners(api: Any, s
     assert api.daemon.get("/dlq").json() == []
     assert api.daemon.get(f"/jobs/{ids[1]}").json()["state"] == "failed"
     assert api.daemon.delete(f"/dlq/{ids[1]}").status_code == 404
+
+
+@pytest.mark.usefixtures("as_root")
+def test_groups_are_listed_and_only_administrators_limit_them(api: Any, start: Callable[..., Any]) -> None:
+    start(submit(api.daemon, group="nightly runs/a"))
+    submit(api.bin, group="nightly runs/a")
+    wanted = {"group": "nightly runs/a", "limit": 1}
+    assert api.daemon.post("/groups", json=wanted).status_code == 403
+    assert api.root.post("/groups", json=wanted).json() == wanted
+    row = {"group": "nightly runs/a", "running": 1, "waiting": 1, "limit": 1, "limited_by": "root"}
+    assert api.daemon.get("/groups").json() == [row]
+    assert api.root.post("/groups", json={**wanted, "limit": 0}).json()["limit"] is None
+    assert api.daemon.get("/groups").json() == [{**row, "limit": None, "limited_by": None}]
+    for bad in ({"group": "x"}, {"group": "x", "limit": -1}, {"group": "", "limit": 1}, {**wanted, "more": 1}):
+        assert api.root.post("/groups", json=bad).status_code == 422

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from gpuq.domain.events import Event
@@ -51,7 +51,7 @@ class SqlReader:
     def _limit(self, limit: int | None) -> int | None:
         return sql.limit_of(self._dialect, limit)
 
-    def _ids(self, ids: Sequence[int]) -> Any:
+    def _ids(self, ids: Sequence[int] | Sequence[str]) -> Any:
         return json_text(list(ids)) if self._dialect == "sqlite" else list(ids)
 
     def job(self, job_id: int) -> Job:
@@ -82,6 +82,12 @@ class SqlReader:
     def count_by_state(self) -> dict[JobState, int]:
         """Only states that some job is in."""
         return {state_from(state): int(count) for state, count in self._rows(sql.by_state)}
+
+    def count_by_group(self) -> dict[str, dict[JobState, int]]:
+        counts: dict[str, dict[JobState, int]] = {}
+        for group, state, count in self._rows(sql.by_group):
+            counts.setdefault(group, {})[state_from(state)] = int(count)
+        return counts
 
     def spec(self, job_id: int) -> tuple[JobSpec, int | None, int | None]:
         rows = self._rows(sql.spec_of, job_id=job_id)
@@ -122,6 +128,13 @@ class SqlReader:
 
     def line(self, *, offset: int = 0, limit: int | None = None) -> list[Job]:
         return [job_from(row) for row in self._rows(sql.line, offset=offset, limit=self._limit(limit))]
+
+    def line_past(
+        self, gpus: int | None, *, users: Collection[str], groups: Collection[str], arrays: Collection[int], limit: int
+    ) -> list[int]:
+        named = {"users": self._ids(sorted(users)), "groups": self._ids(sorted(groups))}
+        rows = self._rows(sql.line_past, gpus=gpus, arrays=self._ids(sorted(arrays)), limit=self._limit(limit), **named)
+        return [row[0] for row in rows]
 
     def position(self, score: float, job_id: int) -> int:
         return int(self._scalar(sql.position, score=score, id=job_id)) + 1

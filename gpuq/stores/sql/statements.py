@@ -129,6 +129,23 @@ def line(dialect: str) -> ClauseElement:
     return job_select(dialect).where(jobs.c.id.in_(page)).order_by(jobs.c.score, jobs.c.id)
 
 
+def line_past(dialect: str) -> ClauseElement:
+    def none_of(column: str, name: str, kind: str) -> str:
+        if dialect == "sqlite":
+            return f"({column} IS NULL OR {column} NOT IN (SELECT value FROM json_each(:{name})))"
+        return f"({column} IS NULL OR {column} <> ALL(CAST(:{name} AS {kind}[])))"
+
+    wanted = (
+        "(:gpus IS NULL OR gpus = :gpus)",
+        none_of('"user"', "users", "text"),
+        none_of('"group"', "groups", "text"),
+        none_of("array_id", "arrays", "bigint"),
+    )
+    return text(f"SELECT id {in_line(dialect)} AND {' AND '.join(wanted)} ORDER BY score, id LIMIT :limit").bindparams(
+        number("gpus"), bindparam("limit", type_=Integer)
+    )
+
+
 def position(dialect: str) -> ClauseElement:
     # Twice as fast as comparing the pairs.
     lower = f"SELECT count(*) {in_line(dialect)} AND score < :score"
@@ -147,6 +164,15 @@ def queued_batch(dialect: str) -> ClauseElement:
 
 def by_state(dialect: str) -> ClauseElement:
     return select(jobs.c.state, func.count()).group_by(jobs.c.state)
+
+
+def by_group(dialect: str) -> ClauseElement:
+    unfinished = in_states(set(JobState) - FINAL)
+    return (
+        select(jobs.c.group, jobs.c.state, func.count())
+        .where(unfinished, jobs.c.group.is_not(None))
+        .group_by(jobs.c.group, jobs.c.state)
+    )
 
 
 def waiting(dialect: str) -> ClauseElement:

@@ -117,6 +117,39 @@ def test_delayed_jobs_come_due_in_order(jobs: Any, records: SqlRecords) -> None:
         assert reader.due(99.0, 1) == [sooner]
 
 
+def test_the_line_can_be_read_past_users_groups_and_arrays(jobs: Any, records: SqlRecords) -> None:
+    first = jobs.add(score=1.0)
+    jobs.add(score=2.0, user="bob", group="g")
+    big = jobs.add(score=3.0, user="carol", gpus=8)
+    grouped = jobs.add(score=4.0, user="carol", group="g")
+    (element,) = (jobs.add(score=5.0, user="dave", array_first=True, array_index=0),)
+    jobs.add(score=0.5, user="carol", state=S.HELD)
+    last = jobs.add(score=6.0, user="eve", group="h")
+
+    def past(gpus: int | None = None, limit: int = 9, **names: Any) -> list[int]:
+        with records.read() as reader:
+            return reader.line_past(
+                gpus, **{"users": (), "groups": (), "arrays": (), **names}, limit=limit
+            )  # fmt: skip
+
+    assert past(users={"alice", "bob"}) == [big, grouped, element, last]
+    assert past(gpus=1, users={"alice", "bob"}) == [grouped, element, last]
+    assert past(groups={"g"}) == [first, big, element, last]
+    assert past(arrays={element}, groups={"g"}, users={"alice"}) == [big, last]
+    assert past(groups={"g"}, limit=2) == [first, big]
+
+
+def test_groups_are_counted_without_what_is_final(jobs: Any, records: SqlRecords) -> None:
+    for _ in range(2):
+        jobs.add(group="g")
+    jobs.run(jobs.add(group="g"))
+    done = jobs.add(group="h")
+    jobs.finish(done, jobs.run(done), S.COMPLETED, Outcome.SUCCEEDED)
+    jobs.add()
+    with records.read() as reader:
+        assert reader.count_by_group() == {"g": {S.QUEUED: 2, S.RUNNING: 1}}
+
+
 def test_the_front_is_the_first_of_all_waiting_jobs_of_the_priority(jobs: Any, records: SqlRecords) -> None:
     ids = {50.0: jobs.add(score=50.0)}
     ids[40.0] = jobs.add(score=40.0, user="bob", state=S.HELD)

@@ -1,0 +1,44 @@
+"""Waiting jobs as the scheduler sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gpuq.engine.context import Context
+from gpuq.ports.records import Waiting
+from gpuq.scheduler.snapshot import Candidate
+
+
+def expectation(ctx: Context, waiting: Sequence[Waiting]) -> Callable[[Candidate], float]:
+    """Run times in seconds, worked out for those candidates only that a decision asks about."""
+    by_id = {job.id: job for job in waiting}
+    known: dict[int, float] = {}
+
+    def seconds(job: Candidate) -> float:
+        if job.id not in known:
+            facts = by_id[job.id]
+            found = ctx.run_times.expect(facts.user, facts.command, facts.gpus, facts.time_limit_s)
+            known[job.id] = found.seconds
+        return known[job.id]
+
+    return seconds
+
+
+def candidate(job: Waiting) -> Candidate:
+    return Candidate(
+        id=job.id,
+        score=job.score,
+        priority=job.priority,
+        user=job.user,
+        gpus=job.gpus,
+        expected_s=0.0,
+        group=job.group,
+        gpu_mem_mb=job.gpu_mem_mb,
+        gpu_model=job.gpu_model,
+        gpu_ids=job.gpu_ids,
+        time_limit_s=job.time_limit_s,
+        preemptible=job.preemptible,
+        array_id=job.array_id,
+        array_limit=job.array_limit,
+        submitted_at=job.submitted_at,
+    )
