@@ -12,12 +12,15 @@ the idle ones end. When this process is gone, the busy ones let go of the socket
 unseen. Supervisors at work do not notice either.
 
 This process outlives the daemon as long as a supervisor is at work: it is the heir of each (see gpuq.supervise.will).
-A dead supervisor stays a zombie until its last will is executed, so that others see that its end is not settled.
+A dead supervisor stays a zombie until its last will is executed, so that others see that its end is not settled. The
+job of a supervisor that was killed, which becomes a child of this process with all that descends from it, is killed at
+once: nothing runs unsupervised.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import gc
 import os
 import select
@@ -25,7 +28,7 @@ import signal
 import socket
 import sys
 
-from gpuq.supervise import crew, kernel
+from gpuq.supervise import crew, kernel, processes
 from gpuq.supervise.will import LastWill, execute, exit_code_of
 
 # How many supervisors may wait for another attempt, besides a fresh one.
@@ -67,6 +70,7 @@ class _Server:
         self._wills: dict[int, LastWill] = {}
         self._orphans: collections.OrderedDict[int, int] = collections.OrderedDict()
         self._disk_failed = False
+        self._orphaned = False
         self._idle: set[int] = set()
         self._parked: set[int] = set()
         self._status, self._status_end = os.pipe2(os.O_CLOEXEC)
@@ -80,7 +84,7 @@ class _Server:
 
     @property
     def finished(self) -> bool:
-        return self._over and not self._serials
+        return self._over and not self._serials and not self._orphaned
 
     def turn(self) -> None:
         if not self._idle and not self._over:
@@ -141,6 +145,24 @@ class _Server:
 
     def _reap(self) -> None:
         self._disk_failed = False
+        self._collect()
+        if self._orphaned:
+            self._orphaned = self._end_orphans()
+
+    def _end_orphans(self) -> bool:
+        """Whether there were any; then their own children come to us next."""
+        found = [
+            process
+            for process in processes.everything().values()
+            if process.parent == os.getpid() and process.pid not in self._serials and process.living
+        ]
+        for process in found:
+            # Our own child, not reaped yet: the number is nobody else's.
+            with contextlib.suppress(PermissionError):
+                os.kill(process.pid, signal.SIGKILL)
+        return bool(found)
+
+    def _collect(self) -> None:
         while True:
             try:
                 seen = os.waitid(os.P_ALL, 0, _LOOK)
@@ -157,6 +179,7 @@ class _Server:
                 self._disk_failed = True
                 return
             else:
+                self._orphaned = self._orphaned or seen.si_code != os.CLD_EXITED
                 del self._serials[seen.si_pid]
                 self._idle.discard(serial)
                 if not self._over:

@@ -17,7 +17,7 @@ from gpuq.supervise import bundle, kernel, processes, verdict
 from gpuq.supervise.events import Events
 from gpuq.supervise.family import Family, descendants
 from gpuq.supervise.ladder import KILL, NOTICE, STRAYS, TERMINATE, Ladder
-from gpuq.supervise.spawn import JobSpec, signal_number, spawn
+from gpuq.supervise.spawn import CannotRun, JobSpec, signal_number, spawn
 from gpuq.supervise.will import LastWill, exit_code_of
 
 _RETRY_S = 0.05
@@ -88,6 +88,9 @@ def _supervise(
     faults.point("supervisor.before_spawn")
     try:
         pid, exec_fd = spawn(spec, log_fd)
+    except CannotRun as refusal:
+        record_end(run_dir, verdict.record_of("launch_error", token=spec.token, error=str(refusal)))
+        return
     except OSError as failure:
         message = f"no process could be made for the job: {failure.strerror}"
         record_end(run_dir, verdict.record_of("launch_error", token=spec.token, error=message))
@@ -128,7 +131,10 @@ class _Run:
         self.noticed: int | None = None
         self.stop_reached = False
         self.family = Family(self.pid)
-        events.watch(self.exec_fd)
+        if self.exec_fd >= 0:
+            events.watch(self.exec_fd)
+        else:
+            self._report()
 
     def until_nothing_is_left(self, server_fd: int, when_alone: Callable[[], None]) -> None:
         while True:

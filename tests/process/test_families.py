@@ -129,8 +129,23 @@ def test_job_dies_with_its_supervisor_and_the_lock_is_free(world) -> None:
     assert world.launcher.outcome(attempt.run_dir) is None
 
 
-def test_sweep_finds_what_ran_away_from_a_dead_supervisor(world) -> None:
+@pytest.mark.parametrize("daemon_there", [True, False])
+def test_what_ran_away_dies_with_its_supervisor_too(world, daemon_there) -> None:
     attempt, stray = start_stray(world, "stay")
+    start = processes.start_of(stray)
+    if not daemon_there:
+        world.launcher.close()
+    os.kill(attempt.running.supervisor_pid, signal.SIGKILL)
+    wait_gone(stray, start)
+    wait_gone(attempt.running.pid, attempt.running.pid_start)
+
+
+def test_sweep_finds_what_outlived_fork_server_and_supervisor(world) -> None:
+    attempt, stray = start_stray(world, "stay")
+    server = processes.look(world.launcher.server.pid)
+    assert server is not None
+    os.kill(server.pid, signal.SIGKILL)
+    wait_gone(server.pid, server.start)
     os.kill(attempt.running.supervisor_pid, signal.SIGKILL)
     attempt.wait()
     assert living(stray)

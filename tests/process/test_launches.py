@@ -64,10 +64,14 @@ def test_umask_is_that_of_the_spec_whatever_the_daemon_has(world, umask, mode) -
     assert stat.S_IMODE((world.root / "made").stat().st_mode) == mode
 
 
+# Signals 32 and 33, which glibc keeps for itself and ignores in all that posix_spawn starts.
+OF_THE_C_LIBRARY = 0b11 << 31
+
+
 def test_job_starts_with_default_signals_and_an_empty_mask(world) -> None:
     attempt = world.start("grep", "-E", "^Sig(Blk|Ign)|^ShdPnd", "/proc/self/status")
     attempt.result()
-    assert {int(line.split()[1], 16) for line in attempt.log.splitlines()} == {0}
+    assert {int(line.split()[1], 16) & ~OF_THE_C_LIBRARY for line in attempt.log.splitlines()} == {0}
 
 
 def test_signals_that_the_daemon_ignores_are_not_ignored_by_the_job(world) -> None:
@@ -77,7 +81,7 @@ def test_signals_that_the_daemon_ignores_are_not_ignored_by_the_job(world) -> No
     finally:
         signal.signal(signal.SIGUSR2, before)
     attempt.result()
-    assert int(attempt.log.split()[1], 16) == 0
+    assert int(attempt.log.split()[1], 16) & ~OF_THE_C_LIBRARY == 0
 
 
 def test_job_is_session_leader_away_from_the_daemon_and_from_the_supervisor(world) -> None:
