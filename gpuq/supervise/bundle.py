@@ -46,8 +46,8 @@ def mark_of(token: str) -> str:
     return token[:MARK_LENGTH]
 
 
-def write(run_dir: str, name: str, record: dict[str, object], *, durable: bool) -> None:
-    """Replaces a record as a whole: a reader sees the old one or the new one. `durable`: also after a power cut.
+def write(run_dir: str, name: str, record: dict[str, object]) -> None:
+    """Replaces a record as a whole, also after a power cut: a reader sees the old one or the new one.
 
     Raises OSError (disk full, folder gone); then the old record still stands.
     """
@@ -58,8 +58,7 @@ def write(run_dir: str, name: str, record: dict[str, object], *, durable: bool) 
         try:
             _hand_to_owner(fd, run_dir)
             _write_all(fd, json.dumps(record).encode())
-            if durable:
-                os.fsync(fd)
+            os.fsync(fd)
         finally:
             os.close(fd)
         _move_over(temporary, target)
@@ -67,8 +66,23 @@ def write(run_dir: str, name: str, record: dict[str, object], *, durable: bool) 
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    if durable:
-        sync_folder(run_dir)
+    sync_folder(run_dir)
+
+
+def create(run_dir: str, name: str, record: dict[str, object]) -> None:
+    """Writes a record for the first and only time, without durability: who reads it too early, or after a crash in
+    the middle, finds none. Raises OSError, FileExistsError when there is one."""
+    path = os.path.join(run_dir, name)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            _write_all(fd, json.dumps(record).encode())
+        finally:
+            os.close(fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
 
 
 def read(run_dir: str, name: str, *, by_anyone: bool = False) -> dict[str, object] | None:

@@ -51,11 +51,12 @@ class ForkServerLauncher:
         """See the port. Also raises OSError when this attempt was launched before: an attempt runs once."""
         lock_fd = log_fd = report_read = report_write = -1
         try:
-            _make_folder(order.run_dir)
+            fresh = _make_folder(order.run_dir)
             faults.point("launch.folder_made")
             lock_fd = _take_lock(order.run_dir)
             faults.point("launch.lock_taken")
-            _refuse_a_second_run(order.run_dir)
+            if not fresh:
+                _refuse_a_second_run(order.run_dir)
             log_fd = _fill_folder(order)
             report_read, report_write = os.pipe2(os.O_CLOEXEC)
             faults.point("launch.before_send")
@@ -170,14 +171,17 @@ def _end_comes(run_dir: str) -> bool:
     )
 
 
-def _make_folder(run_dir: str) -> None:
+def _make_folder(run_dir: str) -> bool:
+    """False when it was there."""
     try:
         os.mkdir(run_dir, 0o700)
     except FileExistsError:
         # A stop that came before the launch has made it.
-        return
+        return False
     except FileNotFoundError:
         os.makedirs(run_dir, 0o700, exist_ok=True)
+        return False
+    return True
 
 
 def _take_lock(run_dir: str) -> int:
@@ -203,7 +207,7 @@ def _refuse_a_second_run(run_dir: str) -> None:
 
 def _fill_folder(order: LaunchOrder) -> int:
     """Everything but the lock; returns the log's descriptor."""
-    bundle.write(order.run_dir, bundle.SPEC, _with_group(order.spec), durable=False)
+    bundle.create(order.run_dir, bundle.SPEC, _with_group(order.spec))
     try:
         os.mkfifo(os.path.join(order.run_dir, bundle.CONTROL), 0o600)
     except FileExistsError:

@@ -188,7 +188,7 @@ class _Run:
         self._keep_will()
         # Both only tell what is so already. A full disk or a daemon that died must not stop the job.
         with contextlib.suppress(OSError):
-            bundle.write(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, **record}, durable=False)
+            bundle.create(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, **record})
         faults.point("supervisor.started")
         with contextlib.suppress(OSError):
             os.write(self.report_fd, bundle.line(record))
@@ -292,7 +292,7 @@ def record_end(run_dir: str, record: dict[str, object]) -> None:
     pause = _RETRY_S
     while True:
         try:
-            bundle.write(run_dir, bundle.EXIT, record, durable=True)
+            bundle.write(run_dir, bundle.EXIT, record)
             return
         except (FileNotFoundError, NotADirectoryError):
             return

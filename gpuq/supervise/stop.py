@@ -18,7 +18,7 @@ def request_stop(run_dir: str, reason: str, grace_s: float, signal: str | None =
     """
     os.makedirs(run_dir, mode=0o700, exist_ok=True)
     record: dict[str, object] = {"reason": reason, "grace_s": grace_s, "signal": signal, "at": round(time.time(), 3)}
-    bundle.write(run_dir, bundle.STOP, record, durable=True)
+    bundle.write(run_dir, bundle.STOP, record)
     nudge(run_dir)
 
 

@@ -75,7 +75,7 @@ def execute(last: dict[str, object], code: int | None) -> bool:
         return True
     try:
         # What the job left behind may live: whoever reads this ends it before the GPU is given again.
-        bundle.write(run_dir, bundle.EXIT, {**record, "swept": False}, durable=True)
+        bundle.write(run_dir, bundle.EXIT, {**record, "swept": False})
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:

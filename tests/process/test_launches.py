@@ -298,7 +298,7 @@ def test_other_user_without_root_is_a_launch_error(world) -> None:
 
 
 def test_records_are_replaced_as_a_whole(tmp_path) -> None:
-    bundle.write(str(tmp_path), bundle.STOP, {"reason": "cancel"}, durable=True)
-    bundle.write(str(tmp_path), bundle.STOP, {"reason": "preempt"}, durable=True)
+    bundle.write(str(tmp_path), bundle.STOP, {"reason": "cancel"})
+    bundle.write(str(tmp_path), bundle.STOP, {"reason": "preempt"})
     assert bundle.read(str(tmp_path), bundle.STOP) == {"reason": "preempt"}
     assert [path.name for path in tmp_path.iterdir()] == [bundle.STOP]

@@ -58,7 +58,7 @@ def test_what_may_have_come_with_the_death_of_the_supervisor_is_not_taken_for_th
 
 
 def test_record_that_the_supervisor_had_written_itself_stands(known) -> None:
-    bundle.write(str(known["dir"]), bundle.EXIT, {"outcome": "succeeded"}, durable=False)
+    bundle.write(str(known["dir"]), bundle.EXIT, {"outcome": "succeeded"})
     assert ending(known, 7) == {"outcome": "succeeded"}
 
 
