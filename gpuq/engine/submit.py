@@ -195,21 +195,36 @@ def _rows(ctx: Context, tx: Reader, spec: JobSpec, caller: Caller, now: float, r
     cwd = spec.cwd if spec.cwd is not None else _home_of(caller)
     if not cwd.startswith("/"):
         raise UsageError(f"cwd: {cwd!r} is not an absolute path")
-    array = parse_array(spec.array) if spec.array is not None else None
+    array = None if spec.array is None else parse_array(spec.array)
     name = spec.name or spec.command[0].rpartition("/")[2] or spec.command[0]
-    limit = array.limit if array else None
     rank = rule.score(spec.priority, now, spec.time_limit_s)
     retries = spec.max_retries if spec.max_retries is not None else ctx.settings.default_max_retries
     held_by = "user" if state is JobState.HELD else None
     eligible_at = begin if state is JobState.DELAYED else None
-    indices: Sequence[int | None] = array.indices if array else (None,)
+    if array is None:
+        return [
+            NewJob(
+                spec,
+                caller.user,
+                caller.uid,
+                caller.gid,
+                name,
+                cwd,
+                state,
+                rank,
+                retries,
+                now,
+                eligible_at,
+                held_by,
+            )
+        ]
     return [
         NewJob(
             spec=spec,
             user=caller.user,
             uid=caller.uid,
             gid=caller.gid,
-            name=name if index is None else name.replace("{index}", str(index)),
+            name=name.replace("{index}", str(index)),
             cwd=cwd,
             state=state,
             score=rank,
@@ -217,11 +232,11 @@ def _rows(ctx: Context, tx: Reader, spec: JobSpec, caller: Caller, now: float, r
             submitted_at=now,
             eligible_at=eligible_at,
             held_by=held_by,
-            array_first=index is not None and place == 0,
+            array_first=place == 0,
             array_index=index,
-            array_limit=limit,
+            array_limit=array.limit,
         )
-        for place, index in enumerate(indices)
+        for place, index in enumerate(array.indices)
     ]
 
 

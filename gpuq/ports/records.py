@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gpuq.domain.events import Event
 from gpuq.domain.job import Attempt, Job, Launched
@@ -20,8 +20,7 @@ from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
+class NewJob(NamedTuple):
     """A job about to be stored, every default already filled in (name, cwd, max_retries, score, state).
 
     `spec` is the submission as validated; it is stored whole, with `schema`. `array_first` marks the first

@@ -143,27 +143,65 @@ def stored_json(job_id: int, new: NewJob, array_id: int | None, submitted_at: st
     return job
 
 
-def _answers(ctx: Context, done: submit.Submitted) -> list[dict[str, Any]]:
+class _Forms:
+    """The JSON of jobs that were just stored, as text. Most jobs of a submission differ in their id, name and command
+    alone: what stands between and behind these is made once for all that share it."""
+
+    def __init__(self, submitted_at: str | None) -> None:
+        self._submitted_at = submitted_at
+        self._known: dict[tuple[object, ...], tuple[bytes, bytes]] = {}
+
+    def fill_in(self, job_id: int, new: NewJob, array_id: int | None) -> bytes:
+        spec = new.spec
+        kind = (
+            *(new.user, new.cwd, new.state, new.max_retries, new.eligible_at, array_id, new.array_index),
+            *(spec.group, spec.priority, spec.gpus, spec.gpu_mem_mb, spec.gpu_model, spec.time_limit_s, spec.key),
+            *(spec.preemptible, tuple(spec.gpu_ids or ()), tuple(spec.after), tuple(spec.after_any)),
+        )
+        form = self._known.get(kind)
+        if form is None:
+            form = self._known[kind] = _form(stored_json(job_id, new, array_id, self._submitted_at))
+        between, behind = form
+        return b'{"id":%d,"name":%b,%b,"command":%b,%b' % (
+            job_id,
+            to_json(new.name),
+            between,
+            to_json(spec.command),
+            behind,
+        )
+
+
+def _form(job: dict[str, Any]) -> tuple[bytes, bytes]:
+    """What stands between the name and the command, and what comes after it with the closing brace."""
+    names = list(job)
+    at = names.index("command")
+    assert names[:2] == ["id", "name"]
+    between = {name: job[name] for name in names[2:at]}
+    behind = {name: job[name] for name in names[at + 1 :]}
+    return to_json(between)[1:-1], to_json(behind)[1:]
+
+
+def _answers(ctx: Context, done: submit.Submitted) -> list[bytes]:
     known = [job_id for job_id in done.ids if job_id not in done.stored]
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[int, bytes] = {}
     if known:
         with ctx.records.read() as reader:
-            found = {job.id: job_json(job) for job in reader.jobs(JobFilter(ids=tuple(dict.fromkeys(known))))}
+            jobs = reader.jobs(JobFilter(ids=tuple(dict.fromkeys(known))))
+        found = {job.id: to_json(job_json(job)) for job in jobs}
     array_id: int | None = None
-    submitted_at: str | None = None
+    # One submission, so one time.
+    forms = _Forms(iso(next(iter(done.stored.values())).submitted_at) if done.stored else None)
     for job_id, new in done.stored.items():
-        # One submission, so one time.
-        submitted_at = submitted_at or iso(new.submitted_at)
         if new.array_first:
             array_id = job_id
-        found[job_id] = stored_json(job_id, new, array_id if new.array_index is not None else None, submitted_at)
+        found[job_id] = forms.fill_in(job_id, new, array_id if new.array_index is not None else None)
     return [found[job_id] for job_id in done.ids]
 
 
-def _described(ctx: Context, ids: Sequence[int]) -> list[dict[str, Any]]:
+def _described(ctx: Context, ids: Sequence[int]) -> list[bytes]:
     with ctx.records.read() as reader:
         jobs = {job.id: job for job in reader.jobs(JobFilter(ids=tuple(dict.fromkeys(ids))))}
-    return [job_json(job, seen) for job, seen in outlook.describe(ctx, [jobs[job_id] for job_id in ids])]
+    return [to_json(job_json(job, seen)) for job, seen in outlook.describe(ctx, [jobs[job_id] for job_id in ids])]
 
 
 def accept(ctx: Context, body: bytes, caller: Caller, request_key: str | None, *, described: bool) -> Response:
@@ -176,8 +214,8 @@ def accept(ctx: Context, body: bytes, caller: Caller, request_key: str | None, *
         return malformed(str(error))
     done = submit.submit_ids(ctx, specs, caller, request_key=request_key)
     jobs = _described(ctx, done.ids) if described else _answers(ctx, done)
-    payload = jobs if many or specs[0].array is not None else jobs[0]
-    return Response(to_json(payload), 201, media_type="application/json")
+    payload = b"[%b]" % b",".join(jobs) if many or specs[0].array is not None else jobs[0]
+    return Response(payload, 201, media_type="application/json")
 
 
 class Submission:

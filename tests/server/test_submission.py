@@ -51,6 +51,25 @@ def test_a_list_is_stored_in_order_and_answers_a_list(api: Any) -> None:
     assert [job["id"] for job in jobs] == sorted(job["id"] for job in jobs)
 
 
+def test_every_job_of_a_mixed_list_is_answered_as_a_later_look_shows_it(api: Any) -> None:
+    first = api.daemon.post("/jobs", json={"command": ["first"]}).json()["id"]
+    plain = {"command": ["true"], "cwd": "/", "name": "plain"}
+    variations = [
+        {"command": ["a", "\u00e9\n"], "name": 'quo"ted'},
+        {"gpus": 2}, {"gpus": 2, "name": "again"}, {"priority": "low"},
+        {"group": "g"}, {"cwd": "/tmp"}, {"hold": True}, {"begin": "2099-01-01T00:00:00Z"}, {"after": [first]},
+        {"after_any": [first]}, {"time_limit_s": 5}, {"max_retries": 7}, {"preemptible": True}, {"key": "k"},
+        {"gpu_mem_mb": 100}, {"gpu_ids": [0]}, {"gpu_ids": [1]}, {"gpu_model": "sim"}, {"array": "0-1"}, {},
+    ]  # fmt: skip
+    answered = api.daemon.post("/jobs", json=[plain | changed for changed in variations]).json()
+    looked = {job["id"]: job for job in api.daemon.get("/jobs").json()}
+    for job in answered:
+        for name in ("position", "reason", "estimated_start", "estimated_end"):
+            looked[job["id"]].pop(name)
+            job.pop(name, None)
+        assert job == looked[job["id"]]
+
+
 def test_one_bad_spec_in_a_list_stores_nothing_and_is_named(api: Any) -> None:
     answer = api.daemon.post("/jobs", json=[{"command": ["true"]}, {"command": ["true"], "gpus": -1}])
     assert answer.status_code == 422

@@ -71,13 +71,15 @@ def _reserve(driver: Any, statements: Statements, count: int) -> list[int]:
 
 def _job_rows(new: Sequence[NewJob], ids: Sequence[int]) -> Iterator[tuple[Any, ...]]:
     array_id: int | None = None
+    # Jobs of one submission have few users and folders.
+    cleaned = {text: clean(text) for text in {job.user for job in new} | {job.cwd for job in new}}
     for job_id, job in zip(ids, new, strict=True):
         spec = job.spec
         if job.array_first:
             array_id = job_id
         yield (
-            job_id, clean(job.name), clean(job.user), job.uid, spec.group, job.state.value, int(spec.priority),
-            job.score, _json(spec.command), clean(job.cwd), spec.gpus, spec.gpu_mem_mb, spec.gpu_model,
+            job_id, clean(job.name), cleaned[job.user], job.uid, spec.group, job.state.value, int(spec.priority),
+            job.score, _json(spec.command), cleaned[job.cwd], spec.gpus, spec.gpu_mem_mb, spec.gpu_model,
             None if spec.gpu_ids is None else _json(spec.gpu_ids), spec.time_limit_s, job.max_retries, spec.key,
             spec.preemptible, None if job.array_index is None else array_id, job.array_index, job.array_limit,
             job.submitted_at, job.eligible_at, job.held_by,

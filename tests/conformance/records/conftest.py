@@ -55,7 +55,7 @@ class Jobs:
     @staticmethod
     def new(*, state: JobState = S.QUEUED, user: str = "alice", score: float = 100.0, **fields: Any) -> NewJob:
         """`fields` are of NewJob where it has them, else of the submission."""
-        of_job = {name: fields.pop(name) for name in list(fields) if name in NewJob.__dataclass_fields__}
+        of_job = {name: fields.pop(name) for name in list(fields) if name in NewJob._fields}
         values: dict[str, Any] = {
             "spec": JobSpec(**{"command": ["python", "train.py"], **fields}),
             "user": user,
