@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpuq.cli.connect import connect, print_json, say
 from gpuq.cli.options import Args
 from gpuq.cli.render import memory, table
+from gpuq.cli.status import outgrown
 from gpuq.errors import UsageError
 
 TYPE_CHECKING = False
@@ -63,7 +64,7 @@ def _row(gpu: Any) -> list[str]:
 
 def _holder(gpu: Any) -> str:
     holders = [
-        f"job {job['id']} ({job['user']}{', ' + memory(job['gpu_mem_mb']) if job['gpu_mem_mb'] else ''})"
+        f"job {job['id']} ({', '.join(filter(None, [job['user'], outgrown(job) or memory(job['gpu_mem_mb'])]))})"
         for job in gpu["jobs"]
     ]
     holders += [

@@ -175,6 +175,7 @@ def detail(job: Any) -> str:
     if job["state"] in {"starting", "running", "stopping"}:
         if job["gpu_indices"]:
             parts.append("gpu " + ",".join(map(str, job["gpu_indices"])))
+        parts.append(outgrown(job))
         if job["progress"] is not None:
             parts.append(f"{job['progress']:.0%}")
         deadline = epoch(job.get("stop_deadline"))
@@ -190,6 +191,14 @@ def detail(job: Any) -> str:
     elif job["reason"]:
         parts.append(f"{job['reason']['code']}: {job['reason']['text']}")
     return ", ".join(part for part in parts if part)
+
+
+def outgrown(job: Any) -> str:
+    """`uses 12G of 9G asked for`, of a job, or a holder of a GPU, that shares by memory and uses more."""
+    from gpuq.cli.render import memory
+
+    asked, peak = job["gpu_mem_mb"], job.get("peak_gpu_mem_mb")
+    return f"uses {memory(peak)} of {memory(asked)} asked for" if asked and peak and peak > asked else ""
 
 
 def ending(job: Any) -> str:

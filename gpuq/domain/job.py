@@ -59,6 +59,7 @@ class Job:
     pid: int | None
     log_path: str | None
     run_dir: str | None
+    peak_gpu_mem_mb: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,5 +176,6 @@ def job_json(job: Job, outlook: JobOutlook = JobOutlook()) -> dict[str, object]:
         "exit_code": job.exit_code,
         "signal": job.signal,
         "error": job.error,
+        "peak_gpu_mem_mb": job.peak_gpu_mem_mb,
         "log_path": job.log_path,
     }

@@ -25,7 +25,7 @@ from gpuq.engine.leasing import Keeper
 from gpuq.engine.live import Live
 from gpuq.engine.look import Lookout
 from gpuq.engine.node_lock import NodeLocks
-from gpuq.engine.notes import note_limit_reached, note_started
+from gpuq.engine.notes import note_limit_reached, note_outgrown, note_started
 from gpuq.engine.usage import sample
 from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold, HotStoreUnavailable
 from gpuq.ports.history import FinishedRun
@@ -164,6 +164,7 @@ class Agent:
         if now >= self._sample_at and any(live.gpu_uuids for live in self._live.values()):
             self._sample_at = now + SAMPLE_S
             sample(self._lookout.observe(), self._live.values())
+            note_outgrown(self._ctx, self._live.values())
         self._mark_limits()
         self.last_turn_at = self._ctx.clock.now()
 

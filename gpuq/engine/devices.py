@@ -22,12 +22,20 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What gpuq itself has given: GPU uuid → (job id, share in MiB or None for alone)."""
+    """What gpuq itself has given: GPU uuid → (job id, share in MiB or None for alone). A share is what was asked for,
+    or the observed peak where that is larger."""
 
     held: Mapping[str, Sequence[tuple[int, int | None]]]
 
     def jobs_on(self, uuid: str) -> list[int]:
         return [job_id for job_id, _ in self.held.get(uuid, ())]
+
+    def unaccounted_mb(self, seen: GpuObservation | None) -> int:
+        """Memory in use on a shared GPU beyond its shares and the driver's own: a driver need not tell whose it is."""
+        shares = [] if seen is None else self.held.get(seen.uuid, ())
+        if seen is None or not shares or any(mem is None for _, mem in shares):
+            return 0
+        return max(0, seen.used_mb - sum(mem or 0 for _, mem in shares) - IDLE_THRESHOLD_MB)
 
 
 def judge_gpu(
@@ -89,6 +97,7 @@ def devices(
                 numa_node=gpu.numa_node,
                 links=gpu.links,
                 unavailable=reason,
+                unaccounted_mb=ledger.unaccounted_mb(seen.get(gpu.uuid)),
             )
         )
     return result

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gpuq.domain import faults
+from gpuq.domain.gpu_memory import raised
 from gpuq.domain.job import Job, Launched
 from gpuq.domain.oom import gpu_oom
 from gpuq.domain.outcome import Outcome, Result
@@ -116,6 +117,7 @@ def _finish_one(ctx: Context, tx: Writer, item: Ended, written: Written) -> None
         base_s=ctx.settings.retry_base,
         jitter=ctx.random.random(),
     )
+    memory = _raised_memory(ctx, job, item, verdict)
     tx.move(
         Move(
             job.id,
@@ -124,10 +126,10 @@ def _finish_one(ctx: Context, tx: Writer, item: Ended, written: Written) -> None
             frozenset({state}),
             "gpuq",
             now,
-            detail=_detail(result, verdict),
+            detail="; ".join([_detail(result, verdict), *memory.told]),
             attempt=item.number,
             token=item.token,
-            set=_columns(job, result, verdict, now),
+            set={**_columns(job, result, verdict, now), **memory.columns},
             seen=(state, job.attempt, job.token),
         )
     )
@@ -138,6 +140,35 @@ def _finish_one(ctx: Context, tx: Writer, item: Ended, written: Written) -> None
         written.queued.append(Member(job.id, job.gpus, job.score))
     elif verdict.state in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}:
         written.queued.extend(wake_dependents(tx, job.id, now))
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """What changes in a job's request for GPU memory, and what its history says of that."""
+
+    columns: dict[str, Any] = field(default_factory=dict)
+    told: tuple[str, ...] = ()
+
+
+def _raised_memory(ctx: Context, job: Job, item: Ended, verdict: Verdict) -> _Memory:
+    """A job that shares GPUs and ran out of their memory asks for more when it runs again."""
+    asked = job.gpu_mem_mb
+    if item.result.outcome is not Outcome.GPU_OOM or verdict.state is not JobState.DELAYED or asked is None:
+        return _Memory()
+    allowed = [
+        gpu.memory_mb
+        for gpu in ctx.gpus.inventory()
+        if (job.gpu_ids is None or gpu.index in job.gpu_ids)
+        and (job.gpu_model is None or job.gpu_model.lower() in gpu.model.lower())
+    ]
+    peak = item.result.peak_gpu_mem_mb
+    wanted = raised(asked, peak, job.gpus, allowed)
+    seen = f", {peak} seen in use" if peak else ""
+    if wanted is None:
+        told = f"no longer shares its GPUs (asked for {asked} MiB on each{seen}; more is not on any)"
+    else:
+        told = f"asks for {wanted} MiB on each GPU instead of {asked}{seen}"
+    return _Memory({"gpu_mem_mb": wanted}, (told,))
 
 
 def _columns(job: Job, result: Result, verdict: Verdict, now: float) -> dict[str, Any]:

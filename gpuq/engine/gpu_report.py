@@ -62,6 +62,7 @@ def _row(gpu: Gpu, reading: GpuObservation | None, holders: list[tuple[Job, Atte
                 "name": job.name,
                 "user": job.user,
                 "gpu_mem_mb": attempt.gpu_mem_mb,
+                "peak_gpu_mem_mb": attempt.peak_gpu_mem_mb,
                 "since": iso(attempt.claimed_at),
             }
             for job, attempt in holders

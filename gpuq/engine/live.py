@@ -19,7 +19,8 @@ class Live:
     """One attempt, from claim to the commit of its end. Times in epoch seconds, memory in MiB.
 
     `fd` is what the agent waits on: the supervisor's report, later its pidfd; None when the kernel gave none.
-    `noted`: the start is written in SQL. `peak_mb`, `utilisation`: what was seen of its GPUs so far.
+    `noted`: the start is written in SQL. `peak_mb`, `utilisation`: what was seen of its GPUs so far. `flagged_mb`: the
+    peak with which it was last said to have outgrown its request.
     """
 
     job: Job
@@ -36,6 +37,7 @@ class Live:
     stopping: bool = False
     result: Result | None = None
     peak_mb: dict[str, int] = field(default_factory=dict)
+    flagged_mb: int = 0
     utilisation: list[float] = field(default_factory=list)
 
     @classmethod
@@ -66,11 +68,18 @@ class Live:
             launched=launched,
             noted=job.state is not JobState.STARTING and attempt.pid is not None,
             stopping=job.state is JobState.STOPPING,
+            # Which of its GPUs that was on is not kept; it counts for each of them.
+            peak_mb=dict.fromkeys(attempt.gpu_uuids, attempt.peak_gpu_mem_mb) if attempt.peak_gpu_mem_mb else {},
+            flagged_mb=attempt.peak_gpu_mem_mb or 0,
         )
 
     @property
     def started_at(self) -> float:
         return self.launched.started_at if self.launched else self.claimed_at
+
+    def reserved_mb(self, uuid: str) -> int | None:
+        """Of that GPU: what was asked for, or the observed peak where that is larger; None: alone on it."""
+        return None if self.mem_mb is None else max(self.mem_mb, self.peak_mb.get(uuid, 0))
 
     @property
     def limit_end(self) -> float | None:
@@ -118,5 +127,5 @@ def ledger(lives: Iterable[Live]) -> Ledger:
     held: dict[str, list[tuple[int, int | None]]] = {}
     for live in lives:
         for uuid in live.gpu_uuids:
-            held.setdefault(uuid, []).append((live.job.id, live.mem_mb))
+            held.setdefault(uuid, []).append((live.job.id, live.reserved_mb(uuid)))
     return Ledger(held)

@@ -15,6 +15,7 @@ from gpuq.engine.hints import withdraw
 from gpuq.engine.live import Live, ledger
 from gpuq.engine.past_limits import past_limits
 from gpuq.engine.processes import belongs_to, exists
+from gpuq.engine.usage import see_peaks
 from gpuq.ports.hot_queue import Member
 from gpuq.ports.records import Waiting
 from gpuq.scheduler.decide import PATIENCE_S
@@ -158,6 +159,9 @@ class Lookout:
         ctx = self._ctx
         control = self.control()
         observations = self.observe() if any(job.gpus for job in waiting) else self._observations
+        # A share that has grown since the last sample must not meet another one.
+        if any(live.mem_mb is not None for live in lives):
+            see_peaks(observations, lives)
         supervisors = {live.launched.supervisor_pid for live in lives if live.launched}
         sessions = {live.launched.pid for live in lives if live.launched}
         return Snapshot(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 
 from gpuq.domain import faults
 from gpuq.domain.states import JobState
@@ -11,6 +12,10 @@ from gpuq.engine.live import Live
 from gpuq.engine.running import note_running
 from gpuq.errors import LeaseLost
 from gpuq.ports.records import Move
+
+log = logging.getLogger(__name__)
+
+GROWN = 1.1
 
 
 def note_started(ctx: Context, lives: Sequence[Live]) -> None:
@@ -26,6 +31,31 @@ def note_started(ctx: Context, lives: Sequence[Live]) -> None:
     for live in lives:
         live.noted = True
     ctx.notifier.publish("events")
+
+
+def note_outgrown(ctx: Context, lives: Collection[Live]) -> None:
+    """Says, once and again when it has grown by a tenth, that a job uses more GPU memory than it asked for. The peak is
+    written with it, so that whoever looks, and an agent that is started anew, reserves that much."""
+    grown = [live for live in lives if (peak := _outgrown_mb(live)) and peak > GROWN * live.flagged_mb]
+    if not grown:
+        return
+    with ctx.records.write() as tx:
+        for live in grown:
+            peak, job = _outgrown_mb(live), tx.job(live.job.id)
+            if job.token != live.token or not tx.note_peak(job.id, live.number, live.token, peak):
+                continue
+            told = f"uses {peak} MiB of a GPU and asked for {live.mem_mb}; {peak} are reserved for it from now on"
+            tx.add_event(job.id, job.state, "gpuq", ctx.clock.now(), told, live.number)
+    for live in grown:
+        live.flagged_mb = _outgrown_mb(live)
+        log.warning("job %d uses %d MiB of a GPU and asked for %d", live.job.id, live.flagged_mb, live.mem_mb)
+    ctx.notifier.publish("events")
+
+
+def _outgrown_mb(live: Live) -> int:
+    """The peak of a job that shares GPUs, if it is more than was asked for; else 0."""
+    peak = max(live.peak_mb.values(), default=0)
+    return peak if live.mem_mb is not None and peak > live.mem_mb else 0
 
 
 def note_limit_reached(ctx: Context, live: Live) -> None:

@@ -215,6 +215,9 @@ class Writer(Reader, Protocol):
     def launched(self, job_id: int, number: int, token: str, facts: Launched) -> None:
         """Process facts onto the attempt row (guarded by number and token, outcome still null)."""
 
+    def note_peak(self, job_id: int, number: int, token: str, peak_mb: int) -> bool:
+        """The peak so far onto the attempt row; False when that attempt is not live any more."""
+
     def end_attempt(self, job_id: int, number: int, token: str, result: Result) -> None:
         """Guarded by number, token and outcome still null; raises LeaseLost."""
 

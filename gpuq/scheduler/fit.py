@@ -100,7 +100,8 @@ class Room:
 
     def spare_mb(self, at: int) -> int:
         """Memory for one more share on a device that has no exclusive holder."""
-        return self.machine.devices[at].memory_mb - sum(mem or 0 for _, mem in self.holders[at])
+        device = self.machine.devices[at]
+        return device.memory_mb - device.unaccounted_mb - sum(mem or 0 for _, mem in self.holders[at])
 
     def fitting(self, shape: Shape) -> int:
         """Devices that have room for one GPU of this shape now."""

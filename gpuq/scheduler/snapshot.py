@@ -61,7 +61,8 @@ class Holding:
 @dataclass(frozen=True, slots=True)
 class Device:
     """A GPU. `unavailable` is the reason why nothing new may start on it (drained, unhealthy, external), or None.
-    `node`: a job's GPUs are all on one node; live, there is only this one."""
+    `unaccounted_mb`: memory in use now beyond what its shares reserve. `node`: a job's GPUs are all on one node; live,
+    there is only this one."""
 
     uuid: str
     index: int
@@ -70,6 +71,7 @@ class Device:
     numa_node: int | None = None
     links: Mapping[str, int] = field(default_factory=dict)
     unavailable: Reason | None = None
+    unaccounted_mb: int = 0
     node: int = 0
 
 

@@ -34,6 +34,17 @@ def test_status_shows_place_reason_and_estimated_start(gpuq: Gpuq, daemon: StubD
     assert totals == "2 running, 9,998 waiting"
 
 
+def test_a_job_that_outgrew_its_request_stands_out(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    grown = {**NOW_RUNNING, "gpu_mem_mb": 9216, "peak_gpu_mem_mb": 12288}
+    within = {**NOW_RUNNING, "id": 8, "gpu_mem_mb": 9216, "peak_gpu_mem_mb": 9000}
+    daemon.on("GET", "/queue", queue_of(grown, within))
+    _, first, second, _ = gpuq("status").out.splitlines()
+    assert "gpu 0,1, uses 12.0G of 9.0G asked for, 42%" in first
+    assert "asked for" not in second
+    daemon.on("GET", "/jobs/7", Answer(200, {**grown, "attempts": [], "events": []}))
+    assert "uses 12.0G of 9.0G asked for" in gpuq("show", "7").out
+
+
 def test_status_asks_for_fifty_and_says_what_it_left_out(gpuq: Gpuq, daemon: StubDaemon) -> None:
     daemon.on("GET", "/queue", queue_of(*(job(number) for number in range(50)), total=10_000))
     done = gpuq("status")

@@ -159,6 +159,10 @@ class SqlWriter(SqlReader):
         if update_attempt(self._driver, values | guard).rowcount != 1:
             raise self._attempt_lost(job_id, number)
 
+    def note_peak(self, job_id: int, number: int, token: str, peak_mb: int) -> bool:
+        guard = {"w_job_id": job_id, "w_number": number, "w_token": token}
+        return bool(self._run(to.note_peak, peak_gpu_mem_mb=peak_mb, **guard).rowcount)
+
     def end_attempt(self, job_id: int, number: int, token: str, result: Result) -> None:
         if result.finished_at is None:
             raise ValueError("an attempt ends at some time: finished_at is None")

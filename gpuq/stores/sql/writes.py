@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ClauseElement, ColumnElement, delete, select, text
+from sqlalchemy import ClauseElement, ColumnElement, delete, select, text, update
 
 from gpuq.stores.sql.statements import moment, number, word
 from gpuq.stores.sql.tables import (
@@ -49,6 +49,10 @@ def end_attempt(dialect: str) -> ClauseElement:
         " avg_gpu_util = coalesce(:avg_gpu_util, avg_gpu_util)"
         " WHERE job_id = :job_id AND number = :number AND token = :token AND outcome IS NULL"
     )
+
+
+def note_peak(dialect: str) -> ClauseElement:
+    return update(attempts).where(*this_attempt()).values(peak_gpu_mem_mb=number("peak_gpu_mem_mb"))
 
 
 def stored_spec(dialect: str) -> ClauseElement:

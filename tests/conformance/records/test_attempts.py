@@ -135,3 +135,18 @@ def test_text_that_a_database_cannot_hold_is_stored_readably(jobs: Any, records:
     assert error.startswith("bad\ufffdbyte ")
     assert error.endswith(" ü")
     assert "\udcff" not in error
+
+
+def test_a_peak_is_noted_on_a_live_attempt_only(jobs: Any, records: SqlRecords) -> None:
+    job_id = jobs.add()
+    token = jobs.run(job_id)
+    with records.write() as tx:
+        assert tx.note_peak(job_id, 1, token, 9000)
+        assert not tx.note_peak(job_id, 1, new_token(), 9999)
+        assert not tx.note_peak(job_id, 2, token, 9999)
+    assert jobs.get(job_id).peak_gpu_mem_mb == 9000
+    jobs.finish(job_id, token, S.COMPLETED, Outcome.SUCCEEDED)
+    with records.write() as tx:
+        assert not tx.note_peak(job_id, 1, token, 9999)
+    # The end did not know better.
+    assert [attempt.peak_gpu_mem_mb for attempt in attempts_of(records, job_id)] == [9000]

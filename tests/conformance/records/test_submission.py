@@ -35,6 +35,7 @@ def test_a_job_comes_back_as_it_was_stored(jobs: Any) -> None:
         after_any=(other,), submitted_at=jobs.NOW, eligible_at=None, held_by=None, stop_reason=None,
         stop_deadline=None, started_at=None, finished_at=None, outcome=None, exit_code=None, signal=None, error=None,
         node=None, gpu_indices=None, gpu_uuids=None, pid=None, log_path=None, run_dir=None,
+        peak_gpu_mem_mb=None,
     )  # fmt: skip
     assert job == expected
     for field in fields(Job):
