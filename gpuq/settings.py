@@ -107,6 +107,9 @@ class Settings(BaseSettings):
     preempt_min_run: Annotated[
         float, Field(ge=0, le=86400, description="seconds that a preemptible job runs before it may have to yield")
     ] = 300.0
+    preempt_max_per_hour: Annotated[
+        int, Field(ge=0, le=3600, description="how often an hour one job may have to yield; then it runs to its end")
+    ] = 2
     user_max_gpus: Annotated[int, Field(ge=0, description="GPUs one user may hold at once; 0 is no limit")] = 0
     user_max_running: Annotated[int, Field(ge=0, description="jobs one user may have running; 0 is no limit")] = 0
     user_max_waiting: Annotated[int, Field(ge=0, description="jobs one user may have waiting; 0 is no limit")] = 0

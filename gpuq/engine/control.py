@@ -52,5 +52,6 @@ def policy(ctx: Context, control: Control) -> Policy:
         user_max_running=settings.user_max_running,
         group_limits=control.group_limits,
         preempt_min_run_s=settings.preempt_min_run,
+        preempt_max_per_hour=settings.preempt_max_per_hour,
         priority_aging_s=settings.priority_aging,
     )

@@ -88,7 +88,7 @@ class Live:
             return None
         return self.launched.started_at + self.job.time_limit_s
 
-    def holding(self, expected_s: float) -> Holding:
+    def holding(self, expected_s: float, preemptions_last_hour: int = 0) -> Holding:
         """`expected_s`: seconds for the whole run, as known now."""
         return Holding(
             job_id=self.job.id,
@@ -103,6 +103,7 @@ class Live:
             array_id=self.job.array_id,
             preemptible=self.job.preemptible,
             stopping=self.stopping,
+            preemptions_last_hour=preemptions_last_hour,
         )
 
     def ended(self, result: Result) -> Ended:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from gpuq.domain.gpu import GpuObservation
 from gpuq.engine.candidates import candidate, expectation
@@ -164,6 +165,7 @@ class Lookout:
             see_peaks(observations, lives)
         supervisors = {live.launched.supervisor_pid for live in lives if live.launched}
         sessions = {live.launched.pid for live in lives if live.launched}
+        often = self._preemptions(waiting, lives)
         return Snapshot(
             devices=devices(
                 ctx.gpus.inventory(),
@@ -173,8 +175,11 @@ class Lookout:
                 # A process that is gone already may linger in the driver's list for a moment.
                 lambda pid: not exists(pid) or belongs_to(pid, supervisors, sessions),
             ),
-            holdings=[live.holding(self._expected(live)) for live in lives],
-            waiting=[self._candidate(job) for job in waiting],
+            holdings=[live.holding(self._expected(live), often.get(live.job.id, 0)) for live in lives],
+            waiting=[
+                replace(one, preemptions_last_hour=often[one.id]) if one.id in often else one
+                for one in map(self._candidate, waiting)
+            ],
             policy=policy(ctx, control),
             paused=control.paused,
             expected=expectation(ctx, waiting),
@@ -187,6 +192,15 @@ class Lookout:
         if known is None or known[0] is not job:
             known = self._candidates[job.id] = (job, candidate(job))
         return known[1]
+
+    def _preemptions(self, waiting: Sequence[Waiting], lives: Collection[Live]) -> dict[int, int]:
+        """In the last hour, by job id, of preemptible jobs that have run before: seldom any, so asked anew."""
+        ids = {job.id for job in waiting if job.preemptible and job.attempt}
+        ids |= {live.job.id for live in lives if live.job.preemptible and live.number > 1}
+        if not ids:
+            return {}
+        with self._ctx.records.read() as tx:
+            return tx.preemptions(ids, since=self._ctx.clock.now() - 3600.0)
 
     def _expected(self, live: Live) -> float:
         job = live.job

@@ -173,6 +173,9 @@ class Reader(Protocol):
     ) -> list[int]:
         """The first queued jobs with that many GPUs (None: any number), in line order, that belong to none of these."""
 
+    def preemptions(self, ids: Collection[int], *, since: float) -> dict[int, int]:
+        """How often each of these jobs has made room for another since that time; absent: never."""
+
     def oldest_queued(self, *, before: float, limit: int) -> list[int]:
         """Queued jobs with GPUs submitted before that time, by priority, then oldest first."""
 

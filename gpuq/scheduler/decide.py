@@ -119,7 +119,10 @@ class _Turn:
         self._lane([(shape, bucket) for shape, bucket in shapes.items() if shape.gpus == 0])
         if self._room.free or self._room.shared:
             overdue = self._overdue()
-            self._gpus([(shape, bucket) for shape, bucket in shapes.items() if shape.gpus], overdue)
+            # Preemptible jobs fill what the others leave: one that has just yielded must not start again before the one
+            # it yielded to, however early it was submitted.
+            if self._gpus([(s, bucket) for s, bucket in shapes.items() if s.gpus and not s.preemptible], overdue):
+                self._gpus([(s, bucket) for s, bucket in shapes.items() if s.gpus and s.preemptible], None)
         elif self._policy.backfill == "easy":
             self._overdue()
             self._reserve_only([(shape, bucket) for shape, bucket in shapes.items() if shape.gpus])
@@ -164,13 +167,14 @@ class _Turn:
             return False
         return self._now - job.submitted_at > PATIENCE_S + max(steps, 0) * (aging or 0.0)
 
-    def _gpus(self, buckets: list[tuple[Shape, list[Candidate]]], overdue: Candidate | None) -> None:
+    def _gpus(self, buckets: list[tuple[Shape, list[Candidate]]], overdue: Candidate | None) -> bool:
+        """Whether others may start as well, if there is room."""
         easy, greedy = self._policy.backfill == "easy", self._policy.backfill == "greedy"
         open_to = {shape for shape, _ in buckets if self._room.fits(shape)}
         for shape, job, drop in walk(buckets, self._eligible):
             if not (self._room.free or self._room.shared):
                 if self._decision.first is not None or not easy:
-                    return
+                    return False
                 open_to.clear()
             if job is overdue:
                 continue
@@ -184,9 +188,10 @@ class _Turn:
                 self._reserves(shape, job)
                 drop()
             elif self._machine.possible(shape, usable=True):
-                return
+                return False
             else:
                 drop()
+        return True
 
     def _try(self, shape: Shape, job: Candidate, open_to: set[Shape]) -> set[Shape]:
         """Starts the job if no reservation is pushed; returns the shapes that have lost their room by it."""

@@ -143,6 +143,10 @@ class SqlReader:
         at = self._scalar(sql.delayed_until)
         return None if at is None else float(at)
 
+    def preemptions(self, ids: Collection[int], *, since: float) -> dict[int, int]:
+        rows = self._rows(sql.preemptions, ids=self._ids(sorted(ids)), since=since) if ids else ()
+        return {int(job_id): int(count) for job_id, count in rows}
+
     def oldest_queued(self, *, before: float, limit: int) -> list[int]:
         return [row[0] for row in self._rows(sql.oldest_queued, before=before, limit=limit)]
 

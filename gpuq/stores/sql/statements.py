@@ -197,6 +197,18 @@ def attempts_of(dialect: str) -> ClauseElement:
     return select(*columns).where(attempts.c.job_id == number("job_id")).order_by(attempts.c.number)
 
 
+def preemptions(dialect: str) -> ClauseElement:
+    return (
+        select(attempts.c.job_id, func.count())
+        .where(
+            among(dialect, "attempts.job_id"),
+            attempts.c.outcome == literal_column("'preempted'"),
+            attempts.c.finished_at > moment("since"),
+        )
+        .group_by(attempts.c.job_id)
+    )
+
+
 def spec_of(dialect: str) -> ClauseElement:
     columns = (specs.c.spec, jobs.c.uid, specs.c.gid)
     return select(*columns).join_from(specs, jobs).where(specs.c.job_id == number("job_id"))

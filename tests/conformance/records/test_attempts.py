@@ -137,6 +137,19 @@ def test_text_that_a_database_cannot_hold_is_stored_readably(jobs: Any, records:
     assert "\udcff" not in error
 
 
+def test_preemptions_are_counted_from_a_time_on(jobs: Any, records: SqlRecords) -> None:
+    often, once, never = jobs.add(preemptible=True), jobs.add(preemptible=True), jobs.add()
+    for job_id, at in ((often, 100.0), (often, 200.0), (once, 300.0)):
+        jobs.finish(job_id, jobs.run(job_id, at=at - 10), S.QUEUED, Outcome.PREEMPTED, at=at)
+    jobs.finish(never, jobs.run(never, at=200.0), S.QUEUED, Outcome.LAUNCH_ERROR, at=250.0)
+    with records.read() as reader:
+        ids = [often, once, never]
+        assert reader.preemptions(ids, since=0.0) == {often: 2, once: 1}
+        assert reader.preemptions(ids, since=100.0) == {often: 1, once: 1}
+        assert reader.preemptions([never, once], since=0.0) == {once: 1}
+        assert reader.preemptions([], since=0.0) == {}
+
+
 def test_a_peak_is_noted_on_a_live_attempt_only(jobs: Any, records: SqlRecords) -> None:
     job_id = jobs.add()
     token = jobs.run(job_id)

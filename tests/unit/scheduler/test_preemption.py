@@ -65,3 +65,15 @@ def test_a_preemptible_job_holds_no_reservation(build: Any) -> None:
     jobs = [build.job(1, 2, preemptible=True), build.job(2, 1, 9e9)]
     actions = plan(build.seen(build.box(2), jobs, [build.held(9, 0)]), NOW)
     assert [action for action in actions if isinstance(action, Start)] == [Start(2, ("gpu1",))]
+
+
+def test_preemptible_jobs_start_on_what_the_others_leave(build: Any) -> None:
+    jobs = [build.job(1, preemptible=True), build.job(2, preemptible=True), build.job(3)]
+    actions = plan(build.seen(build.box(2), jobs), NOW)
+    assert [action.job_id for action in actions if isinstance(action, Start)] == [3, 1]
+
+
+def test_a_line_without_backfill_is_not_passed_by_preemptible_jobs(build: Any) -> None:
+    jobs = [build.job(1, 2), build.job(2, preemptible=True)]
+    snapshot = build.seen(build.box(2), jobs, [build.held(9, 0)], policy=build.policy(backfill="none"))
+    assert not [action for action in plan(snapshot, NOW) if isinstance(action, Start)]
