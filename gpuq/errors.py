@@ -12,6 +12,7 @@
     │   ├── AlreadyRunning       exit 4  HTTP 409  a second daemon on one home or node
     │   └── SchemaMismatch       exit 4  HTTP 503  the database belongs to another release
     ├── LeaseLost                exit 1  HTTP 409  a guarded write found another owner
+    │   └── NodeTaken            exit 1  HTTP 409  an agent found that another one has its node
     └── Unavailable              exit 5  HTTP 503  try again later
         ├── DaemonUnreachable
         ├── DatabaseUnavailable
@@ -96,6 +97,12 @@ class LeaseLost(GpuqError):
 
     code = "lease_lost"
     http_status = 409
+
+
+class NodeTaken(LeaseLost):
+    """Another agent serves the node: this one may give nothing."""
+
+    code = "node_taken"
 
 
 class Unavailable(GpuqError):

@@ -15,6 +15,7 @@ taken to be. Without the variable a point is a call of an empty function.
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 
@@ -90,7 +91,8 @@ def _look(name: str) -> None:
 def _act(name: str, action: str) -> None:
     if action == "raise":
         raise Injected(f"fault injected at {name}")
-    os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[action])
+    # To this thread: another one might take the signal, and this one would go on until it hears of it.
+    signal.pthread_kill(_thread.get_ident(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[action])
 
 
 point: Callable[[str], None] = _look if _folder else _pass_by

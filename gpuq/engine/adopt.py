@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from gpuq.domain.job import Attempt, Job, Launched
 from gpuq.domain.outcome import Outcome, Result
@@ -13,8 +15,17 @@ from gpuq.engine.live import Live
 log = logging.getLogger(__name__)
 
 
-def adopt(ctx: Context) -> list[Live]:
-    """Every active attempt of this node. `result` is set for those that are not alive any more.
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """`attempts`: all that SQL says are active on this node; `lives`: those of them that were not known before."""
+
+    attempts: list[Attempt]
+    lives: list[Live]
+
+
+def adopt(ctx: Context, *, known: Collection[str] = ()) -> Adopted:
+    """Every active attempt of this node, apart from the tokens that are `known`. `result` is set for those that are
+    not alive any more.
 
     A stop that was asked for and may not have reached the supervisor is asked for again.
     """
@@ -22,7 +33,9 @@ def adopt(ctx: Context) -> list[Live]:
         found = tx.live_attempts(ctx.node)
     lives = []
     for job, attempt in found:
-        live = _known(ctx, job, attempt)
+        if attempt.token in known:
+            continue
+        live = _recalled(ctx, job, attempt)
         if not same_boot(ctx, attempt) or not ctx.launcher.alive(attempt.run_dir):
             live.result = end_of(ctx, live, rebooted=not same_boot(ctx, attempt))
         elif job.state is JobState.STOPPING:
@@ -31,7 +44,7 @@ def adopt(ctx: Context) -> list[Live]:
     adopted = sum(live.result is None for live in lives)
     if lives:
         log.info("adopted %d running jobs; %d had ended meanwhile", adopted, len(lives) - adopted)
-    return lives
+    return Adopted([attempt for _, attempt in found], lives)
 
 
 def same_boot(ctx: Context, attempt: Attempt) -> bool:
@@ -54,6 +67,8 @@ def end_of(ctx: Context, live: Live, *, rebooted: bool = False) -> Result | None
         return result
     if rebooted:
         return Result(Outcome.LOST, error="the machine was restarted", finished_at=ctx.clock.now())
+    if result is None and live.launched is None and not _never_starts(ctx, live):
+        return None
     session, begun = (live.launched.pid, live.launched.pid_start) if live.launched else (None, None)
     try:
         swept = ctx.launcher.sweep(live.token, session, begun)
@@ -67,7 +82,18 @@ def end_of(ctx: Context, live: Live, *, rebooted: bool = False) -> Result | None
     return Result(Outcome.LOST, error=what + more, finished_at=ctx.clock.now())
 
 
-def _known(ctx: Context, job: Job, attempt: Attempt) -> Live:
+def _never_starts(ctx: Context, live: Live) -> bool:
+    """Another agent may have been suspended between claim and launch, and go on at any moment: a stop request in the
+    folder keeps that launch from ever running the job. If the lock is free after it, nothing can start any more."""
+    try:
+        ctx.launcher.request_stop(live.run_dir, reason="shutdown", grace_s=0.0)
+    except OSError as error:
+        log.warning("job %d attempt %d is not over: its stop cannot be written: %s", live.job.id, live.number, error)
+        return False
+    return not ctx.launcher.alive(live.run_dir)
+
+
+def _recalled(ctx: Context, job: Job, attempt: Attempt) -> Live:
     launched = ctx.launcher.launched(attempt.run_dir) if same_boot(ctx, attempt) else _recorded(attempt)
     return Live.of_record(job, attempt, launched)
 

@@ -27,7 +27,7 @@ from gpuq.engine.look import Lookout
 from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.notes import note_limit_reached, note_outgrown, note_started
 from gpuq.engine.usage import sample
-from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold, HotStoreUnavailable
+from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold, HotStoreUnavailable, NodeTaken
 from gpuq.ports.history import FinishedRun
 from gpuq.ports.launcher import LaunchOrder
 
@@ -49,7 +49,7 @@ class Agent:
         self._ctx = ctx
         self._lock = lock
         self._lookout = Lookout(ctx)
-        self._dispatcher = Dispatcher(ctx, self._lookout)
+        self._dispatcher = Dispatcher(ctx, self._lookout, lock.fence)
         self._keeper = Keeper(ctx, lock)
         self._live: dict[int, Live] = {}
         self._ended: list[Live] = []
@@ -62,6 +62,8 @@ class Agent:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._forget = False
+        # The tenure of the node for which this ledger is known to be whole.
+        self._proved = -1
         self._away = False
         self._late = False
         self._look_at = 0.0
@@ -129,7 +131,25 @@ class Agent:
 
     def take_over(self) -> None:
         """What SQL says is alive here: adopted if its lock is held, finished from its exit record if not."""
-        for live in adopt(self._ctx):
+        if self._lock.held:
+            self._prove(fresh=True)
+        else:
+            self._adopt()
+
+    def _prove(self, *, fresh: bool = False) -> None:
+        """Nothing is given before this: the fence is ours, and what others started meanwhile stands in the ledger."""
+        if self._lock.fence.take(self._ctx.records, self._ctx.clock.now()) or fresh:
+            self._adopt()
+        self._proved = self._lock.tenure
+
+    def _adopt(self) -> None:
+        found = adopt(self._ctx, known={live.token for live in self._live.values()})
+        alive = {attempt.token for attempt in found.attempts}
+        for live in [live for live in self._live.values() if live.token not in alive and live.result is None]:
+            # Another agent has written its end.
+            self._forget_fd(live)
+            del self._live[live.job.id]
+        for live in found.lives:
             self._live[live.job.id] = live
             if live.result is not None:
                 self._ended.append(live)
@@ -146,9 +166,11 @@ class Agent:
         self._keeper.renew(self._live.values())
         due = self._ctx.clock.monotonic() >= self._look_at
         try:
+            if self._lock.held and self._proved != self._lock.tenure:
+                self._prove()
             if due or self._stopping or not self._late:
                 self._write_starts()
-                if (due or self._ended) and not self._stopping:
+                if (due or self._ended) and not self._stopping and self._lock.held:
                     self._dispatch()
                 self._write_ends()
         except DatabaseUnavailable as error:
@@ -321,6 +343,11 @@ class Agent:
             while self._start_some():
                 pass
             self._away = False
+        except NodeTaken:
+            # It is asked who has the node before anything else is started.
+            self._dispatcher.forget()
+            self._proved = -1
+            self._keeper.due_at = self._look_at = 0.0
         except HotStoreCold:
             self._dispatcher.forget()
             self._ctx.epoch.refresh()

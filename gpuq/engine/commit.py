@@ -21,7 +21,8 @@ from gpuq.engine.context import Context
 from gpuq.engine.environment import job_environment, supervisor_spec
 from gpuq.engine.finish import Ended, announce, classified, finish, finish_in
 from gpuq.engine.hints import missed
-from gpuq.errors import GpuqError, HotStoreUnavailable, LeaseLost, NotFound, WrongState
+from gpuq.engine.node_lock import Fence
+from gpuq.errors import GpuqError, HotStoreUnavailable, LeaseLost, NodeTaken, NotFound, WrongState
 from gpuq.ports.hot_queue import GpuClaim, Member, Taken
 from gpuq.ports.launcher import LaunchOrder
 from gpuq.ports.records import Move, NewAttempt, Waiting, Writer
@@ -57,13 +58,13 @@ class _Leased:
 
 
 def claim(
-    ctx: Context, starts: Sequence[Start], waiting: Mapping[int, Waiting], ended: Sequence[Ended] = ()
+    ctx: Context, starts: Sequence[Start], waiting: Mapping[int, Waiting], fence: Fence, ended: Sequence[Ended] = ()
 ) -> list[Claimed]:
     """The starts that held up against the stores; the others changed under the plan and are left to the next one.
     The ends are written with them, or by themselves when they cannot be.
 
-    Raises DatabaseUnavailable after giving every lease back, with nothing written; and HotStoreUnavailable when Redis
-    is gone: nothing was taken, and the ends are not written.
+    Raises DatabaseUnavailable, and NodeTaken when another agent took the node, after giving every lease back, with
+    nothing written; and HotStoreUnavailable when Redis is gone: nothing was taken, and the ends are not written.
     """
     leased = _lease(ctx, starts, waiting, [item.token for item in ended])
     if not leased and not ended:
@@ -73,6 +74,7 @@ def claim(
     refused: list[_Leased] = []
     try:
         with ctx.records.write() as tx:
+            fence.check(tx)
             written = finish_in(ctx, tx, known)
             for item in leased:
                 try:
@@ -86,7 +88,7 @@ def claim(
     except GpuqError as error:
         for item in leased:
             _give_back(ctx, item)
-        if isinstance(error, LeaseLost):
+        if isinstance(error, LeaseLost) and not isinstance(error, NodeTaken):
             # One of the ends is not a live attempt's any more: each by itself, and the starts by the next plan.
             finish(ctx, known)
             return []

@@ -13,6 +13,7 @@ from gpuq.engine.context import Context
 from gpuq.engine.finish import Ended
 from gpuq.engine.live import Live
 from gpuq.engine.look import HEADS, Lookout
+from gpuq.engine.node_lock import Fence
 from gpuq.engine.past_limits import more_behind
 from gpuq.engine.preempt import preempt
 from gpuq.ports.records import Waiting
@@ -37,8 +38,9 @@ class Dispatched:
 class Dispatcher:
     """One thread only."""
 
-    def __init__(self, ctx: Context, lookout: Lookout) -> None:
+    def __init__(self, ctx: Context, lookout: Lookout, fence: Fence) -> None:
         self._ctx = ctx
+        self._fence = fence
         self._lookout = lookout
         self._stale = True
         self._read_at = 0.0
@@ -54,7 +56,8 @@ class Dispatcher:
 
     def start_some(self, lives: Collection[Live], ended: Sequence[Ended]) -> Dispatched:
         """One plan and its commit. `lives` hold their GPUs; those of `ended` are free, and their ends are written with
-        the starts, if there are any. Raises HotStoreUnavailable and DatabaseUnavailable; then nothing is written."""
+        the starts, if there are any. Raises HotStoreUnavailable, DatabaseUnavailable and NodeTaken; then nothing is
+        written."""
         if self._lookout.control().paused is not None:
             return Dispatched()
         waiting = self._waiting(lives)
@@ -69,7 +72,7 @@ class Dispatcher:
         starts = [action for action in actions if isinstance(action, Start)]
         if not starts:
             return Dispatched(again_s=again_s)
-        claimed = claim(self._ctx, starts, {job.id: job for job in waiting}, ended)
+        claimed = claim(self._ctx, starts, {job.id: job for job in waiting}, self._fence, ended)
         started = {start.job_id for start in starts}
         self._lookout.drop(started)
         # What the plan believed of a job that could not be claimed was wrong.

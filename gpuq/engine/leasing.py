@@ -37,6 +37,9 @@ class Keeper:
         held = [live for live in lives if live.gpu_uuids]
         try:
             self._locks.renew()
+            if not self._locks.held:
+                # The other agent has adopted what lives here and keeps its leases.
+                return
             self._release_now()
             if held:
                 pairs = [(live.token, live.gpu_uuids) for live in held]

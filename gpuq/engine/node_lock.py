@@ -1,4 +1,10 @@
-"""One agent a node: a file lock that dies with its holder, and a key in Redis against an agent on another home."""
+"""One agent a node: a file lock that dies with its holder, a key in Redis against an agent on another home, and a
+fence in SQL against one that was suspended meanwhile.
+
+The key has a TTL, so another agent may take it from one that sleeps. The fence is the token of the agent that took the
+node last, and every claim reads it in its own transaction. Transactions that write come one after the other: either
+the sleeper's claim was committed before the fence changed hands, and the other one has adopted it, or it is refused.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +13,9 @@ import logging
 import os
 from pathlib import Path
 
-from gpuq.errors import AlreadyRunning, HotStoreUnavailable
+from gpuq.errors import AlreadyRunning, HotStoreUnavailable, NodeTaken
 from gpuq.ports.hot_queue import AgentKey
+from gpuq.ports.records import Reader, Records
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +65,33 @@ def is_held(path: Path) -> bool:
     return False
 
 
+class Fence:
+    """Whether the agent with this token may give the GPUs of this node."""
+
+    def __init__(self, node: str, token: str) -> None:
+        self._key = f"agent:{node}"
+        self._token = token
+
+    def check(self, tx: Reader) -> None:
+        """In the transaction of what rests on it. Raises NodeTaken."""
+        if tx.value(self._key) != self._token:
+            raise NodeTaken("another agent took this node", hint="one agent a node; set GPUQ_NODE on the other home")
+
+    def take(self, records: Records, now: float) -> bool:
+        """False when it was ours all the time. Raises DatabaseUnavailable."""
+        with records.write() as tx:
+            if tx.value(self._key) == self._token:
+                return False
+            tx.set_value(self._key, self._token, now)
+        return True
+
+
 class NodeLocks:
-    """Both locks of an agent. The key has a TTL and is renewed with the leases."""
+    """All locks of an agent. The key is renewed with the leases.
+
+    `held`: the key was ours when it was last asked. `tenure` counts how often it was taken: when it changes, somebody
+    else may have had the node in between.
+    """
 
     def __init__(self, lock: FileLock, key: AgentKey, *, node: str, token: str, ttl_s: float) -> None:
         self._lock = lock
@@ -67,6 +99,9 @@ class NodeLocks:
         self._node = node
         self._token = token
         self._ttl_s = ttl_s
+        self.fence = Fence(node, token)
+        self.held = False
+        self.tenure = 0
 
     def acquire(self) -> None:
         """Raises AlreadyRunning. A Redis that is away does not keep the agent from starting: it adopts what runs and
@@ -84,14 +119,28 @@ class NodeLocks:
                 hint=f"one agent a node; if it died, its key goes by itself within {self._ttl_s:g} s; "
                 "else set GPUQ_NODE or GPUQ_NAMESPACE",
             )
+        self._taken()
 
     def renew(self) -> None:
         """Raises HotStoreUnavailable."""
-        # Flushed or expired during an outage: taken again if nobody else has it.
-        if not self._key.renew(self._node, self._token, self._ttl_s) and not self._key.acquire(
-            self._node, self._token, self._ttl_s
-        ):
-            log.error("another agent took the node %r in Redis; this one goes on with what it holds", self._node)
+        if self._key.renew(self._node, self._token, self._ttl_s):
+            if not self.held:
+                self._taken()
+        # Flushed or expired during an outage or a suspension: taken again if nobody else has it.
+        elif self._key.acquire(self._node, self._token, self._ttl_s):
+            self._taken()
+        else:
+            if self.held:
+                log.error(
+                    "another agent took the node %r: this one starts nothing until that one is gone; one agent a node, "
+                    "set GPUQ_NODE on one of the two homes",
+                    self._node,
+                )
+            self.held = False
+
+    def _taken(self) -> None:
+        self.held = True
+        self.tenure += 1
 
     def release(self) -> None:
         try:

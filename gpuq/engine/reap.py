@@ -36,8 +36,6 @@ def reap(ctx: Context, *, suspect_after_s: float = SUSPECT_AFTER_S) -> list[int]
         if same_boot(ctx, attempt) and ctx.launcher.alive(attempt.run_dir):
             _press(ctx, job, attempt, now)
             continue
-        if not _proved_dead(ctx, attempt):
-            continue
         live = Live.of_record(job, attempt, ctx.launcher.launched(attempt.run_dir))
         result = end_of(ctx, live, rebooted=not same_boot(ctx, attempt))
         faults.point("reap.proved")
@@ -49,16 +47,6 @@ def reap(ctx: Context, *, suspect_after_s: float = SUSPECT_AFTER_S) -> list[int]
             dead.append(job.id)
             _release(ctx, attempt)
     return dead
-
-
-def _proved_dead(ctx: Context, attempt: Attempt) -> bool:
-    """A stop request in the folder keeps a launch that is still under way from ever running the job; if the lock
-    is free after that, nothing of this attempt can start any more."""
-    if not same_boot(ctx, attempt):
-        return True
-    if ctx.launcher.launched(attempt.run_dir) is None and ctx.launcher.outcome(attempt.run_dir) is None:
-        ctx.launcher.request_stop(attempt.run_dir, reason="shutdown", grace_s=0.0)
-    return not ctx.launcher.alive(attempt.run_dir)
 
 
 def _press(ctx: Context, job: Job, attempt: Attempt, now: float) -> None:

@@ -13,6 +13,7 @@ from gpuq.engine.cancel import cancel
 from gpuq.engine.commit import claim
 from gpuq.engine.finish import Ended, finish
 from gpuq.engine.look import Lookout
+from gpuq.engine.node_lock import Fence
 from gpuq.engine.reap import reap
 from gpuq.engine.rehydrate import Reconciler, is_cold, rehydrate
 from gpuq.errors import AlreadyRunning, HotStoreCold
@@ -118,7 +119,9 @@ def test_a_claim_that_was_never_launched_goes_back_without_using_a_retry(world: 
     job_id = world.submit("train")
     facts = {job.id: job for job in Lookout(world.ctx).waiting()}
     first_gpu = world.ctx.gpus.inventory()[0].uuid
-    [claimed] = claim(world.ctx, [Start(job_id, (first_gpu,))], facts)
+    fence = Fence("box", "agent-0")
+    fence.take(world.ctx.records, world.clock.now())
+    [claimed] = claim(world.ctx, [Start(job_id, (first_gpu,))], facts, fence)
     assert world.state(job_id) == "starting"
     world.clock.forward(60)
     assert reap(world.ctx) == [job_id]

@@ -197,8 +197,9 @@ class World:
         """An agent that is turned by hand; adopts what runs, as after a restart."""
         lock = FileLock(self.ctx.agent_lock_path, "an agent")
         key = redis_stores.AgentLock(self.link)
-        agent = Agent(self.ctx, NodeLocks(lock, key, node="box", token=f"agent-{len(self.agents)}", ttl_s=30))
-        lock.acquire()
+        locks = NodeLocks(lock, key, node="box", token=f"agent-{len(self.agents)}", ttl_s=30)
+        agent = Agent(self.ctx, locks)
+        locks.acquire()
         self.agents.append(agent)
         agent._unsubscribe = self.ctx.notifier.subscribe(agent._heard)
         agent.take_over()
