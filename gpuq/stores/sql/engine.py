@@ -137,19 +137,60 @@ def connect_sqlite(path: Path, *, mode: str = "rw", wait_s: float | None = None)
     )
 
 
-def _sqlite_engine(path: Path, wait_s: float | None) -> Engine:
-    def connect() -> sqlite3.Connection:
-        connection = connect_sqlite(path, wait_s=wait_s)
-        try:
-            for pragma in _SQLITE_PRAGMAS:
-                connection.execute(pragma)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+def _settled_sqlite(path: Path, wait_s: float | None) -> sqlite3.Connection:
+    connection = connect_sqlite(path, wait_s=wait_s)
+    try:
+        for pragma in _SQLITE_PRAGMAS:
+            connection.execute(pragma)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
+
+class _SqliteWriter:
+    """A connection kept for writing, without the engine's bookkeeping around a transaction, which costs more than the
+    transaction itself. One thread at a time."""
+
+    def __init__(self, path: Path, wait_s: float | None) -> None:
+        self._path = path
+        self._wait_s = wait_s
+        self._connection: sqlite3.Connection | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = _settled_sqlite(self._path, self._wait_s)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.commit()
+        except BaseException:
+            self._undo(connection)
+            raise
+
+    def _undo(self, connection: sqlite3.Connection) -> None:
+        try:
+            # A full disk may have ended the transaction already; then this does nothing.
+            connection.rollback()
+        except sqlite3.Error:
+            self.close()
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _sqlite_engine(path: Path, wait_s: float | None) -> Engine:
     engine = sqlalchemy_engine(
-        "sqlite://", creator=connect, poolclass=QueuePool, pool_size=8, max_overflow=56, pool_timeout=LOCK_WAIT_S
+        "sqlite://",
+        creator=lambda: _settled_sqlite(path, wait_s),
+        poolclass=QueuePool,
+        pool_size=8,
+        max_overflow=56,
+        pool_timeout=LOCK_WAIT_S,
     )
 
     @event.listens_for(engine, "begin")
@@ -198,6 +239,7 @@ class Database:
         self.dialect: str = self.engine.dialect.name
         self._turn = _turn(str(self.path.resolve()) if self.path else self.url.render_as_string())
         self.driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
+        self._writer = _SqliteWriter(self.path, self._wait_s) if self.path else None
         self._writes: Engine
         self._reads: Engine
         if self.path:
@@ -226,7 +268,23 @@ class Database:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")
             yield connection
 
+    @contextmanager
+    def write_on_driver(self) -> Iterator[Any]:
+        """As `write`, with the driver's own connection (sqlite3 or psycopg)."""
+        if self._writer is None:
+            with self.write() as connection:
+                yield connection.connection.driver_connection
+            return
+        with (
+            told_as_our_own(self.driver_error),
+            self._turn.held(LOCK_WAIT_S if self._wait_s is None else self._wait_s),
+            self._writer.transaction() as driver,
+        ):
+            yield driver
+
     def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
         self.engine.dispose()
 
 

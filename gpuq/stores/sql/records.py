@@ -26,8 +26,8 @@ class SqlRecords:
 
     @contextmanager
     def write(self) -> Iterator[Writer]:
-        with self.database.write() as connection:
-            yield SqlWriter(connection.connection.driver_connection, self._statements)
+        with self.database.write_on_driver() as driver:
+            yield SqlWriter(driver, self._statements)
 
     def close(self) -> None:
         self.database.close()

@@ -66,22 +66,22 @@ def test_a_thread_that_never_ends_its_write_is_told_as_locked(
 @only_sqlite
 def test_a_full_disk_leaves_nothing_half_written(jobs: Any, records: SqlRecords) -> None:
     jobs.add()
-    with records.database.read() as connection:
-        connection.exec_driver_sql("PRAGMA max_page_count = 1")
+    with records.database.write_on_driver() as driver:
+        driver.execute("PRAGMA max_page_count = 1")
     with pytest.raises(DatabaseUnavailable, match="full") as full, records.write() as tx:
         tx.add_jobs([jobs.new(env={"A": "x" * 5000}) for _ in range(50)], actor="alice")
     assert "space" in (full.value.hint or "")
     assert count(records) == 1
-    with records.database.read() as connection:
-        connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+    with records.database.write_on_driver() as driver:
+        driver.execute("PRAGMA max_page_count = 1000000")
     jobs.add()
     assert count(records) == 2
 
 
 @only_sqlite
 def test_a_database_that_cannot_be_written_is_told_so(jobs: Any, records: SqlRecords) -> None:
-    with records.database.read() as connection:
-        connection.exec_driver_sql("PRAGMA query_only = ON")
+    with records.database.write_on_driver() as driver:
+        driver.execute("PRAGMA query_only = ON")
     with pytest.raises(DatabaseUnavailable, match="cannot be written"):
         jobs.add()
 
