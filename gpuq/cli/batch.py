@@ -32,7 +32,17 @@ class Line:
         self.spec = spec
 
 
-def read(args: Args) -> list[Line]:
+class Batch:
+    """The lines of a file and the environment that lies under that of each."""
+
+    __slots__ = ("env", "lines")
+
+    def __init__(self, lines: list[Line], env: dict[str, str]) -> None:
+        self.lines = lines
+        self.env = env
+
+
+def read(args: Args) -> Batch:
     """Raises UsageError that names the file and the line."""
     name = args.text("from_file") or ""
     wrong = [option for option in args.values if option not in _ALLOWED]
@@ -42,10 +52,10 @@ def read(args: Args) -> list[Line]:
     env = environment(args)
     cwd = directory(args.text("chdir"))
     if name == "-":
-        return _parse("stdin", sys.stdin.buffer, env, cwd, check=not args.flag("no_check"))
+        return Batch(_parse("stdin", sys.stdin.buffer, env, cwd, check=not args.flag("no_check")), env)
     try:
         with open(name, "rb") as file:
-            return _parse(name, file, env, cwd, check=not args.flag("no_check"))
+            return Batch(_parse(name, file, env, cwd, check=not args.flag("no_check")), env)
     except OSError as error:
         hint = "--from-file takes a file, or - for stdin"
         raise UsageError(f"cannot read {name}: {error.strerror}", hint=hint) from None
@@ -67,10 +77,11 @@ def _parse(name: str, file: Iterable[bytes], env: dict[str, str], cwd: str, *, c
             ) from None
         if not isinstance(spec, dict):
             raise UsageError(f"{where}not a JSON object", hint='a line is one job: {"command": ["python", "train.py"]}')
-        spec = from_file_line(spec, env, cwd)
+        spec = from_file_line(spec, cwd)
         command = spec.get("command")
         if check and isinstance(command, list) and command and isinstance(command[0], str):
-            path = spec["env"].get("PATH") if isinstance(spec["env"], dict) else None
+            own = spec.get("env")
+            path = own.get("PATH", env.get("PATH")) if isinstance(own, dict) else env.get("PATH")
             program = (command[0], str(spec["cwd"]), path)
             # Thousands of lines mostly name one program.
             if program not in seen:
@@ -80,11 +91,13 @@ def _parse(name: str, file: Iterable[bytes], env: dict[str, str], cwd: str, *, c
     return lines
 
 
-def post(client: Client, name: str, lines: list[Line]) -> list[Any]:
+def post(client: Client, name: str, batch: Batch) -> list[Any]:
     """In one transaction. Raises the daemon's error with the number of the line that it is about."""
+    lines = batch.lines
     if not lines:
         return []
-    reply = client.send_jobs([line.spec for line in lines], accept=(404, 409, 422))
+    body = {"env": batch.env, "jobs": [line.spec for line in lines]}
+    reply = client.send_jobs(body, accept=(404, 409, 422))
     if reply.status < 400:
         jobs: list[Any] = json.loads(reply.body)
         return jobs

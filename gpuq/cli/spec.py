@@ -161,8 +161,9 @@ def _command(args: Args) -> tuple[list[str], Args]:
     return script.argv, Args(args.command, merged, args.words)
 
 
-def from_file_line(spec: Mapping[str, Any], env: Mapping[str, str], cwd: str) -> dict[str, Any]:
-    """A line of --from-file, with the submitter's directory and environment under its own."""
-    own = spec.get("env")
-    merged = {**env, **own} if isinstance(own, dict) else dict(env) if own is None else own
-    return {**spec, "cwd": spec.get("cwd") or cwd, "env": merged}
+def from_file_line(spec: Mapping[str, Any], cwd: str) -> dict[str, Any]:
+    """A line of --from-file, with the submitter's directory. The environment lies under those of all lines."""
+    line = {**spec, "cwd": spec.get("cwd") or cwd}
+    if line.get("env") is None:
+        line.pop("env", None)
+    return line

@@ -52,7 +52,7 @@ def _submit(args: Args, *, wait: bool) -> int:
 
 
 def _post(client: Client, args: Args, body: Any) -> Any:
-    if isinstance(body, list):
+    if not isinstance(body, dict):
         from gpuq.cli.batch import post
 
         return post(client, args.text("from_file") or "", body)

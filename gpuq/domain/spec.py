@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from gpuq.domain.priority import MAX_TIME_LIMIT_S, Priority
 from gpuq.errors import UsageError
@@ -27,6 +27,14 @@ def _priority(value: object) -> Priority:
         except UsageError as error:
             raise ValueError(error.message) from None
     raise ValueError("priority is a name or a number 0 to 3")
+
+
+def check_environment(env: dict[str, str]) -> dict[str, str]:
+    """Raises ValueError for what no process can be given."""
+    for key, value in env.items():
+        if not key or "=" in key or "\0" in key or "\0" in value:
+            raise ValueError(f"env: {key!r} is not a valid variable")
+    return env
 
 
 GroupName = Annotated[str, Field(pattern=_NAME)]
@@ -73,9 +81,7 @@ class JobSpec(BaseModel):
             raise ValueError("command: an argument contains a NUL byte")
         if self.signal is not None and self.signal.partition("@")[0].removeprefix("SIG") not in SIGNALS:
             raise ValueError("signal: unknown, write USR1@60; known: " + ", ".join(sorted(SIGNALS)))
-        for key, value in self.env.items():
-            if not key or "=" in key or "\0" in key or "\0" in value:
-                raise ValueError(f"env: {key!r} is not a valid variable")
+        check_environment(self.env)
         if self.gpu_mem_mb is not None and self.gpus == 0:
             raise ValueError("gpu_mem_mb: a job without GPUs cannot ask for GPU memory")
         return self
@@ -94,6 +100,24 @@ class JobSpec(BaseModel):
         unknown ones are left alone in the stored text and ignored here."""
         known = {name: value for name, value in payload.items() if name in _FIELDS}
         return cls.model_validate(known)
+
+
+class Batch(BaseModel):
+    """Several submissions and the environment that lies under that of each. It is sent once: with every job, a large
+    submission would be mostly environment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    jobs: list[JobSpec]
+    env: Annotated[dict[str, str], AfterValidator(check_environment)] = {}
+
+    def specs(self) -> list[JobSpec]:
+        if not self.env:
+            return self.jobs
+        # Jobs without variables of their own share one dictionary.
+        return [
+            spec.model_copy(update={"env": {**self.env, **spec.env} if spec.env else self.env}) for spec in self.jobs
+        ]
 
 
 # `model_fields` itself is made anew whenever it is asked for.

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from gpuq import __version__
-from gpuq.domain.spec import JobSpec
+from gpuq.domain.spec import Batch, JobSpec
 from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
 from gpuq.server import failures, routes_admin, routes_jobs, routes_queue, routes_stream, routes_submit
@@ -96,6 +96,9 @@ def _documented(document: dict[str, Any]) -> dict[str, Any]:
     spec = JobSpec.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(spec.pop("$defs", {}))
     schemas["JobSpec"] = spec
+    batch = Batch.model_json_schema(ref_template="#/components/schemas/{model}")
+    batch.pop("$defs", None)
+    schemas["Batch"] = batch
     schemas["Error"] = _ERROR
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import job_json
-from gpuq.domain.spec import JobSpec, usage_error
+from gpuq.domain.spec import Batch, JobSpec, usage_error
 from gpuq.domain.times import iso
 from gpuq.engine import outlook, submit
 from gpuq.engine.context import Context
@@ -36,6 +36,7 @@ _SCHEMA = {
     "oneOf": [
         {"$ref": "#/components/schemas/JobSpec"},
         {"type": "array", "items": {"$ref": "#/components/schemas/JobSpec"}},
+        {"$ref": "#/components/schemas/Batch"},
     ]
 }
 # Its part of the OpenAPI document, which the framework cannot know.
@@ -79,24 +80,40 @@ class BadSubmission(Exception):
 
 
 def parse(body: bytes) -> tuple[list[JobSpec], bool]:
-    """The specs, and whether the body was a list. Raises BadSubmission, and ValueError for what is not JSON."""
-    many = body.lstrip(b" \t\r\n")[:1] == b"["
+    """The specs, and whether there may be several. Raises BadSubmission, and ValueError for what is not JSON."""
+    if body.lstrip(b" \t\r\n")[:1] == b"[":
+        try:
+            return _SPECS.validate_json(body), True
+        except ValidationError as error:
+            raise _told(error, 0) from None
     try:
-        return (_SPECS.validate_json(body), True) if many else ([JobSpec.model_validate_json(body)], False)
+        return [JobSpec.model_validate_json(body)], False
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        if first["type"] == "json_invalid":
-            raise ValueError(first["msg"].removeprefix("Invalid JSON: ")) from None
-        index = first["loc"][0] if many and first["loc"] else None
-        complaint = usage_error(error)
-        if isinstance(index, int):
-            complaint = _in_item(complaint, index)
-        raise BadSubmission(complaint, index if isinstance(index, int) else None) from None
+        if not any(one["loc"] == ("jobs",) for one in error.errors(include_url=False, include_input=False)):
+            raise _told(error, None) from None
+    try:
+        return Batch.model_validate_json(body).specs(), True
+    except ValidationError as error:
+        raise _told(error, 1) from None
 
 
-def _in_item(complaint: UsageError, index: int) -> UsageError:
+def _told(error: ValidationError, index_at: int | None) -> Exception:
+    """`index_at`: where in the place of a complaint the number of the item stands."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return ValueError(first["msg"].removeprefix("Invalid JSON: "))
+    place = first["loc"]
+    index = place[index_at] if index_at is not None and len(place) > index_at else None
+    complaint = usage_error(error)
+    if not isinstance(index, int):
+        return BadSubmission(complaint, None)
+    item = ".".join(str(part) for part in place[: (index_at or 0) + 1])
+    return BadSubmission(_in_item(complaint, item, index), index)
+
+
+def _in_item(complaint: UsageError, item: str, index: int) -> UsageError:
     """Names the item as people count."""
-    text = complaint.message.replace(f"{index}.", "", 1).removeprefix(f"{index}: ")
+    text = complaint.message.replace(f"{item}.", "", 1).removeprefix(f"{item}: ")
     return UsageError(f"item {index + 1} of the list: {text}", hint=complaint.hint)
 
 

@@ -12,8 +12,8 @@ def taking(daemon: StubDaemon) -> StubDaemon:
     """Queues whatever it is given, ids from 1."""
 
     def take(asked: Asked) -> Answer:
-        if isinstance(asked.body, list):
-            return Answer(201, [job(number) for number in range(1, len(asked.body) + 1)])
+        if "jobs" in asked.body:
+            return Answer(201, [job(number) for number in range(1, len(asked.body["jobs"]) + 1)])
         return Answer(201, job(1, name=asked.body.get("name") or "true", position=3))
 
     daemon.on("POST", "/jobs", take)
@@ -150,9 +150,11 @@ def test_file_of_jobs_is_one_request(gpuq: Gpuq, taking: StubDaemon) -> None:
     )
     done = gpuq("submit", "--from-file", "jobs.jsonl")
     assert (done.code, done.out) == (0, "2 jobs: 1-2\n")
-    first, second = sent(taking)
-    assert (first["gpus"], first["cwd"], first["env"]["A"]) == (0, str(gpuq.work), "1")
-    assert second["env"]["PATH"] == gpuq.env["PATH"]
+    body = sent(taking)
+    first, second = body["jobs"]
+    assert (first["gpus"], first["cwd"], first["env"]) == (0, str(gpuq.work), {"A": "1"})
+    assert "env" not in second
+    assert body["env"]["PATH"] == gpuq.env["PATH"]
 
 
 def test_jobs_from_stdin_are_a_json_list(gpuq: Gpuq, taking: StubDaemon) -> None:

@@ -70,6 +70,35 @@ def test_every_job_of_a_mixed_list_is_answered_as_a_later_look_shows_it(api: Any
         assert job == looked[job["id"]]
 
 
+def test_jobs_of_a_batch_have_its_environment_under_their_own(api: Any) -> None:
+    body = {"env": {"A": "1", "B": "1"}, "jobs": [{"command": ["x"]}, {"command": ["y"], "env": {"B": "2", "C": "2"}}]}
+    answer = api.daemon.post("/jobs", json=body)
+    assert answer.status_code == 201
+    first, second = (job["id"] for job in answer.json())
+    with api.ctx.records.read() as tx:
+        assert tx.spec(first)[0].env == {"A": "1", "B": "1"}
+        assert tx.spec(second)[0].env == {"A": "1", "B": "2", "C": "2"}
+
+
+@pytest.mark.parametrize(
+    ("body", "says", "index"),
+    [
+        ({"jobs": [{"command": ["x"]}, {"command": []}]}, "item 2 of the list: command: ", 1),
+        ({"jobs": [{"command": ["x"], "gpuz": 1}]}, "item 1 of the list: unknown field 'gpuz'", 0),
+        ({"jobs": [], "priority": "high"}, "unknown field 'priority'", None),
+        ({"jobs": [{"command": ["x"]}], "env": {"": "1"}}, "env: '' is not a valid variable", None),
+        ({"jobs": 7}, "jobs: ", None),
+    ],
+)
+def test_a_bad_batch_stores_nothing_and_says_where(api: Any, body: Any, says: str, index: int | None) -> None:
+    answer = api.daemon.post("/jobs", json=body)
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert says in error["message"]
+    assert error.get("index") == index
+    assert api.daemon.get("/jobs").json() == []
+
+
 def test_one_bad_spec_in_a_list_stores_nothing_and_is_named(api: Any) -> None:
     answer = api.daemon.post("/jobs", json=[{"command": ["true"]}, {"command": ["true"], "gpus": -1}])
     assert answer.status_code == 422
