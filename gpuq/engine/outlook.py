@@ -7,7 +7,7 @@ depend on Redis. The forecast is kept until an event changes the picture.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +33,8 @@ FORECAST_JOBS = 1000
 FORECAST_MAX_AGE_S = 30.0
 # While events come in quickly, the last picture serves for this many times what it cost to make.
 FORECAST_COST_FACTOR = 10.0
+# A picture that took less than this is made anew for a single job that is not in it.
+QUICK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class _Picture:
     snapshot: Snapshot
     forecast: Forecast
     explainer: Explainer
+    known: frozenset[int]
 
 
 class Outlooks:
@@ -68,7 +71,9 @@ class Outlooks:
         self._picture: _Picture | None = None
         self._cost_s = 0.0
 
-    def picture(self) -> _Picture:
+    def picture(self, wanted: Collection[int] = ()) -> _Picture:
+        """`wanted`: queued jobs that somebody asks about; one that came after the last picture is worth a new one,
+        unless that takes long."""
         with self._lock:
             now = self._ctx.clock.now()
             begun = self._ctx.clock.monotonic()
@@ -77,7 +82,9 @@ class Outlooks:
                 kept = self._picture
                 if kept is not None and kept.control == control:
                     same = kept.event_id == event_id
-                    if now - kept.at < (FORECAST_MAX_AGE_S if same else FORECAST_COST_FACTOR * self._cost_s):
+                    missing = not same and self._cost_s < QUICK_S and not kept.known.issuperset(wanted)
+                    max_age_s = FORECAST_MAX_AGE_S if same else FORECAST_COST_FACTOR * self._cost_s
+                    if now - kept.at < max_age_s and not missing:
                         return kept
                 waiting = list(tx.waiting([job.id for job in tx.line(limit=FORECAST_JOBS)]).values())
                 active = tx.live_attempts(self._ctx.node)
@@ -89,7 +96,8 @@ class Outlooks:
             self._ctx.run_times.refresh()
             snapshot = self._lookout.snapshot(waiting, lives)
             foreseen = forecast(snapshot, now)
-            self._picture = _Picture(event_id, control, now, snapshot, foreseen, Explainer(snapshot, now))
+            known = frozenset(job.id for job in waiting)
+            self._picture = _Picture(event_id, control, now, snapshot, foreseen, Explainer(snapshot, now), known)
             self._cost_s = self._ctx.clock.monotonic() - begun
             return self._picture
 
@@ -120,7 +128,9 @@ def describe(
     the caller knows already, by job id."""
     if all(job.state in FINAL for job in jobs):
         return [(job, JobOutlook()) for job in jobs]
-    picture = ctx.outlooks.picture()
+    queued = [job.id for job in jobs if job.state is JobState.QUEUED]
+    # Of a long listing the end is beyond the forecast anyhow.
+    picture = ctx.outlooks.picture(queued if len(queued) == 1 else ())
     agent = agent_is_alive(ctx)
     with ctx.records.read() as tx:
         return [(job, _outlook(ctx, tx, job, picture, agent, positions or {})) for job in jobs]
