@@ -125,7 +125,7 @@ _BLANK: dict[str, Any] = {
         *("gpus", "gpu_mem_mb", "gpu_model", "gpu_ids", "time_limit_s", "max_retries", "retries_used", "attempt"),
         *("array_id", "array_index", "key", "after", "after_any", "preemptible", "submitted_at", "eligible_at"),
         *("started_at", "finished_at", "stop_deadline", "position", "estimated_start", "estimated_end", "progress"),
-        *("node", "gpu_indices", "gpu_uuids", "pid", "exit_code", "signal", "error", "log_path"),
+        *("node", "gpu_indices", "gpu_uuids", "pid", "exit_code", "signal", "error", "peak_gpu_mem_mb", "log_path"),
     )
 }
 
