@@ -87,11 +87,13 @@ def _each(ids: list[int], verb: Callable[[int], str]) -> int:
 def _ask_for_each(client: Client) -> int:
     if not sys.stdin.isatty():
         raise UsageError("dlq retry: which?", hint="gpuq dlq retry 7, or all --yes; asking needs a terminal")
-    for letter in client.dlq():
+    from gpuq.cli.__main__ import tell
+
+    letters, code = client.dlq(), 0
+    for letter in letters:
         _print(letter)
-        try:
-            answer = input("[r]etry, [d]elete, [s]kip, [q]uit? ").strip().lower()[:1]
-        except EOFError:
+        answer = _answer()
+        if answer == "q":
             break
         job_id = letter["job_id"]
         try:
@@ -103,16 +105,32 @@ def _ask_for_each(client: Client) -> int:
         except NotFound as error:
             # Somebody else was faster.
             print(error.message)
-        if answer == "q":
-            break
+        except Unavailable:
+            raise
+        except GpuqError as error:
+            code = max(code, tell(error))
         print()
-    return 0
+    if not letters:
+        print("no dead letters")
+    return code
+
+
+def _answer() -> str:
+    """r, d, s or q; the end of the input is q."""
+    while True:
+        try:
+            word = input("[r]etry, [d]elete, [s]kip, [q]uit? ").strip().lower()[:1]
+        except EOFError:
+            print()
+            return "q"
+        if word in {"r", "d", "s", "q"}:
+            return word
 
 
 def _print(letter: Any) -> None:
     print(
-        f"job {letter['job_id']} ({letter['name']}) of {letter['user']} failed at {full_time(letter['failed_at'])} "
-        f"after {count(letter['attempts'], 'attempt')}: {letter['outcome']}"
+        f"job {letter['job_id']} ({printable(letter['name'])}) of {letter['user']} failed at "
+        f"{full_time(letter['failed_at'])} after {count(letter['attempts'], 'attempt')}: {letter['outcome']}"
     )
     if letter["error"]:
         print(f"  {printable(letter['error'])}")

@@ -25,6 +25,8 @@ PROMISED = {
     ("POST", "/queue/pause"),
     ("POST", "/queue/resume"),
     ("GET", "/stats"),
+    ("GET", "/groups"),
+    ("POST", "/groups"),
     ("GET", "/dlq"),
     ("GET", "/dlq/{job_id}"),
     ("POST", "/dlq/{job_id}/retry"),
