@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gpuq.domain import faults
+from gpuq.domain.complaints import complaint
 from gpuq.domain.priority import MAX_TIME_LIMIT_S
 from gpuq.domain.quantities import parse_duration
 from gpuq.errors import ConfigError, UsageError
@@ -223,6 +224,6 @@ def load(flags: dict[str, Any] | None = None) -> tuple[Settings, dict[str, str]]
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
-        message = str(first["msg"]).removeprefix("Value error, ")
+        message = complaint(first)
         where = f" (from {sources[name]})" if name in sources else ""
         raise ConfigError(f"bad setting {name}{where}: {message}" if name else f"bad setting: {message}") from None

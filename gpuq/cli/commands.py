@@ -56,8 +56,10 @@ SUBMIT = (
     JSON,
     Option("--test-only", "flag", "check, print the estimated start, queue nothing"),
 )
+# What stands in brackets there is true of a new job only.
+_OF_A_WAITING_JOB = {"gpus": "GPUs (0: none)", "name": "name"}
 CHANGES = tuple(
-    option
+    Option(" ".join(option.flags), option.kind, _OF_A_WAITING_JOB.get(option.name, option.help), option.metavar)
     for option in JOB
     if option.name in {"gpus", "gpu_mem", "gpu_model", "gpu_ids", "priority", "name", "group", "time", "retries"}
     or option.name in {"preemptible", "signal", "kill_grace"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpuq.cli.connect import connect, print_json, say
 from gpuq.cli.options import Args
-from gpuq.cli.render import table
+from gpuq.cli.render import count, table
 from gpuq.errors import UsageError
 
 HEADER = ("GROUP", "RUNNING", "LIMIT", "WAITING", "LIMITED BY")
@@ -31,7 +31,7 @@ def limit(args: Args) -> int:
         raise UsageError(f"{word!r} is not a number of jobs", hint="write `gpuq group limit NAME 2`; 0 is no limit")
     connect().limit_group(group, int(word))
     if int(word):
-        print(f"at most {int(word)} jobs of group {group} run at once; what runs already goes on")
+        print(f"at most {count(int(word), 'job')} of group {group} at once; what runs already goes on")
     else:
         print(f"group {group} has no limit")
     return 0

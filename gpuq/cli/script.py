@@ -12,6 +12,8 @@ from gpuq.errors import UsageError
 MARK = "#GPUQ"
 # Only the head of a file is searched; this is also enough to see that a file is no script.
 HEAD_BYTES = 65536
+# Run by /bin/sh when they say nothing else.
+SHELL_SUFFIXES = frozenset({"", ".sh"})
 
 _IN_SCRIPT = Command("submit", "", "", options=JOB, examples="")
 
@@ -49,6 +51,11 @@ def read(word: str, rest: list[str], *, alone: bool) -> Script | None:
     executable = os.access(path, os.X_OK)
     if not marked and (executable or not alone or not interpreter):
         return None
+    if marked and not interpreter and (suffix := os.path.splitext(path)[1]) not in SHELL_SUFFIXES:
+        raise UsageError(
+            f"{word} has #GPUQ lines but does not say what runs it",
+            hint=f"begin it with a line like #!/usr/bin/env {'python3' if suffix == '.py' else 'PROGRAM'}",
+        )
     runner = [] if executable and interpreter else [part.strip() for part in interpreter] or ["/bin/sh"]
     return Script(path, [*runner, path, *rest], values, late)
 

@@ -84,12 +84,29 @@ def _facts(job: Any) -> list[tuple[str, str]]:
         ("Submitted", full_time(job["submitted_at"])),
         ("Started", full_time(job["started_at"])),
         ("Finished", full_time(job["finished_at"])),
+        ("Cancelled", _cancelled(job)),
         ("Ran", since(job["started_at"], job["finished_at"])),
         ("Process", f"{job['pid']} on {job['node']}" if job["pid"] and job["node"] else ""),
         ("GPU uuids", ", ".join(job["gpu_uuids"] or [])),
         ("Output", job["log_path"] or ""),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _cancelled(job: Any) -> str:
+    """Who asked for it and why, of a job that is cancelled or being so."""
+    if job["state"] not in {"stopping", "cancelled"}:
+        return ""
+    for event in reversed(job["events"]):
+        detail = event["detail"] or ""
+        if event["to_state"] == "stopping" and detail.startswith("cancel"):
+            reason = detail.partition(": ")[2].rpartition("; SIGKILL after")[0]
+        elif event["to_state"] == "cancelled" and event["from_state"] not in {"starting", "running", "stopping"}:
+            reason = detail.removeprefix("cancelled while waiting")
+        else:
+            continue
+        return f"by {event['actor']}" + (f": {reason}" if reason else "")
+    return ""
 
 
 def _expected(job: Any) -> str:

@@ -21,14 +21,18 @@ RIGHT = ("ID", "GPUS", "POS", "TIME")
 
 
 class Listing:
-    """`total`: how many there are; `counts`: the whole queue's numbers and whether it is paused, where asked for."""
+    """`total`: how many there are; `counts`: the whole queue's numbers and whether it is paused, where asked for;
+    `user`: whose jobs alone are shown."""
 
-    __slots__ = ("counts", "jobs", "total")
+    __slots__ = ("counts", "jobs", "total", "user")
 
-    def __init__(self, jobs: list[Any], total: int, counts: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, jobs: list[Any], total: int, counts: dict[str, Any] | None = None, user: str | None = None
+    ) -> None:
         self.jobs = jobs
         self.total = total
         self.counts = counts
+        self.user = user
 
 
 def status(args: Args) -> int:
@@ -72,14 +76,14 @@ def _look(client: Client, args: Args) -> Listing:
 
         ended = client.history(**wanted, limit=MANY)
         shown = (listing.jobs + ended)[: args.integer("limit", least=1)]
-        return Listing(shown, listing.total + len(ended), listing.counts)
+        return Listing(shown, listing.total + len(ended), listing.counts, listing.user)
     return listing
 
 
 def _in_the_queue(client: Client, wanted: dict[str, Any], limit: int | None) -> Listing:
     if not set(wanted) - {"user"}:
         found = client.queue(limit=limit, user=wanted.get("user"))
-        return Listing(found["jobs"], found["total"], found)
+        return Listing(found["jobs"], found["total"], found, wanted.get("user"))
     from gpuq.cli.select import ACTIVE, MANY, WAITING
 
     if "state" not in wanted:
@@ -125,9 +129,14 @@ def _show(args: Args, listing: Listing) -> None:
 
 
 def _totals(listing: Listing) -> str:
+    from gpuq.cli.render import count
+
     parts = []
     if listing.counts is not None:
-        parts.append(f"{listing.counts['running']:,} running, {listing.counts['waiting']:,} waiting")
+        if listing.user is not None:
+            parts.append(f"{count(listing.total, 'job')} of {listing.user}")
+        in_all = "" if listing.user is None else " in all"
+        parts.append(f"{listing.counts['running']:,} running, {listing.counts['waiting']:,} waiting{in_all}")
         paused = listing.counts.get("paused")
         if paused:
             reason = f": {paused['reason']}" if paused.get("reason") else ""
@@ -136,7 +145,7 @@ def _totals(listing: Listing) -> str:
     if shown < listing.total:
         parts.append(f"{shown:,} of {listing.total:,} shown; --limit or --all")
     elif listing.counts is None:
-        parts.append(f"{shown:,} {'job' if shown == 1 else 'jobs'}")
+        parts.append(count(shown, "job"))
     return "; ".join(parts)
 
 

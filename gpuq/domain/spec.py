@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from gpuq.domain.complaints import complaint
 from gpuq.domain.priority import MAX_TIME_LIMIT_S, Priority
 from gpuq.errors import UsageError
 
@@ -14,6 +15,13 @@ SCHEMA = 1
 
 # What a program can catch.
 SIGNALS = frozenset(member.name.removeprefix("SIG") for member in signal.Signals) - {"KILL", "STOP"}
+
+# What is meant by a pattern, for people.
+_FORMS = {
+    "name": "a name has 1 to 200 characters on one line",
+    "group": "a group's name has 1 to 200 characters on one line",
+    "signal": "write USR1@60: the signal, and how many seconds before",
+}
 
 _NAME = r"^[^\x00-\x1f\x7f]{1,200}$"
 
@@ -128,7 +136,8 @@ def usage_error(error: ValidationError) -> UsageError:
     """pydantic's first complaint as one line for a person."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
-    message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return UsageError(f"unknown field {place!r}", hint="known: " + ", ".join(JobSpec.model_fields))
-    return UsageError(f"{place}: {message}" if place else message)
+    message = complaint(first)
+    hint = _FORMS.get(place) if first["type"] == "string_pattern_mismatch" else None
+    return UsageError(f"{place}: {message}" if place else message, hint=hint)

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from gpuq.domain.complaints import complaint
 from gpuq.errors import GpuqError, Unauthenticated
 
 _MALFORMED = "the body is not valid JSON"
@@ -48,8 +49,8 @@ def _validation(error: RequestValidationError) -> Response:
         return malformed(str(first.get("ctx", {}).get("error", first["msg"])))
     where, *path = (str(part) for part in first["loc"])
     name = ".".join(path) or where
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return failure(422, "usage", f"{name}: {message}", "the OpenAPI document at /openapi.json lists what is accepted")
+    hint = "the OpenAPI document at /openapi.json lists what is accepted"
+    return failure(422, "usage", f"{name}: {complaint(first)}", hint)
 
 
 def _http(request: Request, error: HTTPException) -> Response:

@@ -154,3 +154,7 @@ def test_help_of_every_command_shows_its_examples(name: str, capsys: pytest.Capt
         assert line in shown
     for option in COMMANDS[name].options:
         assert re.search(rf"(^|[\s,]){re.escape(option.flags[-1])}\b", shown, re.MULTILINE)
+
+
+def test_help_of_update_names_no_defaults_of_a_new_job() -> None:
+    assert not [option.name for option in COMMANDS["update"].options if "default" in option.help]

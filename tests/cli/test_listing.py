@@ -59,6 +59,37 @@ def test_status_asks_for_as_many_as_wanted(gpuq: Gpuq, daemon: StubDaemon, words
     assert daemon.seen("GET", "/queue")[0].query.get("limit") == limit
 
 
+def test_the_footer_of_one_users_jobs_says_whose_they_are(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    daemon.on("GET", "/queue", queue_of(NOW_RUNNING, NEXT))
+    assert gpuq("status", "-u", "alice").out.splitlines()[-1] == "2 jobs of alice; 2 running, 9,998 waiting in all"
+    daemon.on("GET", "/queue", queue_of(NOW_RUNNING))
+    assert gpuq("status", "-u", "alice").out.splitlines()[-1].startswith("1 job of alice; ")
+
+
+@pytest.mark.parametrize(
+    ("state", "event", "said"),
+    [
+        ("stopping", ("running", "stopping", "cancel: wrong data: x; SIGKILL after 30 s"), "by bob: wrong data: x"),
+        ("cancelled", ("running", "stopping", "cancel; SIGKILL after 30 s"), "by bob"),
+        ("cancelled", ("queued", "cancelled", "not needed"), "by bob: not needed"),
+        ("cancelled", ("held", "cancelled", "cancelled while waiting"), "by bob"),
+    ],
+)
+def test_show_says_who_cancelled_a_job_and_why(
+    gpuq: Gpuq, daemon: StubDaemon, state: str, event: tuple[str, str, str], said: str
+) -> None:
+    at = "2026-11-22T10:00:00.000Z"
+    source, target, detail = event
+    events = [{"at": at, "from_state": source, "to_state": target, "actor": "bob", "detail": detail}]
+    if state != target:
+        ended = {"at": at, "from_state": target, "to_state": state, "actor": "gpuq", "detail": "cancelled"}
+        events.append(ended)
+    found = job(7, state=state, finished_at=at if state == "cancelled" else None, attempts=[], events=events)
+    daemon.on("GET", "/jobs/7", Answer(200, found))
+    [line] = [line for line in gpuq("show", "7").out.splitlines() if line.startswith("Cancelled")]
+    assert line.split(None, 1)[1] == said
+
+
 def test_paused_queue_says_so(gpuq: Gpuq, daemon: StubDaemon) -> None:
     daemon.on("GET", "/queue", queue_of(paused={"by": "root", "reason": "new driver", "at": "2026-11-22T10:00:00Z"}))
     assert gpuq("status").out.endswith("the queue is paused by root: new driver\n")

@@ -123,6 +123,15 @@ def test_script_is_named_after_its_file_and_takes_arguments(gpuq: Gpuq, taking: 
     assert sent(taking)["command"] == ["/bin/sh", str(gpuq.work / "train.sh"), "--lr", "3"]
 
 
+def test_script_that_does_not_say_what_runs_it_is_no_shell_script_for_that(gpuq: Gpuq, taking: StubDaemon) -> None:
+    (gpuq.work / "train.py").write_text("#GPUQ -g 0\nprint('hello')\n")
+    done = gpuq("submit", "train.py")
+    assert done.code == 2
+    assert "does not say what runs it" in done.err
+    assert "#!/usr/bin/env python3" in done.err
+    assert taking.seen("POST", "/jobs") == []
+
+
 def test_script_that_is_only_not_executable_is_run_by_its_first_line(gpuq: Gpuq, taking: StubDaemon) -> None:
     (gpuq.work / "plain.py").write_text("#!/usr/bin/env python3\nprint(1)\n")
     assert gpuq("submit", "plain.py").code == 0
