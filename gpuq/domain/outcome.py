@@ -48,7 +48,8 @@ USES_RETRY = frozenset(
 @dataclass(frozen=True, slots=True)
 class Result:
     """The seen end of an attempt. Times in epoch seconds; memory in MiB. `swept` false: its supervisor was killed, so
-    what the job left running may still be there."""
+    what the job left running may still be there. `machine_fault`: it could not be launched here, whatever job it was.
+    """
 
     outcome: Outcome
     exit_code: int | None = None
@@ -60,3 +61,4 @@ class Result:
     avg_gpu_util: float | None = None
     log_tail: str | None = None
     swept: bool = True
+    machine_fault: bool = False

@@ -22,6 +22,7 @@ class ReasonCode(StrEnum):
     QUEUE_PAUSED = "QueuePaused"
     NO_AGENT = "NoAgent"
     STARTING = "Starting"
+    LAUNCH_TROUBLE = "LaunchTrouble"
 
 
 SENTENCES: dict[ReasonCode, str] = {
@@ -40,6 +41,7 @@ SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.QUEUE_PAUSED: "the queue is paused",
     ReasonCode.NO_AGENT: "no agent runs; start one with `gpuq up`",
     ReasonCode.STARTING: "its turn has come; it is being started",
+    ReasonCode.LAUNCH_TROUBLE: "nothing can be launched on this machine, its disk is full for instance",
 }
 
 

@@ -40,8 +40,10 @@ def judge(
     lost_count: int,
     base_s: float,
     jitter: float,
+    machine_fault: bool = False,
 ) -> Verdict:
-    """`stop_reason` is what gpuq itself had asked for (`cancel`, `preempt`, `time_limit`, `drain`) or None.
+    """`stop_reason` is what gpuq itself had asked for (`cancel`, `preempt`, `time_limit`, `drain`) or None;
+    `machine_fault`: no job could have been launched on this machine.
 
     A cancel wins over everything but success: a job that ended well before the stop reached it is completed.
     """
@@ -51,6 +53,8 @@ def judge(
         return Verdict(JobState.CANCELLED)
     if outcome is Outcome.PREEMPTED:
         return Verdict(JobState.QUEUED, why="back in line, no retry used")
+    if outcome is Outcome.LAUNCH_ERROR and machine_fault:
+        return Verdict(JobState.QUEUED, why="the machine's fault: back in line, no retry used")
     if outcome is Outcome.LOST:
         if lost_count + 1 >= MAX_LOST:
             return Verdict(JobState.FAILED, counts_lost=True, dead_letter=True, why=f"lost {lost_count + 1} times")

@@ -26,6 +26,7 @@ from gpuq.engine.live import Live
 from gpuq.engine.look import Lookout
 from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.notes import note_limit_reached, note_outgrown, note_started
+from gpuq.engine.obstacle import Obstacle, is_machines_fault
 from gpuq.engine.usage import sample
 from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold, HotStoreUnavailable, NodeTaken
 from gpuq.ports.history import FinishedRun
@@ -62,6 +63,7 @@ class Agent:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._forget = False
+        self._obstacle = Obstacle(ctx)
         # The tenure of the node for which this ledger is known to be whole.
         self._proved = -1
         self._away = False
@@ -170,7 +172,7 @@ class Agent:
                 self._prove()
             if due or self._stopping or not self._late:
                 self._write_starts()
-                if (due or self._ended) and not self._stopping and self._lock.held:
+                if (due or self._ended) and self._may_start():
                     self._dispatch()
                 self._write_ends()
         except DatabaseUnavailable as error:
@@ -189,6 +191,14 @@ class Agent:
             note_outgrown(self._ctx, self._live.values())
         self._mark_limits()
         self.last_turn_at = self._ctx.clock.now()
+
+    def _may_start(self) -> bool:
+        if self._stopping or not self._lock.held:
+            return False
+        if self._obstacle.in_the_way():
+            self._look_at = self._ctx.clock.monotonic() + SOON_S
+            return False
+        return True
 
     def _timeout(self) -> float:
         now = self._ctx.clock.monotonic()
@@ -247,6 +257,7 @@ class Agent:
 
     def _runs(self, live: Live, launched: Launched) -> None:
         live.launched = launched
+        self._obstacle.passed()
         if not self._unnoted:
             self._note_at = self._ctx.clock.monotonic() + self._note_after_s
         self._unnoted.append(live)
@@ -276,6 +287,8 @@ class Agent:
         live.result = end_of(self._ctx, live)
         faults.point("end.heard")
         if live.result is not None:
+            if live.result.machine_fault:
+                self._obstacle.met(live.result.error or "")
             self._ended.append(live)
 
     # -- writing -------------------------------------------------------------------------------------------------
@@ -378,8 +391,11 @@ class Agent:
         try:
             live.fd = launch(self._ctx, order)
         except OSError as error:
-            now = self._ctx.clock.now()
-            live.result = Result(Outcome.LAUNCH_ERROR, error=f"could not be launched: {error}", finished_at=now)
+            now, ours = self._ctx.clock.now(), is_machines_fault(error)
+            why = f"could not be launched: {error}"
+            live.result = Result(Outcome.LAUNCH_ERROR, error=why, finished_at=now, machine_fault=ours)
+            if ours:
+                self._obstacle.met(str(error.strerror))
             self._ended.append(live)
             self.wake()
             return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from gpuq.domain import faults
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
@@ -14,6 +16,8 @@ from gpuq.engine.hints import offer, withdraw
 from gpuq.errors import WrongState
 from gpuq.ports.hot_queue import Member
 from gpuq.ports.records import Move, Writer
+
+log = logging.getLogger(__name__)
 
 
 def cancel(
@@ -49,7 +53,11 @@ def cancel(
     if job.state in ACTIVE:
         # After the commit: the folder's request must never say more than SQL does.
         run_dir = job.run_dir or ctx.run_dir(job.id, job.attempt)
-        ctx.launcher.request_stop(run_dir, reason="cancel", grace_s=grace)
+        try:
+            ctx.launcher.request_stop(run_dir, reason="cancel", grace_s=grace)
+        except OSError as error:
+            # No supervisor is there (any more, or yet). The reaper asks for the stop again when its time is over.
+            log.warning("job %d: the stop is not in the attempt's folder: %s", job_id, error)
     elif job.state is JobState.QUEUED:
         withdraw(ctx, [(job.id, job.gpus)])
     offer(ctx, freed)

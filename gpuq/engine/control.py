@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gpuq.engine.context import Context
 from gpuq.engine.devices import Drained
+from gpuq.engine.obstacle import KEY as OBSTACLE
 from gpuq.engine.pause import KEY as PAUSED
 from gpuq.engine.pause import pause_text
 from gpuq.ports.records import Reader
@@ -17,11 +18,13 @@ GROUP_LIMIT = "group-limit:"
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """`drained` by GPU uuid, of this node; `group_limits`: running jobs by group."""
+    """`drained` by GPU uuid, of this node; `group_limits`: running jobs by group; `obstacle`: why nothing can be
+    launched on this machine, not set by people but treated alike."""
 
     paused: str | None
     drained: dict[str, Drained]
     group_limits: dict[str, int]
+    obstacle: str | None = None
 
 
 def read_control(ctx: Context) -> Control:
@@ -40,6 +43,7 @@ def control_in(ctx: Context, tx: Reader) -> Control:
             for key, value in drained.items()
         },
         group_limits={key.removeprefix(GROUP_LIMIT): value["running"] for key, value in limits.items()},
+        obstacle=tx.value(OBSTACLE + ctx.node),
     )
 
 

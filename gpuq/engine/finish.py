@@ -116,6 +116,7 @@ def _finish_one(ctx: Context, tx: Writer, item: Ended, written: Written) -> None
         lost_count=job.lost_count,
         base_s=ctx.settings.retry_base,
         jitter=ctx.random.random(),
+        machine_fault=result.machine_fault,
     )
     memory = _raised_memory(ctx, job, item, verdict)
     tx.move(

@@ -7,6 +7,7 @@ from typing import Any
 from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
 from gpuq.domain.times import iso
 from gpuq.engine.context import Context
+from gpuq.engine.obstacle import KEY as OBSTACLE
 from gpuq.engine.outlook import agent_is_alive
 from gpuq.engine.pause import paused
 from gpuq.engine.rehydrate import is_cold
@@ -76,4 +77,16 @@ def _redis(ctx: Context) -> dict[str, Any]:
 
 def _agent(ctx: Context) -> dict[str, Any]:
     alive = agent_is_alive(ctx)
+    if alive and (trouble := _obstacle(ctx)) is not None:
+        return {"ok": False, "detail": f"cannot launch anything: {trouble}; tried again by itself"}
     return {"ok": alive, "detail": "runs" if alive else "no agent runs on this home; start one with `gpuq up`"}
+
+
+def _obstacle(ctx: Context) -> str | None:
+    try:
+        with ctx.records.read() as tx:
+            found = tx.value(OBSTACLE + ctx.node)
+    except GpuqError:
+        # Told as the database's trouble.
+        return None
+    return None if found is None else str(found)

@@ -240,6 +240,9 @@ def _waiting_reason(ctx: Context, tx: Reader, job: Job, picture: _Picture, agent
         return Reason(ReasonCode.NO_AGENT, "no agent runs; nothing starts until `gpuq up`")
     if picture.snapshot.paused is not None:
         return Reason(ReasonCode.QUEUE_PAUSED, picture.snapshot.paused)
+    if picture.control.obstacle is not None:
+        text = f"this machine cannot launch anything now: {picture.control.obstacle}"
+        return Reason(ReasonCode.LAUNCH_TROUBLE, text)
     found = picture.explainer.reasons(job.id)
     if found:
         return found[0]

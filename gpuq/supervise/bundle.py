@@ -2,7 +2,8 @@
 
     spec.json      what to run                                      daemon, before the launch
     lock           held (flock) by the supervisor for life          liveness
-    control        FIFO; any byte in it means "read stop.json"      whoever stops the job
+    control        FIFO; any line in it means "read stop.json", or
+                   is the request itself if the disk took no file   whoever stops the job
     stop.json      the request to stop, may be rewritten            whoever stops the job
     started.json   who runs: process ids with their start times     supervisor
     progress.json  how far it is                                    the job itself
@@ -105,6 +106,11 @@ def read(run_dir: str, name: str, *, by_anyone: bool = False) -> dict[str, objec
         data = _read_all(fd, seen.st_size)
     finally:
         os.close(fd)
+    return parsed(data)
+
+
+def parsed(data: bytes) -> dict[str, object] | None:
+    """None when it is torn or not an object."""
     try:
         record, _ = _decode(data.decode())
     except ValueError:

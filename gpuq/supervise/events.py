@@ -23,6 +23,7 @@ class Events:
             os.path.join(run_dir, bundle.CONTROL), os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
         )
         self.told_to_stop = False
+        self._told = b""
         self._alarm: kernel.Alarm | None = None
         self._wake, self._wake_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         kernel.on_signal(_SIGCHLD, kernel.do_nothing)
@@ -62,18 +63,27 @@ class Events:
         if self._wake in ready:
             _drain(self._wake)
         if self.control in ready:
-            _drain(self.control)
+            self._told += _drain(self.control)
         if self._alarm is not None and self._alarm.fd in ready:
             self._alarm.clear()
         return ready
+
+    def requests(self) -> list[dict[str, object]]:
+        """Stop requests that stood in the FIFO itself, because the disk took no file; each line is one or a nudge."""
+        lines, self._told = self._told.split(b"\n"), b""
+        return [record for line in lines if line and (record := bundle.parsed(line)) is not None]
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         self.told_to_stop = True
 
 
-def _drain(fd: int) -> None:
+def _drain(fd: int) -> bytes:
+    parts = []
     try:
-        while len(os.read(fd, _DRAIN_BYTES)) == _DRAIN_BYTES:
-            pass
+        while part := os.read(fd, _DRAIN_BYTES):
+            parts.append(part)
+            if len(part) < _DRAIN_BYTES:
+                break
     except BlockingIOError:
-        return
+        pass
+    return b"".join(parts)

@@ -280,6 +280,7 @@ def _result(record: dict[str, Any]) -> Result:
         started_at=bundle.number(record, "started_at"),
         finished_at=bundle.number(record, "finished_at"),
         swept=record.get("swept") is not False,
+        machine_fault=record.get("machine_fault") is True,
     )
 
 

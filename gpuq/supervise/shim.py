@@ -93,7 +93,8 @@ def _supervise(
         return
     except OSError as failure:
         message = f"no process could be made for the job: {failure.strerror}"
-        record_end(run_dir, verdict.record_of("launch_error", token=spec.token, error=message))
+        record = verdict.record_of("launch_error", token=spec.token, error=message)
+        record_end(run_dir, {**record, "machine_fault": True})
         return
     faults.point("supervisor.spawned")
     run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, will)
@@ -148,6 +149,8 @@ class _Run:
             if self.events.told_to_stop:
                 self.ladder.request(kernel.since_boot(), "shutdown")
             if self.events.control in ready:
+                for told in self.events.requests():
+                    self._request_stop(told)
                 self._read_stop()
             if empty:
                 return
@@ -248,8 +251,10 @@ class _Run:
         except OSError:
             # A job must not die because a disk does not answer; whoever stops it will ask again.
             return
-        if stop is None:
-            return
+        if stop is not None:
+            self._request_stop(stop)
+
+    def _request_stop(self, stop: dict[str, object]) -> None:
         self.ladder.request(
             kernel.since_boot(),
             bundle.text(stop, "reason") or "cancel",

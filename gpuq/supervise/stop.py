@@ -14,27 +14,39 @@ def request_stop(run_dir: str, reason: str, grace_s: float, signal: str | None =
 
     `reason`: cancel, preempt, drain, time_limit or shutdown. Asked again with a smaller `grace_s` the end comes
     sooner, 0 is SIGKILL now; asked with a larger one nothing changes. `signal` (`USR1`) is sent before SIGTERM.
-    Raises OSError when the request cannot be written.
+    A disk that is full does not keep a running job from being stopped: the supervisor is told by its FIFO alone. Raises
+    OSError when the request cannot be written and no supervisor is there to hear it.
     """
-    os.makedirs(run_dir, mode=0o700, exist_ok=True)
     record: dict[str, object] = {"reason": reason, "grace_s": grace_s, "signal": signal, "at": round(time.time(), 3)}
-    bundle.write(run_dir, bundle.STOP, record)
+    try:
+        os.makedirs(run_dir, mode=0o700, exist_ok=True)
+        bundle.write(run_dir, bundle.STOP, record)
+    except OSError:
+        if not _say(run_dir, bundle.line(record)):
+            raise
+        return
     nudge(run_dir)
 
 
 def nudge(run_dir: str) -> None:
     """Makes the supervisor read `stop.json` now. Without a supervisor there is nobody to wake: it reads the file
     before it starts the job."""
+    _say(run_dir, b"\n")
+
+
+def _say(run_dir: str, line: bytes) -> bool:
+    """Whether a supervisor will read it."""
     try:
         fd = os.open(os.path.join(run_dir, bundle.CONTROL), os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENXIO):
-            return
+        if error.errno in (errno.ENOENT, errno.ENXIO, errno.ENOTDIR):
+            return False
         raise
     try:
-        os.write(fd, b"\n")
+        os.write(fd, line)
     except BlockingIOError:
-        # Full of nudges: it will be read.
-        return
+        # Full of nudges: stop.json will be read, which is no use to a request that is not in it.
+        return line == b"\n"
     finally:
         os.close(fd)
+    return True

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -201,6 +202,36 @@ class ReadOnly:
             (self.folder / "gpuq.db").chmod(0o600)
         else:
             subprocess.run(["umount", str(self.folder)], check=True)
+
+
+@as_root
+def test_a_full_disk_under_the_attempts_costs_no_retries_and_keeps_no_job_from_being_cancelled(
+    make_site: Callable[..., Any], small_disk: Any
+) -> None:
+    site = make_site()
+    jobs = site.box.home / "jobs"
+    small_disk(jobs, 1024)
+    site.box.up()
+    running = site.submit(site.diary.script("trap '' TERM; sleep 600 & wait; sleep 600"), "--kill-grace", "0.5s")
+    site.until_started(running)
+    site.until_state(running, "running")
+    filler = fill(jobs)
+    waiting = [site.submit(site.diary.script(), "--retries", "0") for _ in range(2)]
+
+    def told() -> bool:
+        return "No space left" in site.box.json("why", str(waiting[0]))["reason"]["text"]
+
+    site.box.until(told, "the reason is told")
+    assert "No space left" in site.box.gpuq("doctor", code=1).stdout
+    assert site.cancel(running)
+    asked = time.monotonic()
+    site.box.until(lambda: not site.leftovers(), "the job and all its processes are gone")
+    assert time.monotonic() - asked < 0.5 + 5
+    filler.unlink()
+    site.until_state(running, "cancelled")
+    site.settle()
+    for job_id in waiting:
+        assert (site.job(job_id)["state"], site.job(job_id)["retries_used"]) == ("completed", 0)
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ import pytest
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
 from gpuq.engine.cancel import cancel
+from gpuq.engine.health import readyz
 from gpuq.engine.hold import hold, release
+from gpuq.engine.outlook import why
 from gpuq.engine.pause import pause, resume
 from gpuq.engine.promote import promote
 from gpuq.engine.retry import retry
@@ -104,9 +106,37 @@ def test_a_failing_job_is_retried_with_backoff_and_then_becomes_a_dead_letter(wo
         assert tx.dead_letters() == []
 
 
+def test_a_full_disk_at_the_launch_is_no_jobs_fault_and_costs_no_retries(world: Any) -> None:
+    jobs = [world.submit("train", max_retries=0, gpus=4) for _ in range(3)]
+    agent = world.agent()
+    for seconds in (1, 2, 4):
+        world.launcher.fail_next = OSError(28, "No space left on device")
+        agent.run_once()
+        world.launcher.fail_next = None
+        agent.run_once()
+        assert [world.state(job_id) for job_id in jobs] == ["queued"] * 3
+        told = why(world.ctx, jobs[0])
+        assert told["reason"]["code"] == "LaunchTrouble"
+        assert "No space left on device" in told["reason"]["text"]
+        ready = readyz(world.ctx)
+        assert not ready["ready"]
+        assert "No space left on device" in ready["checks"]["agent"]["detail"]
+        agent.wake()
+        agent.run_once()
+        assert world.state(jobs[0]) == "queued", "nothing is tried before the pause is over"
+        world.clock.forward(seconds)
+        agent.wake()
+    agent.run_once()
+    assert [world.state(job_id) for job_id in jobs] == ["starting", "queued", "queued"]
+    assert [(world.job(job_id).retries_used, world.job(job_id).attempt) for job_id in jobs] == [(0, 4), (0, 0), (0, 0)]
+    world.launcher.run(jobs[0])
+    agent.run_once()
+    assert readyz(world.ctx)["checks"]["agent"] == {"ok": True, "detail": "runs"}
+
+
 def test_a_job_that_cannot_be_launched_is_a_launch_error_and_retried(world: Any) -> None:
     job_id = world.submit("train")
-    world.launcher.fail_next = OSError(28, "No space left on device")
+    world.launcher.fail_next = FileExistsError(17, "this attempt was launched before")
     agent = world.agent()
     agent.run_once()
     agent.run_once()
@@ -114,7 +144,7 @@ def test_a_job_that_cannot_be_launched_is_a_launch_error_and_retried(world: Any)
     with world.ctx.records.read() as tx:
         [attempt] = tx.attempts(job_id)
     assert attempt.outcome is Outcome.LAUNCH_ERROR
-    assert "No space left" in attempt.error
+    assert "launched before" in attempt.error
     assert world.holders() == {}
 
 

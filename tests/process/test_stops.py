@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -50,6 +51,22 @@ def test_cancelled_job_that_ignores_sigterm_is_killed_after_its_grace(world) -> 
     assert time.monotonic() - began >= 0.3
     assert (result.outcome, result.signal) == (Outcome.CANCELLED, signal.SIGKILL)
     assert attempt.exit_record()["stop_reason"] == "cancel"
+
+
+def test_full_disk_does_not_keep_a_job_from_being_stopped(world, monkeypatch) -> None:
+    attempt, bell = program(world, STUBBORN)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bundle, "write", full)
+        attempt.stop("cancel", grace_s=0.3)
+        assert bell.wait() == str(int(signal.SIGTERM))
+        result = attempt.result()
+        with pytest.raises(OSError, match="No space left"):
+            attempt.stop("cancel", grace_s=0.3)
+    assert (result.outcome, result.signal) == (Outcome.CANCELLED, signal.SIGKILL)
 
 
 def test_force_while_in_grace_kills_at_once(world) -> None:

@@ -1,0 +1,99 @@
+"""What keeps this machine from launching anything at all, a full disk for instance: no job's fault.
+
+The job goes back to its place in line without using a retry, and nothing is claimed until the pause is over and a small
+file can be written: so a long trouble costs one attempt a pause, not one a job.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from pathlib import Path
+
+from gpuq.engine.context import Context
+from gpuq.errors import GpuqError
+
+log = logging.getLogger(__name__)
+
+KEY = "obstacle:"
+FIRST_PAUSE_S = 1.0
+MAX_PAUSE_S = 30.0
+# A launch writes less.
+_PROBE_BYTES = 64 * 1024
+_OF_THE_MACHINE = frozenset(
+    {
+        errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOLCK,
+        errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE,
+    }
+)  # fmt: skip
+
+
+def is_machines_fault(error: OSError) -> bool:
+    return error.errno in _OF_THE_MACHINE
+
+
+class Obstacle:
+    """The agent's own; others read `KEY` + node from SQL, a text for people."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._pause_s = 0.0
+        self._until: float | None = None
+        # One that an earlier agent met is not known to be there.
+        self._told: str | None = ""
+
+    def met(self, why: str) -> None:
+        self._pause_s = min(max(2 * self._pause_s, FIRST_PAUSE_S), MAX_PAUSE_S)
+        self._until = self._ctx.clock.monotonic() + self._pause_s
+        self._tell(why)
+
+    def in_the_way(self) -> bool:
+        """Whether nothing may be claimed now."""
+        if self._until is None:
+            return False
+        if self._ctx.clock.monotonic() < self._until:
+            return True
+        try:
+            _probe(self._ctx.home / "jobs")
+        except OSError as error:
+            self.met(f"{error.strerror} in {self._ctx.home / 'jobs'}")
+            return True
+        self._until = None
+        return False
+
+    def passed(self) -> None:
+        """Something was launched."""
+        if self._until is None:
+            self._pause_s = 0.0
+            self._tell(None)
+
+    def _tell(self, why: str | None) -> None:
+        if why == self._told:
+            return
+        if why is not None:
+            log.error("nothing can be launched on this machine: %s (tried again by itself)", why)
+        elif self._told:
+            log.info("jobs can be launched again")
+        try:
+            with self._ctx.records.write() as tx:
+                if why is not None or tx.value(KEY + self._ctx.node) is not None:
+                    tx.set_value(KEY + self._ctx.node, why, self._ctx.clock.now())
+        except GpuqError as error:
+            # The database may be on the same disk. Told again with the next launch.
+            log.debug("obstacle not noted: %s", error.message)
+            return
+        self._told = why
+
+
+def _probe(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".probe.{os.getpid()}"
+    try:
+        with path.open("wb", buffering=0) as stream:
+            stream.write(bytes(_PROBE_BYTES))
+            os.fsync(stream.fileno())
+            if stream.tell() < _PROBE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        path.unlink(missing_ok=True)
