@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from gpuq.domain import faults
+from gpuq.domain.retry import backoff_s
 from gpuq.domain.states import JobState
 from gpuq.engine.context import Context
 from gpuq.engine.hints import offer
 from gpuq.errors import WrongState
 from gpuq.ports.hot_queue import Member
-from gpuq.ports.records import Move
+from gpuq.ports.records import JobFilter, Move
 
 BATCH = 1000
 
@@ -43,3 +44,24 @@ def promote(ctx: Context) -> float | None:
             ctx.notifier.publish("events")
         if len(due) < BATCH:
             return following
+
+
+def shorten_backoffs(ctx: Context) -> int:
+    """After the wall clock was set back: no retry waits longer than its backoff from now. Returns how many were moved.
+    `--begin` is a time of day and stays."""
+    now = ctx.clock.now()
+    delayed = frozenset({JobState.DELAYED})
+    with ctx.records.read() as tx:
+        waiting = tx.jobs(JobFilter(states=delayed))
+    moved = 0
+    for job in waiting:
+        latest = round(now + backoff_s(max(job.retries_used, job.lost_count, 1), ctx.settings.retry_base, 1.0), 3)
+        if not job.attempt or (job.eligible_at or 0.0) <= latest:
+            continue
+        try:
+            with ctx.records.write() as tx:
+                tx.update_job(job.id, {"eligible_at": latest}, expect=delayed)
+        except WrongState:
+            continue
+        moved += 1
+    return moved

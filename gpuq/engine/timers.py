@@ -23,7 +23,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from gpuq.engine.context import Context
 from gpuq.engine.node_lock import FileLock
-from gpuq.engine.promote import promote
+from gpuq.engine.promote import promote, shorten_backoffs
 from gpuq.engine.reap import reap
 from gpuq.engine.rehydrate import Reconciler, is_cold, rehydrate
 from gpuq.engine.retain import retain
@@ -41,6 +41,11 @@ COLD_CHECK_S = 5
 BUSY_AGAIN_S = 0.5
 # Diary entries of frequent tasks are written this often at most: an idle daemon should not write to disk.
 DIARY_S = 300.0
+# APScheduler counts on the wall clock: set back by an hour, it would do nothing for an hour. How often, and from how
+# many seconds on, a jump is seen.
+CLOCK_LOOK_S = 5.0
+JUMP_S = 2.0
+TASKS = ("rehydrate", "reconcile", "reap", "retain", "promote")
 
 
 class Maintenance:
@@ -59,6 +64,9 @@ class Maintenance:
         self._unsubscribe: Callable[[], None] | None = None
         self._stopped = False
         self._rebuilding = threading.Lock()
+        self._over = threading.Event()
+        self._offset = ctx.clock.now() - ctx.clock.monotonic()
+        self._clock_watch = threading.Thread(target=self._watch_clock, name="gpuq-clock", daemon=True)
         self._scheduler = BackgroundScheduler(
             jobstores={"default": MemoryJobStore()},
             executors={"default": ThreadPoolExecutor(2)},
@@ -80,6 +88,7 @@ class Maintenance:
         every(self._guarded("retain", lambda: retain(self._ctx)), "interval", seconds=RETAIN_S, id="retain")
         every(self._guarded("promote", self._promote), "interval", seconds=PROMOTE_S, id="promote")
         self._scheduler.start()
+        self._clock_watch.start()
         for task in ("promote", "retain", "reap"):
             self._soon(task)
 
@@ -87,8 +96,11 @@ class Maintenance:
         if self._stopped:
             return
         self._stopped = True
+        self._over.set()
         if self._unsubscribe is not None:
             self._unsubscribe()
+        if self._clock_watch.ident is not None:
+            self._clock_watch.join()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
         self._lock.release()
@@ -121,6 +133,25 @@ class Maintenance:
         if self._reconciler.in_doubt and not self._stopped:
             again = datetime.now(UTC) + timedelta(seconds=RECONCILE_AGAIN_S)
             self._scheduler.modify_job("reconcile", next_run_time=again)
+
+    def _watch_clock(self) -> None:
+        while not self._over.wait(CLOCK_LOOK_S):
+            try:
+                self.follow_clock()
+            except Exception:
+                log.exception("the clock was set, and not everything has followed it")
+
+    def follow_clock(self) -> None:
+        """When the wall clock was set: every task is due now, and retries wait no longer than their backoff."""
+        offset = self._ctx.clock.now() - self._ctx.clock.monotonic()
+        jump, self._offset = offset - self._offset, offset
+        if abs(jump) < JUMP_S:
+            return
+        log.warning("the clock was set %s by %.0f s", "forward" if jump > 0 else "back", abs(jump))
+        if jump < 0:
+            shorten_backoffs(self._ctx)
+        for task in TASKS:
+            self._soon(task)
 
     def _promote(self) -> None:
         following = promote(self._ctx)

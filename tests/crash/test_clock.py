@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from gpuq.domain.outcome import Outcome
+from gpuq.engine.node_lock import FileLock
 from gpuq.engine.promote import promote
 from gpuq.engine.reap import reap
+from gpuq.engine.timers import TASKS, Maintenance
 
 
 def running(world: Any, **fields: Any) -> tuple[int, Any]:
@@ -67,6 +70,40 @@ def test_a_job_that_waits_for_its_retry_starts_at_once_when_the_clock_jumps_ahea
     agent.wake()
     agent.run_once()
     assert (world.state(job_id), world.job(job_id).attempt) == ("starting", 2)
+
+
+def test_a_clock_set_back_prolongs_no_retry_and_moves_no_begin(world: Any) -> None:
+    maintenance = Maintenance(world.ctx, FileLock(world.ctx.home / "maintain.lock", "maintenance"))
+    job_id, agent = running(world)
+    later = world.submit("train", begin=world.clock.now() + 600)
+    world.launcher.end(job_id, Outcome.EXIT_NONZERO, exit_code=1)
+    agent.run_once()
+    begin = world.job(later).eligible_at
+    world.clock.jump(-3600)
+    maintenance.follow_clock()
+    assert world.job(later).eligible_at == begin
+    # The first backoff is two seconds, and a quarter more at most.
+    world.clock.forward(2.5)
+    promote(world.ctx)
+    assert [world.state(one) for one in (job_id, later)] == ["queued", "delayed"]
+
+
+def test_maintenance_is_due_at_once_after_the_clock_was_set_back(world: Any) -> None:
+    maintenance = Maintenance(world.ctx, FileLock(world.ctx.home / "maintain.lock", "maintenance"))
+    maintenance.start()
+    try:
+        far = datetime.now(UTC) + timedelta(hours=1)
+        for task in TASKS:
+            maintenance._scheduler.modify_job(task, next_run_time=far)
+        world.clock.jump(-3600)
+        maintenance.follow_clock()
+        following = [job.next_run_time for job in maintenance._scheduler.get_jobs() if job.id in TASKS]
+        assert len(following) == len(TASKS)
+        # Each is due now, or was already run and is due after its own interval; retention comes round once an hour.
+        assert max(following) <= far
+        assert sorted(following)[-2] < far - timedelta(minutes=30)
+    finally:
+        maintenance.stop()
 
 
 def test_an_unlaunched_claim_is_given_back_although_the_clock_jumped_back(world: Any) -> None:
