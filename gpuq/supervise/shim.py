@@ -239,11 +239,14 @@ class _Run:
             signum=-code if code < 0 else None,
             stop_reason=reason,
             noticed=self.noticed,
-            oom_kills=verdict.count_oom_kills(_OOM_COUNTER) - self.oom_before if code == -signal.SIGKILL else 0,
+            oom_kills=self._oom_kills() if code in (-signal.SIGKILL, verdict.KILLED_CHILD) else 0,
             time_limit_s=self.spec.time_limit_s,
         )
         self.will.write({"dir": self.run_dir, "end": self._record(self.ending)})
         self.ladder.main_ended(kernel.since_boot())
+
+    def _oom_kills(self) -> int:
+        return verdict.count_oom_kills(_OOM_COUNTER) - self.oom_before
 
     def _read_stop(self) -> None:
         try:

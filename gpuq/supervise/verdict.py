@@ -20,6 +20,9 @@ OF_REASON = {
     "time_limit": "time_limit",
     "shutdown": "lost",
 }
+# How a shell ends, and what else follows its custom, whose program was ended by SIGKILL.
+KILLED_CHILD = 128 + int(signal.SIGKILL)
+OOM_SENTENCE = "ended by SIGKILL while the kernel's out-of-memory killer was at work"
 SHUT_DOWN = "the machine was shut down, or the supervisor was told to stop"
 
 
@@ -56,12 +59,14 @@ def judge(end: Ending) -> tuple[str, str | None]:
         return of_reason(end.stop_reason, end.time_limit_s)
     if end.exit_code == 0:
         return "succeeded", None
+    if end.exit_code == KILLED_CHILD and end.oom_kills > 0:
+        return "host_oom", f"ended with exit code {KILLED_CHILD}: a process of it was {OOM_SENTENCE}"
     if end.signum is None:
         return "exit_nonzero", f"ended with exit code {end.exit_code}"
     if end.signum == end.noticed:
         return "time_limit", f"ended by {signal_name(end.signum)}, which was sent ahead of its time limit"
     if end.signum == signal.SIGKILL and end.oom_kills > 0:
-        return "host_oom", "ended by the kernel's out-of-memory killer"
+        return "host_oom", OOM_SENTENCE
     return "signal", f"ended by {signal_name(end.signum)}"
 
 

@@ -7,7 +7,9 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,17 +138,23 @@ def test_every_outcome_of_the_supervisor_is_one_of_the_domain() -> None:
         verdict.Ending(signum=9),
         verdict.Ending(signum=9, oom_kills=1),
         verdict.Ending(signum=10, noticed=10),
+        verdict.Ending(exit_code=137, oom_kills=1),
+        verdict.Ending(exit_code=137),
+        verdict.Ending(exit_code=1, oom_kills=1),
         *(verdict.Ending(exit_code=0, stop_reason=reason) for reason in verdict.OF_REASON),
     ]
     outcomes = [Outcome(verdict.judge(end)[0]) for end in ends]
-    assert outcomes[:5] == [
+    assert outcomes[:8] == [
         Outcome.SUCCEEDED,
         Outcome.EXIT_NONZERO,
         Outcome.SIGNAL,
         Outcome.HOST_OOM,
         Outcome.TIME_LIMIT,
+        Outcome.HOST_OOM,
+        Outcome.EXIT_NONZERO,
+        Outcome.EXIT_NONZERO,
     ]
-    assert outcomes[5:] == [
+    assert outcomes[8:] == [
         Outcome.CANCELLED,
         Outcome.PREEMPTED,
         Outcome.PREEMPTED,
@@ -159,6 +167,30 @@ def test_oom_counter_of_this_machine_can_be_read() -> None:
     path = verdict.oom_counter()
     assert "oom_kill " in Path(path).read_text()
     assert verdict.count_oom_kills(path) >= 0
+
+
+@pytest.fixture
+def little_memory() -> Iterator[Path]:
+    """A control group of the first version in which 64 MiB are all; those are no group of the supervisors' own."""
+    group = Path(f"/sys/fs/cgroup/memory/gpuq-test-{os.getpid()}")
+    if os.geteuid() != 0 or verdict.oom_counter() != "/proc/vmstat":
+        pytest.skip("needs root, and a machine whose memory groups are of the first version")
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no memory group can be made: {error}")
+    (group / "memory.limit_in_bytes").write_text(str(64 * 2**20))
+    yield group
+    group.rmdir()
+
+
+@pytest.mark.parametrize("shell", ["exec", ""])
+def test_job_that_the_kernel_ended_for_want_of_memory_is_told_apart(world, little_memory, shell) -> None:
+    eat = f"{shell} {sys.executable} -I -S -c 'b = bytearray(256 * 2**20); b[::4096] = bytes(len(b[::4096]))'"
+    result = world.shell(f"echo $$ > {little_memory}/cgroup.procs; {eat}; exit $?").result()
+    assert result.outcome is Outcome.HOST_OOM
+    assert (result.signal, result.exit_code) == ((signal.SIGKILL, None) if shell else (None, 137))
+    assert "out-of-memory killer" in result.error
 
 
 def test_full_disk_delays_the_exit_record_and_keeps_the_lock(world) -> None:
