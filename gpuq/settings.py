@@ -20,7 +20,7 @@ from gpuq.domain import faults
 from gpuq.domain.complaints import complaint
 from gpuq.domain.priority import MAX_TIME_LIMIT_S
 from gpuq.domain.quantities import parse_duration
-from gpuq.errors import ConfigError, UsageError
+from gpuq.errors import ConfigError, Refused, UsageError
 
 # Variables with our prefix that are not settings: what a job sees, and what steers the client alone.
 JOB_VARIABLES = frozenset(
@@ -42,6 +42,22 @@ def config_path() -> Path:
 
 def default_home() -> Path:
     return Path("/var/lib/gpuq") if os.geteuid() == 0 else Path("~/.local/share/gpuq").expanduser()
+
+
+def prepare_home(home: Path) -> None:
+    """Makes the home (0700; 0755 for root, whose users reach their own folders in it) and refuses another's. Raises
+    ConfigError and Refused."""
+    try:
+        home.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make {home}: {error.strerror}", hint="set GPUQ_HOME to a folder of yours") from None
+    status = home.stat()
+    if status.st_uid != os.geteuid():
+        raise Refused(
+            f"{home} belongs to uid {status.st_uid}, not to you", hint="set GPUQ_HOME to a folder of your own"
+        )
+    if os.geteuid() != 0 and status.st_mode & 0o077:
+        home.chmod(0o700)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -21,10 +20,10 @@ from gpuq.engine.expectations import RunTimes
 from gpuq.engine.node_lock import FileLock, NodeLocks
 from gpuq.engine.service import Service
 from gpuq.engine.timers import Maintenance
-from gpuq.errors import ConfigError, HotStoreUnavailable
+from gpuq.errors import HotStoreUnavailable
 from gpuq.ports.gpus import GpuSource
 from gpuq.ports.notify import Notifier
-from gpuq.settings import Settings
+from gpuq.settings import Settings, prepare_home
 from gpuq.stores import redis as redis_stores
 from gpuq.stores import sql as sql_stores
 from gpuq.stores.redis.health import check
@@ -51,25 +50,6 @@ def database() -> ModuleType:
     from gpuq.stores.sql import migrate
 
     return migrate
-
-
-def prepare_home(home: Path) -> None:
-    """Makes the home (0700; 0755 for root, whose users reach their own folders in it) and refuses another's."""
-    try:
-        home.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make {home}: {error.strerror}", hint="set GPUQ_HOME to a folder of yours") from None
-    status = home.stat()
-    if status.st_uid != os.geteuid():
-        raise _foreign_home(home, status.st_uid)
-    if os.geteuid() != 0 and status.st_mode & 0o077:
-        home.chmod(0o700)
-
-
-def _foreign_home(home: Path, owner: int) -> Exception:
-    from gpuq.errors import Refused
-
-    return Refused(f"{home} belongs to uid {owner}, not to you", hint="set GPUQ_HOME to a folder of your own")
 
 
 def open_gpus(settings: Settings) -> GpuSource:

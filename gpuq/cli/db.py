@@ -55,10 +55,10 @@ def restore(args: Args) -> int:
 
 def _open() -> tuple[Settings, ModuleType]:
     from gpuq import wiring
-    from gpuq.settings import load
+    from gpuq.settings import load, prepare_home
 
     settings, _ = load()
-    wiring.prepare_home(settings.home)
+    prepare_home(settings.home)
     return settings, wiring.database()
 
 

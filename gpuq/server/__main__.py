@@ -1,26 +1,33 @@
-"""`python -m gpuq.server up|server|agent|maintain|direct`: the entries of gpuq's processes."""
+"""`python -m gpuq.server up|server|agent|maintain|direct`: the entries of gpuq's processes.
+
+Imports are most of a start. With --detach the daemon is forked off before the large ones, so that they are paid once.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from typing import get_args
 
 from gpuq.errors import GpuqError
-from gpuq.server import daemon, detach
-from gpuq.settings import Settings, load
-from gpuq.wiring import ALL_ROLES, Role, prepare_home
+from gpuq.server import detach
+from gpuq.settings import Settings, load, prepare_home
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code. Errors go to stderr in two lines; GPUQ_DEBUG=1 shows where they came from."""
     given = _parser().parse_args(arguments)
-    word = detach.Word(given.ready_fd) if given.ready_fd is not None else None
+    word: detach.Word | None = None
     try:
         settings, _ = load()
+        if given.detach:
+            prepare_home(settings.home)
+            forked = detach.fork(settings.home / "daemon.log")
+            if isinstance(forked, int):
+                return forked
+            word = forked
         return _run(given, settings, word)
-    except daemon.Interrupted as stop:
+    except detach.Interrupted as stop:
         return stop.exit_code
     except Exception as error:
         if os.environ.get("GPUQ_DEBUG"):
@@ -43,10 +50,10 @@ def _run(given: argparse.Namespace, settings: Settings, word: detach.Word | None
 
         direct.serve(settings, sys.stdin.buffer, sys.stdout.buffer)
         return 0
-    if given.detach:
-        prepare_home(settings.home)
-        return detach.start(settings, [given.what, *(["--listen", given.listen] if given.listen else [])])
-    roles: frozenset[Role] = ALL_ROLES if given.what == "up" else frozenset({given.what})
+    from gpuq.server import daemon
+    from gpuq.wiring import ALL_ROLES
+
+    roles = ALL_ROLES if given.what == "up" else frozenset({given.what})
     when_ready = daemon.report if word is None else word.up
     daemon.run(settings, roles, listen=given.listen, when_ready=when_ready)
     # Everything is closed; a long question that a thread still works on must not hold up the end.
@@ -56,10 +63,9 @@ def _run(given: argparse.Namespace, settings: Settings, word: detach.Word | None
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m gpuq.server", description=__doc__)
-    parser.add_argument("what", choices=["up", *get_args(Role), "direct"])
+    parser.add_argument("what", choices=["up", "server", "agent", "maintain", "direct"])
     parser.add_argument("-d", "--detach", action="store_true", help="return when it is up")
     parser.add_argument("--listen", metavar="HOST:PORT", help="TCP too, with a bearer token")
-    parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     return parser
 
 

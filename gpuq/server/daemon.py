@@ -19,7 +19,8 @@ from gpuq.engine.context import Context
 from gpuq.engine.node_lock import FileLock
 from gpuq.errors import UsageError
 from gpuq.observe import log as daemon_log
-from gpuq.settings import Settings
+from gpuq.server.detach import Interrupted
+from gpuq.settings import Settings, prepare_home
 from gpuq.wiring import Role, Services
 
 log = logging.getLogger(__name__)
@@ -29,15 +30,6 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 WORKERS = 16
 # Seconds after which a busy thread makes room. Python's own 5 ms are as long as a whole dispatch.
 SWITCH_S = 0.0005
-
-
-class Interrupted(BaseException):
-    """A signal to stop came while the daemon was still starting. Not an Exception, so that nothing on the way
-    takes it for a failure that it could handle."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.exit_code = 128 + signum
 
 
 class Going:
@@ -81,7 +73,7 @@ def run(
     sys.setswitchinterval(SWITCH_S)
     going = Going()
     with _interruptible(going), ExitStack() as stack:
-        wiring.prepare_home(settings.home)
+        prepare_home(settings.home)
         if "server" in roles:
             lock = FileLock(settings.home / "daemon.lock", "a daemon for this home")
             lock.acquire()

@@ -8,56 +8,73 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from gpuq.errors import GpuqError
-from gpuq.settings import Settings
 
 MAX_LOG = 10 * 1024 * 1024
 _TAIL_LINES = 10
 
 
-def start(settings: Settings, arguments: list[str]) -> int:
-    """Starts `python -m gpuq.server` with `arguments`, and tells on stderr how it went. The exit code: 0 when it is
-    up, else that of what went wrong."""
-    path = settings.home / "daemon.log"
-    _keep_small(path)
+class Interrupted(BaseException):
+    """A signal to stop came while the daemon was still starting. Not an Exception, so that nothing on the way
+    takes it for a failure that it could handle."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.exit_code = 128 + signum
+
+
+def fork(log_path: Path) -> Word | int:
+    """Returns twice. In the child, which is to be the daemon: its end of the pipe. In the parent, when the child has
+    told how it went: the exit code, 0 when it is up, else that of what went wrong. Must be called by a process with a
+    single thread."""
+    _keep_small(log_path)
     reading, writing = os.pipe()
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "gpuq.server", *arguments, "--ready-fd", str(writing)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            pass_fds=(writing,),
-            cwd="/",
-        )
+    output = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _detached(output)
+        return Word(writing)
     os.close(writing)
+    os.close(output)
     with open(reading, "rb") as pipe:
         word = pipe.readline()
     if not word.endswith(b"\n"):
-        return _died(child, path)
+        return _died(_exit_code(child), log_path)
     answer = json.loads(word)
     if "lines" in answer:
-        sys.stderr.write("\n".join(answer["lines"]) + f"\n  log {path}\n")
-        # It is meant to outlive this process, which is no concern of the interpreter's.
-        child.returncode = 0
+        sys.stderr.write("\n".join(answer["lines"]) + f"\n  log {log_path}\n")
         return 0
-    child.wait()
+    _exit_code(child)
     tell(answer["message"], answer["hint"])
     return int(answer["exit_code"])
+
+
+def _detached(output: int) -> None:
+    os.setsid()
+    os.chdir("/")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
+    os.close(nothing)
+    os.close(output)
+
+
+def _exit_code(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def tell(message: str, hint: str | None) -> None:
     sys.stderr.write(f"gpuq: {message}\n" + (f"hint: {hint}\n" if hint else ""))
 
 
-def _died(child: subprocess.Popen[bytes], path: Path) -> int:
-    code = child.wait()
+def _died(code: int, path: Path) -> int:
     lines = path.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
     tell(f"the daemon ended at once (code {code}); its last words:", f"the whole log is {path}")
     sys.stderr.write("".join(f"  {line}\n" for line in lines))

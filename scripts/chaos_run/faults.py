@@ -150,7 +150,7 @@ class Faults:
             starting = subprocess.Popen([GPUQ, "up", "-d"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(delay)
             for process in self.box.all():
-                if "--ready-fd" in processes.command(process):
+                if "--detach" in processes.command(process) and process.pid != starting.pid:
                     processes.kill(process)
             starting.wait()
             self._ensure_up()
