@@ -24,6 +24,8 @@ PROMISED = {
     ("POST", "/gpus/{index}/undrain"),
     ("POST", "/queue/pause"),
     ("POST", "/queue/resume"),
+    ("GET", "/groups"),
+    ("POST", "/groups"),
     ("GET", "/stats"),
     ("GET", "/groups"),
     ("POST", "/groups"),
