@@ -403,6 +403,10 @@ class Queue(RuleBasedStateMachine):
         self.world.redis.connected = True
         self.bomb = None
         self.launcher.fail_next = None
+        if self.agent is None:
+            # Its start was refused while a store was away; somebody starts it again.
+            self.bury()
+            self.alive(self.boot)
         self.trouble("leases expire", 1)
         self.maintenance("rebuild")
         resume(self.world.ctx, self.world.admin)
