@@ -21,7 +21,7 @@ from gpuq.engine.hints import offer
 from gpuq.engine.ranking import ranking
 from gpuq.errors import Constraint, NotFound, Refused, UsageError
 from gpuq.ports.hot_queue import Member
-from gpuq.ports.records import JobFilter, NewJob, Reader, Waiting
+from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +53,22 @@ def submit(ctx: Context, specs: Sequence[JobSpec], caller: Caller, *, request_ke
     return [found[job_id] for job_id in done.ids]
 
 
-def submit_ids(ctx: Context, specs: Sequence[JobSpec], caller: Caller, *, request_key: str | None = None) -> Submitted:
-    """Like `submit`, without reading the rows back."""
+def submit_ids(
+    ctx: Context,
+    specs: Sequence[JobSpec],
+    caller: Caller,
+    *,
+    request_key: str | None = None,
+    fingerprint: str | None = None,
+) -> Submitted:
+    """Like `submit`, without reading the rows back. `fingerprint` is of the request: its key with another one is
+    Refused."""
     now = ctx.clock.now()
     check_fits(ctx, specs)
     with ctx.records.write() as tx:
-        if request_key is not None and (before := tx.jobs_of_request(caller.user, request_key)) is not None:
-            return Submitted(before, {})
+        if request_key is not None and (before := tx.request(caller.user, request_key)) is not None:
+            _check_same(before, fingerprint)
+            return Submitted(before.job_ids, {})
         rule = ranking(ctx, tx)
         ids: list[int | None] = []
         new: list[NewJob] = []
@@ -79,7 +88,7 @@ def submit_ids(ctx: Context, specs: Sequence[JobSpec], caller: Caller, *, reques
             new.extend(rows)
             ids.extend([None] * len(rows))
         _check_room(ctx, tx, caller, len(new))
-        fresh = tx.add_jobs(new, actor=caller.user, request_key=request_key) if new else []
+        fresh = tx.add_jobs(new, actor=caller.user, request_key=request_key, fingerprint=fingerprint) if new else []
         faults.point("submit.before_commit")
     faults.point("submit.committed")
     stored = dict(zip(fresh, new, strict=True))
@@ -93,6 +102,16 @@ def submit_ids(ctx: Context, specs: Sequence[JobSpec], caller: Caller, *, reques
     ctx.notifier.publish("events")
     rest = iter(fresh)
     return Submitted([known if known is not None else next(rest) for known in ids], stored)
+
+
+def _check_same(before: AnsweredRequest, fingerprint: str | None) -> None:
+    if fingerprint is None or before.fingerprint in {None, fingerprint}:
+        return
+    first = f"job {before.job_ids[0]}" if before.job_ids else "other jobs"
+    raise Refused(
+        f"this request key was used for another submission ({first})",
+        hint="send a new Idempotency-Key with a new submission, and the same one only to repeat a request as it was",
+    )
 
 
 def check(ctx: Context, spec: JobSpec, caller: Caller) -> str | None:

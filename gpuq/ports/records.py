@@ -135,6 +135,14 @@ class DeadLetter:
     log_tail: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class AnsweredRequest:
+    """A submission that carried a request key. `fingerprint` is of what it asked for; None: not known."""
+
+    job_ids: list[int]
+    fingerprint: str | None
+
+
 class Reader(Protocol):
     def job(self, job_id: int) -> Job:
         """Raises NotFound."""
@@ -195,7 +203,7 @@ class Reader(Protocol):
     def job_with_key(self, user: str, key: str) -> int | None:
         """The live or completed job of this user with this `--key`."""
 
-    def jobs_of_request(self, user: str, request_key: str) -> list[int] | None: ...
+    def request(self, user: str, request_key: str) -> AnsweredRequest | None: ...
     def dead_letters(self, limit: int | None = None) -> list[DeadLetter]: ...
     def value(self, key: str) -> Any | None:
         """A small JSON value of the installation: `paused`, `epoch`, …"""
@@ -204,7 +212,14 @@ class Reader(Protocol):
 
 
 class Writer(Reader, Protocol):
-    def add_jobs(self, jobs: Sequence[NewJob], *, actor: str, request_key: str | None = None) -> list[int]:
+    def add_jobs(
+        self,
+        jobs: Sequence[NewJob],
+        *,
+        actor: str,
+        request_key: str | None = None,
+        fingerprint: str | None = None,
+    ) -> list[int]:
         """Job rows, dependency rows, `submitted` events, and the request key, for one user's submission.
         Ids in the order given, ascending and never reused."""
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -229,7 +230,8 @@ def accept(ctx: Context, body: bytes, caller: Caller, request_key: str | None, *
         return response_of(bad.error, index=bad.index)
     except ValueError as error:
         return malformed(str(error))
-    done = submit.submit_ids(ctx, specs, caller, request_key=request_key)
+    fingerprint = blake2b(body, digest_size=16).hexdigest() if request_key is not None else None
+    done = submit.submit_ids(ctx, specs, caller, request_key=request_key, fingerprint=fingerprint)
     jobs = _described(ctx, done.ids) if described else _answers(ctx, done)
     payload = b"[%b]" % b",".join(jobs) if many or specs[0].array is not None else jobs[0]
     return Response(payload, 201, media_type="application/json")

@@ -19,7 +19,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Table, text
 
-from gpuq.stores.sql import Database, migrate, schema
+from gpuq.ports.records import AnsweredRequest
+from gpuq.stores.sql import Database, migrate, open_records, schema
 from gpuq.stores.sql.tables import metadata
 from gpuq.stores.sql.views import view_statements
 
@@ -73,11 +74,15 @@ def described(url: str) -> set[tuple[Any, ...]]:
                 for row in connection.exec_driver_sql(question)
             }  # fmt: skip
         rows = connection.exec_driver_sql("SELECT type, name, tbl_name, sql FROM sqlite_master").all()
-    # The order of a table's constraints has no meaning.
+    # The order of a table's constraints has no meaning, and a table written anew has its name in quotes.
     return {
-        (kind, name, table, frozenset(part.strip(" ,\t)") for part in re.split(r"\n", sql or "")))
+        (kind, name, table, frozenset(part.strip(" ,\t)") for part in _unquoted(sql or "").split("\n")))
         for kind, name, table, sql in rows
     }  # fmt: skip
+
+
+def _unquoted(sql: str) -> str:
+    return re.sub(r'^CREATE TABLE "(\w+)"', r"CREATE TABLE \1", sql)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
@@ -157,3 +162,24 @@ def test_the_migrations_are_found_inside_an_installed_package(tmp_path: Path, mo
     shutil.copytree(source, package / "_migrations")
     monkeypatch.setattr(migrate, "__file__", str(package / "stores" / "sql" / "migrate.py"))
     assert migrate.scripts() == package / "_migrations"
+
+
+def test_requests_of_the_release_before_are_kept_and_still_stored(empty_url: str) -> None:
+    old = "INSERT INTO requests (\"user\", key, job_ids, at) VALUES ('alice', '{}', '[7]', 1.0)"
+    path = empty_url.removeprefix("sqlite:///")
+    if path != empty_url:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+    with connected(empty_url) as connection:
+        made = configuration()
+        made.attributes["connection"] = connection
+        command.upgrade(made, "0001")
+        connection.execute(text(old.format("before")))
+    assert migrate.upgrade(empty_url) == ("0001", schema.HEAD)
+    with connected(empty_url) as connection:
+        connection.execute(text(old.format("after")))
+    records = open_records(empty_url)
+    with records.read() as reader:
+        for key in ("before", "after"):
+            assert reader.request("alice", key) == AnsweredRequest([7], None)
+    records.close()

@@ -24,8 +24,8 @@ from gpuq.stores.sql.engine import sqlite_path
 _NEXT = """
 import sqlalchemy as sa
 from alembic import op
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 def upgrade():
     op.add_column("installation", sa.Column("note", sa.Text()))
     with op.batch_alter_table("tokens") as table:
@@ -63,10 +63,10 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     """The code as if it were one migration further; gives that migration's file."""
     folder = tmp_path / "migrations-of-the-next-release"
     shutil.copytree(migrate.scripts(), folder)
-    path = folder / "versions" / "0002_more.py"
+    path = folder / "versions" / "0003_more.py"
     path.write_text(_NEXT.format(more=""))
     monkeypatch.setattr(migrate, "scripts", lambda: folder)
-    monkeypatch.setattr(schema, "HEAD", "0002")
+    monkeypatch.setattr(schema, "HEAD", "0003")
     return path
 
 
@@ -123,11 +123,11 @@ def test_a_newer_database_is_refused_and_left_alone(empty_url: str) -> None:
 
 def test_an_older_database_is_upgraded_with_its_jobs(empty_url: str, next_release: Path) -> None:
     with pytest.MonkeyPatch.context() as older:
-        older.setattr(schema, "HEAD", "0001")
+        older.setattr(schema, "HEAD", "0002")
         migrate.ensure(empty_url)
     job_id = add_job(empty_url)
-    assert migrate.upgrade(empty_url) == ("0001", "0002")
-    assert migrate.current(empty_url) == "0002"
+    assert migrate.upgrade(empty_url) == ("0002", "0003")
+    assert migrate.current(empty_url) == "0003"
     assert "note" in columns(empty_url, "installation")
     assert "label" in columns(empty_url, "tokens")
     records = open_records(empty_url)
@@ -136,20 +136,20 @@ def test_an_older_database_is_upgraded_with_its_jobs(empty_url: str, next_releas
     records.close()
     path = sqlite_path(empty_url)
     if path is not None:
-        (saved,) = path.parent.glob("gpuq.db.before-upgrade-from-0001-*")
+        (saved,) = path.parent.glob("gpuq.db.before-upgrade-from-0002-*")
         assert stat.S_IMODE(saved.stat().st_mode) == 0o600
         assert "note" not in columns(f"sqlite:///{saved}", "installation")
 
 
 def test_a_migration_that_fails_changes_nothing(empty_url: str, next_release: Path) -> None:
     with pytest.MonkeyPatch.context() as older:
-        older.setattr(schema, "HEAD", "0001")
+        older.setattr(schema, "HEAD", "0002")
         migrate.ensure(empty_url)
     add_job(empty_url)
     next_release.write_text(_NEXT.format(more="    raise RuntimeError('half way')"))
     with pytest.raises(RuntimeError, match="half way"):
         migrate.ensure(empty_url)
-    assert migrate.current(empty_url) == "0001"
+    assert migrate.current(empty_url) == "0002"
     assert "note" not in columns(empty_url, "installation")
     assert "name" in columns(empty_url, "tokens")
 

@@ -246,3 +246,15 @@ def test_check_refuses_what_is_malformed(api: Any) -> None:
     answer = api.daemon.post("/jobs/check", json={"command": ["true"], "gpus": "many"})
     assert answer.status_code == 422
     assert answer.json()["error"]["message"].startswith("gpus: ")
+
+
+def test_an_idempotency_key_used_for_another_submission_is_refused(api: Any) -> None:
+    key = {"Idempotency-Key": "abc"}
+    first = api.daemon.post("/jobs", json={"command": ["true"]}, headers=key).json()
+    other = api.daemon.post("/jobs", json={"command": ["false"]}, headers=key)
+    assert other.status_code == 409
+    error = other.json()["error"]
+    assert f"used for another submission (job {first['id']})" in error["message"]
+    assert "new Idempotency-Key" in error["hint"]
+    assert api.daemon.post("/jobs", json={"command": ["true"]}, headers=key).json()["id"] == first["id"]
+    assert len(api.root.get("/jobs").json()) == 1

@@ -12,7 +12,7 @@ from gpuq.domain.priority import Priority
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
 from gpuq.errors import NotFound
-from gpuq.ports.records import DeadLetter, JobFilter, Waiting
+from gpuq.ports.records import AnsweredRequest, DeadLetter, JobFilter, Waiting
 from gpuq.stores.sql import statements as sql
 from gpuq.stores.sql.filters import counted, filter_shape, filtered
 from gpuq.stores.sql.rows import (
@@ -170,9 +170,9 @@ class SqlReader:
         found = self._scalar(sql.job_with_key, user=user, key=key)
         return None if found is None else int(found)
 
-    def jobs_of_request(self, user: str, request_key: str) -> list[int] | None:
-        text = self._scalar(sql.jobs_of_request, user=user, key=request_key)
-        return None if text is None else list(json.loads(text))
+    def request(self, user: str, request_key: str) -> AnsweredRequest | None:
+        rows = self._rows(sql.request, user=user, key=request_key)
+        return AnsweredRequest(list(json.loads(rows[0][0])), rows[0][1]) if rows else None
 
     def dead_letters(self, limit: int | None = None) -> list[DeadLetter]:
         """Newest first."""

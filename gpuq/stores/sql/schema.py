@@ -12,7 +12,7 @@ from gpuq.stores.sql.tables import metadata
 from gpuq.stores.sql.views import view_statements
 
 # The newest revision in migrations/versions, which a fresh database is marked with.
-HEAD = "0001"
+HEAD = "0002"
 
 # As Alembic makes it.
 _mark = Table(

@@ -295,8 +295,9 @@ def job_with_key(dialect: str) -> ClauseElement:
     return select(jobs.c.id).where(jobs.c.user == word("user"), jobs.c.key == word("key"), indexed)
 
 
-def jobs_of_request(dialect: str) -> ClauseElement:
-    return select(requests.c.job_ids).where(requests.c.user == word("user"), requests.c.key == word("key"))
+def request(dialect: str) -> ClauseElement:
+    columns = (requests.c.job_ids, requests.c.fingerprint)
+    return select(*columns).where(requests.c.user == word("user"), requests.c.key == word("key"))
 
 
 def dead_letters(dialect: str) -> ClauseElement:

@@ -113,7 +113,12 @@ def add_dependencies(driver: Any, statements: Statements, rows: list[tuple[Any, 
 
 
 def add_jobs(
-    driver: Any, statements: Statements, new: Sequence[NewJob], actor: str, request_key: str | None
+    driver: Any,
+    statements: Statements,
+    new: Sequence[NewJob],
+    actor: str,
+    request_key: str | None,
+    fingerprint: str | None,
 ) -> list[int]:
     """Raises Refused for a key or request key that is taken, NotFound for an unknown dependency."""
     if not new:
@@ -135,7 +140,7 @@ def add_jobs(
     add_dependencies(driver, statements, waits)
     statements.of(_submitted_events)(driver, {"actor": clean(actor), "first": ids[0], "last": ids[-1]})
     if request_key is not None:
-        _remember(driver, statements, new[0], request_key, ids)
+        _remember(driver, statements, new[0], request_key, fingerprint, ids)
     return ids
 
 
@@ -145,8 +150,16 @@ def key_taken() -> Refused:
     )
 
 
-def _remember(driver: Any, statements: Statements, job: NewJob, key: str, ids: list[int]) -> None:
-    values = {"user": clean(job.user), "key": clean(key), "job_ids": json_text(ids), "at": job.submitted_at}
+def _remember(
+    driver: Any, statements: Statements, job: NewJob, key: str, fingerprint: str | None, ids: list[int]
+) -> None:
+    values = {
+        "user": clean(job.user),
+        "key": clean(key),
+        "job_ids": json_text(ids),
+        "at": job.submitted_at,
+        "fingerprint": fingerprint,
+    }
     try:
         statements.of(_request)(driver, values)
     except statements.integrity_error as error:

@@ -245,6 +245,7 @@ requests = Table(
     Column("key", Text, nullable=False),
     Column("job_ids", Text, nullable=False),
     Column("at", Double, nullable=False),
+    Column("fingerprint", Text),
     PrimaryKeyConstraint("user", "key", name="pk_requests"),
     Index("ix_requests_at", "at"),
 )

@@ -64,8 +64,15 @@ class SqlWriter(SqlReader):
     def _run(self, statement: sql.Build, **values: Any) -> Any:
         return self._statements.of(statement)(self._driver, values)
 
-    def add_jobs(self, new: Sequence[NewJob], *, actor: str, request_key: str | None = None) -> list[int]:
-        return add_jobs(self._driver, self._statements, new, actor, request_key)
+    def add_jobs(
+        self,
+        new: Sequence[NewJob],
+        *,
+        actor: str,
+        request_key: str | None = None,
+        fingerprint: str | None = None,
+    ) -> list[int]:
+        return add_jobs(self._driver, self._statements, new, actor, request_key, fingerprint)
 
     def move(self, change: Move) -> None:
         self._check_move(change)

@@ -105,8 +105,9 @@ def test_one_request_sent_at_the_same_time_is_answered_with_the_same_jobs(jobs: 
 
     def send(_: int) -> None:
         with records.write() as tx:
-            known = tx.jobs_of_request("alice", "r")
-            answers.append(known or tx.add_jobs([jobs.new(), jobs.new()], actor="alice", request_key="r"))
+            known = tx.request("alice", "r")
+            new = [jobs.new(), jobs.new()]
+            answers.append(known.job_ids if known else tx.add_jobs(new, actor="alice", request_key="r"))
 
     in_threads(6, send)
     assert len(answers) == 6

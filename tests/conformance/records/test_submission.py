@@ -13,7 +13,7 @@ from gpuq.domain.priority import Priority
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
 from gpuq.errors import NotFound, Refused, WrongState
-from gpuq.ports.records import JobFilter
+from gpuq.ports.records import AnsweredRequest, JobFilter
 from gpuq.stores.sql import SqlRecords
 
 S = JobState
@@ -150,12 +150,12 @@ def test_a_key_is_free_again_after_a_job_that_did_not_succeed(
 
 def test_a_request_is_answered_once_a_user(jobs: Any, records: SqlRecords) -> None:
     with records.write() as tx:
-        assert tx.jobs_of_request("alice", "r1") is None
-        ids = tx.add_jobs([jobs.new(), jobs.new()], actor="alice", request_key="r1")
-        assert tx.jobs_of_request("alice", "r1") == ids
+        assert tx.request("alice", "r1") is None
+        ids = tx.add_jobs([jobs.new(), jobs.new()], actor="alice", request_key="r1", fingerprint="f")
+        assert tx.request("alice", "r1") == AnsweredRequest(ids, "f")
     with records.read() as reader:
-        assert reader.jobs_of_request("alice", "r1") == ids
-        assert reader.jobs_of_request("bob", "r1") is None
+        assert reader.request("alice", "r1") == AnsweredRequest(ids, "f")
+        assert reader.request("bob", "r1") is None
     with pytest.raises(Refused), records.write() as tx:
         tx.add_jobs([jobs.new()], actor="alice", request_key="r1")
     with records.read() as reader:
@@ -167,8 +167,8 @@ def test_requests_are_forgotten_by_age(jobs: Any, records: SqlRecords) -> None:
         tx.add_jobs([jobs.new(submitted_at=100.0)], actor="alice", request_key="old")
         tx.add_jobs([jobs.new(submitted_at=200.0)], actor="alice", request_key="new")
         assert tx.forget_requests(150.0) == 1
-        assert tx.jobs_of_request("alice", "old") is None
-        assert tx.jobs_of_request("alice", "new") is not None
+        assert tx.request("alice", "old") is None
+        assert tx.request("alice", "new") is not None
 
 
 def test_an_update_changes_the_row_and_the_stored_submission(jobs: Any, records: SqlRecords) -> None:
