@@ -31,6 +31,7 @@ def is_cold(ctx: Context) -> bool:
 def rehydrate(ctx: Context) -> int:
     """Returns how many jobs wait. Raises DatabaseUnavailable or HotStoreUnavailable; the store stays cold then."""
     epoch = ctx.new_token()[:12]
+    begun = ctx.clock.monotonic()
     with ctx.records.write() as tx:
         tx.set_value(EPOCH_KEY, epoch, ctx.clock.now())
         enforce(ctx, tx)
@@ -47,7 +48,8 @@ def rehydrate(ctx: Context) -> int:
     ctx.queue.open(epoch)
     faults.point("rehydrate.opened")
     count += _catch_up(ctx, last_event)
-    log.info("hot store rebuilt: %d jobs wait, %d attempts live", count, len(alive))
+    took = ctx.clock.monotonic() - begun
+    log.info("hot store rebuilt in %.2f s: %d jobs wait, %d attempts live", took, count, len(alive))
     ctx.notifier.publish("queue")
     return count
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gpuq_figures as own
 from floors import floors
+from restarts import restarts
 from stats import HEAD, Figure
 
 
@@ -21,6 +22,7 @@ def plan(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "from_file": lambda: own.from_file(25_000),
         "command_line": lambda: own.command_line(10 if quick else 40),
         "depth": lambda: own.depth(10 if quick else 60),
+        "restarts": lambda: restarts(100_000),
         "idle": lambda: own.idle(20 if quick else 60),
     }
 
