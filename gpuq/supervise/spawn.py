@@ -16,6 +16,8 @@ _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 # a handler may be: the exec sets it back to its default, and nothing is ignored.
 _STOPPING_SIGNALS = (int(signal.SIGTERM), int(signal.SIGINT), int(signal.SIGHUP))
 _SIGKILL = int(signal.SIGKILL)
+# Of posix_spawn: the machine has no process or no memory for one, whatever the program.
+_NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)
 
 
 class JobSpec:
@@ -159,7 +161,8 @@ def _enter(cwd: str) -> None:
 
 
 def _execute(spec: JobSpec, start: Callable[[str], int]) -> int:
-    """`start` is tried with every file that the program's name may mean. Raises CannotRun."""
+    """`start` is tried with every file that the program's name may mean. Raises CannotRun, and OSError when the machine
+    has no room for a process."""
     program = spec.argv[0]
     if "/" in program:
         candidates = [program]
@@ -182,6 +185,8 @@ def _execute(spec: JobSpec, start: Callable[[str], int]) -> int:
             refused = error
             denied = path
         except OSError as error:
+            if error.errno in _NO_PROCESS:
+                raise
             raise CannotRun(_why_not(path, error)) from None
         except ValueError as error:
             raise CannotRun(f"{program!r} cannot be run: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pwd
@@ -17,7 +18,7 @@ import pytest
 
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome
-from gpuq.supervise import bundle
+from gpuq.supervise import bundle, spawn
 from gpuq.supervise.launch import ForkServerLauncher
 
 NOBODY = 65534
@@ -302,3 +303,19 @@ def test_records_are_replaced_as_a_whole(tmp_path) -> None:
     bundle.write(str(tmp_path), bundle.STOP, {"reason": "preempt"})
     assert bundle.read(str(tmp_path), bundle.STOP) == {"reason": "preempt"}
     assert [path.name for path in tmp_path.iterdir()] == [bundle.STOP]
+
+
+def test_a_machine_without_room_for_a_process_is_no_fault_of_the_program(monkeypatch, tmp_path) -> None:
+    def full(*_: object, **__: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "posix_spawn", full)
+    umask = os.umask(0o022)
+    try:
+        job = spawn.JobSpec({"argv": ["true"], "env": {"PATH": "/usr/bin:/bin"}, "cwd": "/", "umask": 0o077})
+        with pytest.raises(BlockingIOError):
+            spawn.spawn(job, 1)
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(umask)
