@@ -108,6 +108,10 @@ class Settings(BaseSettings):
         float | None,
         Field(ge=1, le=MAX_TIME_LIMIT_S, description="waiting that is worth a step of priority (1d); unset: none is"),
     ] = None
+    user_spacing: Annotated[
+        float,
+        Field(ge=0, le=MAX_TIME_LIMIT_S, description="later in line for each waiting job of the same user (1h)"),
+    ] = 0.0
     backfill: Annotated[
         Literal["easy", "greedy", "none"],
         Field(description="what starts early: easy (what delays no reservation), greedy (what fits), none"),
@@ -150,7 +154,7 @@ class Settings(BaseSettings):
         # The config file and the flags are merged by `load`, which also knows where each value came from.
         return (init_settings,)
 
-    @field_validator("priority_aging", "preempt_min_run", mode="before")
+    @field_validator("priority_aging", "preempt_min_run", "user_spacing", mode="before")
     @classmethod
     def _duration(cls, value: object) -> object:
         if not isinstance(value, str):

@@ -229,6 +229,7 @@ COMMANDS: dict[str, Command] = {
                 Option("--backfill", "text", "easy, greedy or none", "HOW"),
                 Option("--expect", "text", "what reservations know of run times: history or exact", "WHAT"),
                 Option("--priority-aging", "text", "waiting that is worth a step of priority: 1d", "TIME"),
+                Option("--user-spacing", "text", "later for each waiting job of the same user: 15m", "TIME"),
                 Option("--out", "text", "write every start and end to this file", "SCHEDULE.csv"),
                 Option("--plot", "text", "draw GPUs over time and the waits", "FILE.png"),
                 JSON,

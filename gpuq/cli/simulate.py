@@ -49,6 +49,7 @@ def simulate(
     backfill: Annotated[Backfill, typer.Option(help="What may start before its turn.")] = Backfill.EASY,
     expect: Annotated[Expect, typer.Option(help="What reservations know of run times.")] = Expect.HISTORY,
     priority_aging: Annotated[str | None, typer.Option(help="Waiting that is worth a step of priority: 1d.")] = None,
+    user_spacing: Annotated[str, typer.Option(help="Later for each waiting job of the same user: 15m.")] = "0",
     out: Annotated[Path | None, typer.Option(help="Write the schedule here, as CSV.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw GPUs over time and the waits here (png, svg, pdf).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
@@ -71,6 +72,7 @@ def simulate(
         backfill=backfill.value,
         expect=expect.value,
         priority_aging_s=_aging(priority_aging),
+        user_spacing_s=parse_duration(user_spacing),
     )
     if replay.impossible:
         print(f"{len(replay.impossible)} jobs ask for more than {gpus} GPUs and are left out", file=sys.stderr)

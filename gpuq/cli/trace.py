@@ -23,6 +23,7 @@ def simulate(args: Args) -> int:
         backfill=Backfill(args.choice("backfill", [str(one) for one in Backfill], "easy")),
         expect=Expect(args.choice("expect", [str(one) for one in Expect], "history")),
         priority_aging=args.text("priority_aging"),
+        user_spacing=args.text("user_spacing") or "0",
         out=_path(args, "out"),
         plot=_path(args, "plot"),
         as_json=args.flag("json"),

@@ -47,10 +47,14 @@ class Ranking:
 
     `aging_s` is how many seconds of waiting are worth a step of priority; None: no waiting is, priorities are
     strict. Everybody ages alike, so the distance between two jobs never changes and the score can stay as it is.
+
+    `spacing_s` is by how much a job stands later for each job of its user that waits already: one user's flood leaves
+    room for others' first jobs, in a score that is still static.
     """
 
     order: str = "aged"
     aging_s: float | None = None
+    spacing_s: float = 0.0
 
     @property
     def step_s(self) -> float:
@@ -62,10 +66,11 @@ class Ranking:
         """Seconds for each second of declared time."""
         return 0.0 if self.order == "fifo" else AGED_FACTOR
 
-    def score(self, priority: Priority, submitted_at: float, time_limit_s: float | None) -> float:
-        """The place in line; lower runs first. Static while the job waits; equal scores go by id."""
+    def score(self, priority: Priority, submitted_at: float, time_limit_s: float | None, ahead: int = 0) -> float:
+        """The place in line; lower runs first. Static while the job waits; equal scores go by id. `ahead`: jobs of the
+        same user that wait already."""
         declared = UNDECLARED_S if time_limit_s is None else time_limit_s
-        return priority * self.step_s + submitted_at + self.factor * declared
+        return priority * self.step_s + submitted_at + self.factor * declared + self.spacing_s * ahead
 
 
 def score(

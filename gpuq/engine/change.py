@@ -62,7 +62,10 @@ def update(ctx: Context, job_id: int, caller: Caller, changes: Mapping[str, Any]
             raise UsageError("name: a job cannot lose its name")
         place = job.score
         if {"priority", "time_limit_s"} & set(changes):
-            place = ranking(ctx, tx).score(spec.priority, job.submitted_at, spec.time_limit_s)
+            rule = ranking(ctx, tx)
+            place = rule.score(spec.priority, job.submitted_at, spec.time_limit_s)
+            # One that was spaced behind others of its user stays so.
+            place += max(0.0, job.score - rule.score(job.priority, job.submitted_at, job.time_limit_s))
             values["score"] = place
         tx.update_job(job_id, values, expect=frozenset({job.state}))
         told = ", ".join(f"{name} = {value}" for name, value in changes.items())

@@ -7,10 +7,12 @@ transaction that begins a rebuild of the hot queue, which then takes the new sco
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 
 from gpuq.domain.priority import Ranking
+from gpuq.domain.states import WAITING
 from gpuq.engine.context import Context
-from gpuq.ports.records import Reader, Writer
+from gpuq.ports.records import JobFilter, Reader, Writer
 
 log = logging.getLogger(__name__)
 
@@ -19,23 +21,30 @@ KEY = "ranking"
 
 def wanted(ctx: Context) -> Ranking:
     """What this process's settings say."""
-    return Ranking(ctx.settings.order, ctx.settings.priority_aging)
+    settings = ctx.settings
+    return Ranking(settings.order, settings.priority_aging, settings.user_spacing)
 
 
 def ranking(ctx: Context, tx: Reader) -> Ranking:
     """The rule in force; before the first rebuild, what the settings say."""
     stored = tx.value(KEY)
-    return wanted(ctx) if stored is None else Ranking(stored["order"], stored["aging_s"])
+    return wanted(ctx) if stored is None else Ranking(**stored)
+
+
+def ahead(tx: Reader, rule: Ranking, user: str) -> int:
+    """How many jobs of that user wait, where that matters."""
+    return tx.count(JobFilter(states=WAITING, user=user)) if rule.spacing_s else 0
 
 
 def enforce(ctx: Context, tx: Writer) -> None:
     """Puts the settings' rule in force. A job that somebody moved to the front stays as far ahead of the others of its
-    priority as it was."""
+    priority as it was, and one that was spaced as far behind."""
     rule, stored = wanted(ctx), tx.value(KEY)
     # A release that kept no rule had no ageing.
-    before = Ranking(rule.order) if stored is None else Ranking(stored["order"], stored["aging_s"])
+    before = Ranking(rule.order) if stored is None else Ranking(**stored)
     if stored is None or before != rule:
-        tx.set_value(KEY, {"order": rule.order, "aging_s": rule.aging_s}, ctx.clock.now())
-    if before != rule:
-        moved = tx.rescore(rule.step_s - before.step_s, rule.factor - before.factor)
+        tx.set_value(KEY, asdict(rule), ctx.clock.now())
+    shifts = rule.step_s - before.step_s, rule.factor - before.factor
+    if any(shifts):
+        moved = tx.rescore(*shifts)
         log.info("the rule of the line has changed: %d waiting jobs have new places", moved)

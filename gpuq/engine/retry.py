@@ -10,7 +10,7 @@ from gpuq.engine.access import require_owner
 from gpuq.engine.context import Context
 from gpuq.engine.dependents import still_open
 from gpuq.engine.hints import offer
-from gpuq.engine.ranking import ranking
+from gpuq.engine.ranking import ahead, ranking
 from gpuq.errors import Refused, WrongState
 from gpuq.ports.hot_queue import Member
 from gpuq.ports.records import Move
@@ -28,7 +28,8 @@ def retry(ctx: Context, job_id: int, caller: Caller) -> Job:
         if job.key is not None and (other := tx.job_with_key(job.user, job.key)) is not None:
             raise Refused(f"job {other} carries the key {job.key!r} now", hint=f"`gpuq show {other}`")
         target = JobState.BLOCKED if still_open(tx, job_id) else JobState.QUEUED
-        place = ranking(ctx, tx).score(job.priority, now, job.time_limit_s)
+        rule = ranking(ctx, tx)
+        place = rule.score(job.priority, now, job.time_limit_s, ahead(tx, rule, job.user))
         tx.move(
             Move(
                 job_id,

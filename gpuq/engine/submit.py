@@ -18,7 +18,7 @@ from gpuq.domain.states import WAITING, JobState
 from gpuq.domain.times import iso
 from gpuq.engine.context import Context
 from gpuq.engine.hints import offer
-from gpuq.engine.ranking import ranking
+from gpuq.engine.ranking import ahead, ranking
 from gpuq.errors import Constraint, NotFound, Refused, UsageError
 from gpuq.ports.hot_queue import Member
 from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting
@@ -70,6 +70,7 @@ def submit_ids(
             _check_same(before, fingerprint)
             return Submitted(before.job_ids, {})
         rule = ranking(ctx, tx)
+        waiting = ahead(tx, rule, caller.user)
         ids: list[int | None] = []
         new: list[NewJob] = []
         keys_here: dict[str, int] = {}
@@ -84,7 +85,7 @@ def submit_ids(
                 if spec.array is not None:
                     raise UsageError("key: an array cannot carry one", hint="give each element a submission of its own")
                 keys_here[spec.key] = len(new)
-            rows = _rows(ctx, tx, spec, caller, now, rule)
+            rows = _rows(ctx, tx, spec, caller, now, rule, waiting + len(new))
             new.extend(rows)
             ids.extend([None] * len(rows))
         _check_room(ctx, tx, caller, len(new))
@@ -120,7 +121,8 @@ def check(ctx: Context, spec: JobSpec, caller: Caller) -> str | None:
     now = ctx.clock.now()
     check_fits(ctx, [spec])
     with ctx.records.read() as tx:
-        rows = _rows(ctx, tx, spec, caller, now, ranking(ctx, tx))
+        rule = ranking(ctx, tx)
+        rows = _rows(ctx, tx, spec, caller, now, rule, ahead(tx, rule, caller.user))
         _check_room(ctx, tx, caller, len(rows))
     first = rows[0]
     if first.state is not JobState.QUEUED:
@@ -208,7 +210,10 @@ def waiting_state(open_dependencies: bool, begin: float | None, now: float) -> J
     return JobState.DELAYED if begin is not None and begin > now else JobState.QUEUED
 
 
-def _rows(ctx: Context, tx: Reader, spec: JobSpec, caller: Caller, now: float, rule: Ranking) -> list[NewJob]:
+def _rows(
+    ctx: Context, tx: Reader, spec: JobSpec, caller: Caller, now: float, rule: Ranking, waiting: int
+) -> list[NewJob]:
+    """`waiting`: jobs of the caller that stand before these."""
     begin = begin_time(spec.begin)
     state = JobState.HELD if spec.hold else waiting_state(_depends(tx, spec), begin, now)
     cwd = spec.cwd if spec.cwd is not None else _home_of(caller)
@@ -216,7 +221,7 @@ def _rows(ctx: Context, tx: Reader, spec: JobSpec, caller: Caller, now: float, r
         raise UsageError(f"cwd: {cwd!r} is not an absolute path")
     array = None if spec.array is None else parse_array(spec.array)
     name = spec.name or spec.command[0].rpartition("/")[2] or spec.command[0]
-    rank = rule.score(spec.priority, now, spec.time_limit_s)
+    rank = rule.score(spec.priority, now, spec.time_limit_s, waiting)
     retries = spec.max_retries if spec.max_retries is not None else ctx.settings.default_max_retries
     held_by = "user" if state is JobState.HELD else None
     eligible_at = begin if state is JobState.DELAYED else None
@@ -246,7 +251,7 @@ def _rows(ctx: Context, tx: Reader, spec: JobSpec, caller: Caller, now: float, r
             name=name.replace("{index}", str(index)),
             cwd=cwd,
             state=state,
-            score=rank,
+            score=rank + rule.spacing_s * place,
             max_retries=retries,
             submitted_at=now,
             eligible_at=eligible_at,

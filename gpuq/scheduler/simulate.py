@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
@@ -75,21 +76,24 @@ def simulate(
     backfill: Backfill = "easy",
     expect: Knowledge = "history",
     priority_aging_s: float | None = None,
+    user_spacing_s: float = 0.0,
 ) -> Replay:
     """`expect`: what reservations know of run times; `exact` is the truth, `history` what has ended by then.
-    `priority_aging_s`: seconds of waiting that are worth a step of priority; None: priorities are strict."""
+    `priority_aging_s`: seconds of waiting that are worth a step of priority; None: priorities are strict.
+    `user_spacing_s`: how much later a job stands for each waiting job of its user."""
     possible = [job for job in jobs if job.gpus <= gpus]
     policy = Policy(backfill=backfill, priority_aging_s=priority_aging_s)
-    run = _Run(gpus, nodes, order, policy, expect)
+    run = _Run(gpus, nodes, Ranking(order, priority_aging_s, user_spacing_s), policy, expect)
     placements = run.all(sorted(possible, key=lambda job: (job.submit_s, job.row)))
     placements.sort(key=lambda placement: placement.job.row)
     return Replay(placements, [job for job in jobs if job.gpus > gpus], gpus, nodes)
 
 
 class _Run:
-    def __init__(self, gpus: int, nodes: int, order: Order, policy: Policy, expect: Knowledge) -> None:
+    def __init__(self, gpus: int, nodes: int, ranking: Ranking, policy: Policy, expect: Knowledge) -> None:
         self._gpus = gpus
-        self._ranking = Ranking(order, policy.priority_aging_s)
+        self._ranking = ranking
+        self._waiting: Counter[str] = Counter()
         self._policy = policy
         self._expectations = Expectations() if expect == "history" else None
         self._devices = [
@@ -126,7 +130,7 @@ class _Run:
         self._line.add(
             Candidate(
                 id=job.row,
-                score=self._ranking.score(job.priority, job.submit_s, job.limit_s),
+                score=self._ranking.score(job.priority, job.submit_s, job.limit_s, self._waiting[job.user]),
                 priority=job.priority,
                 user=job.user,
                 gpus=job.gpus,
@@ -135,6 +139,7 @@ class _Run:
                 submitted_at=job.submit_s,
             )
         )
+        self._waiting[job.user] += 1
 
     def _finish(self, row: int) -> None:
         job = self._jobs.pop(row)
@@ -174,6 +179,7 @@ class _Run:
 
     def _start(self, candidate: Candidate, mask: int, now: float) -> None:
         self._line.remove(candidate)
+        self._waiting[candidate.user] -= 1
         if self._promises is not None:
             self._promises.pop(candidate.id, None)
         job = self._jobs[candidate.id]

@@ -104,6 +104,27 @@ def test_a_process_with_other_settings_follows_the_rule_in_force(make_world: Any
     assert changed.score == world.job(first).score + DAY
 
 
+def test_with_spacing_a_flood_leaves_room_for_anothers_first_job(make_world: Any) -> None:
+    world = make_world(user_spacing=900.0)
+    flood = [world.submit("train") for _ in range(3)]
+    spec = JobSpec.parse({"command": ["sweep"], "cwd": "/", "array": "0-1"})
+    flood += [job.id for job in submit(world.ctx, [spec, spec], world.user)]
+    world.clock.forward(1200)
+    hers = world.submit("train", by=Caller("bob", uid=1001, gid=1001))
+    assert line(world) == [*flood[:2], hers, *flood[2:]]
+    scores = [world.job(job).score for job in flood]
+    assert [later - scores[0] for later in scores] == [900.0 * n for n in range(7)]
+    # A new priority and back again is no way past others.
+    for priority in ("high", "normal"):
+        update(world.ctx, flood[6], world.user, {"priority": priority})
+    assert line(world) == [*flood[:2], hers, *flood[2:]]
+
+
+def test_without_spacing_nobody_stands_later_for_others_of_his_own(world: Any) -> None:
+    flood = [world.submit("train") for _ in range(3)]
+    assert len({world.job(job).score for job in flood}) == 1
+
+
 def test_the_agent_starts_by_the_new_places(make_world: Any) -> None:
     world = make_world("sim:1")
     old = world.submit("train", priority="low")

@@ -147,3 +147,19 @@ def test_with_ageing_a_job_of_low_priority_passes_those_that_come_a_step_later(t
     assert order_of_starts() == ["0", "2", "3", "1"]
     assert order_of_starts("--priority-aging", "1h") == ["0", "2", "1", "3"]
     assert order_of_starts("--priority-aging", "30m") == ["0", "1", "2", "3"]
+
+
+def test_with_spacing_a_users_first_job_passes_anothers_flood(tmp_path: Path) -> None:
+    path = tmp_path / "flood.csv"
+    rows = "".join(f"{n},100,1,a\n" for n in range(6))
+    path.write_text(f"submit_s,duration_s,gpus,user\n{rows}10,100,1,b\n")
+
+    def place_of_hers(*options: str) -> int:
+        out = tmp_path / "out.csv"
+        assert run.invoke(app, [str(path), "--gpus", "1", "--out", str(out), *options]).exit_code == 0
+        with out.open() as file:
+            starts = sorted((float(row["start_s"]), row["row"]) for row in csv.DictReader(file))
+        return [row for _, row in starts].index("6")
+
+    assert place_of_hers() == 6
+    assert place_of_hers("--user-spacing", "1m") == 2
