@@ -45,6 +45,9 @@ OF_REASON = {"cancel": Outcome.CANCELLED, "preempt": Outcome.PREEMPTED, "shutdow
 # Points at which a process of the daemon can die in this test; the supervisors are played.
 CRASHES = sorted(name for name in faults.POINTS if not name.startswith(("supervisor.", "launch.")))
 
+# Outside of transactions, with something in hand that a sleeper would go on with.
+SLEEPS = ["lease.taken", "claim.committed", "start.heard", "end.heard"]
+
 
 class Died(BaseException):
     """The process is gone: nothing may catch this."""
@@ -78,6 +81,7 @@ class Queue(RuleBasedStateMachine):
         # For how many more steps these do not answer.
         self.away = {"sql": 0, "redis": 0}
         self.bomb: tuple[str, int] | None = None
+        self.sleeps: str | None = None
         self.answered: set[int] = set()
         # Job id → how many attempts it had when it was cancelled, or ended well, for good.
         self.no_more: dict[int, int] = {}
@@ -102,6 +106,12 @@ class Queue(RuleBasedStateMachine):
     # -- the process -------------------------------------------------------------------------------------------
 
     def pass_by(self, name: str) -> None:
+        if self.sleeps == name:
+            # The agent sleeps here for longer than the reaper waits, which runs meanwhile; then it goes on.
+            self.sleeps = None
+            self.world.clock.forward(25)
+            with contextlib.suppress(GpuqError):
+                reap(self.world.ctx)
         if self.bomb is not None and self.bomb[0] == name:
             left = self.bomb[1] - 1
             self.bomb = (name, left) if left else None
@@ -116,7 +126,16 @@ class Queue(RuleBasedStateMachine):
         self.reconciler = Reconciler(self.world.ctx)
         with contextlib.suppress(HotStoreUnavailable, DatabaseUnavailable):
             rehydrate(self.world.ctx)
+            self.leases_are_held()
         self.agent = self.world.agent()
+
+    def leases_are_held(self) -> None:
+        """After a rebuild: of all that lives, before any agent has had a turn."""
+        held = self.world.holders()
+        with self.world.ctx.records.read() as tx:
+            for job, attempt in tx.live_attempts("box"):
+                for uuid in attempt.gpu_uuids:
+                    assert attempt.token in held.get(uuid, ()), f"job {job.id} lives and its lease of {uuid} is not set"
 
     def bury(self) -> None:
         if self.world.agents:
@@ -279,6 +298,11 @@ class Queue(RuleBasedStateMachine):
         """The process will die there."""
         self.bomb = (point, passes)
 
+    @rule(point=st.sampled_from(SLEEPS))
+    def fall_asleep(self, point: str) -> None:
+        """The agent will sleep there, and go on as if nothing had happened."""
+        self.sleeps = point
+
     @invariant()
     def outages_pass(self) -> None:
         self.away = {what: max(0, left - 1) for what, left in self.away.items()}
@@ -401,7 +425,7 @@ class Queue(RuleBasedStateMachine):
     def mend(self) -> None:
         self.away = {"sql": 0, "redis": 0}
         self.world.redis.connected = True
-        self.bomb = None
+        self.bomb = self.sleeps = None
         self.launcher.fail_next = None
         if self.agent is None:
             # Its start was refused while a store was away; somebody starts it again.

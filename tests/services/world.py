@@ -76,6 +76,11 @@ class PlayedLauncher:
             raise error
         assert order.run_dir not in {done.run_dir for done in self.orders}, "an attempt was launched twice"
         read_end, write_end = os.pipe()
+        if any(stop["run_dir"] == order.run_dir for stop in self.stops):
+            # A supervisor that finds a stop request in the folder does not start the job.
+            self._results[order.run_dir] = Result(Outcome.LOST, finished_at=self.clock.now())
+            os.close(write_end)
+            return read_end
         self.orders.append(order)
         self._alive.add(order.run_dir)
         self._report_ends[order.run_dir] = write_end
