@@ -278,6 +278,9 @@ class Queue(RuleBasedStateMachine):
     def trouble(self, what: str, size: int) -> None:
         if what == "crash":
             self.bury()
+            if size > 2:
+                # The daemon was down for longer than its leases last.
+                self.forget("*lease*")
             self.alive(self.boot)
         elif what in {"redis", "sql"}:
             self.away[what] = size
@@ -286,11 +289,14 @@ class Queue(RuleBasedStateMachine):
             self.launcher.fail_next = OSError(28, "No space left on device")
         elif what == "clock":
             self.world.clock.jump((-5000, -10, 60, 7200)[size - 1])
-        elif not self.away["redis"]:
-            client = self.world.link.client
+        else:
             # Expired: as after a suspension longer than their time to live.
-            gone = client.keys("*lease*") if what == "leases expire" else client.keys("*")
-            for key in gone:
+            self.forget("*lease*" if what == "leases expire" else "*")
+
+    def forget(self, keys: str) -> None:
+        if not self.away["redis"]:
+            client = self.world.link.client
+            for key in client.keys(keys):
                 client.delete(key)
 
     @rule(point=st.sampled_from(CRASHES), passes=st.integers(1, 2))
