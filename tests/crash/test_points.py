@@ -39,11 +39,12 @@ ALONE = [
 ]
 
 
-def test_every_point_is_called_once_and_has_a_test() -> None:
+def test_every_point_is_called_and_has_a_test() -> None:
     called: list[str] = []
     for path in sorted(Path(gpuq.__file__).parent.rglob("*.py")):
         called += re.findall(r"^ +faults\.point\((.*)\)$", path.read_text(), re.MULTILINE)
-    assert sorted(called) == sorted(f'"{name}"' for name in faults.POINTS)
+    # Ends are written by themselves or with the starts that follow them, so theirs are called in two places.
+    assert set(called) == {f'"{name}"' for name in faults.POINTS}
     assert sorted(SUBMISSION + STARTS + ENDS + SUPERVISOR + REBUILD + ALONE) == sorted(faults.POINTS)
 
 
