@@ -47,4 +47,4 @@ def enforce(ctx: Context, tx: Writer) -> None:
     shifts = rule.step_s - before.step_s, rule.factor - before.factor
     if any(shifts):
         moved = tx.rescore(*shifts)
-        log.info("the rule of the line has changed: %d waiting jobs have new places", moved)
+        log.info("the rule of the line has changed: %d jobs have new places", moved)
