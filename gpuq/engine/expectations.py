@@ -37,7 +37,9 @@ class RunTimes:
         gpus: int,
         time_limit_s: float | None,
         elapsed_s: float = 0.0,
+        *,
+        typical: bool = False,
     ) -> Expectation:
-        """For the whole run, of a job that has run for `elapsed_s` already. Seconds."""
+        """For the whole run, of a job that has run for `elapsed_s` already. Seconds. `typical`: what to tell people."""
         with self._lock:
-            return self._expectations.expect(user, command, gpus, time_limit_s, elapsed_s)
+            return self._expectations.expect(user, command, gpus, time_limit_s, elapsed_s, typical=typical)

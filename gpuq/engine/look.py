@@ -37,10 +37,12 @@ OLDEST_EVERY_S = 600.0
 
 
 class Lookout:
-    """Caches between turns: job facts by (id, score), the last reading of the GPUs. One thread only."""
+    """Caches between turns: job facts by (id, score), the last reading of the GPUs. One thread only. `typical`: for
+    what people are told, run times are medians instead of means."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, *, typical: bool = False) -> None:
         self._ctx = ctx
+        self._typical = typical
         self._facts: dict[int, Waiting] = {}
         self._candidates: dict[int, tuple[Waiting, Candidate]] = {}
         self._observations: Sequence[GpuObservation] = ()
@@ -182,7 +184,7 @@ class Lookout:
             ],
             policy=policy(ctx, control),
             paused=control.paused,
-            expected=expectation(ctx, waiting),
+            expected=expectation(ctx, waiting, typical=self._typical),
             promises=self._promises,
         )
 
@@ -205,7 +207,9 @@ class Lookout:
     def _expected(self, live: Live) -> float:
         job = live.job
         elapsed = max(0.0, self._ctx.clock.now() - live.started_at)
-        return self._ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s, elapsed).seconds
+        return self._ctx.run_times.expect(
+            job.user, job.command, job.gpus, job.time_limit_s, elapsed, typical=self._typical
+        ).seconds
 
     def remember_promises(self, actions: Sequence[Action]) -> None:
         """When the first in line was told that it starts, set once: its reservation may not drift."""

@@ -16,7 +16,7 @@ from gpuq.domain.quantities import duration_text
 from gpuq.domain.reasons import Reason, ReasonCode
 from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
 from gpuq.domain.times import iso
-from gpuq.engine.candidates import candidate
+from gpuq.engine.candidates import candidate, expectation
 from gpuq.engine.context import Context
 from gpuq.engine.control import Control, control_in
 from gpuq.engine.live import Live
@@ -66,7 +66,7 @@ class Outlooks:
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
-        self._lookout = Lookout(ctx)
+        self._lookout = Lookout(ctx, typical=True)
         self._lock = threading.Lock()
         self._picture: _Picture | None = None
         self._cost_s = 0.0
@@ -109,7 +109,7 @@ class Outlooks:
         new = candidate(job)
         line = sorted([*picture.snapshot.waiting, new], key=lambda c: (c.score, c.id))
         known = picture.snapshot.expected
-        its_own = self._ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s).seconds
+        its_own = expectation(self._ctx, [job], typical=True)(new)
         supposed = replace(
             picture.snapshot,
             waiting=line,

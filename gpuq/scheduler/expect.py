@@ -1,9 +1,11 @@
 """How long will it run? From what has ended: the same command of the same user first, then ever wider circles.
 
 An expectation is the mean of the last runs in the narrowest circle that knows enough, and, for a job that has already
-run for a while, of those among them that ran longer (the mean residual life; what ended sooner says nothing any
-more). Every end counts that freed the GPUs by itself, failures and cancellations too, because a reservation asks when
-they are free; runs that gpuq ended (preempted, lost) or that never began say nothing about the program.
+run for a while, of those among them that ran longer (the mean residual life; what ended sooner says nothing any more).
+Reservations use it, for they weigh how much is lost. What people are told is the median of the same runs: run times are
+skewed, and a few long ones would make most forecasts far too late. Every end counts that freed the GPUs by itself,
+failures and cancellations too, because a reservation asks when they are free; runs that gpuq ended (preempted, lost) or
+that never began say nothing about the program.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import median
 
 from gpuq.domain.outcome import Outcome
 from gpuq.ports.history import FinishedRun
@@ -51,12 +54,14 @@ class _Recent:
         self.runs.append(run_s)
         self.total += run_s
 
-    def beyond(self, elapsed_s: float) -> tuple[float, int]:
-        """Mean and number of the runs that lasted longer."""
-        if elapsed_s <= 0:
+    def beyond(self, elapsed_s: float, typical: bool) -> tuple[float, int]:
+        """Mean, or median, and number of the runs that lasted longer."""
+        if elapsed_s <= 0 and not typical:
             return self.total / len(self.runs), len(self.runs)
-        longer = [run for run in self.runs if run > elapsed_s]
-        return (sum(longer) / len(longer) if longer else 0.0), len(longer)
+        longer = [run for run in self.runs if run > elapsed_s] if elapsed_s > 0 else list(self.runs)
+        if not longer:
+            return 0.0, 0
+        return (median(longer) if typical else sum(longer) / len(longer)), len(longer)
 
 
 class Expectations:
@@ -91,10 +96,12 @@ class Expectations:
         gpus: int,
         time_limit_s: float | None,
         elapsed_s: float = 0.0,
+        *,
+        typical: bool = False,
     ) -> Expectation:
         """For a job that has run for `elapsed_s` already. A limit caps it. Always more than `elapsed_s`: where nothing
-        known ran longer, it is expected to last as long again."""
-        found = self._from_history(user, command, gpus, time_limit_s, elapsed_s)
+        known ran longer, it is expected to last as long again. `typical`: the median instead of the mean."""
+        found = self._from_history(user, command, gpus, time_limit_s, elapsed_s, typical)
         seconds = found.seconds
         if time_limit_s is not None and time_limit_s < seconds:
             seconds = time_limit_s
@@ -105,24 +112,31 @@ class Expectations:
         return found
 
     def _from_history(
-        self, user: str, command: Sequence[str], gpus: int, time_limit_s: float | None, elapsed_s: float
+        self,
+        user: str,
+        command: Sequence[str],
+        gpus: int,
+        time_limit_s: float | None,
+        elapsed_s: float,
+        typical: bool,
     ) -> Expectation:
         for key, needs, words in _circles(user, command, gpus, time_limit_s):
             recent = self._known.get(key)
             if recent is None:
                 continue
-            seconds, samples = recent.beyond(elapsed_s)
+            seconds, samples = recent.beyond(elapsed_s, typical)
             if samples >= needs:
                 whose = words.format(user=user, on=f"{gpus} GPU{'s' if gpus != 1 else ''}")
-                return Expectation(max(seconds, 1.0), f"{_count(samples)} of {whose}", samples)
+                return Expectation(max(seconds, 1.0), f"{_count(samples, typical)} of {whose}", samples)
         if elapsed_s <= 0 and self._all.runs:
-            seconds, samples = self._all.beyond(0.0)
-            return Expectation(max(seconds, 1.0), f"{_count(samples)} of everyone", samples)
+            seconds, samples = self._all.beyond(0.0, typical)
+            return Expectation(max(seconds, 1.0), f"{_count(samples, typical)} of everyone", samples)
         return Expectation(max(self._default_s, 2 * elapsed_s), "nothing known yet", 0)
 
 
-def _count(samples: int) -> str:
-    return f"mean of the last {samples} runs" if samples > 1 else "the only run so far"
+def _count(samples: int, typical: bool) -> str:
+    what = "median" if typical else "mean"
+    return f"{what} of the last {samples} runs" if samples > 1 else "the only run so far"
 
 
 def _circles(

@@ -21,6 +21,7 @@ from gpuq.scheduler.snapshot import Candidate, Device, Holding, Policy, Snapshot
 Order = Literal["aged", "fifo"]
 Backfill = Literal["easy", "greedy", "none"]
 Knowledge = Literal["history", "exact"]
+Watch = Callable[["TraceJob", Snapshot, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +78,26 @@ def simulate(
     expect: Knowledge = "history",
     priority_aging_s: float | None = None,
     user_spacing_s: float = 0.0,
+    watch: Watch | None = None,
 ) -> Replay:
     """`expect`: what reservations know of run times; `exact` is the truth, `history` what has ended by then.
     `priority_aging_s`: seconds of waiting that are worth a step of priority; None: priorities are strict.
-    `user_spacing_s`: how much later a job stands for each waiting job of its user."""
+    `user_spacing_s`: how much later a job stands for each waiting job of its user. `watch` is shown every
+    job as it arrives, what a forecast sees then, and the time."""
     possible = [job for job in jobs if job.gpus <= gpus]
     policy = Policy(backfill=backfill, priority_aging_s=priority_aging_s)
-    run = _Run(gpus, nodes, Ranking(order, priority_aging_s, user_spacing_s), policy, expect)
+    run = _Run(gpus, nodes, Ranking(order, priority_aging_s, user_spacing_s), policy, expect, watch)
     placements = run.all(sorted(possible, key=lambda job: (job.submit_s, job.row)))
     placements.sort(key=lambda placement: placement.job.row)
     return Replay(placements, [job for job in jobs if job.gpus > gpus], gpus, nodes)
 
 
 class _Run:
-    def __init__(self, gpus: int, nodes: int, ranking: Ranking, policy: Policy, expect: Knowledge) -> None:
+    def __init__(
+        self, gpus: int, nodes: int, ranking: Ranking, policy: Policy, expect: Knowledge, watch: Watch | None
+    ) -> None:
         self._gpus = gpus
+        self._watch = watch
         self._ranking = ranking
         self._waiting: Counter[str] = Counter()
         self._policy = policy
@@ -109,7 +115,7 @@ class _Run:
         self._ends: list[tuple[float, int]] = []
         # A reservation that rests on the truth needs no slack.
         self._promises: dict[int, float] | None = None if expect == "exact" else {}
-        self._known: dict[tuple[str, int, float | None], float] = {}
+        self._known: dict[tuple[str, int, float | None, bool], float] = {}
 
     def all(self, arrivals: Sequence[TraceJob]) -> list[Placement]:
         coming = 0
@@ -118,9 +124,13 @@ class _Run:
             now = min([*times, self._ends[0][0]] if self._ends else times)
             while self._ends and self._ends[0][0] <= now:
                 self._finish(heappop(self._ends)[1])
+            new = coming
             while coming < len(arrivals) and arrivals[coming].submit_s <= now:
                 self._submit(arrivals[coming])
                 coming += 1
+            if self._watch is not None:
+                for job in arrivals[new:coming]:
+                    self._watch(job, self._snapshot(now, typical=True), now)
             if self._line.shapes:
                 self._plan(now)
         return list(self._placed.values())
@@ -163,19 +173,22 @@ class _Run:
     def _plan(self, now: float) -> None:
         if self._free == 0 and self._policy.backfill != "easy" and all(shape.gpus for shape in self._line.shapes):
             return
-        snapshot = Snapshot(
-            devices=self._devices,
-            holdings=self._as_seen(now),
-            waiting=self._line,
-            policy=self._policy,
-            expected=self._expected(),
-            promises=self._promises,
-        )
-        decision = decide(snapshot, now)
+        decision = decide(self._snapshot(now), now)
         if self._promises is not None and decision.first is not None:
             self._promises.setdefault(decision.first.job.id, decision.first.at)
         for candidate, mask in decision.starts:
             self._start(candidate, mask, now)
+
+    def _snapshot(self, now: float, *, typical: bool = False) -> Snapshot:
+        """`typical`: with medians, as a forecast wants it."""
+        return Snapshot(
+            devices=self._devices,
+            holdings=self._as_seen(now, typical),
+            waiting=self._line,
+            policy=self._policy,
+            expected=self._expected(typical),
+            promises=self._promises,
+        )
 
     def _start(self, candidate: Candidate, mask: int, now: float) -> None:
         self._line.remove(candidate)
@@ -198,28 +211,30 @@ class _Run:
         node = devices[0].node if devices else 0
         self._placed[job.row] = Placement(job, now, end, node, tuple(device.index for device in devices))
 
-    def _as_seen(self, now: float) -> list[Holding]:
+    def _as_seen(self, now: float, typical: bool) -> list[Holding]:
         """With what is expected of each by now: a run that outlasts others of its kind is known to be a long one."""
         if self._expectations is None:
             return list(self._holdings.values())
         seen = []
         for row, held in self._holdings.items():
             job = self._jobs[row]
-            expected = self._expectations.expect(job.user, (), job.gpus, job.limit_s, now - held.started_at)
+            elapsed = now - held.started_at
+            expected = self._expectations.expect(job.user, (), job.gpus, job.limit_s, elapsed, typical=typical)
             seen.append(replace(held, expected_s=expected.seconds))
         return seen
 
-    def _expected(self) -> Callable[[Candidate], float] | None:
+    def _expected(self, typical: bool) -> Callable[[Candidate], float] | None:
         """One question to history for all jobs of a kind, until something more has ended."""
         expectations, known = self._expectations, self._known
         if expectations is None:
             return None
 
         def seconds(job: Candidate) -> float:
-            kind = (job.user, job.gpus, job.time_limit_s)
+            kind = (job.user, job.gpus, job.time_limit_s, typical)
             found = known.get(kind)
             if found is None:
-                found = known[kind] = expectations.expect(job.user, (), job.gpus, job.time_limit_s).seconds
+                expected = expectations.expect(job.user, (), job.gpus, job.time_limit_s, typical=typical)
+                found = known[kind] = expected.seconds
             return found
 
         return seconds

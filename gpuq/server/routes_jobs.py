@@ -90,7 +90,7 @@ def _expected(ctx: Context, job: Job) -> dict[str, Any] | None:
     if job.state in FINAL:
         return None
     elapsed = max(0.0, ctx.clock.now() - job.started_at) if job.started_at is not None else 0.0
-    found = ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s, elapsed)
+    found = ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s, elapsed, typical=True)
     return {"seconds": round(found.seconds, 3), "source": found.source, "samples": found.samples}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gpuq_figures as own
 from floors import floors
+from foretold import foretold
 from restarts import restarts
 from stats import HEAD, Figure
 
@@ -23,6 +24,7 @@ def plan(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "command_line": lambda: own.command_line(10 if quick else 40),
         "depth": lambda: own.depth(10 if quick else 60),
         "restarts": lambda: restarts(100_000),
+        "forecast": lambda: foretold(20 if quick else 1),
         "idle": lambda: own.idle(20 if quick else 60),
     }
 

@@ -170,6 +170,16 @@ def test_the_slack_of_an_undeclared_job_is_given_once(build: Any) -> None:
     assert waits(plan(later, NOW + 90.0))[1].reserved_at == first
 
 
+def test_only_who_declares_nothing_uses_the_slack_of_who_declares_nothing(build: Any) -> None:
+    first = build.job(1, 2, submitted_at=0.0)
+    holdings = [build.held(9, 0, until=200.0)]
+    for limit, starts in ((None, {2}), (86400.0, set())):
+        # 105 s from 100 are past the 200 at which the first can start, and within its slack of 0.2 x 100 s.
+        other = build.job(2, 1, 105.0, time_limit_s=limit, submitted_at=NOW)
+        snapshot = build.seen(build.box(2), [first, other], holdings, promises={})
+        assert started(plan(snapshot, NOW)).keys() == starts
+
+
 def test_a_declared_time_gets_a_firm_reservation(build: Any) -> None:
     snapshot = build.seen(
         build.box(1), [build.job(1, submitted_at=0.0, time_limit_s=60.0)], [build.held(9, 0, until=200.0)], promises={}
