@@ -47,13 +47,14 @@ def submit(ctx: Context, specs: Sequence[JobSpec], caller: Caller, *, request_ke
     `key` that a live or successful job already carries returns that job. Raises UsageError, Constraint,
     NotFound (a dependency), Refused (a limit), DatabaseUnavailable.
     """
-    done = submit_ids(ctx, specs, caller, request_key=request_key)
+    done = store(ctx, specs, caller, request_key=request_key)
+    tell(ctx, done)
     with ctx.records.read() as tx:
         found = {job.id: job for job in tx.jobs(JobFilter(ids=tuple(dict.fromkeys(done.ids))))}
     return [found[job_id] for job_id in done.ids]
 
 
-def submit_ids(
+def store(
     ctx: Context,
     specs: Sequence[JobSpec],
     caller: Caller,
@@ -61,8 +62,8 @@ def submit_ids(
     request_key: str | None = None,
     fingerprint: str | None = None,
 ) -> Submitted:
-    """Like `submit`, without reading the rows back. `fingerprint` is of the request: its key with another one is
-    Refused."""
+    """The durable part of `submit`, without reading the rows back; `tell` is to follow. `fingerprint` is of the
+    request: its key with another one is Refused."""
     now = ctx.clock.now()
     check_fits(ctx, specs)
     with ctx.records.write() as tx:
@@ -92,17 +93,26 @@ def submit_ids(
         fresh = tx.add_jobs(new, actor=caller.user, request_key=request_key, fingerprint=fingerprint) if new else []
         faults.point("submit.before_commit")
     faults.point("submit.committed")
-    stored = dict(zip(fresh, new, strict=True))
-    members = [
-        Member(job_id, job.spec.gpus, job.score) for job_id, job in stored.items() if job.state is JobState.QUEUED
-    ]
-    offer(ctx, members)
+    rest = iter(fresh)
+    return Submitted([known if known is not None else next(rest) for known in ids], dict(zip(fresh, new, strict=True)))
+
+
+def tell(ctx: Context, done: Submitted) -> None:
+    """Makes what is stored known to the hot queue and to whoever waits for news; nobody needs to wait for this."""
+    if not done.stored:
+        return
+    offer(
+        ctx,
+        [
+            Member(job_id, job.spec.gpus, job.score)
+            for job_id, job in done.stored.items()
+            if job.state is JobState.QUEUED
+        ],
+    )
     faults.point("submit.hinted")
-    if any(job.state is JobState.DELAYED for job in new):
+    if any(job.state is JobState.DELAYED for job in done.stored.values()):
         ctx.notifier.publish("delayed")
     ctx.notifier.publish("events")
-    rest = iter(fresh)
-    return Submitted([known if known is not None else next(rest) for known in ids], stored)
 
 
 def _check_same(before: AnsweredRequest, fingerprint: str | None) -> None:

@@ -4,8 +4,10 @@ its own, answered as bytes; no response model and no second look at the rows tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import parse_qs
@@ -26,12 +28,15 @@ from gpuq.errors import GpuqError, UsageError
 from gpuq.ports.records import JobFilter, NewJob
 from gpuq.server.failures import malformed, response_of
 
+log = logging.getLogger(__name__)
+
 PATH = "/jobs"
 
 _SPECS = TypeAdapter(list[JobSpec])
 _MAX_REQUEST_KEY = 200
 # Bytes. A larger body has many jobs: it would keep single submissions waiting while it is parsed.
 _LARGE = 256 * 1024
+_LARGE_AT_ONCE = 4
 
 _SCHEMA = {
     "oneOf": [
@@ -222,19 +227,67 @@ def _described(ctx: Context, ids: Sequence[int]) -> list[bytes]:
     return [to_json(job_json(job, seen)) for job, seen in outlook.describe(ctx, [jobs[job_id] for job_id in ids])]
 
 
-def accept(ctx: Context, body: bytes, caller: Caller, request_key: str | None, *, described: bool) -> Response:
-    """On a worker thread. One array spec answers a list, as several specs do."""
+def accept(
+    ctx: Context,
+    body: bytes,
+    caller: Caller,
+    request_key: str | None,
+    *,
+    described: bool,
+    answer: Callable[[Response], None],
+) -> None:
+    """On a worker thread. `answer` is called once, as soon as the jobs are durable: the hot queue hears of them behind
+    it, but before they are `described` by it. One array spec answers a list, as several specs do."""
     try:
         specs, many = parse(body)
     except BadSubmission as bad:
-        return response_of(bad.error, index=bad.index)
+        return answer(response_of(bad.error, index=bad.index))
     except ValueError as error:
-        return malformed(str(error))
+        return answer(malformed(str(error)))
     fingerprint = blake2b(body, digest_size=16).hexdigest() if request_key is not None else None
-    done = submit.submit_ids(ctx, specs, caller, request_key=request_key, fingerprint=fingerprint)
+    done = submit.store(ctx, specs, caller, request_key=request_key, fingerprint=fingerprint)
+    if described:
+        submit.tell(ctx, done)
     jobs = _described(ctx, done.ids) if described else _answers(ctx, done)
     payload = b"[%b]" % b",".join(jobs) if many or specs[0].array is not None else jobs[0]
-    return Response(payload, 201, media_type="application/json")
+    answer(Response(payload, 201, media_type="application/json"))
+    if not described:
+        submit.tell(ctx, done)
+    return None
+
+
+class _Answer:
+    """What a worker thread hands to the loop, once: a response or an error. What fails behind it is logged."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[Response] = self._loop.create_future()
+        self._given = False
+
+    def __await__(self) -> Generator[Any, None, Response]:
+        return self._future.__await__()
+
+    def give(self, response: Response) -> None:
+        self._given = True
+        self._loop.call_soon_threadsafe(self._settle, response, None)
+
+    def work(self, accepting: Callable[[Callable[[Response], None]], None]) -> None:
+        try:
+            accepting(self.give)
+        except Exception as error:
+            if self._given:
+                log.exception("jobs are stored, and the agent was not told; it looks by itself")
+            else:
+                self._loop.call_soon_threadsafe(self._settle, None, error)
+
+    def _settle(self, response: Response | None, error: Exception | None) -> None:
+        if self._future.done():
+            # The client has gone.
+            return
+        if error is not None:
+            self._future.set_exception(error)
+        elif response is not None:
+            self._future.set_result(response)
 
 
 class Submission:
@@ -245,6 +298,7 @@ class Submission:
         # On SQLite, which has one writer, one thread: two would only take the processor from each other.
         threads = 1 if ctx.settings.database_url.startswith("sqlite") else 4
         self._lane = ThreadPoolExecutor(threads, thread_name_prefix="submit")
+        self._large = ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="submit-large")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_key: str | None = None
@@ -256,15 +310,16 @@ class Submission:
         described = _flag(scope["query_string"], "outlook")
         caller: Caller = scope["state"]["caller"]
         body = await _whole(receive)
-        answer = await asyncio.get_running_loop().run_in_executor(
-            self._lane if len(body) <= _LARGE else None,
-            lambda: accept(self._ctx, body, caller, request_key, described=described),
-        )
-        await answer(scope, receive, send)
+        answer = _Answer()
+        accepting = partial(accept, self._ctx, body, caller, request_key, described=described)
+        (self._lane if len(body) <= _LARGE else self._large).submit(answer.work, lambda give: accepting(answer=give))
+        response = await answer
+        await response(scope, receive, send)
 
     def close(self) -> None:
         """Returns when every submission under way is stored."""
         self._lane.shutdown(wait=True)
+        self._large.shutdown(wait=True)
 
 
 def _flag(query_string: bytes, name: str) -> bool:

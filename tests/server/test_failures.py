@@ -25,7 +25,7 @@ def test_an_unknown_path_and_a_wrong_method_are_told_in_our_shape(api: Any) -> N
 
 @pytest.mark.parametrize(
     ("path", "target"),
-    [("/stats", "gpuq.engine.health.stats"), ("/jobs", "gpuq.server.routes_submit.submit.submit_ids")],
+    [("/stats", "gpuq.engine.health.stats"), ("/jobs", "gpuq.server.routes_submit.submit.store")],
 )
 def test_an_unexpected_failure_is_logged_and_tells_nothing(
     api: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str, target: str
@@ -54,7 +54,7 @@ def test_an_error_of_ours_keeps_its_status_code_and_hint(
     def broken(*args: object, **more: object) -> None:
         raise error
 
-    monkeypatch.setattr("gpuq.server.routes_submit.submit.submit_ids", broken)
+    monkeypatch.setattr("gpuq.server.routes_submit.submit.store", broken)
     answer = api.root.post("/jobs", json={"command": ["x"]})
     assert answer.status_code == status
     assert answer.json() == {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
