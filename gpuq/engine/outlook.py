@@ -7,8 +7,9 @@ depend on Redis. The forecast is kept until an event changes the picture.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 from gpuq.domain.job import Attempt, Job, JobOutlook
@@ -50,7 +51,8 @@ class QueueView:
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """The snapshot and forecast as of one event id and what people had set by then."""
+    """The snapshot and forecast as of one event id and what people had set by then. `reach`: jobs with a lower score
+    are in it, if they were there."""
 
     event_id: int
     control: Control
@@ -59,6 +61,11 @@ class _Picture:
     forecast: Forecast
     explainer: Explainer
     known: frozenset[int]
+    reach: float
+
+    def misses(self, job: Job) -> bool:
+        """Whether it belongs into the forecast and is not in it."""
+        return job.id not in self.known and job.score < self.reach
 
 
 class Outlooks:
@@ -71,8 +78,8 @@ class Outlooks:
         self._picture: _Picture | None = None
         self._cost_s = 0.0
 
-    def picture(self, wanted: Collection[int] = ()) -> _Picture:
-        """`wanted`: queued jobs that somebody asks about; one that came after the last picture is worth a new one,
+    def picture(self, wanted: Job | None = None) -> _Picture:
+        """`wanted`: a queued job that somebody asks about; if it came after the last picture it is worth a new one,
         unless that takes long."""
         with self._lock:
             now = self._ctx.clock.now()
@@ -82,11 +89,13 @@ class Outlooks:
                 kept = self._picture
                 if kept is not None and kept.control == control:
                     same = kept.event_id == event_id
-                    missing = not same and self._cost_s < QUICK_S and not kept.known.issuperset(wanted)
+                    missing = not same and self._cost_s < QUICK_S and wanted is not None and kept.misses(wanted)
                     max_age_s = FORECAST_MAX_AGE_S if same else FORECAST_COST_FACTOR * self._cost_s
                     if now - kept.at < max_age_s and not missing:
                         return kept
-                waiting = list(tx.waiting([job.id for job in tx.line(limit=FORECAST_JOBS)]).values())
+                line = tx.line(limit=FORECAST_JOBS)
+                reach = line[-1].score if len(line) >= FORECAST_JOBS else inf
+                waiting = list(tx.waiting([job.id for job in line]).values())
                 active = tx.live_attempts(self._ctx.node)
                 self._lookout.forget(control)
                 lives = [self._live(job, attempt) for job, attempt in active]
@@ -97,7 +106,7 @@ class Outlooks:
             snapshot = self._lookout.snapshot(waiting, lives)
             foreseen = forecast(snapshot, now)
             known = frozenset(job.id for job in waiting)
-            self._picture = _Picture(event_id, control, now, snapshot, foreseen, Explainer(snapshot, now), known)
+            self._picture = _Picture(event_id, control, now, snapshot, foreseen, Explainer(snapshot, now), known, reach)
             self._cost_s = self._ctx.clock.monotonic() - begun
             return self._picture
 
@@ -128,9 +137,8 @@ def describe(
     the caller knows already, by job id."""
     if all(job.state in FINAL for job in jobs):
         return [(job, JobOutlook()) for job in jobs]
-    queued = [job.id for job in jobs if job.state is JobState.QUEUED]
-    # Of a long listing the end is beyond the forecast anyhow.
-    picture = ctx.outlooks.picture(queued if len(queued) == 1 else ())
+    queued = [job for job in jobs if job.state is JobState.QUEUED]
+    picture = ctx.outlooks.picture(queued[0] if len(queued) == 1 else None)
     agent = agent_is_alive(ctx)
     with ctx.records.read() as tx:
         return [(job, _outlook(ctx, tx, job, picture, agent, positions or {})) for job in jobs]
