@@ -13,13 +13,13 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gpuq.domain import faults
 from gpuq.domain.complaints import complaint
 from gpuq.domain.priority import MAX_TIME_LIMIT_S
-from gpuq.domain.quantities import parse_duration
+from gpuq.domain.quantities import DURATION_HINT, parse_duration
 from gpuq.errors import ConfigError, Refused, UsageError
 
 # Variables with our prefix that are not settings: what a job sees, and what steers the client alone.
@@ -30,6 +30,18 @@ JOB_VARIABLES = frozenset(
     }
 )  # fmt: skip
 CLIENT_VARIABLES = frozenset({"GPUQ_CONFIG", "GPUQ_DEBUG", faults.VARIABLE})
+
+_DURATIONS = ("priority_aging", "preempt_min_run", "user_spacing")
+# What to write, where the description does not say it.
+_HINTS = {
+    **dict.fromkeys(_DURATIONS, DURATION_HINT),
+    **dict.fromkeys(("lease_ttl", "kill_grace", "retry_base"), "write a number of seconds: 30"),
+    "priority_aging": DURATION_HINT + "; 0 is none",
+    "dlq_days": "write a number of days: 7",
+    "gpus": "write nvml, or sim:4 or sim:4x24G for simulated GPUs",
+    "namespace": "write 1 to 64 letters, digits, and _ . -",
+    "node": "write 1 to 64 letters, digits, and _ . -",
+}
 
 
 def config_path() -> Path:
@@ -81,7 +93,9 @@ def _nearest(name: str, known: list[str]) -> str:
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="GPUQ_", frozen=True, extra="forbid", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="GPUQ_", frozen=True, extra="forbid", env_ignore_empty=True, allow_inf_nan=False
+    )
 
     home: Annotated[Path, Field(description="state: database, logs, attempt folders, sockets")] = Path()
     database_url: Annotated[str, Field(description="sqlite:///… or postgresql+psycopg://…")] = ""
@@ -105,8 +119,8 @@ class Settings(BaseSettings):
     default_max_retries: Annotated[int, Field(ge=0, le=1000, description="retries of a job that names none")] = 3
     order: Annotated[Literal["aged", "fifo"], Field(description="order inside a priority")] = "aged"
     priority_aging: Annotated[
-        float | None,
-        Field(ge=1, le=MAX_TIME_LIMIT_S, description="waiting that is worth a step of priority (1d); unset: none is"),
+        Annotated[float, Field(ge=1, le=MAX_TIME_LIMIT_S)] | None,
+        Field(description="waiting that is worth a step of priority (1d); unset or 0: none is"),
     ] = None
     user_spacing: Annotated[
         float,
@@ -154,15 +168,15 @@ class Settings(BaseSettings):
         # The config file and the flags are merged by `load`, which also knows where each value came from.
         return (init_settings,)
 
-    @field_validator("priority_aging", "preempt_min_run", "user_spacing", mode="before")
+    @field_validator(*_DURATIONS, mode="before")
     @classmethod
-    def _duration(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
+    def _duration(cls, value: object, info: ValidationInfo) -> object:
         try:
-            return parse_duration(value)
+            seconds = parse_duration(value) if isinstance(value, str) else value
         except UsageError as error:
             raise ValueError(error.message) from None
+        off = info.field_name == "priority_aging" and seconds == 0 and not isinstance(seconds, bool)
+        return None if off else seconds
 
     @field_validator("home", mode="before")
     @classmethod
@@ -245,5 +259,17 @@ def load(flags: dict[str, Any] | None = None) -> tuple[Settings, dict[str, str]]
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         message = complaint(first)
+        if not name:
+            # A check of the whole begins with the name itself.
+            raise ConfigError(f"bad setting: {message}", hint=_hint(message.partition(":")[0])) from None
+        if first["type"] == "finite_number":
+            message = f"{merged[name]!r} is not a number"
         where = f" (from {sources[name]})" if name in sources else ""
-        raise ConfigError(f"bad setting {name}{where}: {message}" if name else f"bad setting: {message}") from None
+        raise ConfigError(f"bad setting {name}{where}: {message}", hint=_hint(name)) from None
+
+
+def _hint(name: str) -> str | None:
+    if name in _HINTS:
+        return _HINTS[name]
+    field = Settings.model_fields.get(name)
+    return f"{name} is: {field.description}" if field is not None and field.description else None

@@ -21,6 +21,8 @@ _ALLOWED = frozenset(
     {"from_file", "json", "parsable", "wait", "no_check", "env", "env_keep", "env_all", "chdir", "test_only"}
 )
 
+HINT = 'a line is one job: {"command": ["python", "train.py"], "gpus": 1}'
+
 
 class Line:
     """A submission and the number of the line that it came from."""
@@ -44,21 +46,32 @@ class Batch:
 
 def read(args: Args) -> Batch:
     """Raises UsageError that names the file and the line."""
-    name = args.text("from_file") or ""
+    name = args.path("from_file") or ""
     wrong = [option for option in args.values if option not in _ALLOWED]
     if wrong or args.words:
         what = f"--{wrong[0].replace('_', '-')}" if wrong else repr(args.words[0])
         raise UsageError(f"--from-file and {what} cannot go together", hint="write it into the lines of the file")
     env = environment(args)
     cwd = directory(args.text("chdir"))
+    lines = _lines(name, env, cwd, check=not args.flag("no_check"))
+    if not lines:
+        raise UsageError(f"{_shown(name)} has no jobs", hint=HINT)
+    return Batch(lines, env)
+
+
+def _lines(name: str, env: dict[str, str], cwd: str, *, check: bool) -> list[Line]:
     if name == "-":
-        return Batch(_parse("stdin", sys.stdin.buffer, env, cwd, check=not args.flag("no_check")), env)
+        return _parse(_shown(name), sys.stdin.buffer, env, cwd, check=check)
     try:
         with open(name, "rb") as file:
-            return Batch(_parse(name, file, env, cwd, check=not args.flag("no_check")), env)
+            return _parse(name, file, env, cwd, check=check)
     except OSError as error:
         hint = "--from-file takes a file, or - for stdin"
         raise UsageError(f"cannot read {name}: {error.strerror}", hint=hint) from None
+
+
+def _shown(name: str) -> str:
+    return "stdin" if name == "-" else name
 
 
 def _parse(name: str, file: Iterable[bytes], env: dict[str, str], cwd: str, *, check: bool) -> list[Line]:
@@ -70,19 +83,19 @@ def _parse(name: str, file: Iterable[bytes], env: dict[str, str], cwd: str, *, c
         where = f"{name} line {number}: "
         try:
             spec = json.loads(raw)
-        except ValueError as error:
-            text = str(error).replace("line 1 column", "column")
-            raise UsageError(
-                f"{where}not JSON: {text}", hint='a line is one job: {"command": ["python", "train.py"], "gpus": 1}'
-            ) from None
+        except (ValueError, RecursionError) as error:
+            deep = isinstance(error, RecursionError)
+            text = "nested too deep" if deep else str(error).replace("line 1 column", "column")
+            raise UsageError(f"{where}not JSON: {text}", hint=HINT) from None
         if not isinstance(spec, dict):
-            raise UsageError(f"{where}not a JSON object", hint='a line is one job: {"command": ["python", "train.py"]}')
+            raise UsageError(f"{where}not a JSON object", hint=HINT)
         spec = from_file_line(spec, cwd)
         command = spec.get("command")
         if check and isinstance(command, list) and command and isinstance(command[0], str):
             own = spec.get("env")
             path = own.get("PATH", env.get("PATH")) if isinstance(own, dict) else env.get("PATH")
-            program = (command[0], str(spec["cwd"]), path)
+            # What is no text the daemon refuses.
+            program = (command[0], str(spec["cwd"]), path if isinstance(path, str) else None)
             # Thousands of lines mostly name one program.
             if program not in seen:
                 check_command(command, program[1], program[2], where)
@@ -94,10 +107,12 @@ def _parse(name: str, file: Iterable[bytes], env: dict[str, str], cwd: str, *, c
 def post(client: Client, name: str, batch: Batch) -> list[Any]:
     """In one transaction. Raises the daemon's error with the number of the line that it is about."""
     lines = batch.lines
-    if not lines:
-        return []
     body = {"env": batch.env, "jobs": [line.spec for line in lines]}
-    reply = client.send_jobs(body, accept=(404, 409, 422))
+    try:
+        reply = client.send_jobs(body, accept=(404, 409, 422))
+    except RecursionError:
+        # Writing takes a little more of the stack than reading did.
+        raise UsageError(f"a line of {_shown(name)} is nested too deep", hint=HINT) from None
     if reply.status < 400:
         jobs: list[Any] = json.loads(reply.body)
         return jobs
@@ -105,6 +120,5 @@ def post(client: Client, name: str, batch: Batch) -> list[Any]:
     index = json.loads(reply.body)["error"].get("index")
     if isinstance(index, int) and index < len(lines):
         text = error.message.removeprefix(f"item {index + 1} of the list: ")
-        shown = "stdin" if name == "-" else name
-        raise type(error)(f"{shown} line {lines[index].number}: {text}", hint=error.hint)
+        raise type(error)(f"{_shown(name)} line {lines[index].number}: {text}", hint=error.hint)
     raise error

@@ -52,7 +52,7 @@ SUBMIT = (
     Option("--from-file", "text", "queue every line of a JSONL file (- for stdin), all or none", "FILE"),
     NO_CHECK,
     Option("--wait", "flag", "wait until it ended; its exit code is ours"),
-    Option("--parsable", "flag", "print the id alone"),
+    Option("--parsable", "flag", "print the id alone (of an array: the one that stands for all of it)"),
     JSON,
     Option("--test-only", "flag", "check, print the estimated start, queue nothing"),
 )

@@ -125,6 +125,7 @@ def _answer() -> str:
             return "q"
         if word in {"r", "d", "s", "q"}:
             return word
+        print("answer with one of the letters r, d, s, q")
 
 
 def _print(letter: Any) -> None:

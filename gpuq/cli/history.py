@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from gpuq.cli.connect import connect, print_json
-from gpuq.cli.options import Args
+from gpuq.cli.options import Args, require_text
 from gpuq.cli.render import full_time, since, table
 from gpuq.cli.select import FINAL, MANY, filters, matches, resolve_ids
 from gpuq.cli.status import detail, row_limit
@@ -89,7 +89,7 @@ def report(args: Args) -> int:
 
 
 def sql(args: Args) -> int:
-    _print_table(args, connect().sql(args.words[0]))
+    _print_table(args, connect().sql(require_text(args.words[0], "the question")))
     return 0
 
 

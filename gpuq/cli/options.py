@@ -24,6 +24,20 @@ METAVARS = {
 }
 
 
+# More digits than any number has that means something here; a database's integers end at 19.
+LONGEST_NUMBER = 18
+
+
+def require_text(value: str, what: str, hint: str = "write it in UTF-8") -> str:
+    """`value`, unless it stands for bytes that are not UTF-8: then UsageError, which begins with `what`."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        start = f"{what}: " if what else ""
+        raise UsageError(f"{start}{value!r} is not UTF-8, and a job is stored as text", hint=hint) from None
+    return value
+
+
 class Option:
     """`flags` as on the command line, blanks between: `-g --gpus`; `name` is the last one without dashes."""
 
@@ -99,13 +113,18 @@ class Args:
     def any_of(self, names: Iterable[str]) -> bool:
         return any(name in self.values for name in names)
 
-    def text(self, name: str) -> str | None:
+    def path(self, name: str) -> str | None:
+        """A file's name, which may hold any bytes."""
         found = self.values.get(name)
         return found[-1] if found else None
 
+    def text(self, name: str) -> str | None:
+        found = self.path(name)
+        return None if found is None else require_text(found, self._shown(name))
+
     def many(self, name: str) -> list[str]:
         """Every value given, in order."""
-        return list(self.values.get(name, ()))
+        return [require_text(value, self._shown(name)) for value in self.values.get(name, ())]
 
     def parts(self, name: str) -> list[str]:
         """Every value given, split at commas."""
@@ -161,8 +180,10 @@ class Args:
         return text
 
     def _integer(self, name: str, text: str, least: int) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) < 19):
+        if not (text.isascii() and text.isdigit()):
             raise UsageError(f"{self._shown(name)}: {text!r} is not a whole number", hint="write 0, 1, 2, …")
+        if len(text) > LONGEST_NUMBER:
+            raise UsageError(f"{self._shown(name)}: {text} is too large", hint="write a smaller number")
         if int(text) < least:
             raise UsageError(f"{self._shown(name)}: at least {least}, not {text}")
         return int(text)

@@ -88,10 +88,8 @@ def simulate(
 
 
 def _aging(text: str | None) -> float | None:
-    seconds = None if text is None else parse_duration(text)
-    if seconds == 0:
-        raise UsageError("--priority-aging: 0 would make all priorities one", hint="write 1d; leave it out for none")
-    return seconds
+    """Seconds; None, for 0 too: no ageing, as in the settings."""
+    return None if text is None else parse_duration(text) or None
 
 
 def read_trace(path: Path) -> list[TraceJob]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from gpuq.cli.connect import say
-from gpuq.cli.options import Args
+from gpuq.cli.options import Args, require_text
 from gpuq.client.environment import collect
 from gpuq.errors import UsageError
 
@@ -27,7 +27,8 @@ def build(args: Args, client: Client) -> dict[str, Any]:
     if not os.path.isdir(cwd):
         raise UsageError(f"the directory {cwd} does not exist", hint="give -C a directory that is there")
     env = environment(args)
-    _require_text(command)
+    for word in command:
+        require_text(word, "", hint="rename the file, or write the command into a script")
     if not args.flag("no_check"):
         check_command(command, cwd, env.get("PATH"))
     spec: dict[str, Any] = {"command": command, "cwd": cwd, "env": env, **job_fields(args)}
@@ -41,22 +42,12 @@ def build(args: Args, client: Client) -> dict[str, Any]:
 
 
 def directory(wanted: str | None) -> str:
-    """Absolute; this one without `wanted`. Raises UsageError when this one is gone."""
+    """Absolute; this one without `wanted`. Raises UsageError when this one is gone, or its name is no text."""
     try:
-        return os.path.abspath(os.path.expanduser(wanted or "."))
+        found = os.path.abspath(os.path.expanduser(wanted or "."))
     except FileNotFoundError:
         raise UsageError("this directory does not exist any more", hint="go to one that does, or give -C DIR") from None
-
-
-def _require_text(command: list[str]) -> None:
-    for word in command:
-        try:
-            word.encode()
-        except UnicodeEncodeError:
-            raise UsageError(
-                f"{word!r} is not UTF-8, and a job is stored as text",
-                hint="rename the file, or write the command into a script",
-            ) from None
+    return require_text(found, "the directory", hint="rename it, or give another one with -C")
 
 
 def job_fields(args: Args) -> dict[str, Any]:
@@ -69,7 +60,7 @@ def job_fields(args: Args) -> dict[str, Any]:
         "priority": args.priority(),
         "name": args.text("name"),
         "group": args.text("group"),
-        "time_limit_s": args.seconds("time"),
+        "time_limit_s": _time_limit(args),
         "max_retries": args.integer("retries"),
         "array": args.text("array"),
         "key": args.text("key"),
@@ -83,9 +74,24 @@ def job_fields(args: Args) -> dict[str, Any]:
         found["begin"] = parse_time(begin)
     if signal := args.text("signal"):
         found["signal"] = signal.upper().removeprefix("SIG")
-    if found["time_limit_s"] == 0:
-        raise UsageError("-t/--time: a limit of 0 leaves no time to run", hint="leave it out for no limit")
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _time_limit(args: Args) -> float | None:
+    """Seconds."""
+    limit = args.seconds("time")
+    if limit is None:
+        return None
+    from gpuq.domain.quantities import MAX_TIME_LIMIT_S
+
+    if limit == 0:
+        raise UsageError("-t/--time: a limit of 0 leaves no time to run", hint="leave it out for no limit")
+    if limit > MAX_TIME_LIMIT_S:
+        raise UsageError(
+            f"-t/--time: at most {MAX_TIME_LIMIT_S / 86400:g}d, not {args.text('time')}",
+            hint="leave it out for no limit",
+        )
+    return limit
 
 
 def environment(args: Args) -> dict[str, str]:
@@ -94,7 +100,13 @@ def environment(args: Args) -> dict[str, str]:
     missing = [name for name in keep if name not in os.environ]
     if missing:
         raise UsageError(f"--env-keep: {missing[0]} is not set", hint="set it, or give it with --env")
-    env, left_out = collect(keep=keep, everything=args.flag("env_all"))
+    env, secrets, no_text = collect(keep=keep, everything=args.flag("env_all"))
+    for name in no_text:
+        if name in keep:
+            raise UsageError(
+                f"--env-keep: the value of {name} is not UTF-8, and a job is stored as text",
+                hint=f"set it to text, or give it with --env {name}=VALUE",
+            )
     env["PWD"] = directory(args.text("chdir"))
     given: dict[str, str] = {}
     for pair in args.many("env"):
@@ -102,18 +114,20 @@ def environment(args: Args) -> dict[str, str]:
         if not equals or not name:
             raise UsageError(f"--env: {pair!r} is not NAME=VALUE", hint="write --env NAME=VALUE, or --env-keep NAME")
         given[name] = value
-    left_out = [name for name in left_out if name not in given]
-    if left_out:
-        say(
-            "gpuq: left out, because they look like secrets or are not UTF-8: "
-            f"{', '.join(left_out)} (use --env-keep NAME)"
-        )
+    if left_out := [name for name in secrets if name not in given]:
+        say(f"gpuq: left out, because they look like secrets: {', '.join(left_out)} (use --env-keep NAME)")
+    if left_out := [name for name in no_text if name not in given]:
+        say(f"gpuq: left out, because they are not UTF-8, and a job is stored as text: {', '.join(left_out)}")
     return {**env, **given}
 
 
 def check_command(command: list[str], cwd: str, path: str | None, where: str = "") -> None:
     """Raises UsageError when the program is not there. `path`: the job's PATH; `where`: which line of a file."""
     program = command[0]
+    if "\0" in program:
+        raise UsageError(
+            f"{where}command: an argument contains a NUL byte", hint="no program can be given one: leave it out"
+        )
     hint = "check the spelling, or give --no-check if it will be there when the job starts"
     if "/" in program:
         full = os.path.join(cwd, program)
@@ -124,7 +138,8 @@ def check_command(command: list[str], cwd: str, path: str | None, where: str = "
         return
     for folder in (path or os.defpath).split(":"):
         full = os.path.join(cwd, folder, program)
-        if os.access(full, os.X_OK) and os.path.isfile(full):
+        # First whether it is a file: os.access raises ValueError for a name that no file can have.
+        if os.path.isfile(full) and os.access(full, os.X_OK):
             return
     if os.path.isfile(os.path.join(cwd, program)):
         hint = f"in this directory it is called ./{program}"

@@ -55,7 +55,7 @@ def _post(client: Client, args: Args, body: Any) -> Any:
     if not isinstance(body, dict):
         from gpuq.cli.batch import post
 
-        return post(client, args.text("from_file") or "", body)
+        return post(client, args.path("from_file") or "", body)
     return client.post_jobs(body, outlook=not args.flag("parsable"))
 
 
@@ -64,15 +64,14 @@ def _print(args: Args, answer: Any) -> None:
     if args.flag("json"):
         print_json(answer)
     elif args.flag("parsable"):
-        sys.stdout.write("".join(f"{job['id']}\n" for job in jobs))
+        # Its first element's id stands for an array.
+        sys.stdout.write("".join(f"{job['id']}\n" for job in jobs if job["array_id"] in {None, job["id"]}))
     elif len(jobs) == 1:
         print(told(jobs[0]))
-    elif jobs:
+    else:
         ids = [job["id"] for job in jobs]
         in_a_row = ids == list(range(ids[0], ids[0] + len(ids)))
         print(f"{len(jobs):,} jobs: {f'{ids[0]}-{ids[-1]}' if in_a_row else ','.join(map(str, ids))}")
-    else:
-        say("gpuq: the file has no jobs")
 
 
 def told(job: Any) -> str:

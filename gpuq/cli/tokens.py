@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpuq.cli.connect import connect, print_json, say
-from gpuq.cli.options import Args
+from gpuq.cli.options import Args, require_text
 from gpuq.cli.render import full_time, table
 from gpuq.errors import UsageError
 
@@ -11,7 +11,7 @@ from gpuq.errors import UsageError
 def create(args: Args) -> int:
     import platform
 
-    name = args.words[0] if args.words else platform.node() or "token"
+    name = require_text(args.words[0], "the name") if args.words else platform.node() or "token"
     body = {"name": name, "user": args.text("user")}
     made = connect().call("POST", "/tokens", body=body)
     if args.flag("json"):

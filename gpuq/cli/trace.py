@@ -39,5 +39,5 @@ def _count(args: Args, name: str, default: int) -> int:
 
 
 def _path(args: Args, name: str) -> Path | None:
-    text = args.text(name)
+    text = args.path(name)
     return None if text is None else Path(text)

@@ -39,25 +39,24 @@ def looks_secret(name: str) -> bool:
 
 def collect(
     environ: Mapping[str, str] | None = None, *, keep: Collection[str] = (), everything: bool = False
-) -> tuple[dict[str, str], list[str]]:
-    """What a job gets of its submitter's environment, and the names left out of it: likely secrets,
-    and values that are not UTF-8.
+) -> tuple[dict[str, str], list[str], list[str]]:
+    """What a job gets of its submitter's environment, and the names left out of it: first likely secrets, then
+    those of values that are not UTF-8.
 
     `keep` names secrets to store all the same; `everything` stores them all. gpuq's own variables never go along:
     they would point the job at settings that may since have changed, or at another job's folders.
     """
     found: dict[str, str] = {}
-    left_out: list[str] = []
+    secrets: list[str] = []
+    no_text: list[str] = []
     for name, value in (os.environ if environ is None else environ).items():
+        if name not in keep and (name in _SHELL or (name.startswith("GPUQ_") and name[5:].lower() in KNOWN)):
+            continue
         if not _is_text(name + value):
             # JSON carries text; bytes that are none of ours to change are better left out, and said so.
-            left_out.append(name.encode("utf-8", "backslashreplace").decode())
-        elif name in keep:
-            found[name] = value
-        elif name in _SHELL or (name.startswith("GPUQ_") and name[5:].lower() in KNOWN):
-            continue
-        elif everything or not looks_secret(name):
+            no_text.append(name.encode("utf-8", "backslashreplace").decode())
+        elif name in keep or everything or not looks_secret(name):
             found[name] = value
         else:
-            left_out.append(name)
-    return found, sorted(left_out)
+            secrets.append(name)
+    return found, sorted(secrets), sorted(no_text)

@@ -113,7 +113,11 @@ class Session:
                     continue
                 if not self._go_direct():
                     raise
-                return self._transport.request(method, target, headers, data)
+                reply = self._transport.request(method, target, headers, data)
+                # Not before: where the home itself is wrong, that is the whole story.
+                if self._on_direct is not None:
+                    self._on_direct()
+                return reply
         raise DaemonUnreachable(
             f"the connection to the daemon broke ({lost})",
             hint="the request may or may not have been carried out: look with `gpuq status` before repeating it",
@@ -124,8 +128,6 @@ class Session:
             return False
         from gpuq.client.local import PipeTransport
 
-        if self._on_direct is not None:
-            self._on_direct()
         self._transport = PipeTransport()
         self.is_direct = True
         return True

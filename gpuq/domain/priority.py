@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from gpuq.domain import quantities
 from gpuq.errors import UsageError
 
 
@@ -35,7 +36,8 @@ class Priority(IntEnum):
 PRIORITY_STEP = 1e11
 AGED_FACTOR = 10.0
 UNDECLARED_S = 8 * 3600.0
-MAX_TIME_LIMIT_S = 10 * 365 * 86400
+# (Defined where the command line can read it without this module's imports.)
+MAX_TIME_LIMIT_S = quantities.MAX_TIME_LIMIT_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,10 @@ import re
 
 from gpuq.errors import UsageError
 
+# The longest --time: ten years.
+MAX_TIME_LIMIT_S = 10 * 365 * 86400
+DURATION_HINT = "write 90s, 15m, 2h, 1d or 1-12:00:00"
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _PARTS = re.compile(r"(\d+(?:\.\d+)?)([smhdw])", re.ASCII)
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}))?", re.ASCII)
@@ -17,7 +21,7 @@ def parse_duration(text: str) -> float:
     """Seconds from `90s`, `15m`, `1h30m`, `2h`, `1d`, `1-12:00:00`, `12:00:00`, `30:00` (minutes and
     seconds) or a bare number of seconds. Raises UsageError."""
     cleaned = text.strip().lower()
-    hint = "write 90s, 15m, 2h, 1d or 1-12:00:00"
+    hint = DURATION_HINT
     if cleaned.replace(".", "", 1).isdigit() and cleaned.isascii():
         return float(cleaned)
     if match := _CLOCK.fullmatch(cleaned):

@@ -184,8 +184,12 @@ def check_fits(ctx: Context, specs: Sequence[JobSpec]) -> None:
                 hint=ctx.gpus.why_empty() or "submit with -g 0, or try gpuq out with GPUQ_GPUS=sim:4",
             )
         narrowed = "" if len(fitting) == len(inventory) else f", {len(fitting)} of them as asked for"
+        absent = sorted(set(spec.gpu_ids or ()) - {gpu.index for gpu in inventory})
+        if absent:
+            narrowed += f"; there is no GPU {', '.join(map(str, absent))}"
         raise Constraint(
-            f"the job asks for {spec.gpus} GPUs; this machine has {len(inventory)}{narrowed}",
+            f"the job asks for {spec.gpus} {'GPU' if spec.gpus == 1 else 'GPUs'}; "
+            f"this machine has {len(inventory)}{narrowed}",
             hint="ask for fewer GPUs (-g) or loosen --gpu-model, --gpu-ids, --gpu-mem; `gpuq gpus` lists what is here",
         )
 

@@ -13,6 +13,13 @@ LINES = {
     "no time to run": ("submit -t 0 true", 2, "-t/--time"),
     "bad number": ("submit -g two true", 2, "-g/--gpus: 'two'"),
     "negative number": ("submit -g -1 true", 2, "'-1'"),
+    "number beyond all": (
+        "submit --retries 99999999999999999999 true",
+        2,
+        "--retries: 99999999999999999999 is too large",
+    ),
+    "time beyond all": ("submit -t 99999999d true", 2, "-t/--time: at most 3650d, not 99999999d"),
+    "limit beyond all": ("group limit nlp 99999999999999999999", 2, "at most 1000000"),
     "bad memory": ("submit --gpu-mem 18Q true", 2, "--gpu-mem: bad memory size '18Q'"),
     "bad indices": ("submit --gpu-ids 0,x true", 2, "'x'"),
     "bad begin": ("submit --begin blursday true", 2, "'blursday'"),
@@ -107,6 +114,13 @@ def test_job_that_does_not_exist_is_exit_3(gpuq: Gpuq, daemon: StubDaemon) -> No
         ("{not json\n", "jobs.jsonl line 1"),
         ('{"command": ["true"]}\n["true"]\n', "jobs.jsonl line 2: not a JSON object"),
         ('{"command": ["true"]}\n\n{"command": ["no-such-program"]}\n', "jobs.jsonl line 3"),
+        ('{"command": ["a\\u0000b"]}\n', "jobs.jsonl line 1: command: an argument contains a NUL byte"),
+        ('{"command": ["a\\ud800b"]}\n', "jobs.jsonl line 1: there is no program 'a\\ud800b'"),
+        ('{"command": ["a"], "env": {"PATH": "/x\\u0000y"}}\n', "jobs.jsonl line 1: there is no program 'a'"),
+        ('{"command": ["no-such-program"], "env": {"PATH": 5}}\n', "jobs.jsonl line 1"),
+        ('{"command": ' + "[" * 100_000 + "]" * 100_000 + "}\n", "jobs.jsonl line 1: not JSON: nested too deep"),
+        ("\n  \n", "jobs.jsonl has no jobs"),
+        ("", "jobs.jsonl has no jobs"),
     ],
 )
 def test_malformed_line_of_a_file_is_named(gpuq: Gpuq, daemon: StubDaemon, text: str, said: str) -> None:
@@ -114,8 +128,81 @@ def test_malformed_line_of_a_file_is_named(gpuq: Gpuq, daemon: StubDaemon, text:
     done = gpuq("submit", "--from-file", "jobs.jsonl")
     assert done.code == 2
     assert said in done.err
+    assert done.out == ""
     assert_one_clear_line(done.err)
     assert daemon.asked == []
+
+
+NO_TEXT = "g\udcff"
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        (["status", "--group", NO_TEXT], "-g/--group"),
+        (["status", "--user", NO_TEXT], "--user"),
+        (["cancel", "6", "--reason", NO_TEXT], "--reason"),
+        (["submit", "--env", f"X={NO_TEXT}", "true"], "--env"),
+        (["submit", "--key", NO_TEXT, "true"], "--key"),
+        (["submit", "--group", NO_TEXT, "true"], "--group"),
+        (["submit", "--shell", NO_TEXT], "--shell"),
+        (["submit", "-C", NO_TEXT, "true"], "--chdir"),
+        (["submit", "true", NO_TEXT], "g"),
+        (["group", "limit", NO_TEXT, "2"], "the group's name"),
+        (["sql", NO_TEXT], "the question"),
+    ],
+)
+def test_value_that_is_not_utf_8_is_named_with_its_option(
+    gpuq: Gpuq, daemon: StubDaemon, line: list[str], named: str
+) -> None:
+    done = gpuq(*line)
+    assert_one_clear_line(done.err)
+    assert (done.code, done.out) == (2, "")
+    assert named in done.err
+    assert "is not UTF-8, and a job is stored as text" in done.err
+    assert daemon.asked == []
+
+
+@pytest.mark.parametrize("line", [["submit", "true"], ["submit", "--from-file", "../jobs.jsonl"]])
+def test_directory_whose_name_is_not_utf_8_is_named(gpuq: Gpuq, daemon: StubDaemon, line: list[str]) -> None:
+    (gpuq.work / "jobs.jsonl").write_text('{"command": ["true"]}\n')
+    gpuq.work = gpuq.work / "d\udcff"
+    gpuq.work.mkdir()
+    done = gpuq(*line)
+    assert_one_clear_line(done.err)
+    assert (done.code, done.out) == (2, "")
+    assert "the directory" in done.err
+    assert "is not UTF-8" in done.err
+    assert daemon.asked == []
+
+
+def test_kept_variable_that_is_not_utf_8_is_an_error(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    done = gpuq("submit", "--env-keep", "PLACE", "true", PLACE="d\udcff")
+    assert done.code == 2
+    assert "--env-keep: the value of PLACE is not UTF-8" in done.err
+    assert_one_clear_line(done.err)
+
+
+def test_nested_line_that_can_be_read_but_not_written_is_told(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    # Where the interpreter gives up depends on how deep the stack is already.
+    for depth in (960, 970, 980, 990):
+        (gpuq.work / "jobs.jsonl").write_text('{"command": ["true"], "x": ' + "[" * depth + "]" * depth + "}\n")
+        done = gpuq("submit", "--from-file", "jobs.jsonl")
+        assert "internal error" not in done.err
+        assert_one_clear_line(done.err)
+
+
+def test_name_of_a_group_that_is_none_is_told_in_words_for_people(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    done = gpuq("group", "limit", "", "2")
+    assert done.code == 2
+    assert "1 to 200 characters" in done.err
+    assert daemon.asked == []
+
+
+def test_home_that_cannot_be_is_the_whole_story(gpuq: Gpuq) -> None:
+    done = gpuq("status", GPUQ_HOME="/dev/null/x")
+    assert done.err.startswith("gpuq: cannot make /dev/null/x")
+    assert_one_clear_line(done.err)
 
 
 def test_broken_config_file_is_named(gpuq: Gpuq, daemon: StubDaemon) -> None:

@@ -115,7 +115,7 @@ def test_quit_leaves_the_rest_as_it_is(asked: Callable[[], Terminal], daemon: St
     assert "exit code 9" not in terminal.said
 
 
-@pytest.mark.parametrize("word", ["", "x", "yes"])
+@pytest.mark.parametrize("word", ["", "?", "yes", "n"])
 def test_what_is_no_answer_changes_nothing_and_is_asked_again(
     asked: Callable[[], Terminal], daemon: StubDaemon, word: str
 ) -> None:
@@ -124,6 +124,7 @@ def test_what_is_no_answer_changes_nothing_and_is_asked_again(
     assert terminal.close() == 0
     assert changes(daemon) == []
     assert terminal.said.count(QUESTION) == 3
+    assert terminal.said.count("answer with one of the letters r, d, s, q\n") == 1
     # Asked about the same letter again, and then about the next.
     assert "exit code 8" in terminal.said
     assert "exit code 9" not in terminal.said

@@ -53,6 +53,28 @@ def test_parsable_prints_the_id_alone(gpuq: Gpuq, taking: StubDaemon) -> None:
     assert gpuq("submit", "--parsable", "true").out == "1\n"
 
 
+def test_parsable_prints_the_one_id_that_stands_for_an_array(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    elements = [job(7 + index, array_id=7, array_index=index) for index in range(4)]
+    daemon.on("POST", "/jobs", Answer(201, elements))
+    assert gpuq("submit", "--array", "0-3", "--parsable", "true").out == "7\n"
+
+
+def test_parsable_prints_one_id_for_each_line_of_a_file(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    array = [job(7 + index, array_id=7, array_index=index) for index in range(3)]
+    daemon.on("POST", "/jobs", Answer(201, [job(6), *array, job(10)]))
+    (gpuq.work / "jobs.jsonl").write_text('{"command": ["true"]}\n' * 3)
+    assert gpuq("submit", "--from-file", "jobs.jsonl", "--parsable").out == "6\n7\n10\n"
+
+
+def test_value_that_is_not_utf_8_is_left_out_and_told_apart_from_a_secret(gpuq: Gpuq, taking: StubDaemon) -> None:
+    done = gpuq("submit", "true", PLACE="d\udcff", HF_TOKEN="t")
+    assert done.err.splitlines() == [
+        "gpuq: left out, because they look like secrets: HF_TOKEN (use --env-keep NAME)",
+        "gpuq: left out, because they are not UTF-8, and a job is stored as text: PLACE",
+    ]
+    assert not {"PLACE", "HF_TOKEN"} & set(sent(taking)["env"])
+
+
 def test_json_of_one_job_is_one_document(gpuq: Gpuq, taking: StubDaemon) -> None:
     done = gpuq("submit", "--json", "true", HF_TOKEN="secret")
     assert json.loads(done.out)["id"] == 1

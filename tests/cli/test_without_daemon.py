@@ -52,6 +52,26 @@ def test_more_gpus_than_there_are_is_refused_and_leaves_no_row(simulated: Gpuq) 
     assert json.loads(simulated("status", "--json").out) == []
 
 
+def test_gpu_that_is_not_there_is_named(simulated: Gpuq) -> None:
+    done = simulated("submit", "--gpu-ids", "0,9", "-g", "2", "true")
+    assert done.code == 4
+    assert "asks for 2 GPUs; this machine has 2, 1 of them as asked for; there is no GPU 9" in done.err
+    assert "asks for 1 GPU; " in simulated("submit", "--gpu-ids", "9", "true").err
+
+
+def test_misspelt_question_is_a_syntax_error_and_a_change_is_refused(simulated: Gpuq) -> None:
+    simulated("submit", "true")
+    misspelt = simulated("sql", "selec")
+    assert (misspelt.code, "syntax error" in misspelt.err) == (2, True)
+    assert simulated("sql", "delete from jobs").code == 4
+
+
+def test_the_id_printed_for_an_array_stands_for_all_of_it(simulated: Gpuq) -> None:
+    array_id = simulated("submit", "--array", "0-3", "--parsable", "true").out.strip()
+    assert simulated("submit", "--after", array_id, "--parsable", "true").out == "5\n"
+    assert json.loads(simulated("show", "5", "--json").out)["after"] == [1, 2, 3, 4]
+
+
 def test_a_file_of_jobs_is_all_or_none(simulated: Gpuq) -> None:
     (simulated.work / "jobs.jsonl").write_text('{"command": ["true"]}\n{"command": ["true"], "gpuz": 1}\n')
     done = simulated("submit", "--from-file", "jobs.jsonl")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -239,7 +240,8 @@ def test_nothing_of_the_daemon_is_left_in_a_job(box: Any, tmp_path: Path) -> Non
 
 def test_waiting_for_an_array_by_its_id_is_waiting_for_all_of_it(box: Any, tmp_path: Path) -> None:
     script = f"if [ $GPUQ_ARRAY_INDEX = 2 ]; then while [ ! -e {tmp_path}/gate ]; do sleep 0.02; done; fi"
-    ids = box.gpuq("submit", "--array", "0-2", "--parsable", "--", "bash", "-c", script).stdout.split()
+    made = box.gpuq("submit", "--array", "0-2", "--json", "--", "bash", "-c", script).stdout
+    ids = [str(job["id"]) for job in json.loads(made)]
     then = box.submit("--after", ids[0], "--", "true")
     box.until_state(int(ids[0]), "completed")
     box.until_state(int(ids[1]), "completed")

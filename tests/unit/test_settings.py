@@ -57,12 +57,39 @@ def test_a_typo_in_the_environment_is_refused_too(monkeypatch: pytest.MonkeyPatc
     ("name", "value"),
     [("GPUQ_LEASE_TTL", "soon"), ("GPUQ_GPUS", "sim"), ("GPUQ_GPUS", "sim:x"), ("GPUQ_ORDER", "random"),
      ("GPUQ_REDIS_URL", "http://x"), ("GPUQ_DATABASE_URL", "mysql://x"), ("GPUQ_NAMESPACE", "a b"),
-     ("GPUQ_PRIORITY_AGING", "often"), ("GPUQ_PRIORITY_AGING", "0")],
+     ("GPUQ_PRIORITY_AGING", "often"), ("GPUQ_PRIORITY_AGING", "0.5")],
 )  # fmt: skip
 def test_bad_values_name_the_setting_and_its_source(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=name.removeprefix("GPUQ_").lower()):
         load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message", "hint"),
+    [("GPUQ_USER_SPACING", "foo", "bad duration 'foo'", "write 90s, 15m, 2h"),
+     ("GPUQ_GPUS", "foo", "gpus", "write nvml, or sim:4 or sim:4x24G"),
+     ("GPUQ_LEASE_TTL", "nan", "'nan' is not a number", "a number of seconds"),
+     ("GPUQ_LEASE_TTL", "inf", "'inf' is not a number", "a number of seconds"),
+     ("GPUQ_PRIORITY_AGING", "0.5", "at least 1", "0 is none"),
+     ("GPUQ_DATABASE_URL", "mysql://x", "database_url", "sqlite:///"),
+     ("GPUQ_MAX_WAITING", "many", "must be a whole number", "0 is no limit")],
+)  # fmt: skip
+def test_bad_value_says_what_to_write(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str, hint: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load()
+    assert hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("value", ["0", "0s", "0.0"])
+def test_nought_turns_ageing_off_as_it_does_spacing(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("GPUQ_PRIORITY_AGING", value)
+    monkeypatch.setenv("GPUQ_USER_SPACING", value)
+    settings = load()[0]
+    assert (settings.priority_aging, settings.user_spacing) == (None, 0.0)
 
 
 def test_a_broken_file_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

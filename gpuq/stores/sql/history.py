@@ -39,6 +39,17 @@ SECRET_COLUMNS = frozenset({("jobs", "token"), ("attempts", "token")})
 _COMMENT = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|\()*"
 _FIRST_WORD = re.compile(_COMMENT + r"([A-Za-z]+)", re.DOTALL)
 _READING = frozenset({"select", "with", "values", "explain", "table", "pragma"})
+# What else begins a statement of either database. All that is not for reading is turned away; this only tells
+# what is not allowed from what is misspelt.
+_CHANGING = frozenset(
+    {
+        "abort", "alter", "analyse", "analyze", "attach", "begin", "call", "checkpoint", "close", "cluster", "comment",
+        "commit", "copy", "create", "deallocate", "declare", "delete", "detach", "discard", "do", "drop", "end",
+        "execute", "fetch", "grant", "import", "insert", "listen", "load", "lock", "merge", "move", "notify",
+        "prepare", "reassign", "refresh", "reindex", "release", "replace", "reset", "revoke", "rollback", "savepoint",
+        "security", "set", "show", "start", "truncate", "unlisten", "update", "vacuum",
+    }
+)  # fmt: skip
 _PRAGMAS = frozenset({"table_info", "table_list", "table_xinfo", "index_list", "index_info", "foreign_key_list"})
 
 
@@ -94,8 +105,12 @@ class SqlHistory:
     def query(self, sql: str, *, limit: int | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Values as JSON can carry them; times as ISO 8601 text in UTC on both databases."""
         word = _FIRST_WORD.match(sql)
-        if word is None or word[1].lower() not in _READING:
+        first = "" if word is None else word[1].lower()
+        if first in _CHANGING:
             raise _only_reads()
+        if first not in _READING:
+            shown = repr(word[1]) if word is not None else "nothing"
+            raise UsageError(f"SQL: syntax error: no statement begins with {shown}", hint="write one SELECT; " + HINT)
         columns, rows = self._ask_sqlite(sql, limit) if self.database.path else self._ask_postgres(sql, limit)
         return columns, [tuple(map(_portable, row)) for row in rows]
 

@@ -52,6 +52,23 @@ def test_nothing_but_reading_is_possible(jobs: Any, records: SqlRecords, history
     assert jobs.add() == 2
 
 
+@pytest.mark.parametrize("statement", ["selec", "SELCT 1", "SELECT 1 FRM jobs", "1", "", "; DELETE FROM jobs"])
+def test_what_is_no_statement_is_a_mistake(history: SqlHistory, statement: str) -> None:
+    with pytest.raises(UsageError, match="SQL: ") as complaint:
+        history.query(statement)
+    assert complaint.value.hint
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["DELETE FROM jobs", "insert into jobs values (1)", "UPDATE jobs SET id = 2", "DROP TABLE jobs", "BEGIN", "VACUUM",
+     "COPY jobs TO PROGRAM 'cat'", "DO 'BEGIN END'", "ATTACH 'x' AS y", "(DELETE FROM jobs)"],
+)  # fmt: skip
+def test_what_changes_something_is_refused_and_not_called_a_mistake(history: SqlHistory, statement: str) -> None:
+    with pytest.raises(Refused, match="only reads"):
+        history.query(statement)
+
+
 def test_a_query_sees_what_was_just_committed(jobs: Any, history: SqlHistory) -> None:
     job_id = jobs.add(name="seen")
     columns, found = history.query('SELECT id, name AS "the name" FROM job_history')

@@ -30,15 +30,20 @@ def test_names_of_nothing_secret(name: str) -> None:
 
 
 def test_what_is_left_out_is_named_in_order() -> None:
-    env, left_out = collect({"B_TOKEN": "1", "A_SECRET": "2", "PATH": "/bin"})
-    assert (env, left_out) == ({"PATH": "/bin"}, ["A_SECRET", "B_TOKEN"])
+    env, secrets, no_text = collect({"B_TOKEN": "1", "A_SECRET": "2", "PATH": "/bin"})
+    assert (env, secrets, no_text) == ({"PATH": "/bin"}, ["A_SECRET", "B_TOKEN"], [])
+
+
+def test_what_is_not_utf_8_is_told_apart_from_secrets_and_cannot_be_kept() -> None:
+    found = collect({"A_TOKEN": "1", "PLACE": "d\udcff", "PWD": "/d\udcff", "B_KEY": "\udcff"}, keep=["PLACE"])
+    assert found == ({}, ["A_TOKEN"], ["B_KEY", "PLACE"])
 
 
 def test_kept_names_are_kept_even_our_own() -> None:
-    env, left_out = collect({"B_TOKEN": "1", "GPUQ_HOME": "/q"}, keep=["B_TOKEN", "GPUQ_HOME"])
-    assert (env, left_out) == ({"B_TOKEN": "1", "GPUQ_HOME": "/q"}, [])
+    found = collect({"B_TOKEN": "1", "GPUQ_HOME": "/q"}, keep=["B_TOKEN", "GPUQ_HOME"])
+    assert found == ({"B_TOKEN": "1", "GPUQ_HOME": "/q"}, [], [])
 
 
 def test_settings_and_the_shells_own_never_go_along() -> None:
-    env, left_out = collect({"GPUQ_TOKEN": "1", "GPUQ_ATTEMPT": "2", "OLDPWD": "/", "SHLVL": "3"}, everything=True)
-    assert (env, left_out) == ({}, [])
+    found = collect({"GPUQ_TOKEN": "1", "GPUQ_ATTEMPT": "2", "OLDPWD": "/", "SHLVL": "3"}, everything=True)
+    assert found == ({}, [], [])

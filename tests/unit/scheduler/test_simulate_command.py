@@ -145,6 +145,7 @@ def test_with_ageing_a_job_of_low_priority_passes_those_that_come_a_step_later(t
             return [row["row"] for row in sorted(csv.DictReader(file), key=lambda row: float(row["start_s"]))]
 
     assert order_of_starts() == ["0", "2", "3", "1"]
+    assert order_of_starts("--priority-aging", "0") == order_of_starts()
     assert order_of_starts("--priority-aging", "1h") == ["0", "2", "1", "3"]
     assert order_of_starts("--priority-aging", "30m") == ["0", "1", "2", "3"]
 
