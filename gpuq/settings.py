@@ -262,8 +262,9 @@ def load(flags: dict[str, Any] | None = None) -> tuple[Settings, dict[str, str]]
         if not name:
             # A check of the whole begins with the name itself.
             raise ConfigError(f"bad setting: {message}", hint=_hint(message.partition(":")[0])) from None
-        if first["type"] == "finite_number":
-            message = f"{merged[name]!r} is not a number"
+        if first["type"] in {"finite_number", "string_pattern_mismatch"}:
+            what = "a number" if first["type"] == "finite_number" else "possible here"
+            message = f"{merged[name]!r} is not {what}"
         where = f" (from {sources[name]})" if name in sources else ""
         raise ConfigError(f"bad setting {name}{where}: {message}", hint=_hint(name)) from None
 

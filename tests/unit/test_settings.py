@@ -68,7 +68,7 @@ def test_bad_values_name_the_setting_and_its_source(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("name", "value", "message", "hint"),
     [("GPUQ_USER_SPACING", "foo", "bad duration 'foo'", "write 90s, 15m, 2h"),
-     ("GPUQ_GPUS", "foo", "gpus", "write nvml, or sim:4 or sim:4x24G"),
+     ("GPUQ_GPUS", "foo", "'foo' is not possible", "write nvml, or sim:4 or sim:4x24G"),
      ("GPUQ_LEASE_TTL", "nan", "'nan' is not a number", "a number of seconds"),
      ("GPUQ_LEASE_TTL", "inf", "'inf' is not a number", "a number of seconds"),
      ("GPUQ_PRIORITY_AGING", "0.5", "at least 1", "0 is none"),
