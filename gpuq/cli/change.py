@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
     Verb = Callable[[int], dict[str, Any]]
 
+# More jobs than these are done without a place in line and an estimate for each.
+FEW = 10
+# Jobs a request: each is answered soon enough to be interrupted at.
+_AT_ONCE = 1000
+
 
 def cancel(args: Args) -> int:
     client = connect()
@@ -31,22 +36,22 @@ def cancel(args: Args) -> int:
 
 def hold(args: Args) -> int:
     client = connect()
-    return _each(client, args, ("blocked", "delayed", "queued"), client.hold)
+    return _all(client, args, ("blocked", "delayed", "queued"), client.hold, "hold", "held")
 
 
 def release(args: Args) -> int:
     client = connect()
-    return _each(client, args, ("held",), client.release)
+    return _all(client, args, ("held",), client.release, "release", "released")
 
 
 def top(args: Args) -> int:
     client = connect()
-    return _each(client, args, WAITING, client.top)
+    return _all(client, args, WAITING, client.top, "top", "moved to the front")
 
 
 def retry(args: Args) -> int:
     client = connect()
-    return _each(client, args, ("failed", "cancelled"), client.retry)
+    return _all(client, args, ("failed", "cancelled"), client.retry, "retry", "queued again")
 
 
 def update(args: Args) -> int:
@@ -72,12 +77,50 @@ def resume(args: Args) -> int:
     return 0
 
 
+def _all(client: Client, args: Args, candidates: Iterable[str], verb: Verb, name: str, done: str) -> int:
+    """Few jobs one by one, many in few requests. `done`: what became of them, as a participle."""
+    ids = select(client, args, candidates)
+    if len(ids) <= FEW:
+        return _one_by_one(args, ids, verb)
+    changed, code = _in_requests(client, ids, name)
+    if args.flag("json"):
+        print_json(
+            [job for some in _pieces(changed) for job in client.jobs(ids=",".join(map(str, some)), limit=len(some))]
+        )
+    else:
+        print(f"{len(changed):,} jobs {done}")
+    return code
+
+
+def _in_requests(client: Client, ids: list[int], name: str) -> tuple[list[int], int]:
+    """Which ids were done, and the largest exit code; the others are told on stderr."""
+    from gpuq.cli.__main__ import tell
+    from gpuq.client.failures import from_error
+
+    changed: list[int] = []
+    code = 0
+    for some in _pieces(ids):
+        for item in client.call("POST", f"/jobs/{name}", body={"ids": some}):
+            if "error" in item:
+                code = max(code, tell(from_error(item["error"])))
+            else:
+                changed.append(item["id"])
+    return changed, code
+
+
+def _pieces(ids: list[int]) -> list[list[int]]:
+    return [ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)]
+
+
 def _each(client: Client, args: Args, candidates: Iterable[str], verb: Verb) -> int:
+    return _one_by_one(args, select(client, args, candidates), verb)
+
+
+def _one_by_one(args: Args, ids: list[int], verb: Verb) -> int:
     """Every job in turn: one that cannot be done is told on stderr and does not keep the others from being done.
     Returns the largest exit code."""
     from gpuq.cli.__main__ import tell
 
-    ids = select(client, args, candidates)
     done: list[Any] = []
     code = 0
     for job_id in ids:

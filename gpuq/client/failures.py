@@ -6,6 +6,10 @@ import json
 
 from gpuq.errors import Forbidden, GpuqError, NotFound, Refused, Unauthenticated, Unavailable, UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 # For answers whose code this release does not know: by HTTP status.
 _BY_STATUS: dict[int, type[GpuqError]] = {
     400: UsageError,
@@ -24,6 +28,13 @@ def _tree(root: type[GpuqError]) -> dict[str, type[GpuqError]]:
     for child in root.__subclasses__():
         found = {**_tree(child), **found}
     return found
+
+
+def from_error(error: Mapping[str, object]) -> GpuqError:
+    """From the `error` of one of many items."""
+    hint = error.get("hint")
+    kind = _tree(GpuqError).get(str(error["code"]), GpuqError)
+    return kind(str(error["message"]), hint=hint if isinstance(hint, str) else None)
 
 
 def from_reply(status: int, body: bytes) -> GpuqError:

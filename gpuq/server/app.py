@@ -13,7 +13,7 @@ from gpuq import __version__
 from gpuq.domain.spec import Batch, JobSpec
 from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
-from gpuq.server import failures, routes_admin, routes_jobs, routes_queue, routes_stream, routes_submit
+from gpuq.server import failures, routes_admin, routes_jobs, routes_many, routes_queue, routes_stream, routes_submit
 from gpuq.server.gate import Gate
 from gpuq.server.routes_submit import Submission
 from gpuq.server.stream import Streams
@@ -85,7 +85,7 @@ def create_app(
     app.add_middleware(Gate, ctx=ctx)
     submission = Submission(ctx)
     app.lead_past(submission, Gate(submission, ctx))
-    for part in (routes_jobs, routes_queue, routes_stream, routes_admin):
+    for part in (routes_many, routes_jobs, routes_queue, routes_stream, routes_admin):
         app.include_router(part.router)
     return app
 

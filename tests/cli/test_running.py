@@ -261,3 +261,34 @@ def test_an_arrays_id_means_all_its_elements(gpuq: Gpuq, daemon: StubDaemon) -> 
     for number in (7, 8):
         daemon.on("POST", f"/jobs/{number}/hold", Answer(200, job(number, state="held")))
     assert gpuq("hold", "7").out.splitlines() == ["job 7 (train) is held", "job 8 (train) is held"]
+
+
+def test_many_jobs_are_released_in_few_requests_and_told_in_one_line(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    ids = list(range(1, 2501))
+    daemon.on("GET", "/jobs", Answer(200, [job(job_id, state="held") for job_id in ids]))
+    refused = {"code": "not_found", "message": "there is no job 7", "hint": "look"}
+
+    def release(asked: Asked) -> Answer:
+        return Answer(
+            200, [{"id": n, "error": refused} if n == 7 else {"id": n, "state": "queued"} for n in asked.body["ids"]]
+        )
+
+    daemon.on("POST", "/jobs/release", release)
+    done = gpuq("release", "--group", "mid", "--state", "held", "-y")
+    assert (done.code, done.out) == (3, "2,499 jobs released\n")
+    assert done.err.splitlines() == ["gpuq: there is no job 7", "hint: look"]
+    asked = daemon.seen("POST", "/jobs/release")
+    assert len(asked) == 3
+    assert [job_id for one in asked for job_id in one.body["ids"]] == ids
+
+
+def test_many_jobs_as_json_are_the_jobs_as_they_are_then(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    def jobs(asked: Asked) -> Answer:
+        if "ids" in asked.query:
+            return Answer(200, [job(int(n), state="held") for n in asked.query["ids"].split(",")])
+        return Answer(200, [job(n) for n in range(1, 21)])
+
+    daemon.on("GET", "/jobs", jobs)
+    daemon.on("POST", "/jobs/hold", lambda asked: Answer(200, [{"id": n, "state": "held"} for n in asked.body["ids"]]))
+    shown = json.loads(gpuq("hold", "all", "-y", "--json").out)
+    assert [(one["id"], one["state"]) for one in shown] == [(n, "held") for n in range(1, 21)]

@@ -1,0 +1,66 @@
+"""The verbs for many jobs in one request: no place in line and no estimate is worked out for any of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from gpuq.domain.caller import Caller
+from gpuq.engine.change import TOP
+from gpuq.engine.context import Context
+from gpuq.engine.hold import HOLD, RELEASE
+from gpuq.engine.retry import RETRY
+from gpuq.engine.verbs import Done, Verb, many
+from gpuq.server import query
+from gpuq.server.auth import Ctx, Who
+
+router = APIRouter(tags=["jobs"])
+
+MAX_IDS = 10_000
+
+
+class Named(BaseModel):
+    """Jobs by id."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: Annotated[
+        list[Annotated[int, Field(strict=True, ge=0, le=query.MAX_ID)]],
+        Field(min_length=1, max_length=MAX_IDS),
+    ]
+
+
+def _done(ctx: Context, named: Named, caller: Caller, verb: Verb) -> list[dict[str, Any]]:
+    return [_told(done) for done in many(ctx, named.ids, caller, verb)]
+
+
+def _told(done: Done) -> dict[str, Any]:
+    if done.error is None:
+        return {"id": done.job_id, "state": done.state}
+    error = {"code": done.error.code, "message": done.error.message, "hint": done.error.hint}
+    return {"id": done.job_id, "error": error}
+
+
+_ANSWER = "An item for each id, in the order given: `{id, state}`, or `{id, error}` where nothing was done."
+
+
+@router.post("/jobs/hold", summary="Hold many jobs", response_description=_ANSWER)
+def hold_jobs(ctx: Ctx, caller: Who, named: Named) -> list[dict[str, Any]]:
+    return _done(ctx, named, caller, HOLD)
+
+
+@router.post("/jobs/release", summary="Release many jobs", response_description=_ANSWER)
+def release_jobs(ctx: Ctx, caller: Who, named: Named) -> list[dict[str, Any]]:
+    return _done(ctx, named, caller, RELEASE)
+
+
+@router.post("/jobs/retry", summary="Retry many jobs", response_description=_ANSWER)
+def retry_jobs(ctx: Ctx, caller: Who, named: Named) -> list[dict[str, Any]]:
+    return _done(ctx, named, caller, RETRY)
+
+
+@router.post("/jobs/top", summary="Move many jobs to the front, one after another", response_description=_ANSWER)
+def top_jobs(ctx: Ctx, caller: Who, named: Named) -> list[dict[str, Any]]:
+    return _done(ctx, named, caller, TOP)
