@@ -34,6 +34,8 @@ class GpuqError(Exception):
     code: ClassVar[str] = "internal"
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
+    # Of a submission's list: which item it is about, from 0.
+    index: int | None = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

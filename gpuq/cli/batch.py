@@ -9,7 +9,7 @@ from gpuq.cli.options import Args
 from gpuq.cli.spec import check_command, directory, environment, from_file_line
 from gpuq.client.client import Client
 from gpuq.client.failures import from_reply
-from gpuq.errors import UsageError
+from gpuq.errors import Refused, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,6 +87,10 @@ def _parse(name: str, file: Iterable[bytes], env: dict[str, str], cwd: str, *, c
             deep = isinstance(error, RecursionError)
             text = "nested too deep" if deep else str(error).replace("line 1 column", "column")
             raise UsageError(f"{where}not JSON: {text}", hint=HINT) from None
+        if not _is_text(raw, spec):
+            raise UsageError(
+                f"{where}half of a surrogate pair, which is no character", hint="write the file as UTF-8 text"
+            )
         if not isinstance(spec, dict):
             raise UsageError(f"{where}not a JSON object", hint=HINT)
         spec = from_file_line(spec, cwd)
@@ -104,18 +108,34 @@ def _parse(name: str, file: Iterable[bytes], env: dict[str, str], cwd: str, *, c
     return lines
 
 
+def _is_text(raw: bytes, spec: object) -> bool:
+    """Whether every character can be sent. `json` lets halves of surrogate pairs pass, escaped or (0xED) not."""
+    if b"\\u" not in raw and b"\xed" not in raw:
+        return True
+    try:
+        json.dumps(spec, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def post(client: Client, name: str, batch: Batch) -> list[Any]:
     """In one transaction. Raises the daemon's error with the number of the line that it is about."""
     lines = batch.lines
     body = {"env": batch.env, "jobs": [line.spec for line in lines]}
     try:
-        reply = client.send_jobs(body, accept=(404, 409, 422))
+        reply = client.send_jobs(body, accept=(404, 409, 413, 422))
     except RecursionError:
         # Writing takes a little more of the stack than reading did.
         raise UsageError(f"a line of {_shown(name)} is nested too deep", hint=HINT) from None
     if reply.status < 400:
         jobs: list[Any] = json.loads(reply.body)
         return jobs
+    if reply.status == 413:
+        raise Refused(
+            f"{_shown(name)} is more than the daemon takes at once (64 MiB)",
+            hint="split the file, for example with `split -l 10000`, and submit one part after another",
+        )
     error = from_reply(reply.status, reply.body)
     index = json.loads(reply.body)["error"].get("index")
     if isinstance(index, int) and index < len(lines):

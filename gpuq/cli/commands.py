@@ -49,7 +49,9 @@ NO_CHECK = Option("--no-check", "flag", "do not check that the command exists")
 SUBMIT = (
     *JOB,
     SHELL,
-    Option("--from-file", "text", "queue every line of a JSONL file (- for stdin), all or none", "FILE"),
+    Option(
+        "--from-file", "text", "queue every line of a JSONL file (- for stdin; 64 MiB at most), all or none", "FILE"
+    ),
     NO_CHECK,
     Option("--wait", "flag", "wait until it ended; its exit code is ours"),
     Option("--parsable", "flag", "print the id alone (of an array: the one that stands for all of it)"),

@@ -20,10 +20,20 @@ SIGNALS = frozenset(member.name.removeprefix("SIG") for member in signal.Signals
 _FORMS = {
     "name": "a name has 1 to 200 characters on one line",
     "group": "a group's name has 1 to 200 characters on one line",
+    **dict.fromkeys(("cwd", "gpu_model", "array", "key"), "it contains a NUL byte"),
     "signal": "write USR1@60: the signal, and how many seconds before",
 }
 
 _NAME = r"^[^\x00-\x1f\x7f]{1,200}$"
+
+# Neither a path nor a database takes a NUL byte.
+_NO_NUL = r"^[^\x00]*$"
+
+# As they stand: nothing that is only like a number or a truth value is made one.
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Line = Annotated[str, Field(pattern=_NO_NUL)]
 
 
 def _priority(value: object) -> Priority:
@@ -61,25 +71,25 @@ class JobSpec(BaseModel):
 
     command: Annotated[list[str], Field(min_length=1, max_length=10_000)]
     name: Annotated[str, Field(pattern=_NAME)] | None = None
-    cwd: str | None = None
+    cwd: Line | None = None
     env: dict[str, str] = {}
-    gpus: Annotated[int, Field(ge=0, le=1024)] = 1
-    gpu_mem_mb: Annotated[int, Field(gt=0)] | None = None
-    gpu_model: str | None = None
-    gpu_ids: list[Annotated[int, Field(ge=0)]] | None = None
+    gpus: Annotated[Whole, Field(ge=0, le=1024)] = 1
+    gpu_mem_mb: Annotated[Whole, Field(gt=0)] | None = None
+    gpu_model: Line | None = None
+    gpu_ids: list[Annotated[Whole, Field(ge=0)]] | None = None
     priority: PriorityField = Priority.NORMAL
     group: GroupName | None = None
-    time_limit_s: Annotated[float, Field(gt=0, le=MAX_TIME_LIMIT_S)] | None = None
-    max_retries: Annotated[int, Field(ge=0, le=1000)] | None = None
-    after: list[int] = []
-    after_any: list[int] = []
-    begin: float | str | None = None
-    array: str | None = None
-    hold: bool = False
-    key: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    preemptible: bool = False
+    time_limit_s: Annotated[Number, Field(gt=0, le=MAX_TIME_LIMIT_S)] | None = None
+    max_retries: Annotated[Whole, Field(ge=0, le=1000)] | None = None
+    after: list[Whole] = []
+    after_any: list[Whole] = []
+    begin: Number | str | None = None
+    array: Line | None = None
+    hold: Flag = False
+    key: Annotated[Line, Field(min_length=1, max_length=200)] | None = None
+    preemptible: Flag = False
     signal: Annotated[str, Field(pattern=r"^[A-Z0-9+]+(@\d+)?$")] | None = None
-    kill_grace_s: Annotated[float, Field(ge=0, le=86400)] | None = None
+    kill_grace_s: Annotated[Number, Field(ge=0, le=86400)] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -105,8 +115,13 @@ class JobSpec(BaseModel):
     @classmethod
     def from_stored(cls, payload: dict[str, Any]) -> JobSpec:
         """From the `spec` column, also of an older or newer release: missing fields get defaults,
-        unknown ones are left alone in the stored text and ignored here."""
-        known = {name: value for name, value in payload.items() if name in _FIELDS}
+        unknown ones are left alone in the stored text and ignored here, and NUL bytes, which an older one took, are
+        left out."""
+        known = {
+            name: value.replace("\0", "") if isinstance(value, str) else value
+            for name, value in payload.items()
+            if name in _FIELDS
+        }
         return cls.model_validate(known)
 
 
@@ -135,9 +150,13 @@ _FIELDS = frozenset(JobSpec.model_fields)
 def usage_error(error: ValidationError) -> UsageError:
     """pydantic's first complaint as one line for a person."""
     first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
+    path = first["loc"]
+    if path[-2:-1] == ("begin",):
+        # Which of its two types was tried says nothing to a person.
+        path = path[:-1]
+    place = ".".join(str(part) for part in path)
     if first["type"] == "extra_forbidden":
         return UsageError(f"unknown field {place!r}", hint="known: " + ", ".join(JobSpec.model_fields))
     message = complaint(first)
-    hint = _FORMS.get(place) if first["type"] == "string_pattern_mismatch" else None
+    hint = _FORMS.get(str(path[-1])) if path and first["type"] == "string_pattern_mismatch" else None
     return UsageError(f"{place}: {message}" if place else message, hint=hint)

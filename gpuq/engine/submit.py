@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from gpuq.domain import faults
 from gpuq.domain.array import parse_array
 from gpuq.domain.caller import Caller
+from gpuq.domain.gpu import Gpu
 from gpuq.domain.job import Job
 from gpuq.domain.priority import Ranking
 from gpuq.domain.spec import JobSpec
@@ -19,7 +20,7 @@ from gpuq.domain.times import iso
 from gpuq.engine.context import Context
 from gpuq.engine.hints import offer
 from gpuq.engine.ranking import ahead, ranking
-from gpuq.errors import Constraint, NotFound, Refused, UsageError
+from gpuq.errors import Constraint, GpuqError, NotFound, Refused, UsageError
 from gpuq.ports.hot_queue import Member
 from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting
 
@@ -74,19 +75,18 @@ def store(
         waiting = ahead(tx, rule, caller.user)
         ids: list[int | None] = []
         new: list[NewJob] = []
-        keys_here: dict[str, int] = {}
-        for spec in specs:
-            if spec.key is not None:
-                existing = tx.job_with_key(caller.user, spec.key)
-                if existing is not None:
-                    ids.append(existing)
-                    continue
-                if spec.key in keys_here:
-                    raise UsageError(f"key {spec.key!r} is used twice in one submission")
-                if spec.array is not None:
-                    raise UsageError("key: an array cannot carry one", hint="give each element a submission of its own")
-                keys_here[spec.key] = len(new)
-            rows = _rows(ctx, tx, spec, caller, now, rule, waiting + len(new))
+        keys_here: set[str] = set()
+        for index, spec in enumerate(specs):
+            try:
+                if spec.key is not None:
+                    existing = _with_key(tx, spec, caller, keys_here)
+                    if existing is not None:
+                        ids.append(existing)
+                        continue
+                rows = _rows(ctx, tx, spec, caller, now, rule, waiting + len(new))
+            except GpuqError as error:
+                error.index = index
+                raise
             new.extend(rows)
             ids.extend([None] * len(rows))
         _check_room(ctx, tx, caller, len(new))
@@ -95,6 +95,20 @@ def store(
     faults.point("submit.committed")
     rest = iter(fresh)
     return Submitted([known if known is not None else next(rest) for known in ids], dict(zip(fresh, new, strict=True)))
+
+
+def _with_key(tx: Reader, spec: JobSpec, caller: Caller, keys_here: set[str]) -> int | None:
+    """The job that carries the spec's key already; else the key is noted in `keys_here`, the submission's own."""
+    assert spec.key is not None
+    existing = tx.job_with_key(caller.user, spec.key)
+    if existing is not None:
+        return existing
+    if spec.key in keys_here:
+        raise UsageError(f"key {spec.key!r} is used twice in one submission")
+    if spec.array is not None:
+        raise UsageError("key: an array cannot carry one", hint="give each element a submission of its own")
+    keys_here.add(spec.key)
+    return None
 
 
 def tell(ctx: Context, done: Submitted) -> None:
@@ -164,34 +178,39 @@ def check(ctx: Context, spec: JobSpec, caller: Caller) -> str | None:
 def check_fits(ctx: Context, specs: Sequence[JobSpec]) -> None:
     """Raises Constraint for a job that can never run on this machine. Unknown machine: everything passes,
     the plan will say."""
-    wanting = [spec for spec in specs if spec.gpus > 0]
-    if not wanting:
+    if not any(spec.gpus > 0 for spec in specs):
         return
     inventory = ctx.gpus.inventory()
-    for spec in wanting:
-        fitting = [
-            gpu
-            for gpu in inventory
-            if (spec.gpu_ids is None or gpu.index in spec.gpu_ids)
-            and (spec.gpu_model is None or spec.gpu_model.lower() in gpu.model.lower())
-            and (spec.gpu_mem_mb is None or spec.gpu_mem_mb <= gpu.memory_mb)
-        ]
-        if len(fitting) >= spec.gpus:
-            continue
-        if not inventory:
-            raise Constraint(
-                f"this machine has no GPU, the job asks for {spec.gpus}",
-                hint=ctx.gpus.why_empty() or "submit with -g 0, or try gpuq out with GPUQ_GPUS=sim:4",
-            )
-        narrowed = "" if len(fitting) == len(inventory) else f", {len(fitting)} of them as asked for"
-        absent = sorted(set(spec.gpu_ids or ()) - {gpu.index for gpu in inventory})
-        if absent:
-            narrowed += f"; there is no GPU {', '.join(map(str, absent))}"
-        raise Constraint(
-            f"the job asks for {spec.gpus} {'GPU' if spec.gpus == 1 else 'GPUs'}; "
-            f"this machine has {len(inventory)}{narrowed}",
-            hint="ask for fewer GPUs (-g) or loosen --gpu-model, --gpu-ids, --gpu-mem; `gpuq gpus` lists what is here",
+    for index, spec in enumerate(specs):
+        if spec.gpus > 0 and (error := _misfit(ctx, spec, inventory)) is not None:
+            error.index = index
+            raise error
+
+
+def _misfit(ctx: Context, spec: JobSpec, inventory: Sequence[Gpu]) -> Constraint | None:
+    fitting = [
+        gpu
+        for gpu in inventory
+        if (spec.gpu_ids is None or gpu.index in spec.gpu_ids)
+        and (spec.gpu_model is None or spec.gpu_model.lower() in gpu.model.lower())
+        and (spec.gpu_mem_mb is None or spec.gpu_mem_mb <= gpu.memory_mb)
+    ]
+    if len(fitting) >= spec.gpus:
+        return None
+    if not inventory:
+        return Constraint(
+            f"this machine has no GPU, the job asks for {spec.gpus}",
+            hint=ctx.gpus.why_empty() or "submit with -g 0, or try gpuq out with GPUQ_GPUS=sim:4",
         )
+    narrowed = "" if len(fitting) == len(inventory) else f", {len(fitting)} of them as asked for"
+    absent = sorted(set(spec.gpu_ids or ()) - {gpu.index for gpu in inventory})
+    if absent:
+        narrowed += f"; there is no GPU {', '.join(map(str, absent))}"
+    return Constraint(
+        f"the job asks for {spec.gpus} {'GPU' if spec.gpus == 1 else 'GPUs'}; "
+        f"this machine has {len(inventory)}{narrowed}",
+        hint="ask for fewer GPUs (-g) or loosen --gpu-model, --gpu-ids, --gpu-mem; `gpuq gpus` lists what is here",
+    )
 
 
 def begin_time(begin: float | str | None) -> float | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
 from gpuq import __version__
@@ -85,9 +87,20 @@ def create_app(
     app.add_middleware(Gate, ctx=ctx)
     submission = Submission(ctx)
     app.lead_past(submission, Gate(submission, ctx))
-    for part in (routes_many, routes_jobs, routes_queue, routes_stream, routes_admin):
-        app.include_router(part.router)
+    routers = [part.router for part in (routes_many, routes_jobs, routes_queue, routes_stream, routes_admin)]
+    for router in routers:
+        app.include_router(router)
+    app.state.ways = _ways(routers)
     return app
+
+
+def _ways(routers: Sequence[APIRouter]) -> list[tuple[re.Pattern[str], set[str]]]:
+    """(path, methods) of every route, and of the one that is led past the framework."""
+    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    return [
+        *((route.path_regex, set(route.methods or ())) for route in routes),
+        (re.compile(f"^{routes_submit.PATH}$"), {"POST"}),
+    ]
 
 
 def _documented(document: dict[str, Any]) -> dict[str, Any]:

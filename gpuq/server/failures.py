@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -57,15 +58,21 @@ def _http(request: Request, error: HTTPException) -> Response:
     if error.status_code == 404:
         return failure(404, "not_found", f"no such path: {request.url.path}", "/openapi.json lists what there is")
     if error.status_code == 405:
-        hint = "allowed: " + error.headers["Allow"] if error.headers and "Allow" in error.headers else None
         message = f"{request.method} is not possible on {request.url.path}"
-        return failure(405, "method_not_allowed", message, hint, headers=dict(error.headers or {}))
+        allowed = ", ".join(_allowed(request)) or (error.headers or {}).get("Allow", "GET")
+        return failure(405, "method_not_allowed", message, f"allowed: {allowed}", headers={"Allow": allowed})
     if error.status_code == 413:
         return too_large(error)
     if error.status_code == 400:
         return malformed(str(error.detail))
     name = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     return failure(error.status_code, name, str(error.detail))
+
+
+def _allowed(request: Request) -> list[str]:
+    """All methods of the path: the framework names those of the first route that matches."""
+    ways: list[tuple[re.Pattern[str], set[str]]] = request.app.state.ways
+    return sorted(set().union(*(methods for path, methods in ways if path.match(request.url.path))))
 
 
 def install(app: FastAPI) -> None:

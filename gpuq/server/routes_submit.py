@@ -117,10 +117,14 @@ def _told(error: ValidationError, index_at: int | None) -> Exception:
     return BadSubmission(_in_item(complaint, item, index), index)
 
 
-def _in_item(complaint: UsageError, item: str, index: int) -> UsageError:
-    """Names the item as people count."""
+def _in_item(complaint: UsageError, item: str, index: int) -> GpuqError:
     text = complaint.message.replace(f"{item}.", "", 1).removeprefix(f"{item}: ")
-    return UsageError(f"item {index + 1} of the list: {text}", hint=complaint.hint)
+    return _of_item(UsageError(text, hint=complaint.hint), index)
+
+
+def _of_item(error: GpuqError, index: int) -> GpuqError:
+    """Names the item as people count."""
+    return type(error)(f"item {index + 1} of the list: {error.message}", hint=error.hint)
 
 
 # In the order of `job_json`; a copy of this is filled in for every job.
@@ -245,7 +249,12 @@ def accept(
     except ValueError as error:
         return answer(malformed(str(error)))
     fingerprint = blake2b(body, digest_size=16).hexdigest() if request_key is not None else None
-    done = submit.store(ctx, specs, caller, request_key=request_key, fingerprint=fingerprint)
+    try:
+        done = submit.store(ctx, specs, caller, request_key=request_key, fingerprint=fingerprint)
+    except GpuqError as error:
+        if not many or error.index is None:
+            raise
+        return answer(response_of(_of_item(error, error.index), index=error.index))
     if described:
         submit.tell(ctx, done)
     jobs = _described(ctx, done.ids) if described else _answers(ctx, done)

@@ -233,3 +233,25 @@ def test_only_asking_for_the_impossible_is_a_refusal(gpuq: Gpuq, daemon: StubDae
     assert done.code == 4
     assert "this machine has 4" in done.err
     assert done.out == ""
+
+
+@pytest.mark.parametrize("bad", [rb'"\ud800"', b'"\xed\xa0\x80"'])
+def test_half_a_surrogate_pair_is_told_with_its_line(gpuq: Gpuq, daemon: StubDaemon, bad: bytes) -> None:
+    lines = rb'{"command": ["true", "\ud83d\ude00 \u00e9"]}' + b'\n{"command": ["true", ' + bad + b"]}\n"
+    (gpuq.work / "jobs.jsonl").write_bytes(lines)
+    done = gpuq("submit", "--from-file", "jobs.jsonl")
+    assert done.code == 2
+    assert done.err.startswith("gpuq: jobs.jsonl line 2: half of a surrogate pair")
+    assert daemon.seen("POST", "/jobs") == []
+
+
+def test_a_file_that_is_too_large_is_to_be_split(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    refusal = failure("too_large", "the body is larger than 64 MiB", "send the jobs in several requests")
+    daemon.on("POST", "/jobs", Answer(413, refusal))
+    (gpuq.work / "jobs.jsonl").write_text('{"command": ["true"]}\n')
+    done = gpuq("submit", "--from-file", "jobs.jsonl")
+    assert done.code == 4
+    assert done.err.splitlines() == [
+        "gpuq: jobs.jsonl is more than the daemon takes at once (64 MiB)",
+        "hint: split the file, for example with `split -l 10000`, and submit one part after another",
+    ]

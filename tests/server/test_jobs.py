@@ -191,3 +191,14 @@ def test_a_run_is_shown_with_its_attempts(api: Any, start: Callable[..., Any]) -
     assert [attempt["outcome"] for attempt in shown["attempts"]] == ["exit_nonzero", None]
     assert [attempt["gpu_indices"] for attempt in shown["attempts"]] == [[1], [2]]
     assert shown["state"] == "running"
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", None])
+def test_a_body_is_json_whatever_its_type_is_called(api: Any, kind: str | None) -> None:
+    job_id = submit(api.daemon)["id"]
+    headers = {} if kind is None else {"Content-Type": kind}
+    changed = api.daemon.patch(f"/jobs/{job_id}", content=b'{"priority": "low"}', headers=headers)
+    assert (changed.status_code, changed.json()["priority"]) == (200, "low")
+    paused = api.root.post("/queue/pause", content=b'{"reason": "driver"}', headers=headers)
+    assert paused.json()["paused"]["reason"] == "driver"
+    assert api.daemon.patch(f"/jobs/{job_id}", content=b"priority=low", headers=headers).status_code == 400

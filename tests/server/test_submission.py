@@ -258,3 +258,69 @@ def test_an_idempotency_key_used_for_another_submission_is_refused(api: Any) -> 
     assert "new Idempotency-Key" in error["hint"]
     assert api.daemon.post("/jobs", json={"command": ["true"]}, headers=key).json()["id"] == first["id"]
     assert len(api.root.get("/jobs").json()) == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"cwd": "/a\0b"}, {"gpu_model": "H\0"}, {"begin": "2099-01-01\0"}, {"array": "0-3\0"}, {"key": "k\0"},
+        {"group": "g\0"}, {"name": "n\0"}, {"env": {"A": "\0"}}, {"env": {"A\0": ""}}, {"signal": "USR1@60\0"},
+        {"priority": "low\0"}, {"command": ["a\0"]},
+    ],
+)  # fmt: skip
+def test_a_nul_byte_is_refused_in_every_text(api: Any, fields: dict[str, Any]) -> None:
+    spec = {"command": ["true"], "cwd": "/", **fields}
+    for answer in (api.daemon.post("/jobs", json=spec), api.daemon.post("/jobs", json={"jobs": [spec]})):
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["error"]["code"] == "usage"
+    assert api.daemon.get("/jobs").json() == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("gpus", value) for value in (True, "1", 2.0)), ("gpu_mem_mb", "1000"), ("gpu_ids", [True]),
+        ("max_retries", "3"), ("max_retries", False), ("after", ["1"]), ("after_any", [1.0]), ("hold", 1),
+        ("preemptible", "yes"), *((name, value) for name in ("time_limit_s", "kill_grace_s") for value in (True, "60")),
+        ("begin", True),
+    ],
+)  # fmt: skip
+def test_what_is_only_like_the_right_type_is_refused_by_name(api: Any, field: str, value: object) -> None:
+    answer = api.daemon.post("/jobs", json={"command": ["true"], "cwd": "/", field: value})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["error"]["message"].partition(":")[0].partition(".")[0] == field
+
+
+@pytest.mark.parametrize("seconds", [60, 60.5])
+def test_seconds_are_whole_or_not(api: Any, seconds: float) -> None:
+    spec = {"command": ["true"], "cwd": "/", "time_limit_s": seconds, "kill_grace_s": seconds, "begin": seconds}
+    answer = api.daemon.post("/jobs", json=spec)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["time_limit_s"] == seconds
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "says"),
+    [
+        ({"gpus": 9}, 422, "the job asks for 9 GPUs; this machine has 4"),
+        ({"after": [999]}, 404, "cannot wait for job 999: no such job"),
+        ({"cwd": "here"}, 422, "cwd: 'here' is not an absolute path"),
+        ({"begin": "soon"}, 422, "begin: 'soon' is not a time"),
+        ({"key": "k"}, 422, "key 'k' is used twice in one submission"),
+        ({"array": "5-1"}, 422, "bad array '5-1'"),
+    ],
+)
+def test_what_is_wrong_with_an_item_only_here_names_the_item_too(
+    api: Any, fields: dict[str, Any], status: int, says: str
+) -> None:
+    plain = {"command": ["true"], "cwd": "/", "gpus": 0}
+    specs = [{**plain, "key": "k"}, {**plain, **fields}]
+    for body in (specs, {"jobs": specs}):
+        answer = api.daemon.post("/jobs", json=body)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["index"]) == (status, 1)
+        assert error["message"].startswith(f"item 2 of the list: {says}")
+    assert api.daemon.get("/jobs").json() == []
+    alone = api.daemon.post("/jobs", json={**plain, "gpus": 9}).json()["error"]
+    assert alone["message"].startswith("the job asks")
+    assert "index" not in alone
