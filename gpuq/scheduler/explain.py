@@ -10,7 +10,7 @@ from gpuq.scheduler.decide import Decision, decide
 from gpuq.scheduler.fit import expected_end
 from gpuq.scheduler.order import Shape
 from gpuq.scheduler.placement import positions
-from gpuq.scheduler.snapshot import Candidate, Holding, Snapshot
+from gpuq.scheduler.snapshot import Candidate, Holding, Policy, Snapshot
 
 NAMED = 4
 
@@ -98,7 +98,7 @@ def _room(decision: Decision, snapshot: Snapshot, shape: Shape, now: float) -> s
             continue
         holders = [held for held in snapshot.holdings if device.uuid in held.gpu_uuids]
         starting = [job for job, mask in decision.starts if mask >> at & 1]
-        ends.append(_holders(device.index, holders, starting, at, now))
+        ends.append(_holders(device.index, holders, starting, at, now, snapshot.policy))
     ends.sort()
     parts += [text for _, _, text in ends[:NAMED]]
     if len(ends) > NAMED:
@@ -107,7 +107,7 @@ def _room(decision: Decision, snapshot: Snapshot, shape: Shape, now: float) -> s
 
 
 def _holders(
-    index: int, holders: list[Holding], starting: list[Candidate], at: int, now: float
+    index: int, holders: list[Holding], starting: list[Candidate], at: int, now: float, policy: Policy
 ) -> tuple[float, int, str]:
     if starting and not holders:
         return now, at, f"gpu {index} goes to job {starting[0].id} now"
@@ -116,7 +116,23 @@ def _holders(
     if all(held.stopping for held in holders):
         return until, at, f"gpu {index} held by job {names}, which is being stopped"
     verb = "held by job" if holders[0].mem_mb is None else "shared by jobs" if len(holders) > 1 else "shared by job"
-    return until, at, f"gpu {index} {verb} {names} until about {clock(until, now)}"
+    return until, at, f"gpu {index} {verb} {names} until about {clock(until, now)}{_spent(holders, policy)}"
+
+
+def _spent(holders: list[Holding], policy: Policy) -> str:
+    """Why a preemptible job does not yield, where it has done so as often as it may."""
+    if not policy.preempt_max_per_hour:
+        return ""
+    spent = [
+        f"job {held.job_id} is preemptible, but has yielded {_times(held.preemptions_last_hour)} within the hour"
+        for held in holders
+        if held.preemptible and held.preemptions_last_hour >= policy.preempt_max_per_hour
+    ]
+    return f" ({', '.join(spent)}, as often as it may)" if spent else ""
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _out_of_service(decision: Decision, shape: Shape) -> Reason:

@@ -55,6 +55,19 @@ def test_sharers_and_leavers_are_named(build: Any) -> None:
     assert "gpu 1 held by job 9, which is being stopped" in reason.text
 
 
+def test_a_holder_that_has_yielded_often_enough_is_named_as_such(build: Any) -> None:
+    def told(**facts: Any) -> str:
+        holdings = [build.held(17, 0, started_at=NOW - 600.0, expected_s=1200.0, **facts)]
+        policy = build.policy(preempt_max_per_hour=2)
+        [reason] = explain(build.seen(build.box(1), [build.job(1)], holdings, policy=policy), 1, NOW)
+        return str(reason.text)
+
+    spent = " (job 17 is preemptible, but has yielded 2 times within the hour, as often as it may)"
+    assert f"gpu 0 held by job 17 until about 22:23 UTC{spent};" in told(preemptible=True, preemptions_last_hour=2)
+    assert "yielded" not in told(preemptible=True, preemptions_last_hour=1)
+    assert "yielded" not in told(preemptible=False, preemptions_last_hour=2)
+
+
 def test_what_this_machine_cannot_give_is_said(build: Any) -> None:
     snapshot = build.seen(build.box(2, model="RTX 4090"), [build.job(1, 4), build.job(2, 1, gpu_model="H100")])
     assert explain(snapshot, 1, NOW) == [Reason(ReasonCode.CONSTRAINT, "needs 4 GPUs; this machine has 2")]
