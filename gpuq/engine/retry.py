@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpuq.domain import faults
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
 from gpuq.domain.states import JobState
@@ -49,4 +50,8 @@ def _retry(step: Step, job: Job) -> JobState:
     return target
 
 
-RETRY = Verb(_retry, committed="retry.committed")
+def _committed() -> None:
+    faults.point("retry.committed")
+
+
+RETRY = Verb(_retry, committed=_committed)

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from gpuq.domain import faults
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
 from gpuq.domain.priority import Priority
@@ -49,10 +48,10 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Verb:
     """`act` returns the job's state after it. Its first write is a guarded one and the last that can be refused, so
-    that a refusal leaves nothing behind. `committed`: the fault point between the commit and the word about it."""
+    that a refusal leaves nothing behind. `committed` is called between the commit and the word about it."""
 
     act: Callable[[Step, Job], JobState]
-    committed: str | None = None
+    committed: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,5 +99,5 @@ def _each(step: Step, job_id: int, job: Job | None, verb: Verb) -> Done:
 
 def _told(step: Step, verb: Verb) -> None:
     if verb.committed is not None:
-        faults.point(verb.committed)
+        verb.committed()
     step.tell()
