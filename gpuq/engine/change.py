@@ -13,9 +13,9 @@ from gpuq.domain.spec import JobSpec, usage_error
 from gpuq.domain.states import WAITING, JobState
 from gpuq.engine.access import require_owner
 from gpuq.engine.context import Context
+from gpuq.engine.fits import check_fits
 from gpuq.engine.hints import offer, withdraw
 from gpuq.engine.ranking import ranking
-from gpuq.engine.submit import check_fits
 from gpuq.engine.verbs import Step, Verb, one
 from gpuq.errors import UsageError, WrongState
 from gpuq.ports.hot_queue import Member

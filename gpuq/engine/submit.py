@@ -11,16 +11,16 @@ from datetime import UTC, datetime
 from gpuq.domain import faults
 from gpuq.domain.array import parse_array
 from gpuq.domain.caller import Caller
-from gpuq.domain.gpu import Gpu
 from gpuq.domain.job import Job
 from gpuq.domain.priority import Ranking
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import WAITING, JobState
 from gpuq.domain.times import iso
 from gpuq.engine.context import Context
+from gpuq.engine.fits import check_fits
 from gpuq.engine.hints import offer
 from gpuq.engine.ranking import ahead, ranking
-from gpuq.errors import Constraint, GpuqError, NotFound, Refused, UsageError
+from gpuq.errors import GpuqError, NotFound, Refused, UsageError
 from gpuq.ports.hot_queue import Member
 from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting
 
@@ -172,44 +172,6 @@ def check(ctx: Context, spec: JobSpec, caller: Caller) -> str | None:
                 attempt=0,
             )
         )
-    )
-
-
-def check_fits(ctx: Context, specs: Sequence[JobSpec]) -> None:
-    """Raises Constraint for a job that can never run on this machine. Unknown machine: everything passes,
-    the plan will say."""
-    if not any(spec.gpus > 0 for spec in specs):
-        return
-    inventory = ctx.gpus.inventory()
-    for index, spec in enumerate(specs):
-        if spec.gpus > 0 and (error := _misfit(ctx, spec, inventory)) is not None:
-            error.index = index
-            raise error
-
-
-def _misfit(ctx: Context, spec: JobSpec, inventory: Sequence[Gpu]) -> Constraint | None:
-    fitting = [
-        gpu
-        for gpu in inventory
-        if (spec.gpu_ids is None or gpu.index in spec.gpu_ids)
-        and (spec.gpu_model is None or spec.gpu_model.lower() in gpu.model.lower())
-        and (spec.gpu_mem_mb is None or spec.gpu_mem_mb <= gpu.memory_mb)
-    ]
-    if len(fitting) >= spec.gpus:
-        return None
-    if not inventory:
-        return Constraint(
-            f"this machine has no GPU, the job asks for {spec.gpus}",
-            hint=ctx.gpus.why_empty() or "submit with -g 0, or try gpuq out with GPUQ_GPUS=sim:4",
-        )
-    narrowed = "" if len(fitting) == len(inventory) else f", {len(fitting)} of them as asked for"
-    absent = sorted(set(spec.gpu_ids or ()) - {gpu.index for gpu in inventory})
-    if absent:
-        narrowed += f"; there is no GPU {', '.join(map(str, absent))}"
-    return Constraint(
-        f"the job asks for {spec.gpus} {'GPU' if spec.gpus == 1 else 'GPUs'}; "
-        f"this machine has {len(inventory)}{narrowed}",
-        hint="ask for fewer GPUs (-g) or loosen --gpu-model, --gpu-ids, --gpu-mem; `gpuq gpus` lists what is here",
     )
 
 
