@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -65,11 +66,14 @@ class Site:
 
     def try_submit(self, command: list[str], *options: str) -> list[int]:
         """Ids; empty when nobody answered."""
-        done = self.box.gpuq("submit", "--parsable", *options, "--", *command, code=None)
+        # An array's one id does not tell of its elements.
+        how = "--json" if "--array" in options else "--parsable"
+        done = self.box.gpuq("submit", how, *options, "--", *command, code=None)
         assert "Traceback" not in done.stderr, done.stderr
         if done.returncode != 0:
             return []
-        ids = [int(line) for line in done.stdout.split()]
+        answer = json.loads(done.stdout)
+        ids = [job["id"] for job in answer] if isinstance(answer, list) else [answer]
         self.diary.answered += ids
         return ids
 
