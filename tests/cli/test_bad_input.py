@@ -115,7 +115,7 @@ def test_job_that_does_not_exist_is_exit_3(gpuq: Gpuq, daemon: StubDaemon) -> No
         ('{"command": ["true"]}\n["true"]\n', "jobs.jsonl line 2: not a JSON object"),
         ('{"command": ["true"]}\n\n{"command": ["no-such-program"]}\n', "jobs.jsonl line 3"),
         ('{"command": ["a\\u0000b"]}\n', "jobs.jsonl line 1: command: an argument contains a NUL byte"),
-        ('{"command": ["a\\ud800b"]}\n', "jobs.jsonl line 1: there is no program 'a\\ud800b'"),
+        ('{"command": ["a\\ud800b"]}\n', "jobs.jsonl line 1: half of a surrogate pair"),
         ('{"command": ["a"], "env": {"PATH": "/x\\u0000y"}}\n', "jobs.jsonl line 1: there is no program 'a'"),
         ('{"command": ["no-such-program"], "env": {"PATH": 5}}\n', "jobs.jsonl line 1"),
         ('{"command": ' + "[" * 100_000 + "]" * 100_000 + "}\n", "jobs.jsonl line 1: not JSON: nested too deep"),
