@@ -50,17 +50,19 @@ class Member:
         self._poll.register(status_fd, 0)
 
     def serve_and_exit(self) -> None:
-        """Runs in the forked process and never returns."""
+        """Runs in the forked process and never returns. Only the exit code 0 says that nothing of a job is left."""
+        code = 1
         try:
             signal.set_wakeup_fd(-1)
             os.setsid()
             kernel.become_subreaper()
             self._serve()
+            code = 0
         except Exception:  # noqa: BLE001 - the exit record has it; this is for whoever debugs it
             sys.excepthook(*sys.exc_info())
         finally:
             # Not the interpreter's way out: it would run the server's own clean-up in this process.
-            os._exit(0)
+            os._exit(code)
 
     def _serve(self) -> None:
         for number in range(_ATTEMPTS):

@@ -19,7 +19,6 @@ once: nothing runs unsupervised.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import gc
 import os
@@ -29,12 +28,11 @@ import socket
 import sys
 
 from gpuq.supervise import crew, kernel, processes
+from gpuq.supervise.orphans import Orphans
 from gpuq.supervise.will import LastWill, execute, exit_code_of
 
 # How many supervisors may wait for another attempt, besides a fresh one.
 PARKED = 2
-# Ends of orphans that are remembered until the death of their supervisor is seen, which is at the same moment.
-_ORPHANS = 64
 _DISK_AGAIN_MS = 1000
 _LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
@@ -68,7 +66,7 @@ class _Server:
         self._serial = 0
         self._serials: dict[int, int] = {}
         self._wills: dict[int, LastWill] = {}
-        self._orphans: collections.OrderedDict[int, int] = collections.OrderedDict()
+        self._orphans = Orphans()
         self._disk_failed = False
         self._orphaned = False
         self._idle: set[int] = set()
@@ -172,39 +170,27 @@ class _Server:
                 return
             serial = self._serials.get(seen.si_pid)
             if serial is None:
-                self._orphans[seen.si_pid] = exit_code_of(seen)
-                if len(self._orphans) > _ORPHANS:
-                    self._orphans.popitem(last=False)
-            elif not self._inherit(seen.si_pid):
+                self._orphans.note(seen)
+                os.waitpid(seen.si_pid, 0)
+                continue
+            # Killed or failed, it may have left its job behind, whether or not the disk takes its will now.
+            self._orphaned = self._orphaned or exit_code_of(seen) != 0
+            if not self._inherit(seen.si_pid):
                 self._disk_failed = True
                 return
-            else:
-                self._orphaned = self._orphaned or seen.si_code != os.CLD_EXITED
-                del self._serials[seen.si_pid]
-                self._idle.discard(serial)
-                if not self._over:
-                    self._unpark(serial)
+            del self._serials[seen.si_pid]
+            self._idle.discard(serial)
+            if not self._over:
+                self._unpark(serial)
             os.waitpid(seen.si_pid, 0)
 
     def _inherit(self, supervisor: int) -> bool:
         """False while the disk keeps the record of its end from being written."""
         last = self._wills[supervisor].read()
-        if last is not None and not execute(last, self._end_of(last.get("pid"))):
+        if last is not None and not execute(last, self._orphans.end_of(last.get("pid"), last.get("pid_start"))):
             return False
         self._wills.pop(supervisor).close()
         return True
-
-    def _end_of(self, pid: object) -> int | None:
-        """How a job's main process ended that was its supervisor's and is ours now; None when it had not."""
-        if not isinstance(pid, int):
-            return None
-        if pid in self._orphans:
-            return self._orphans[pid]
-        try:
-            seen = os.waitid(os.P_PID, pid, _LOOK)
-        except ChildProcessError:
-            return None
-        return None if seen is None else exit_code_of(seen)
 
 
 def _plain_signals() -> None:

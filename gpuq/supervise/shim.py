@@ -218,6 +218,7 @@ class _Run:
                 "dir": self.run_dir,
                 "token": self.spec.token,
                 "pid": self.pid,
+                "pid_start": self.pid_start,
                 "started_at": self.started_at,
                 "time_limit_s": self.spec.time_limit_s,
                 "noticed": self.noticed,

@@ -6,6 +6,8 @@ import errno
 import os
 import select
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from gpuq.domain.outcome import Outcome
 from gpuq.supervise import bundle, processes
 from gpuq.supervise.launch import ForkServerLauncher
+from gpuq.supervise.orphans import Orphans
 from gpuq.supervise.will import LastWill, execute
 
 
@@ -104,3 +107,41 @@ def test_fork_server_stays_for_its_supervisors_and_no_longer(world) -> None:
     assert attempt.result().outcome is Outcome.CANCELLED
     assert select.select([watched], [], [], 20)[0], "the fork server never ended"
     os.close(watched)
+
+
+def test_number_that_was_given_again_has_not_the_end_of_the_one_before() -> None:
+    orphans = Orphans()
+    child = subprocess.Popen(["sh", "-c", "exit 3"])
+    seen = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    start = processes.start_of(child.pid)
+    assert (orphans.end_of(child.pid, start), orphans.end_of(child.pid, start + 1)) == (3, None)
+    orphans.note(seen)
+    child.wait()
+    assert (orphans.end_of(child.pid, start), orphans.end_of(child.pid, start + 1)) == (3, None)
+
+
+# In a process of its own, because it kills and reaps whatever children it has.
+HEIR = """
+import os, signal, socket, subprocess, sys
+sys.path[:0] = [sys.argv[1]]
+from gpuq.supervise import forkserver
+from gpuq.supervise.will import LastWill
+ours, theirs = socket.socketpair()
+server = forkserver._Server(theirs, os.dup(0))
+signal.signal(signal.SIGCHLD, lambda *_: None)
+supervisor, stray = subprocess.Popen(["sleep", "100"]), subprocess.Popen(["sleep", "100"])
+server._serials[supervisor.pid] = 1
+server._wills[supervisor.pid] = LastWill()
+server._wills[supervisor.pid].write({"dir": "/", "end": {"outcome": "succeeded"}})
+forkserver.execute = lambda *_: False
+supervisor.kill()
+os.waitid(os.P_PID, supervisor.pid, os.WEXITED | os.WNOWAIT)
+server._reap()
+print(os.waitid(os.P_PID, stray.pid, os.WEXITED).si_status, supervisor.pid in server._serials)
+"""
+
+
+def test_what_a_killed_supervisor_left_dies_also_while_the_disk_takes_no_record() -> None:
+    root = str(Path(bundle.__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", HEIR, root], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == (f"{int(signal.SIGKILL)} True\n", "")
