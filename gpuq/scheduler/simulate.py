@@ -58,6 +58,21 @@ class Placement:
         return self.start_s - self.job.submit_s
 
 
+def finished_run(placed: Placement) -> FinishedRun:
+    """What expectations learn from a job of a trace, which names no command."""
+    job = placed.job
+    return FinishedRun(
+        job_id=job.row,
+        user=job.user,
+        gpus=job.gpus,
+        command=(),
+        time_limit_s=job.limit_s,
+        outcome=Outcome.SUCCEEDED,
+        run_s=job.run_s,
+        finished_at=placed.end_s,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Replay:
     """`placements` by row. `impossible`: jobs that ask for more GPUs than a node has; they take no part."""
@@ -156,18 +171,7 @@ class _Run:
         del self._holdings[row]
         self._free += job.gpus
         if self._expectations is not None:
-            self._expectations.learn(
-                FinishedRun(
-                    job_id=row,
-                    user=job.user,
-                    gpus=job.gpus,
-                    command=(),
-                    time_limit_s=job.limit_s,
-                    outcome=Outcome.SUCCEEDED,
-                    run_s=job.run_s,
-                    finished_at=self._placed[row].end_s,
-                )
-            )
+            self._expectations.learn(finished_run(self._placed[row]))
             self._known.clear()
 
     def _plan(self, now: float) -> None:

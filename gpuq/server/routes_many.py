@@ -7,9 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from gpuq.domain.caller import Caller
 from gpuq.engine.change import TOP
-from gpuq.engine.context import Context
 from gpuq.engine.hold import HOLD, RELEASE
 from gpuq.engine.retry import RETRY
 from gpuq.engine.verbs import Done, Verb, many
@@ -32,10 +30,6 @@ class Named(BaseModel):
     ]
 
 
-def _done(ctx: Context, named: Named, caller: Caller, verb: Verb) -> list[dict[str, Any]]:
-    return [_told(done) for done in many(ctx, named.ids, caller, verb)]
-
-
 def _told(done: Done) -> dict[str, Any]:
     if done.error is None:
         return {"id": done.job_id, "state": done.state}
@@ -46,21 +40,13 @@ def _told(done: Done) -> dict[str, Any]:
 _ANSWER = "An item for each id, in the order given: `{id, state}`, or `{id, error}` where nothing was done."
 
 
-@router.post("/jobs/hold", summary="Hold many jobs", response_description=_ANSWER)
-def hold_jobs(ctx: Ctx, caller: Who, named: Named) -> list[dict[str, Any]]:
-    return _done(ctx, named, caller, HOLD)
+def _route(name: str, verb: Verb, summary: str) -> None:
+    @router.post(f"/jobs/{name}", name=f"{name}_jobs", summary=summary, response_description=_ANSWER)
+    def endpoint(ctx: Ctx, caller: Who, named: Named) -> list[dict[str, Any]]:
+        return [_told(done) for done in many(ctx, named.ids, caller, verb)]
 
 
-@router.post("/jobs/release", summary="Release many jobs", response_description=_ANSWER)
-def release_jobs(ctx: Ctx, caller: Who, named: Named) -> list[dict[str, Any]]:
-    return _done(ctx, named, caller, RELEASE)
-
-
-@router.post("/jobs/retry", summary="Retry many jobs", response_description=_ANSWER)
-def retry_jobs(ctx: Ctx, caller: Who, named: Named) -> list[dict[str, Any]]:
-    return _done(ctx, named, caller, RETRY)
-
-
-@router.post("/jobs/top", summary="Move many jobs to the front, one after another", response_description=_ANSWER)
-def top_jobs(ctx: Ctx, caller: Who, named: Named) -> list[dict[str, Any]]:
-    return _done(ctx, named, caller, TOP)
+_route("hold", HOLD, "Hold many jobs")
+_route("release", RELEASE, "Release many jobs")
+_route("retry", RETRY, "Retry many jobs")
+_route("top", TOP, "Move many jobs to the front, one after another")

@@ -8,11 +8,9 @@ from pathlib import Path
 from stats import Figure, median, quantile
 
 from gpuq.cli.simulate import read_trace
-from gpuq.domain.outcome import Outcome
-from gpuq.ports.history import FinishedRun
 from gpuq.scheduler.expect import Expectations
 from gpuq.scheduler.forecast import forecast
-from gpuq.scheduler.simulate import Placement, TraceJob, simulate
+from gpuq.scheduler.simulate import Placement, TraceJob, finished_run, simulate
 from gpuq.scheduler.snapshot import Snapshot
 
 DATA = Path(__file__).parents[2] / "tests/unit/scheduler/data"
@@ -57,26 +55,12 @@ def _run_times(placed: list[Placement]) -> list[tuple[str, float]]:
     found, ended = [], 0
     for one in sorted(placed, key=lambda one: (one.job.submit_s, one.job.row)):
         while ended < len(ends) and ends[ended].end_s <= one.job.submit_s:
-            known.learn(_finished(ends[ended]))
+            known.learn(finished_run(ends[ended]))
             ended += 1
         expected = known.expect(one.job.user, (), one.job.gpus, one.job.limit_s, typical=True)
         real = max(one.job.run_s, 1.0)
         found.append((_kind(expected.source), max(expected.seconds / real, real / expected.seconds)))
     return found
-
-
-def _finished(one: Placement) -> FinishedRun:
-    job = one.job
-    return FinishedRun(
-        job_id=job.row,
-        user=job.user,
-        gpus=job.gpus,
-        command=(),
-        time_limit_s=job.limit_s,
-        outcome=Outcome.SUCCEEDED,
-        run_s=job.run_s,
-        finished_at=one.end_s,
-    )
 
 
 def _kind(source: str) -> str:
