@@ -9,6 +9,7 @@ from gpuq.engine.devices import Drained
 from gpuq.engine.obstacle import KEY as OBSTACLE
 from gpuq.engine.pause import KEY as PAUSED
 from gpuq.engine.pause import pause_text
+from gpuq.engine.ranking import wanted
 from gpuq.ports.records import Reader
 from gpuq.scheduler.snapshot import Policy
 
@@ -58,4 +59,5 @@ def policy(ctx: Context, control: Control) -> Policy:
         preempt_min_run_s=settings.preempt_min_run,
         preempt_max_per_hour=settings.preempt_max_per_hour,
         priority_aging_s=settings.priority_aging,
+        declared_factor=wanted(ctx).factor,
     )

@@ -19,8 +19,8 @@ from gpuq.engine.processes import belongs_to, exists
 from gpuq.engine.usage import see_peaks
 from gpuq.ports.hot_queue import Member
 from gpuq.ports.records import Waiting
-from gpuq.scheduler.decide import PATIENCE_S
 from gpuq.scheduler.limits import Usage
+from gpuq.scheduler.passing import PATIENCE_S
 from gpuq.scheduler.snapshot import Action, Candidate, Snapshot, Wait
 
 log = logging.getLogger(__name__)
@@ -120,8 +120,12 @@ class Lookout:
         monotonic = self._ctx.clock.monotonic()
         if self._cut and monotonic - self._aged_at > OLDEST_EVERY_S:
             self._aged_at = monotonic
+            now, most = self._ctx.clock.now(), max(job.gpus for job in line)
             with self._ctx.records.read() as tx:
-                self._aged = tx.oldest_queued(before=self._ctx.clock.now() - PATIENCE_S, limit=1)
+                self._aged = [
+                    *tx.oldest_queued(before=now - PATIENCE_S, gpus=most, limit=1),
+                    *tx.oldest_queued(before=now - 2 * PATIENCE_S, gpus=1, limit=1),
+                ]
         hidden = set(self._aged) - {job.id for job in line}
         if not hidden:
             return line

@@ -184,8 +184,8 @@ class Reader(Protocol):
     def preemptions(self, ids: Collection[int], *, since: float) -> dict[int, int]:
         """How often each of these jobs has made room for another since that time; absent: never."""
 
-    def oldest_queued(self, *, before: float, limit: int) -> list[int]:
-        """Queued jobs with GPUs submitted before that time, by priority, then oldest first."""
+    def oldest_queued(self, *, before: float, gpus: int, limit: int) -> list[int]:
+        """Queued jobs with at least that many GPUs submitted before that time, by priority, then oldest first."""
 
     def delayed_until(self) -> float | None:
         """The earliest `eligible_at` of a delayed job, epoch seconds."""

@@ -16,14 +16,12 @@ from math import inf
 from gpuq.scheduler.fit import Machine, Room, expected_end
 from gpuq.scheduler.limits import Usage
 from gpuq.scheduler.order import Line, Shape, line_of
+from gpuq.scheduler.passing import overdue, whole_machine
 from gpuq.scheduler.placement import positions
 from gpuq.scheduler.snapshot import Candidate, Holding, Policy, Snapshot
 
 # How many jobs of one shape are looked at for one that is short enough to pass a reservation.
 DEPTH = 1000
-# Seconds of waiting after which a job comes before all others of its priority. On real traces 15 days bring the longest
-# wait of the jobs that need the whole machine from 1.44 to 1.27 times that of strict order, for 4 % more mean wait.
-PATIENCE_S = 15 * 86400.0
 # Who declares nothing lets others who declare nothing pass for this much of what it has waited when it comes first in
 # line: expected run times are too uncertain there for a firm reservation to be worth the GPUs that idle for it. Where
 # nobody declares anything, that takes the mean wait from 1.06 to 1.01 times that of greedy starts on the four traces.
@@ -50,13 +48,15 @@ class Reservation:
 @dataclass(slots=True)
 class Decision:
     """`starts`: jobs and the devices they get. `first`: the first GPU job that must wait, if its turn has come.
-    `room` is what is left after the starts."""
+    `passing`: the job that comes before those ahead of it in line, and the words why it does. `room` is what is left
+    after the starts."""
 
     room: Room
     line: Line
     usage: Usage
     starts: list[tuple[Candidate, int]] = field(default_factory=list)
     first: Reservation | None = None
+    passing: tuple[Candidate, str] | None = None
     paused: bool = False
 
 
@@ -125,13 +125,13 @@ class _Turn:
         shapes = self._decision.line.shapes
         self._lane([(shape, bucket) for shape, bucket in shapes.items() if shape.gpus == 0])
         if self._room.free or self._room.shared:
-            overdue = self._overdue()
+            passing = self._passing()
             # Preemptible jobs fill what the others leave: one that has just yielded must not start again before the one
             # it yielded to, however early it was submitted.
-            if self._gpus([(s, bucket) for s, bucket in shapes.items() if s.gpus and not s.preemptible], overdue):
+            if self._gpus([(s, bucket) for s, bucket in shapes.items() if s.gpus and not s.preemptible], passing):
                 self._gpus([(s, bucket) for s, bucket in shapes.items() if s.gpus and s.preemptible], None)
         elif self._policy.backfill == "easy":
-            self._overdue()
+            self._passing()
             self._reserve_only([(shape, bucket) for shape, bucket in shapes.items() if shape.gpus])
 
     def _lane(self, buckets: list[tuple[Shape, list[Candidate]]]) -> None:
@@ -154,27 +154,31 @@ class _Turn:
                 return
             drop()
 
-    def _overdue(self) -> Candidate | None:
-        """Starts the job that has waited longest, or gives it the reservation, if its patience is over: no job waits
-        for ever behind others that declare less. Returns it."""
-        line = self._decision.line
-        job = line.oldest() if self._policy.backfill == "easy" else None
-        if job is None or not self._out_of_patience(job, line.top_priority()):
+    def _passing(self) -> Candidate | None:
+        """Starts the job that comes before those ahead of it in line, if there is one, or gives it the reservation.
+        Returns it."""
+        decision, room, policy = self._decision, self._room, self._policy
+        if policy.backfill != "easy":
             return None
-        shape = line.shape_of(job)
+        job = overdue(decision.line, room, policy, self._now)
+        if job is not None and self._comes_first(job):
+            decision.passing = job, f"it has waited {int((self._now - job.submitted_at) // 86400)} days"
+            return job
+        job = whole_machine(decision.line, room, decision.usage, policy, self._now)
+        if job is not None and self._comes_first(job):
+            decision.passing = job, f"it needs all {job.gpus} GPUs and those before it would leave some idle"
+            return job
+        return None
+
+    def _comes_first(self, job: Candidate) -> bool:
+        """False when it waits for something else than other jobs' ends."""
+        shape = self._decision.line.shape_of(job)
         if self._room.fits(shape) and self._decision.usage.reached(job) is None:
             self._try(shape, job, set())
-            return job
-        return job if self._reserves(shape, job) else None
+            return True
+        return self._reserves(shape, job)
 
-    def _out_of_patience(self, job: Candidate, top_priority: int) -> bool:
-        """A job passes those of higher priority only if waiting makes up for it, and then after so much more of it."""
-        steps, aging = job.priority - top_priority, self._policy.priority_aging_s
-        if steps > 0 and aging is None:
-            return False
-        return self._now - job.submitted_at > PATIENCE_S + max(steps, 0) * (aging or 0.0)
-
-    def _gpus(self, buckets: list[tuple[Shape, list[Candidate]]], overdue: Candidate | None) -> bool:
+    def _gpus(self, buckets: list[tuple[Shape, list[Candidate]]], passing: Candidate | None) -> bool:
         """Whether others may start as well, if there is room."""
         easy, greedy = self._policy.backfill == "easy", self._policy.backfill == "greedy"
         open_to = {shape for shape, _ in buckets if self._room.fits(shape)}
@@ -183,7 +187,7 @@ class _Turn:
                 if self._decision.first is not None or not easy:
                     return False
                 open_to.clear()
-            if job is overdue:
+            if job is passing:
                 continue
             if self._decision.usage.reached(job) is not None:
                 drop()

@@ -32,6 +32,14 @@ class Usage:
         for held in holdings:
             self._count(held.user, held.group, held.array_id, len(held.gpu_uuids))
 
+    def copy(self) -> Usage:
+        """To try what would be reached by starting more."""
+        other = Usage(self._policy, ())
+        other._gpus, other._running = self._gpus.copy(), self._running.copy()
+        other._groups, other._arrays = self._groups.copy(), self._arrays.copy()
+        other.cpu_jobs = self.cpu_jobs
+        return other
+
     def _count(self, user: str, group: str | None, array_id: int | None, gpus: int) -> None:
         self._gpus[user] += gpus
         self._running[user] += 1

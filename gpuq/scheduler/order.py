@@ -66,9 +66,9 @@ class Line(Sequence[Candidate]):
             if not in_order:
                 bucket.sort(key=_place)
             self.shapes[self.shape_of(bucket[0])] = bucket
-        # By submission, built when asked for again; jobs that have left are dropped when they come up.
-        self._ages: list[tuple[float, int, Candidate]] | None = None
-        self._asked = False
+        # By submission, for those that `oldest` is asked for again; jobs that have left are dropped when they come up.
+        self._ages: dict[int, list[tuple[float, int, Candidate]]] = {}
+        self._asked: set[int] = set()
 
     def shape_of(self, job: Candidate) -> Shape:
         return Shape(
@@ -84,8 +84,9 @@ class Line(Sequence[Candidate]):
 
     def add(self, job: Candidate) -> None:
         insort(self.shapes.setdefault(self.shape_of(job), []), job, key=_place)
-        if self._ages is not None and job.gpus and not job.preemptible:
-            heappush(self._ages, (job.submitted_at, job.id, job))
+        for least, ages in self._ages.items():
+            if job.gpus >= least and not job.preemptible:
+                heappush(ages, (job.submitted_at, job.id, job))
 
     def remove(self, job: Candidate) -> None:
         """Raises ValueError when it is not in the line."""
@@ -102,20 +103,21 @@ class Line(Sequence[Candidate]):
         at = bisect_left(bucket, _place(job), key=_place)
         return at if at < len(bucket) and bucket[at].id == job.id else None
 
-    def oldest(self) -> Candidate | None:
-        """The GPU job that has waited longest, preemptible ones apart."""
-        if self._ages is None:
-            waiting = [bucket for shape, bucket in self.shapes.items() if shape.gpus and not shape.preemptible]
-            if not self._asked:
-                self._asked = True
+    def oldest(self, least: int = 1) -> Candidate | None:
+        """The job of at least so many GPUs that has waited longest, preemptible ones apart."""
+        ages = self._ages.get(least)
+        if ages is None:
+            waiting = [bucket for shape, bucket in self.shapes.items() if shape.gpus >= least and not shape.preemptible]
+            if least not in self._asked:
+                self._asked.add(least)
                 return min((min(bucket, key=_age) for bucket in waiting), key=_age, default=None)
-            self._ages = [(job.submitted_at, job.id, job) for bucket in waiting for job in bucket]
-            heapify(self._ages)
-        while self._ages:
-            job = self._ages[0][2]
+            ages = self._ages[least] = [(job.submitted_at, job.id, job) for bucket in waiting for job in bucket]
+            heapify(ages)
+        while ages:
+            job = ages[0][2]
             if self._find(job) is not None:
                 return job
-            heappop(self._ages)
+            heappop(ages)
         return None
 
     def top_priority(self) -> int:

@@ -100,8 +100,9 @@ def simulate(
     `user_spacing_s`: how much later a job stands for each waiting job of its user. `watch` is shown every
     job as it arrives, what a forecast sees then, and the time."""
     possible = [job for job in jobs if job.gpus <= gpus]
-    policy = Policy(backfill=backfill, priority_aging_s=priority_aging_s)
-    run = _Run(gpus, nodes, Ranking(order, priority_aging_s, user_spacing_s), policy, expect, watch)
+    ranking = Ranking(order, priority_aging_s, user_spacing_s)
+    policy = Policy(backfill=backfill, priority_aging_s=priority_aging_s, declared_factor=ranking.factor)
+    run = _Run(gpus, nodes, ranking, policy, expect, watch)
     placements = run.all(sorted(possible, key=lambda job: (job.submit_s, job.row)))
     placements.sort(key=lambda placement: placement.job.row)
     return Replay(placements, [job for job in jobs if job.gpus > gpus], gpus, nodes)

@@ -140,8 +140,11 @@ def test_reasons_name_the_job_that_is_really_in_the_way(day: Day) -> None:
     running = {job["id"]: set(job["gpu_indices"]) for job in day.queue["jobs"] if job["state"] == "running"}
     waiting = {job["id"]: job["reason"] for job in day.queue["jobs"] if job["state"] == "queued"}
     assert len(waiting) == len(JOBS) - 1
-    [first] = [job_id for job_id, reason in waiting.items() if "first in line" in reason["text"][-14:]]
-    assert waiting[first]["code"] == "Resources"
+    [first] = [job_id for job_id, reason in waiting.items() if reason["code"] == "Resources"]
+    # An 8-GPU job that passes those ahead of it: they would leave GPUs idle.
+    assert waiting[first]["text"].endswith(
+        "comes first (it needs all 8 GPUs and those before it would leave some idle)"
+    )
     holders = re.findall(r"gpu (\d+) held by job (\d+)", waiting[first]["text"])
     assert holders
     for index, holder in holders:
@@ -149,7 +152,7 @@ def test_reasons_name_the_job_that_is_really_in_the_way(day: Day) -> None:
     for job_id, reason in waiting.items():
         if job_id != first:
             assert reason["code"] == "Priority"
-            assert f"job {first} is first in line" in reason["text"]
+            assert f"job {first} comes first (" in reason["text"]
     # And it was: nobody else started before it when the GPUs were free.
     assert day.ids[day.started[1]] == first
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from gpuq.domain.caller import Caller
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.change import top, update
+from gpuq.engine.look import HEADS
 from gpuq.engine.rehydrate import rehydrate
 from gpuq.engine.submit import submit
+from gpuq.scheduler.passing import PATIENCE_S
 
 DAY = 86400.0
 
@@ -133,3 +137,19 @@ def test_the_agent_starts_by_the_new_places(make_world: Any) -> None:
     restart_with(world, priority_aging=DAY)
     world.agent().run_once()
     assert (world.state(old), world.state(new)) == ("starting", "queued")
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(("gpus", "patience"), [(4, PATIENCE_S), (3, 2 * PATIENCE_S)])
+def test_who_has_outwaited_its_patience_starts_first_however_many_are_ahead(
+    make_world: Any, gpus: int, patience: float, late: bool
+) -> None:
+    world = make_world("sim:4")
+    old = world.submit("train", gpus=gpus, time_limit_s=90 * DAY)
+    world.clock.forward(patience + (60.0 if late else -60.0))
+    spec = JobSpec.parse({"command": ["train"], "cwd": "/", "gpus": gpus, "time_limit_s": 60})
+    young = [job.id for job in submit(world.ctx, [spec] * (HEADS + 1), world.user)]
+    assert line(world).index(old) > HEADS
+    world.agent().run_once()
+    started = [job for job in (old, *young) if world.state(job) == "starting"]
+    assert started == [old if late else young[0]]

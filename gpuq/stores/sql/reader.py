@@ -147,8 +147,8 @@ class SqlReader:
         rows = self._rows(sql.preemptions, ids=self._ids(sorted(ids)), since=since) if ids else ()
         return {int(job_id): int(count) for job_id, count in rows}
 
-    def oldest_queued(self, *, before: float, limit: int) -> list[int]:
-        return [row[0] for row in self._rows(sql.oldest_queued, before=before, limit=limit)]
+    def oldest_queued(self, *, before: float, gpus: int, limit: int) -> list[int]:
+        return [row[0] for row in self._rows(sql.oldest_queued, before=before, gpus=gpus, limit=limit)]
 
     def due(self, now: float, limit: int) -> list[int]:
         return [row[0] for row in self._rows(sql.due, now=now, limit=limit)]

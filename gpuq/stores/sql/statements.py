@@ -238,7 +238,11 @@ def delayed_until(dialect: str) -> ClauseElement:
 def oldest_queued(dialect: str) -> ClauseElement:
     return (
         select(jobs.c.id)
-        .where(text("jobs.state = 'queued'"), jobs.c.gpus > literal_column("0"), jobs.c.submitted_at < moment("before"))
+        .where(
+            text("jobs.state = 'queued' AND jobs.gpus > 0"),
+            jobs.c.gpus >= bindparam("gpus", type_=Integer),
+            jobs.c.submitted_at < moment("before"),
+        )
         .order_by(jobs.c.priority, jobs.c.submitted_at, jobs.c.id)
         .limit(bindparam("limit", type_=Integer))
     )

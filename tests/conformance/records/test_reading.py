@@ -265,11 +265,12 @@ def test_a_reader_sees_one_moment(jobs: Any, records: SqlRecords) -> None:
 
 
 def test_the_oldest_in_line_are_found_by_priority_and_age(jobs: Any, records: SqlRecords) -> None:
-    young, old = jobs.add(submitted_at=50.0), jobs.add(submitted_at=10.0)
+    young, old = jobs.add(submitted_at=50.0, gpus=2), jobs.add(submitted_at=10.0)
     urgent = jobs.add(submitted_at=40.0, priority="high")
     jobs.add(submitted_at=5.0, gpus=0)
     jobs.add(submitted_at=5.0, state=S.HELD)
     with records.read() as reader:
-        assert reader.oldest_queued(before=99.0, limit=9) == [urgent, old, young]
-        assert reader.oldest_queued(before=50.0, limit=9) == [urgent, old]
-        assert reader.oldest_queued(before=99.0, limit=1) == [urgent]
+        assert reader.oldest_queued(before=99.0, gpus=1, limit=9) == [urgent, old, young]
+        assert reader.oldest_queued(before=50.0, gpus=1, limit=9) == [urgent, old]
+        assert reader.oldest_queued(before=99.0, gpus=1, limit=1) == [urgent]
+        assert reader.oldest_queued(before=99.0, gpus=2, limit=9) == [young]

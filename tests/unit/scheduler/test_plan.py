@@ -8,7 +8,7 @@ import pytest
 
 from gpuq.domain.priority import Priority
 from gpuq.domain.reasons import Reason, ReasonCode
-from gpuq.scheduler.decide import PATIENCE_S
+from gpuq.scheduler.passing import FURTHEST_S, IDLE_WEIGHT, PATIENCE_S
 from gpuq.scheduler.plan import plan
 from gpuq.scheduler.snapshot import Action, Snapshot, Start, Wait
 
@@ -152,7 +152,7 @@ def test_priorities_are_strict(build: Any) -> None:
     assert started(plan(build.seen(build.box(2), jobs), NOW)).keys() == {2, 3}
 
 
-def test_after_fifteen_days_a_job_comes_before_those_that_declare_less(build: Any) -> None:
+def test_a_job_that_has_outwaited_its_patience_comes_before_those_that_declare_less(build: Any) -> None:
     old = build.job(1, 2, time_limit_s=7 * 86400.0, submitted_at=0.0)
     later = PATIENCE_S + 60.0
     young = build.job(2, 1, 9e9, time_limit_s=60.0, submitted_at=later - 1.0)
@@ -160,6 +160,91 @@ def test_after_fifteen_days_a_job_comes_before_those_that_declare_less(build: An
     assert started(plan(build.seen(build.box(2), [old, young], holdings), later)) == {}
     urgent = build.job(3, 1, 9e9, priority=Priority.HIGH, submitted_at=later - 1.0)
     assert started(plan(build.seen(build.box(2), [old, urgent], holdings), later)).keys() == {3}
+
+
+@pytest.mark.parametrize(("waited", "first"), [(1.0, 2), (1.9, 2), (2.1, 1)])
+def test_a_job_that_needs_less_than_the_whole_machine_has_twice_the_patience(
+    build: Any, waited: float, first: int
+) -> None:
+    now = waited * PATIENCE_S
+    old = build.job(1, 2, time_limit_s=30 * 86400.0, submitted_at=0.0)
+    young = build.job(2, 2, time_limit_s=60.0, submitted_at=now - 1.0)
+    assert started(plan(build.seen(build.box(3), [old, young]), now)).keys() == {first}
+
+
+def test_of_two_that_have_lost_patience_the_one_that_lost_it_first_comes_first(build: Any) -> None:
+    now = 2 * PATIENCE_S + 100.0
+    part = build.job(1, 1, submitted_at=0.0)
+    for submitted_at, first in ((PATIENCE_S - 60.0, 2), (PATIENCE_S + 60.0, 1)):
+        whole = build.job(2, 2, submitted_at=submitted_at, time_limit_s=7 * 86400.0)
+        assert started(plan(build.seen(build.box(2), [part, whole]), now)).keys() == {first}
+
+
+class TestAFreeMachine:
+    """Four GPUs, all free: a job for all of them against jobs ahead of it in line for some."""
+
+    @staticmethod
+    def first(build: Any, ahead: list[Any], **whole: Any) -> set[int]:
+        """Which start, when the whole-machine job is number 9."""
+        policy = whole.pop("policy", build.policy())
+        facts = {"time_limit_s": 3600.0, "submitted_at": 50.0, **whole}
+        snapshot = build.seen(build.box(4), [*ahead, build.job(9, 4, **facts)], policy=policy)
+        return set(started(plan(snapshot, NOW)))
+
+    def test_is_not_broken_up_for_a_job_that_leaves_most_of_it_idle(self, build: Any) -> None:
+        assert self.first(build, [build.job(1, 1, time_limit_s=3600.0)]) == {9}
+
+    def test_goes_to_those_ahead_when_they_fill_it(self, build: Any) -> None:
+        assert self.first(build, [build.job(n, 1, time_limit_s=3600.0) for n in (1, 2, 3, 4)]) == {1, 2, 3, 4}
+        assert self.first(build, [build.job(n, 2, time_limit_s=3600.0) for n in (1, 2)]) == {1, 2}
+
+    def test_goes_to_a_job_that_declares_so_little_that_its_idle_gpus_cost_nothing(self, build: Any) -> None:
+        # One of four GPUs for a time t counts like 1 + 2 x 3 times t.
+        little = 3600.0 / (1 + IDLE_WEIGHT * 3)
+        assert self.first(build, [build.job(1, 1, time_limit_s=little - 10.0, submitted_at=50.0)]) == {1}
+        assert self.first(build, [build.job(1, 1, time_limit_s=little + 10.0, submitted_at=50.0)]) == {9}
+
+    def test_goes_to_who_declares_nothing_as_if_it_declared_eight_hours(self, build: Any) -> None:
+        # 4 days at the most, which is less than 10 x 2 x 3 x 8 h.
+        limit = 8 * 3600.0 + FURTHEST_S / 10
+        undeclared = [build.job(1, 1, submitted_at=50.0)]
+        assert self.first(build, undeclared, time_limit_s=limit - 10.0) == {9}
+        assert self.first(build, undeclared, time_limit_s=limit + 10.0) == {1}
+
+    def test_goes_to_higher_priority(self, build: Any) -> None:
+        ahead = [build.job(1, 1, time_limit_s=3600.0, priority=Priority.HIGH)]
+        assert self.first(build, ahead) == {1}
+        aging = build.policy(priority_aging_s=1.0)
+        near = [build.job(1, 1, time_limit_s=3600.0, priority=Priority.HIGH, score=49.0 + 36000.0)]
+        assert self.first(build, near, policy=aging) == {1}
+
+    def test_goes_to_those_ahead_where_declared_times_order_nothing(self, build: Any) -> None:
+        ahead = [build.job(1, 1, time_limit_s=3600.0)]
+        assert self.first(build, ahead, policy=build.policy(declared_factor=0.0)) == {1}
+        assert self.first(build, ahead, policy=build.policy(backfill="greedy")) == {1}
+
+    def test_goes_to_those_ahead_when_a_limit_keeps_the_big_one_back(self, build: Any) -> None:
+        policy = build.policy(user_max_gpus=3)
+        assert self.first(build, [build.job(1, 1, time_limit_s=3600.0)], policy=policy) == {1}
+
+    def test_is_not_kept_for_those_ahead_that_a_limit_keeps_back(self, build: Any) -> None:
+        policy = build.policy(group_limits={"sweep": 1})
+        ahead = [build.job(n, 1, time_limit_s=3600.0, group="sweep") for n in (1, 2, 3, 4)]
+        assert self.first(build, ahead, policy=policy) == {9}
+
+    def test_has_no_part_out_of_service(self, build: Any) -> None:
+        devices = build.box(3) + build.box(4, unavailable=Reason(ReasonCode.GPU_UNHEALTHY, "gone"))[3:]
+        jobs = [build.job(1, 1, time_limit_s=3600.0), build.job(9, 3, time_limit_s=3600.0, submitted_at=50.0)]
+        assert started(plan(build.seen(devices, jobs), NOW)).keys() == {9}
+
+
+def test_a_machine_that_few_gpus_are_used_of_is_reserved_for_the_job_that_wants_all(build: Any) -> None:
+    jobs = [build.job(1, 1, 500.0, time_limit_s=3600.0), build.job(2, 4, time_limit_s=3600.0, submitted_at=50.0)]
+    few = plan(build.seen(build.box(4), jobs, [build.held(9, 0, until=200.0)]), NOW)
+    assert started(few) == {}
+    assert waits(few)[2].reserved_at == 200.0
+    most = plan(build.seen(build.box(4), jobs, [build.held(9, 0, 1, 2, until=200.0)]), NOW)
+    assert started(most).keys() == {1}
 
 
 def test_the_slack_of_an_undeclared_job_is_given_once(build: Any) -> None:

@@ -17,7 +17,7 @@ def test_the_first_in_line_is_told_who_holds_what_until_when(build: Any) -> None
         build.held(17, 0, started_at=NOW - 60.0, expected_s=660.0),
         build.held(18, 1, started_at=NOW, expected_s=90_000.0),
     ]
-    [reason] = explain(build.seen(devices, [build.job(1, 3)], holdings), 1, NOW)
+    [reason] = explain(build.seen(devices, [build.job(1, 3, submitted_at=NOW)], holdings), 1, NOW)
     assert reason.code is ReasonCode.RESOURCES
     assert reason.text == (
         "needs 3 GPUs, 1 free; gpu 0 held by job 17 until about 22:23 UTC; "
@@ -28,16 +28,37 @@ def test_the_first_in_line_is_told_who_holds_what_until_when(build: Any) -> None
 
 def test_those_behind_are_told_who_is_first(build: Any) -> None:
     holdings = [build.held(9, 0, started_at=NOW, expected_s=600.0)]
-    snapshot = build.seen(build.box(1), [build.job(1), build.job(2)], holdings)
-    why = Explainer(snapshot, NOW)
+    jobs = [build.job(n, submitted_at=NOW) for n in (1, 2)]
+    why = Explainer(build.seen(build.box(1), jobs, holdings), NOW)
     assert [reason.code for reason in why.reasons(2)] == [ReasonCode.PRIORITY, ReasonCode.RESOURCES]
     assert why.reasons(2)[0].text == "job 1 is first in line and starts at about 22:23 UTC"
 
 
+def test_who_comes_before_those_ahead_of_it_says_why(build: Any) -> None:
+    holdings = [build.held(7, 0, started_at=NOW, expected_s=600.0)]
+    small = build.job(1, 1, 9e9, time_limit_s=3600.0, submitted_at=NOW - 10.0)
+    whole = build.job(2, 4, time_limit_s=3600.0, submitted_at=NOW - 5.0)
+    why = Explainer(build.seen(build.box(4), [small, whole], holdings), NOW)
+    [reason] = why.reasons(1)
+    assert reason.code is ReasonCode.PRIORITY
+    assert reason.text == (
+        "job 2 comes first (it needs all 4 GPUs and those before it would leave some idle)"
+        " and would start later than 22:23 UTC if this one started now"
+    )
+    [reason] = why.reasons(2)
+    assert reason.text == (
+        "needs 4 GPUs, 3 free; gpu 0 held by job 7 until about 22:23 UTC; "
+        "comes first (it needs all 4 GPUs and those before it would leave some idle)"
+    )
+    late = build.job(2, 4, time_limit_s=30 * 86400.0, submitted_at=NOW - 14 * 86400.0)
+    [reason] = explain(build.seen(build.box(4), [small, late], holdings), 1, NOW)
+    assert reason.text.startswith("job 2 comes first (it has waited 14 days) and would start later than 22:23 UTC")
+
+
 def test_a_job_that_fits_but_would_push_the_first_is_told_so(build: Any) -> None:
     holdings = [build.held(9, 0, started_at=NOW, expected_s=600.0)]
-    snapshot = build.seen(build.box(2), [build.job(1, 2), build.job(2, 1, 9e9)], holdings)
-    [reason] = explain(snapshot, 2, NOW)
+    jobs = [build.job(1, 2, submitted_at=NOW), build.job(2, 1, 9e9, submitted_at=NOW)]
+    [reason] = explain(build.seen(build.box(2), jobs, holdings), 2, NOW)
     assert reason == Reason(
         ReasonCode.PRIORITY, "job 1 is first in line and would start later than 22:23 UTC if this one started now"
     )
