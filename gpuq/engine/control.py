@@ -58,6 +58,5 @@ def policy(ctx: Context, control: Control) -> Policy:
         group_limits=control.group_limits,
         preempt_min_run_s=settings.preempt_min_run,
         preempt_max_per_hour=settings.preempt_max_per_hour,
-        priority_aging_s=settings.priority_aging,
-        declared_factor=wanted(ctx).factor,
+        ranking=wanted(ctx),
     )

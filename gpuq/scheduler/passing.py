@@ -35,7 +35,7 @@ def overdue(line: Line, room: Room, policy: Policy, now: float) -> Candidate | N
     late = []
     for job, patience in ((line.oldest(gpus), PATIENCE_S), (line.oldest(), 2 * PATIENCE_S)):
         if job is not None:
-            steps, aging = max(job.priority - line.top_priority(), 0), policy.priority_aging_s
+            steps, aging = max(job.priority - line.top_priority(), 0), policy.ranking.aging_s
             if not steps or aging is not None:
                 late.append((now - job.submitted_at - patience - steps * (aging or 0.0), job))
     by, job = max(late, key=lambda found: found[0], default=(0.0, None))
@@ -45,7 +45,7 @@ def overdue(line: Line, room: Room, policy: Policy, now: float) -> Candidate | N
 def whole_machine(line: Line, room: Room, usage: Usage, policy: Policy, now: float) -> Candidate | None:
     """The first job that wants every GPU in service, alone, if it comes before those ahead of it once what they declare
     is weighed by the GPUs that they leave idle: a machine is not broken up for a job or two when many can share the
-    price a little later. Never before higher priority."""
+    price a little later. Never before higher priority, nor before a job that was moved to the front."""
     gpus = room.machine.usable.bit_count()
     if gpus < 2 or len(room.machine.nodes) > 1:
         return None
@@ -54,7 +54,7 @@ def whole_machine(line: Line, room: Room, usage: Usage, policy: Policy, now: flo
         return None
     score, _, whole = place
     ahead = sorted(other for other in _heads(line, room, usage, 1, gpus - 1) if other < place)
-    if not ahead or any(job.priority < whole.priority for _, _, job in ahead):
+    if not ahead or any(job.priority < whole.priority or _moved(job, policy) for _, _, job in ahead):
         return None
     first = ahead[0][2]
     used = _held_at(max(room.earliest(line.shape_of(first))[0], now), room, line.shape_of(whole))
@@ -64,8 +64,13 @@ def whole_machine(line: Line, room: Room, usage: Usage, policy: Policy, now: flo
             used += job.gpus
             trial.start(job)
     declared = UNDECLARED_S if first.time_limit_s is None else first.time_limit_s
-    further = policy.declared_factor * declared * IDLE_WEIGHT * (gpus / used - 1)
+    further = policy.ranking.factor * declared * IDLE_WEIGHT * (gpus / used - 1)
     return whole if score <= first.score + min(further, FURTHEST_S) else None
+
+
+def _moved(job: Candidate, policy: Policy) -> bool:
+    """Whether somebody put it further to the front than the rule does: by a second and more."""
+    return job.score < policy.ranking.score(job.priority, job.submitted_at, job.time_limit_s) - 0.5
 
 
 def _held_at(time: float, room: Room, alone: Shape) -> int:

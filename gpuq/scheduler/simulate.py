@@ -101,7 +101,7 @@ def simulate(
     job as it arrives, what a forecast sees then, and the time."""
     possible = [job for job in jobs if job.gpus <= gpus]
     ranking = Ranking(order, priority_aging_s, user_spacing_s)
-    policy = Policy(backfill=backfill, priority_aging_s=priority_aging_s, declared_factor=ranking.factor)
+    policy = Policy(backfill=backfill, ranking=ranking)
     run = _Run(gpus, nodes, ranking, policy, expect, watch)
     placements = run.all(sorted(possible, key=lambda job: (job.submit_s, job.row)))
     placements.sort(key=lambda placement: placement.job.row)

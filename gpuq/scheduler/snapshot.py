@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gpuq.domain.priority import AGED_FACTOR, Priority
+from gpuq.domain.priority import Priority, Ranking
 from gpuq.domain.reasons import Reason
 
 
@@ -77,9 +77,8 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Limits of 0 are no limit. `group_limits`: running jobs per group. `priority_aging_s`: seconds of waiting that are
-    worth a step of priority; None: priorities are strict. `declared_factor`: seconds in line for each second of
-    declared time."""
+    """Limits of 0 are no limit. `group_limits`: running jobs per group. `ranking`: the rule that gave the jobs their
+    scores."""
 
     backfill: Literal["easy", "greedy", "none"] = "easy"
     cpu_jobs: int = 0
@@ -88,8 +87,7 @@ class Policy:
     group_limits: Mapping[str, int] = field(default_factory=dict)
     preempt_min_run_s: float = 300.0
     preempt_max_per_hour: int = 2
-    priority_aging_s: float | None = None
-    declared_factor: float = AGED_FACTOR
+    ranking: Ranking = field(default_factory=Ranking)
 
 
 @dataclass(frozen=True, slots=True)

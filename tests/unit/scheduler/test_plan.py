@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gpuq.domain.priority import Priority
+from gpuq.domain.priority import Priority, Ranking
 from gpuq.domain.reasons import Reason, ReasonCode
 from gpuq.scheduler.passing import FURTHEST_S, IDLE_WEIGHT, PATIENCE_S
 from gpuq.scheduler.plan import plan
@@ -214,13 +215,21 @@ class TestAFreeMachine:
     def test_goes_to_higher_priority(self, build: Any) -> None:
         ahead = [build.job(1, 1, time_limit_s=3600.0, priority=Priority.HIGH)]
         assert self.first(build, ahead) == {1}
-        aging = build.policy(priority_aging_s=1.0)
-        near = [build.job(1, 1, time_limit_s=3600.0, priority=Priority.HIGH, score=49.0 + 36000.0)]
-        assert self.first(build, near, policy=aging) == {1}
+        aging = Ranking(aging_s=1.0)
+        for priority, starts in ((Priority.HIGH, 1), (Priority.NORMAL, 9)):
+            score = aging.score(priority, 1.0, 3600.0)
+            near = [build.job(1, 1, time_limit_s=3600.0, priority=priority, score=score)]
+            whole = {"score": aging.score(Priority.NORMAL, 50.0, 3600.0), "policy": build.policy(ranking=aging)}
+            assert self.first(build, near, **whole) == {starts}
+
+    def test_goes_to_a_job_that_was_moved_to_the_front(self, build: Any) -> None:
+        jobs = [build.job(n, 1, time_limit_s=3600.0) for n in (1, 2)]
+        assert self.first(build, jobs) == {9}
+        assert self.first(build, [jobs[0], replace(jobs[1], score=jobs[0].score - 1.0)]) == {1, 2}
 
     def test_goes_to_those_ahead_where_declared_times_order_nothing(self, build: Any) -> None:
         ahead = [build.job(1, 1, time_limit_s=3600.0)]
-        assert self.first(build, ahead, policy=build.policy(declared_factor=0.0)) == {1}
+        assert self.first(build, ahead, policy=build.policy(ranking=Ranking("fifo"))) == {1}
         assert self.first(build, ahead, policy=build.policy(backfill="greedy")) == {1}
 
     def test_goes_to_those_ahead_when_a_limit_keeps_the_big_one_back(self, build: Any) -> None:
