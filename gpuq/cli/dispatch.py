@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 from gpuq.cli.options import Args
+from gpuq.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,4 +17,28 @@ def dispatch(args: Args) -> int:
     args.check_words()
     module, _, function = args.command.handler.partition(":")
     handler: Callable[[Args], int] = getattr(importlib.import_module(f"gpuq.cli.{module}"), function)
-    return handler(args)
+    try:
+        return handler(args)
+    except UsageError as error:
+        raise _in_options(error, args) from None
+
+
+# Fields of a submission whose option has another name.
+_OPTIONS = {
+    "max_retries": "retries",
+    "time_limit_s": "time",
+    "kill_grace_s": "kill_grace",
+    "gpu_mem_mb": "gpu_mem",
+    "cwd": "chdir",
+}
+
+
+def _in_options(error: UsageError, args: Args) -> UsageError:
+    """A complaint about a field of a submission, as one about the option that gave it."""
+    field, colon, complaint = error.message.partition(": ")
+    name = _OPTIONS.get(field, field)
+    option = next((option for option in args.command.options if option.name == name), None)
+    if not colon or option is None or not args.given(name):
+        return error
+    unit = " s" if field.endswith("_s") and complaint[-1:].isdigit() else ""
+    return UsageError(f"{'/'.join(option.flags)}: {complaint}{unit}", hint=error.hint)

@@ -94,6 +94,24 @@ def test_error_of_the_daemon_keeps_message_hint_and_exit_code(
     assert (done.code, done.out, done.err) == (exit_code, "", "gpuq: so it is\nhint: do that\n")
 
 
+@pytest.mark.parametrize(
+    ("line", "complaint", "told"),
+    [
+        ("submit --retries 9999 true", "max_retries: must be at most 1000", "--retries: must be at most 1000"),
+        ("submit --kill-grace 9d true", "kill_grace_s: must be at most 86400", "--kill-grace: must be at most 86400 s"),
+        ("submit -g 9999 true", "gpus: must be at most 1024", "-g/--gpus: must be at most 1024"),
+        ("submit true", "gpus: must be at most 1024", "gpus: must be at most 1024"),
+        ("submit -g 1 true", "no such thing", "no such thing"),
+    ],
+)
+def test_complaint_about_a_field_names_the_option_that_gave_it(
+    gpuq: Gpuq, daemon: StubDaemon, line: str, complaint: str, told: str
+) -> None:
+    daemon.on("POST", "/jobs", Answer(422, failure("usage", complaint, "do that")))
+    done = gpuq(*line.split())
+    assert (done.code, done.out, done.err) == (2, "", f"gpuq: {told}\nhint: do that\n")
+
+
 def test_answer_that_is_not_json_is_told_as_such(gpuq: Gpuq, daemon: StubDaemon) -> None:
     daemon.on("GET", "/queue", Answer(200, b"<html>"))
     done = gpuq("status")
