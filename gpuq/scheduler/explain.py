@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from gpuq.domain.reasons import Reason, ReasonCode
-from gpuq.scheduler.decide import Decision, decide
+from gpuq.scheduler.decide import Decision, decide, yields_at
 from gpuq.scheduler.fit import expected_end
 from gpuq.scheduler.order import Shape
 from gpuq.scheduler.placement import positions
@@ -103,7 +103,9 @@ def _room(decision: Decision, snapshot: Snapshot, shape: Shape, now: float) -> s
             continue
         holders = [held for held in snapshot.holdings if device.uuid in held.gpu_uuids]
         starting = [job for job, mask in decision.starts if mask >> at & 1]
-        ends.append(_holders(device.index, holders, starting, at, now, snapshot.policy))
+        # Preemptible jobs yield to those that are not.
+        policy = None if shape.preemptible else snapshot.policy
+        ends.append(_holders(device.index, holders, starting, at, now, policy))
     ends.sort()
     parts += [text for _, _, text in ends[:NAMED]]
     if len(ends) > NAMED:
@@ -112,11 +114,12 @@ def _room(decision: Decision, snapshot: Snapshot, shape: Shape, now: float) -> s
 
 
 def _holders(
-    index: int, holders: list[Holding], starting: list[Candidate], at: int, now: float, policy: Policy
+    index: int, holders: list[Holding], starting: list[Candidate], at: int, now: float, policy: Policy | None
 ) -> tuple[float, int, str]:
+    """`policy`: that under which they yield, if they may be asked to."""
     if starting and not holders:
         return now, at, f"gpu {index} goes to job {starting[0].id} now"
-    until = max(expected_end(held, now) for held in holders)
+    until = max(expected_end(held, now) if policy is None else yields_at(held, policy, now) for held in holders)
     names = ", ".join(str(held.job_id) for held in holders)
     if all(held.stopping for held in holders):
         return until, at, f"gpu {index} held by job {names}, which is being stopped"
@@ -124,9 +127,9 @@ def _holders(
     return until, at, f"gpu {index} {verb} {names} until about {clock(until, now)}{_spent(holders, policy)}"
 
 
-def _spent(holders: list[Holding], policy: Policy) -> str:
+def _spent(holders: list[Holding], policy: Policy | None) -> str:
     """Why a preemptible job does not yield, where it has done so as often as it may."""
-    if not policy.preempt_max_per_hour:
+    if policy is None or not policy.preempt_max_per_hour:
         return ""
     spent = [
         f"job {held.job_id} is preemptible, but has yielded {_times(held.preemptions_last_hour)} within the hour"

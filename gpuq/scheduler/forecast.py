@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
+from math import inf
 
-from gpuq.scheduler.decide import decide
+from gpuq.scheduler.decide import Decision, decide, yields_at
 from gpuq.scheduler.fit import expected_end
 from gpuq.scheduler.order import Line
 from gpuq.scheduler.placement import positions
-from gpuq.scheduler.snapshot import Candidate, Holding, Snapshot
+from gpuq.scheduler.preempt import victims
+from gpuq.scheduler.snapshot import Candidate, Holding, Policy, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +25,8 @@ class Forecast:
 
 
 def forecast(snapshot: Snapshot, now: float, *, most: int | None = None) -> Forecast:
-    """`most`: stop when this many waiting jobs have their start. New submissions, failures and preemptions to come are
-    not foreseen."""
+    """`most`: stop when this many waiting jobs have their start. New submissions and failures are not foreseen. A job
+    that will have to yield has no end: nobody can tell when its turn comes again."""
     result = Forecast()
     known = snapshot.expected
     seconds: Callable[[Candidate], float] = known if known is not None else lambda job: job.expected_s
@@ -47,6 +49,7 @@ def forecast(snapshot: Snapshot, now: float, *, most: int | None = None) -> Fore
         decision = decide(view, time)
         if promises is not None and decision.first is not None:
             promises.setdefault(decision.first.job.id, decision.first.at)
+        yielding = [one.job_id for one in victims(decision, view, time)]
         for job, mask in decision.starts:
             run_s = max(seconds(job), 1.0)
             line.remove(job)
@@ -54,12 +57,27 @@ def forecast(snapshot: Snapshot, now: float, *, most: int | None = None) -> Fore
             result.start[job.id] = time
             result.end[job.id] = time + run_s
             heappush(ends, (time + run_s, job.id))
+        for job_id in yielding:
+            del running[job_id]
+            result.end.pop(job_id, None)
+        while ends and ends[0][1] not in running:
+            heappop(ends)
+        if yielding:
+            continue
         if not ends:
             break
-        time = max(time, ends[0][0])
+        time = max(time, min(ends[0][0], _next_to_yield(decision, snapshot.policy, running.values(), time)))
         while ends and ends[0][0] <= time:
-            del running[heappop(ends)[1]]
+            running.pop(heappop(ends)[1], None)
     return result
+
+
+def _next_to_yield(decision: Decision, policy: Policy, running: Iterable[Holding], time: float) -> float:
+    """When the first in line may ask another running job for its GPUs; inf when it may not."""
+    if decision.first is None:
+        return inf
+    moments = (yields_at(held, policy, time) for held in running if held.preemptible and held.gpu_uuids)
+    return min((moment for moment in moments if moment > time), default=inf)
 
 
 def _holding(job: Candidate, mask: int, snapshot: Snapshot, time: float, run_s: float) -> Holding:

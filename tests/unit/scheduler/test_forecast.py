@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from gpuq.scheduler.forecast import forecast
 
 NOW = 100.0
@@ -28,6 +30,29 @@ def test_an_overrun_ends_once_and_not_later_and_later(build: Any) -> None:
 
 def test_a_job_that_is_being_stopped_is_gone_at_once(build: Any) -> None:
     assert forecast(build.seen(build.box(1), [build.job(1)], [build.held(9, 0, stopping=True)]), NOW).start == {1: NOW}
+
+
+@pytest.mark.parametrize(
+    ("since", "often", "start"),
+    [(0.0, 0, 300.0), (-300.0, 0, NOW), (-300.0, 2, 9000.0)],
+    ids=["after its least run", "at once", "as often as it may"],
+)
+def test_a_preemptible_job_yields_in_the_forecast_as_it_will(
+    build: Any, since: float, often: int, start: float
+) -> None:
+    """It may be asked from 300 s after its start, twice an hour."""
+    cheap = build.held(9, 0, 1, started_at=since, until=9000.0 - since, preemptible=True, preemptions_last_hour=often)
+    jobs = [build.job(1, 2, 50.0), build.job(2, 2, 70.0)]
+    found = forecast(build.seen(build.box(2), jobs, [cheap]), NOW)
+    assert found.start == {1: start, 2: start + 50.0}
+    assert found.end.get(9) == (9000.0 if often else None)
+
+
+def test_a_preemptible_job_that_starts_in_the_forecast_yields_too(build: Any) -> None:
+    jobs = [build.job(1, 1, 5000.0, preemptible=True), build.job(2, 2, 10.0)]
+    found = forecast(build.seen(build.box(2), jobs, [build.held(9, 0, until=1000.0)]), NOW)
+    assert found.start == {1: NOW, 2: 1000.0}
+    assert found.end == {9: 1000.0, 2: 1010.0}
 
 
 def test_what_can_never_start_has_no_start(build: Any) -> None:

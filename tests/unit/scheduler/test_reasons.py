@@ -64,6 +64,14 @@ def test_a_job_that_fits_but_would_push_the_first_is_told_so(build: Any) -> None
     )
 
 
+def test_a_preemptible_holder_is_named_with_the_time_at_which_it_yields(build: Any) -> None:
+    holdings = [build.held(17, 0, started_at=NOW, expected_s=9000.0, preemptible=True)]
+    for preemptible, until in ((False, "22:18"), (True, "00:43")):
+        job = build.job(1, submitted_at=NOW, preemptible=preemptible)
+        reasons = explain(build.seen(build.box(1), [job], holdings), 1, NOW)
+        assert f"gpu 0 held by job 17 until about {until} UTC" in reasons[0].text
+
+
 def test_sharers_and_leavers_are_named(build: Any) -> None:
     holdings = [
         build.held(7, 0, started_at=NOW, mem_mb=9_000, until=600.0),
