@@ -181,7 +181,7 @@ class Args:
 
     def _integer(self, name: str, text: str, least: int) -> int:
         if not (text.isascii() and text.isdigit()):
-            raise UsageError(f"{self._shown(name)}: {text!r} is not a whole number", hint="write 0, 1, 2, …")
+            raise UsageError(f"{self._shown(name)}: {text!r} is not a whole number from 0 on", hint="write 0, 1, 2, …")
         if len(text) > LONGEST_NUMBER:
             raise UsageError(f"{self._shown(name)}: {text} is too large", hint="write a smaller number")
         if int(text) < least:

@@ -130,7 +130,8 @@ def _number(values: dict[str, str], name: str, *, whole: bool = False, positive:
     except ValueError:
         number = math.nan
     if not math.isfinite(number) or number < 0 or (positive and number == 0) or (whole and number % 1):
-        raise UsageError(f"{name} is {text!r}, not a {'whole ' if whole else ''}number from 0 on")
+        wanted = f"{'whole ' if whole else ''}number {'above 0' if positive else 'from 0 on'}"
+        raise UsageError(f"{name} is {text!r}, not a {wanted}")
     return number
 
 

@@ -12,7 +12,7 @@ LINES = {
     "bad duration": ("submit -t 2parsec true", 2, "-t/--time: bad duration '2parsec'"),
     "no time to run": ("submit -t 0 true", 2, "-t/--time"),
     "bad number": ("submit -g two true", 2, "-g/--gpus: 'two'"),
-    "negative number": ("submit -g -1 true", 2, "'-1'"),
+    "negative number": ("submit -g -1 true", 2, "'-1' is not a whole number from 0 on"),
     "number beyond all": (
         "submit --retries 99999999999999999999 true",
         2,

@@ -94,7 +94,7 @@ def test_an_empty_trace_gives_zeros(tmp_path: Path) -> None:
         ("submit_s,duration_s,gpus,user\n0,nan,1,a\n", "duration_s is 'nan'"),
         ("submit_s,duration_s,gpus,user\n0,1\n", "gpus is ''"),
         ("submit_s,duration_s,gpus,user,priority\n0,1,1,a,urgent\n", "unknown priority 'urgent'"),
-        ("submit_s,duration_s,gpus,user,limit_s\n0,1,1,a,0\n", "limit_s is '0'"),
+        ("submit_s,duration_s,gpus,user,limit_s\n0,1,1,a,0\n", "limit_s is '0', not a number above 0"),
     ],
 )
 def test_a_bad_trace_is_refused_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
