@@ -130,7 +130,7 @@ class _Turn:
             # it yielded to, however early it was submitted.
             if self._gpus([(s, bucket) for s, bucket in shapes.items() if s.gpus and not s.preemptible], passing):
                 self._gpus([(s, bucket) for s, bucket in shapes.items() if s.gpus and s.preemptible], None)
-        elif self._policy.backfill == "easy":
+        elif self._policy.backfill != "greedy":
             self._passing()
             self._reserve_only([(shape, bucket) for shape, bucket in shapes.items() if shape.gpus])
 
@@ -199,6 +199,7 @@ class _Turn:
                 self._reserves(shape, job)
                 drop()
             elif self._machine.possible(shape, usable=True):
+                self._reserves(shape, job)
                 return False
             else:
                 drop()
@@ -236,7 +237,7 @@ class _Turn:
         if soonest == inf:
             return False
         soonest = at = max(soonest, self._now)
-        if self._promises is not None and job.time_limit_s is None:
+        if self._promises is not None and job.time_limit_s is None and self._policy.backfill == "easy":
             at = max(at, self._promises.get(job.id, at + SLACK * (self._now - job.submitted_at)))
         self._decision.first = Reservation(job, shape, soonest, at, devices)
         return True

@@ -11,7 +11,7 @@ from gpuq.domain.priority import Priority, Ranking
 from gpuq.domain.reasons import Reason, ReasonCode
 from gpuq.scheduler.passing import FURTHEST_S, IDLE_WEIGHT, PATIENCE_S
 from gpuq.scheduler.plan import plan
-from gpuq.scheduler.snapshot import Action, Snapshot, Start, Wait
+from gpuq.scheduler.snapshot import Action, Preempt, Snapshot, Start, Wait
 
 NOW = 100.0
 
@@ -146,6 +146,19 @@ def test_groups_and_arrays_have_running_limits(build: Any) -> None:
     assert started(actions).keys() == {1, 3, 4}
     assert waits(actions)[2].reason.text == "group sweep has 1 of at most 1 jobs running"
     assert waits(actions)[5].reason.text == "array 3 has 2 of at most 2 elements running"
+
+
+def test_without_backfill_the_first_in_line_is_told_its_time_and_may_have_others_yield(build: Any) -> None:
+    policy = build.policy(backfill="none")
+    jobs = [build.job(1, 2, submitted_at=50.0), build.job(2, 1, 1.0, submitted_at=60.0)]
+    for indices in ((0,), (0, 1)):
+        snapshot = build.seen(build.box(2), jobs, [build.held(9, *indices, until=200.0)], policy=policy, promises={})
+        seen = plan(snapshot, NOW)
+        assert started(seen) == {}
+        assert waits(seen)[1].reserved_at == 200.0
+        assert waits(seen)[2].reason.text.startswith("job 1 is first in line and")
+    cheap = build.held(9, 0, started_at=-500.0, until=2000.0, preemptible=True)
+    assert Preempt(9, 1) in plan(build.seen(build.box(2), jobs, [cheap], policy=policy), NOW)
 
 
 def test_priorities_are_strict(build: Any) -> None:
