@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from gpuq.domain.times import iso
 from gpuq.ports.records import NewJob
 
-# In the order of `job_json`; a copy of this is filled in for every job.
+# In the order of `job_json`; this is filled in for every job.
 _BLANK: dict[str, Any] = {
     name: {"retries_used": 0, "attempt": 0}.get(name)
     for name in (
@@ -20,36 +20,31 @@ _BLANK: dict[str, Any] = {
         *("node", "gpu_indices", "gpu_uuids", "pid", "exit_code", "signal", "error", "peak_gpu_mem_mb", "log_path"),
     )
 }
+# Told as they were asked for.
+_AS_ASKED = (
+    *("group", "command", "gpus", "gpu_mem_mb", "gpu_model", "gpu_ids", "time_limit_s", "key"),
+    *("after", "after_any", "preemptible"),
+)
 
 
 def stored_json(job_id: int, new: NewJob, array_id: int | None, submitted_at: str | None) -> dict[str, Any]:
     """The JSON of a job in the moment after it was stored, from what was written."""
     spec = new.spec
-    job = _BLANK.copy()
-    job["id"] = job_id
-    job["name"] = new.name
-    job["user"] = new.user
-    job["group"] = spec.group
-    job["state"] = new.state
-    job["command"] = spec.command
-    job["cwd"] = new.cwd
-    job["priority"] = spec.priority.label
-    job["gpus"] = spec.gpus
-    job["gpu_mem_mb"] = spec.gpu_mem_mb
-    job["gpu_model"] = spec.gpu_model
-    job["gpu_ids"] = spec.gpu_ids
-    job["time_limit_s"] = spec.time_limit_s
-    job["max_retries"] = new.max_retries
-    job["array_id"] = array_id
-    job["array_index"] = new.array_index
-    job["key"] = spec.key
-    job["after"] = spec.after
-    job["after_any"] = spec.after_any
-    job["preemptible"] = spec.preemptible
-    job["submitted_at"] = submitted_at
-    if new.eligible_at is not None:
-        job["eligible_at"] = iso(new.eligible_at)
-    return job
+    return {
+        **_BLANK,
+        **{name: getattr(spec, name) for name in _AS_ASKED},
+        "id": job_id,
+        "name": new.name,
+        "user": new.user,
+        "state": new.state,
+        "cwd": new.cwd,
+        "priority": spec.priority.label,
+        "max_retries": new.max_retries,
+        "array_id": array_id,
+        "array_index": new.array_index,
+        "submitted_at": submitted_at,
+        "eligible_at": None if new.eligible_at is None else iso(new.eligible_at),
+    }
 
 
 class Forms:
