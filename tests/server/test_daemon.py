@@ -32,9 +32,8 @@ def home(redis_server_path: object) -> Iterator[Path]:
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GPUQ_")}
     return {
-        **kept,
+        **os.environ,
         "GPUQ_HOME": str(home),
         "GPUQ_GPUS": "sim:2",
         "GPUQ_KILL_GRACE": "2",

@@ -26,8 +26,7 @@ class Box:
 
     def __init__(self, home: Path, **settings: str) -> None:
         self.home = home
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("GPUQ_")}
-        self.env = {**clean, "GPUQ_HOME": str(home), "GPUQ_GPUS": "sim:4", "GPUQ_RETRY_BASE": "0.05", **settings}
+        self.env = {**os.environ, "GPUQ_HOME": str(home), "GPUQ_GPUS": "sim:4", "GPUQ_RETRY_BASE": "0.05", **settings}
 
     def gpuq(self, *words: str, code: int | None = 0, **options: Any) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
