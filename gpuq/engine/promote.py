@@ -21,22 +21,24 @@ def promote(ctx: Context) -> float | None:
         members: list[Member] = []
         with ctx.records.write() as tx:
             due = tx.due(now, BATCH)
-            for job_id in due:
-                job = tx.job(job_id)
+            # Read together: one question for a batch while nobody else can write.
+            jobs = {job.id: job for job in tx.jobs(JobFilter(ids=tuple(due)))}
+            for job in (jobs[job_id] for job_id in due):
                 try:
                     tx.move(
                         Move(
-                            job_id,
+                            job.id,
                             JobState.QUEUED,
                             frozenset({JobState.DELAYED}),
                             "gpuq",
                             now,
                             detail="its time has come",
+                            seen=(job.state, job.attempt, job.token),
                         )
                     )
                 except WrongState:
                     continue
-                members.append(Member(job_id, job.gpus, job.score))
+                members.append(Member(job.id, job.gpus, job.score))
             following = tx.delayed_until()
         faults.point("promote.committed")
         if members:

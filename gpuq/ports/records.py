@@ -126,6 +126,19 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadyDependent:
+    """A blocked job whose last open dependency has ended. `begin` as it was submitted: epoch seconds, ISO 8601 text or
+    None. `attempt` and `token` are what a `Move` in the same transaction has `seen`."""
+
+    id: int
+    gpus: int
+    score: float
+    attempt: int
+    token: str | None
+    begin: float | str | None
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     job_id: int
     failed_at: float
@@ -155,6 +168,9 @@ class Reader(Protocol):
 
     def spec(self, job_id: int) -> tuple[JobSpec, int | None, int | None]:
         """The stored submission, and the submitter's uid and gid. Raises NotFound."""
+
+    def specs(self, ids: Sequence[int]) -> dict[int, JobSpec]:
+        """The stored submissions of those of these jobs that there are."""
 
     def attempts(self, job_id: int) -> list[Attempt]: ...
     def live_attempts(self, node: str | None = None) -> list[tuple[Job, Attempt]]:
@@ -194,8 +210,9 @@ class Reader(Protocol):
     def front(self, priority: Priority, user: str | None = None) -> tuple[float, int] | None:
         """(score, id) of the first waiting job of that priority (of that user)."""
 
-    def dependents(self, job_id: int) -> list[int]:
-        """Blocked or held jobs that name `job_id` in `after` or `after_any`."""
+    def ready_dependents(self, job_id: int) -> list[ReadyDependent]:
+        """The blocked jobs that name `job_id` and have no open dependency any more, by id. One question for any number
+        of them: it is asked inside the transaction that ends `job_id`."""
 
     def open_dependencies(self, job_id: int) -> list[tuple[int, str, JobState]]:
         """(dependency id, 'success' or 'any', its state), those not yet satisfied."""
@@ -204,7 +221,11 @@ class Reader(Protocol):
         """The live or completed job of this user with this `--key`."""
 
     def request(self, user: str, request_key: str) -> AnsweredRequest | None: ...
-    def dead_letters(self, limit: int | None = None) -> list[DeadLetter]: ...
+    def dead_letters(self, limit: int | None = None) -> list[DeadLetter]:
+        """Newest first."""
+
+    def dead_letter(self, job_id: int) -> DeadLetter | None: ...
+    def count_dead_letters(self) -> int: ...
     def value(self, key: str) -> Any | None:
         """A small JSON value of the installation: `paused`, `epoch`, …"""
 

@@ -21,7 +21,9 @@ def stop_jobs(ctx: Context) -> int:
     back in line and no retry is used, as with every drain. Returns how many were still alive at the end."""
     deadline = time.monotonic() + MARGIN_S
     with ctx.records.read() as reader:
-        live = [(attempt, reader.spec(job.id)[0].kill_grace_s) for job, attempt in reader.live_attempts(ctx.node)]
+        attempts = [attempt for _, attempt in reader.live_attempts(ctx.node)]
+        specs = reader.specs([attempt.job_id for attempt in attempts])
+    live = [(attempt, specs[attempt.job_id].kill_grace_s) for attempt in attempts]
     for attempt, own_grace in live:
         grace = ctx.settings.kill_grace if own_grace is None else own_grace
         deadline = max(deadline, time.monotonic() + grace + MARGIN_S)

@@ -12,7 +12,7 @@ from gpuq.domain.priority import Priority
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
 from gpuq.errors import NotFound
-from gpuq.ports.records import AnsweredRequest, DeadLetter, JobFilter, Waiting
+from gpuq.ports.records import AnsweredRequest, DeadLetter, JobFilter, ReadyDependent, Waiting
 from gpuq.stores.sql import statements as sql
 from gpuq.stores.sql.filters import counted, filter_shape, filtered
 from gpuq.stores.sql.rows import (
@@ -29,6 +29,10 @@ from gpuq.stores.sql.rows import (
 
 def no_such_job(job_id: int) -> NotFound:
     return NotFound(f"there is no job {job_id}", hint="`gpuq status -a` lists every job")
+
+
+def _begin(spec: str | None) -> float | str | None:
+    return None if spec is None else JobSpec.from_stored(json.loads(spec)).begin
 
 
 class SqlReader:
@@ -96,6 +100,10 @@ class SqlReader:
         text, uid, gid = rows[0]
         return JobSpec.from_stored(json.loads(text)), uid, gid
 
+    def specs(self, ids: Sequence[int]) -> dict[int, JobSpec]:
+        rows = self._rows(sql.specs_of, ids=self._ids(ids)) if ids else ()
+        return {job_id: JobSpec.from_stored(json.loads(text)) for job_id, text in rows}
+
     def attempts(self, job_id: int) -> list[Attempt]:
         return [attempt_from(row) for row in self._rows(sql.attempts_of, job_id=job_id)]
 
@@ -160,8 +168,9 @@ class SqlReader:
         )
         return min(((float(score), int(job_id)) for score, job_id in found), default=None)
 
-    def dependents(self, job_id: int) -> list[int]:
-        return [row[0] for row in self._rows(sql.dependents, on_id=job_id)]
+    def ready_dependents(self, job_id: int) -> list[ReadyDependent]:
+        rows = self._rows(sql.ready_dependents, on_id=job_id)
+        return [ReadyDependent(*row[:-1], _begin(row[-1])) for row in rows]
 
     def open_dependencies(self, job_id: int) -> list[tuple[int, str, JobState]]:
         return [(on, kind, state_from(state)) for on, kind, state in self._rows(sql.open_dependencies, job_id=job_id)]
@@ -175,8 +184,14 @@ class SqlReader:
         return AnsweredRequest(list(json.loads(rows[0][0])), rows[0][1]) if rows else None
 
     def dead_letters(self, limit: int | None = None) -> list[DeadLetter]:
-        """Newest first."""
         return [DeadLetter(*row) for row in self._rows(sql.dead_letters, limit=self._limit(limit))]
+
+    def dead_letter(self, job_id: int) -> DeadLetter | None:
+        rows = self._rows(sql.dead_letter, job_id=job_id)
+        return DeadLetter(*rows[0]) if rows else None
+
+    def count_dead_letters(self) -> int:
+        return int(self._scalar(sql.count_dead_letters))
 
     def value(self, key: str) -> Any | None:
         text = self._scalar(sql.value_of, key=key)

@@ -40,7 +40,6 @@ from gpuq.stores.sql.tables import (
     LIVE_OR_COMPLETED,
     attempts,
     dead_letter_queue,
-    dependencies,
     events,
     installation,
     jobs,
@@ -209,6 +208,10 @@ def preemptions(dialect: str) -> ClauseElement:
     )
 
 
+def specs_of(dialect: str) -> ClauseElement:
+    return select(specs.c.job_id, specs.c.spec).where(among(dialect, "specs.job_id"))
+
+
 def spec_of(dialect: str) -> ClauseElement:
     columns = (specs.c.spec, jobs.c.uid, specs.c.gid)
     return select(*columns).join_from(specs, jobs).where(specs.c.job_id == number("job_id"))
@@ -271,27 +274,33 @@ def front_aside(dialect: str) -> ClauseElement:
     return select(jobs.c.score, jobs.c.id).where(aside, of_priority, of_user).order_by(jobs.c.score, jobs.c.id).limit(1)
 
 
-def dependents(dialect: str) -> ClauseElement:
-    return (
-        select(jobs.c.id)
-        .distinct()
-        .join_from(dependencies, jobs, jobs.c.id == dependencies.c.job_id)
-        .where(dependencies.c.on_id == number("on_id"), in_states({JobState.BLOCKED, JobState.HELD}))
-        .order_by(jobs.c.id)
-    )
+# A dependency `d` on the job `o` that has not ended as asked.
+_OPEN = (
+    "NOT (d.kind = 'success' AND o.state = 'completed')"
+    " AND NOT (d.kind = 'any' AND o.state IN ('cancelled', 'completed', 'failed'))"
+)
 
 
 def open_dependencies(dialect: str) -> ClauseElement:
-    satisfied = or_(
-        and_(dependencies.c.kind == literal_column("'success'"), in_states({JobState.COMPLETED})),
-        and_(dependencies.c.kind == literal_column("'any'"), in_states(FINAL)),
-    )
-    return (
-        select(dependencies.c.on_id, dependencies.c.kind, jobs.c.state)
-        .join_from(dependencies, jobs, jobs.c.id == dependencies.c.on_id)
-        .where(dependencies.c.job_id == number("job_id"), ~satisfied)
-        .order_by(dependencies.c.on_id, dependencies.c.kind)
-    )
+    return text(
+        "SELECT d.on_id, d.kind, o.state FROM dependencies d JOIN jobs o ON o.id = d.on_id"
+        f" WHERE d.job_id = :job_id AND {_OPEN} ORDER BY d.on_id, d.kind"
+    ).bindparams(number("job_id"))
+
+
+def ready_dependents(dialect: str) -> ClauseElement:
+    # A stored submission may be large, and only its `begin` is wanted: those without one are left where they are.
+    # Quotes inside a value are escaped, so no value looks like this.
+    find = "instr" if dialect == "sqlite" else "strpos"
+    spec = f"CASE WHEN {find}(s.spec, :no_begin) > 0 THEN NULL ELSE s.spec END"
+    return text(
+        f"SELECT j.id, j.gpus, j.score, j.attempt, j.token, {spec} FROM jobs j JOIN specs s ON s.job_id = j.id"
+        " WHERE j.id IN (SELECT job_id FROM dependencies WHERE on_id = :on_id)"
+        # The unary plus keeps SQLite on the primary key, as in `waiting`.
+        f" AND {'+' if dialect == 'sqlite' else ''}j.state = 'blocked'"
+        " AND NOT EXISTS (SELECT 1 FROM dependencies d JOIN jobs o ON o.id = d.on_id"
+        f" WHERE d.job_id = j.id AND {_OPEN}) ORDER BY j.id"
+    ).bindparams(number("on_id"), bindparam("no_begin", '"begin":null', type_=Text))
 
 
 def job_with_key(dialect: str) -> ClauseElement:
@@ -310,6 +319,14 @@ def dead_letters(dialect: str) -> ClauseElement:
         .order_by(dead_letter_queue.c.failed_at.desc(), dead_letter_queue.c.job_id.desc())
         .limit(bindparam("limit", type_=Integer))
     )
+
+
+def dead_letter(dialect: str) -> ClauseElement:
+    return select(*dead_letter_queue.c).where(dead_letter_queue.c.job_id == number("job_id"))
+
+
+def count_dead_letters(dialect: str) -> ClauseElement:
+    return select(func.count()).select_from(dead_letter_queue)
 
 
 def value_of(dialect: str) -> ClauseElement:

@@ -7,7 +7,7 @@ import pytest
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.priority import Priority
 from gpuq.domain.states import FINAL, WAITING, JobState
-from gpuq.ports.records import DeadLetter, JobFilter, Waiting
+from gpuq.ports.records import DeadLetter, JobFilter, ReadyDependent, Waiting
 from gpuq.stores.sql import SqlRecords
 
 S = JobState
@@ -178,14 +178,38 @@ def test_dependencies_are_open_until_they_ended_as_asked(jobs: Any, records: Sql
         assert reader.open_dependencies(ok) == []
 
 
-def test_dependents_are_the_blocked_and_held_ones(jobs: Any, records: SqlRecords) -> None:
-    first = jobs.add()
-    blocked = jobs.add(state=S.BLOCKED, after=[first], after_any=[first])
-    held = jobs.add(state=S.HELD, after_any=[first])
+def test_ready_dependents_are_the_blocked_ones_with_nothing_left_to_wait_for(jobs: Any, records: SqlRecords) -> None:
+    first, other = jobs.in_state(S.COMPLETED), jobs.add()
+    ready = jobs.add(
+        state=S.BLOCKED, after=[first], after_any=[first], gpus=3, score=7.0, env={"begin": '"begin":null'}
+    )
+    later = jobs.add(state=S.BLOCKED, after=[first], begin=jobs.NOW + 60.5, env={"A": '"begin":null', "NUL": "\\u0000"})
+    dated = jobs.add(state=S.BLOCKED, after_any=[first], begin="2026-11-22T10:00:00Z")
+    jobs.add(state=S.BLOCKED, after=[first, other])
+    jobs.add(state=S.HELD, after=[first])
     jobs.move(jobs.add(state=S.BLOCKED, after=[first]), S.QUEUED, S.BLOCKED)
     with records.read() as reader:
-        assert reader.dependents(first) == [blocked, held]
-        assert reader.dependents(held) == []
+        assert reader.ready_dependents(first) == [
+            ReadyDependent(ready, 3, 7.0, 0, None, None),
+            ReadyDependent(later, 1, 100.0, 0, None, jobs.NOW + 60.5),
+            ReadyDependent(dated, 1, 100.0, 0, None, "2026-11-22T10:00:00Z"),
+        ]
+        assert reader.ready_dependents(other) == []
+
+
+def test_a_dependent_of_a_failed_job_is_ready_only_if_any_end_will_do(jobs: Any, records: SqlRecords) -> None:
+    failed = jobs.in_state(S.FAILED)
+    jobs.add(state=S.BLOCKED, after=[failed])
+    any_end = jobs.add(state=S.BLOCKED, after_any=[failed])
+    with records.read() as reader:
+        assert [job.id for job in reader.ready_dependents(failed)] == [any_end]
+
+
+def test_submissions_are_read_together(jobs: Any, records: SqlRecords) -> None:
+    first, second = jobs.add(kill_grace_s=5.0), jobs.add(begin=jobs.NOW)
+    with records.read() as reader:
+        assert reader.specs([]) == {}
+        assert reader.specs([first, second, 999]) == {job_id: reader.spec(job_id)[0] for job_id in (first, second)}
 
 
 def test_events_can_be_followed(jobs: Any, records: SqlRecords) -> None:
@@ -228,6 +252,9 @@ def test_dead_letters_come_newest_first_and_one_a_job(jobs: Any, records: SqlRec
         assert [letter.job_id for letter in reader.dead_letters()] == [second, first]
         assert reader.dead_letters(1) == [DeadLetter(second, 20.0, "lost", None, 5, None)]
         assert reader.dead_letters()[1].log_tail == "tail\ufffd\n"
+        assert reader.dead_letter(second) == DeadLetter(second, 20.0, "lost", None, 5, None)
+        assert reader.dead_letter(999) is None
+        assert reader.count_dead_letters() == 2
     with records.write() as tx:
         tx.add_dead_letter(DeadLetter(first, 30.0, "signal", None, 2, None))
         assert [letter.job_id for letter in tx.dead_letters()] == [first, second]
