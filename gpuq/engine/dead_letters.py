@@ -11,26 +11,41 @@ from gpuq.engine import retry as retry_verb
 from gpuq.engine.access import require_owner
 from gpuq.engine.context import Context
 from gpuq.errors import NotFound
+from gpuq.ports.records import DeadLetter, JobFilter
 
 
 def list_letters(ctx: Context, *, limit: int | None = None) -> list[dict[str, Any]]:
     """Newest first, ready for JSON."""
     with ctx.records.read() as tx:
         letters = tx.dead_letters(limit)
-        jobs = {letter.job_id: tx.job(letter.job_id) for letter in letters}
-    return [
-        {
-            "job_id": letter.job_id,
-            "name": jobs[letter.job_id].name,
-            "user": jobs[letter.job_id].user,
-            "failed_at": iso(letter.failed_at),
-            "outcome": letter.outcome,
-            "error": letter.error,
-            "attempts": letter.attempts,
-            "log_tail": letter.log_tail,
-        }
-        for letter in letters
-    ]
+        jobs = {job.id: job for job in tx.jobs(JobFilter(ids=tuple(letter.job_id for letter in letters)))}
+    return [_json(letter, jobs[letter.job_id]) for letter in letters]
+
+
+def show_letter(ctx: Context, job_id: int) -> dict[str, Any]:
+    """One dead letter, ready for JSON. Raises NotFound."""
+    with ctx.records.read() as tx:
+        letter = tx.dead_letter(job_id)
+        if letter is None:
+            raise _no_letter(job_id)
+        return _json(letter, tx.job(job_id))
+
+
+def _json(letter: DeadLetter, job: Job) -> dict[str, Any]:
+    return {
+        "job_id": letter.job_id,
+        "name": job.name,
+        "user": job.user,
+        "failed_at": iso(letter.failed_at),
+        "outcome": letter.outcome,
+        "error": letter.error,
+        "attempts": letter.attempts,
+        "log_tail": letter.log_tail,
+    }
+
+
+def _no_letter(job_id: int) -> NotFound:
+    return NotFound(f"job {job_id} is not in the dead-letter queue", hint="`gpuq dlq list` shows what is")
 
 
 def retry(ctx: Context, job_id: int, caller: Caller) -> Job:
@@ -44,12 +59,12 @@ def remove(ctx: Context, job_id: int, caller: Caller) -> None:
     with ctx.records.write() as tx:
         require_owner(tx.job(job_id), caller, "drop the dead letter of")
         if not tx.remove_dead_letter(job_id):
-            raise NotFound(f"job {job_id} is not in the dead-letter queue", hint="`gpuq dlq list` shows what is")
+            raise _no_letter(job_id)
     ctx.notifier.publish("events")
 
 
 def _require_letter(ctx: Context, job_id: int) -> None:
     with ctx.records.read() as tx:
         tx.job(job_id)
-        if all(letter.job_id != job_id for letter in tx.dead_letters()):
-            raise NotFound(f"job {job_id} is not in the dead-letter queue", hint="`gpuq dlq list` shows what is")
+        if tx.dead_letter(job_id) is None:
+            raise _no_letter(job_id)

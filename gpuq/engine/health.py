@@ -45,7 +45,7 @@ def maintenance(ctx: Context) -> list[dict[str, Any]]:
 def stats(ctx: Context) -> dict[str, Any]:
     with ctx.records.read() as tx:
         counts = tx.count_by_state()
-        letters = len(tx.dead_letters())
+        letters = tx.count_dead_letters()
     return {
         "jobs": {str(state): counts.get(state, 0) for state in JobState},
         "running": sum(counts.get(state, 0) for state in ACTIVE),

@@ -13,7 +13,7 @@ from gpuq.domain.spec import GroupName
 from gpuq.domain.states import FINAL
 from gpuq.engine import dead_letters, gpu_report, groups, outlook, pause
 from gpuq.engine.context import Context
-from gpuq.errors import NotFound, UsageError
+from gpuq.errors import UsageError
 from gpuq.ports.records import JobFilter
 from gpuq.server import query
 from gpuq.server.auth import Ctx, Who, may_read
@@ -151,10 +151,7 @@ def _readable(letter: dict[str, Any], caller: Caller) -> dict[str, Any]:
 
 @router.get("/dlq/{job_id}", summary="One dead letter")
 def show_dead_letter(ctx: Ctx, caller: Who, job_id: JobId) -> dict[str, Any]:
-    for letter in dead_letters.list_letters(ctx):
-        if letter["job_id"] == job_id:
-            return _readable(letter, caller)
-    raise NotFound(f"job {job_id} is not in the dead-letter queue", hint="`gpuq dlq list` shows what is")
+    return _readable(dead_letters.show_letter(ctx, job_id), caller)
 
 
 @router.post("/dlq/{job_id}/retry", summary="Queue a dead job again, retries reset")

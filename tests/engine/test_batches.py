@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
+from gpuq.engine import dead_letters
 from gpuq.engine import promote as promotion
 from gpuq.engine.cancel import cancel
+from gpuq.engine.health import stats
 from gpuq.engine.promote import promote
-from gpuq.ports.records import JobFilter
+from gpuq.engine.retain import retain
+from gpuq.ports.records import DeadLetter, JobFilter
 from gpuq.server.halt import stop_jobs
 from gpuq.stores.sql.rows import Prepared
 
@@ -20,13 +24,14 @@ from gpuq.stores.sql.rows import Prepared
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many statements of each kind the database was given: SELECT, UPDATE, INSERT; and how many of
-    them read `submissions`."""
+    them read `submissions`, and `letters with their logs`."""
     counted: Counter[str] = Counter()
     execute = Prepared.__call__
 
     def counting(self: Prepared, *arguments: Any) -> Any:
         counted[self.text.partition(" ")[0]] += 1
         counted["submissions"] += "specs.spec" in self.text
+        counted["letters with their logs"] += "SELECT dead_letter_queue" in self.text
         return execute(self, *arguments)
 
     monkeypatch.setattr(Prepared, "__call__", counting)
@@ -90,3 +95,43 @@ def test_submissions_of_all_that_runs_are_read_at_once_when_it_is_stopped(world:
     assert statements["submissions"] == 1
     graces = {stop["run_dir"]: stop["grace_s"] for stop in world.launcher.stops}
     assert graces == {world.launcher.order_of(job_id).run_dir: float(second) for second, job_id in enumerate(jobs)}
+
+
+def give_dead_letters(world: Any, count: int) -> list[int]:
+    jobs = [world.submit(f"train{number}", hold=True) for number in range(count)]
+    with world.ctx.records.write() as tx:
+        for job_id in jobs:
+            tx.add_dead_letter(DeadLetter(job_id, world.clock.now(), "exit_nonzero", None, 1, "last words"))
+    return jobs
+
+
+def test_dead_letters_are_listed_counted_and_found_without_a_question_for_each(
+    world: Any, statements: Counter[str]
+) -> None:
+    jobs = give_dead_letters(world, 5)
+    statements.clear()
+    listed = dead_letters.list_letters(world.ctx)
+    assert statements["SELECT"] == 2
+    assert {(letter["job_id"], letter["name"]) for letter in listed} == {
+        (job_id, f"train{number}") for number, job_id in enumerate(jobs)
+    }
+    statements.clear()
+    assert dead_letters.show_letter(world.ctx, jobs[3]) == next(item for item in listed if item["job_id"] == jobs[3])
+    assert stats(world.ctx)["dead_letters"] == 5
+    assert statements["letters with their logs"] == 1, "the one that was asked for"
+
+
+def test_dead_letters_are_dropped_by_age_and_by_number(make_world: Callable[..., Any]) -> None:
+    world = make_world(dlq_days=7.0, dlq_max=3)
+    [old] = give_dead_letters(world, 1)
+    world.clock.forward(3 * 86400)
+    [young] = give_dead_letters(world, 1)
+    assert retain(world.ctx) == 0
+    world.clock.forward(4 * 86400 + 1)
+    assert retain(world.ctx) == 1
+    assert [letter["job_id"] for letter in dead_letters.list_letters(world.ctx)] == [young]
+    assert world.job(old).id == old, "the job itself stays"
+    world.clock.forward(60)
+    newer = give_dead_letters(world, 3)
+    assert retain(world.ctx) == 1
+    assert {letter["job_id"] for letter in dead_letters.list_letters(world.ctx)} == set(newer)

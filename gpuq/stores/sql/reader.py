@@ -170,7 +170,7 @@ class SqlReader:
 
     def ready_dependents(self, job_id: int) -> list[ReadyDependent]:
         rows = self._rows(sql.ready_dependents, on_id=job_id)
-        return [ReadyDependent(*row[:-1], _begin(row[-1])) for row in rows]
+        return [ReadyDependent(*(*row[:-1], _begin(row[-1]))) for row in rows]
 
     def open_dependencies(self, job_id: int) -> list[tuple[int, str, JobState]]:
         return [(on, kind, state_from(state)) for on, kind, state in self._rows(sql.open_dependencies, job_id=job_id)]
