@@ -82,6 +82,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
         # A daemon tells its notifier; a command that works straight on the database has only this way to wake an agent.
         queue=redis_stores.RedisHotQueue(link, expected_epoch=expected, announce=not roles),
         leases=redis_stores.RedisLeases(link, expected_epoch=expected),
+        agent_key=redis_stores.AgentLock(link),
         notifier=_notifier(settings, link, roles),
         clock=SystemClock(),
         gpus=open_gpus(settings),
@@ -137,8 +138,7 @@ def start_services(ctx: Context, roles: Collection[Role]) -> Services:
             services.run(services.maintenance)
         if "agent" in roles:
             lock = FileLock(ctx.agent_lock_path, f"an agent for the node {ctx.node}")
-            key = redis_stores.AgentLock(_link(ctx))
-            locks = NodeLocks(lock, key, node=ctx.node, token=new_token(), ttl_s=ctx.settings.lease_ttl)
+            locks = NodeLocks(lock, ctx.agent_key, node=ctx.node, token=new_token(), ttl_s=ctx.settings.lease_ttl)
             ctx.launcher.warm_up()
             services.agent = Agent(ctx, locks)
             services.run(services.agent)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpuq.ports.clock import Clock
     from gpuq.ports.gpus import GpuSource
     from gpuq.ports.history import History
-    from gpuq.ports.hot_queue import HotQueue, Leases
+    from gpuq.ports.hot_queue import AgentKey, HotQueue, Leases
     from gpuq.ports.launcher import Launcher
     from gpuq.ports.notify import Notifier
     from gpuq.ports.records import Records
@@ -37,6 +37,7 @@ class Context:
     maintenance_runs: MaintenanceRuns
     queue: HotQueue
     leases: Leases
+    agent_key: AgentKey
     notifier: Notifier
     clock: Clock
     gpus: GpuSource

@@ -1,7 +1,7 @@
 """What is worked out when somebody asks: place in line, reason, estimated start and end, progress.
 
-Answers come from SQL and the scheduler's own forecast, so they are the same whether a daemon runs or not, and do not
-depend on Redis. The forecast is kept until an event changes the picture.
+Answers come from SQL and the scheduler's own forecast, so they are the same whether a daemon runs or not, and need no
+Redis, save for whether an agent runs on another machine. The forecast is kept until an event changes the picture.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from gpuq.domain.quantities import duration_text
 from gpuq.domain.reasons import Reason, ReasonCode
 from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
 from gpuq.domain.times import iso
+from gpuq.engine.agent_liveness import AgentLiveness
 from gpuq.engine.candidates import candidate, expectation
 from gpuq.engine.context import Context
 from gpuq.engine.control import Control, control_in
 from gpuq.engine.live import Live
 from gpuq.engine.look import Lookout
-from gpuq.engine.node_lock import is_held
 from gpuq.engine.past_limits import past_limits
 from gpuq.ports.records import JobFilter, Reader, Waiting
 from gpuq.scheduler.explain import Explainer
@@ -73,6 +73,7 @@ class Outlooks:
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
+        self.agent = AgentLiveness(ctx)
         self._lookout = Lookout(ctx, typical=True)
         self._lock = threading.Lock()
         self._picture: _Picture | None = None
@@ -198,8 +199,8 @@ def why(ctx: Context, job_id: int) -> dict[str, Any]:
 
 
 def agent_is_alive(ctx: Context) -> bool:
-    """By the agent's file lock, which dies with it."""
-    return is_held(ctx.agent_lock_path)
+    """By its file lock in this home, else by its key in Redis."""
+    return ctx.outlooks.agent.is_alive()
 
 
 def _outlook(

@@ -183,6 +183,7 @@ class World:
             maintenance_runs=sql_stores.open_maintenance(base),
             queue=redis_stores.RedisHotQueue(link, expected_epoch=epoch.get),
             leases=redis_stores.RedisLeases(link, expected_epoch=epoch.get),
+            agent_key=redis_stores.AgentLock(link),
             notifier=redis_stores.LocalNotifier(),
             clock=self.clock,
             gpus=SimulatedGpus(self.settings.gpus, self.settings.home / "sim-gpus.json"),
