@@ -14,9 +14,9 @@ from gpuq.engine.finish import Ended
 from gpuq.scheduler.snapshot import Holding
 
 
-@dataclass
+@dataclass(eq=False)
 class Live:
-    """One attempt, from claim to the commit of its end. Times in epoch seconds, memory in MiB.
+    """One attempt, from claim to the commit of its end: equal to itself alone. Times in epoch seconds, memory in MiB.
 
     `fd` is what the agent waits on: the supervisor's report, later its pidfd; None when the kernel gave none.
     `noted`: the start is written in SQL. `peak_mb`, `utilisation`: what was seen of its GPUs so far. `flagged_mb`: the
