@@ -24,6 +24,7 @@ from gpuq.engine.logs import open_log
 from gpuq.engine.running import note_running
 from gpuq.errors import LeaseLost
 from gpuq.ports.hot_queue import Member
+from gpuq.ports.notify import Topic
 from gpuq.ports.records import DeadLetter, Move, Writer
 
 log = logging.getLogger(__name__)
@@ -47,11 +48,10 @@ class Ended:
 
 @dataclass
 class Written:
-    """What a pass of `finish` did: jobs by their new state, members to offer, tokens that were not live any more."""
+    """What a pass of `finish` did: jobs by their new state, and members to offer."""
 
     states: dict[int, JobState] = field(default_factory=dict)
     queued: list[Member] = field(default_factory=list)
-    lost_tokens: set[str] = field(default_factory=set)
 
 
 def finish(ctx: Context, ended: Sequence[Ended]) -> Written:
@@ -67,7 +67,6 @@ def finish(ctx: Context, ended: Sequence[Ended]) -> Written:
                 one = _finish_together(ctx, [item])
             except LeaseLost as error:
                 log.warning("job %d attempt %d: end not written: %s", item.job_id, item.number, error.message)
-                written.lost_tokens.add(item.token)
                 continue
             written.states.update(one.states)
             written.queued.extend(one.queued)
@@ -79,8 +78,8 @@ def announce(ctx: Context, written: Written) -> None:
     """After the commit: the jobs that wait again are offered, and whoever follows the events is woken."""
     offer(ctx, written.queued)
     if JobState.DELAYED in written.states.values():
-        ctx.notifier.publish("delayed")
-    ctx.notifier.publish("events")
+        ctx.notifier.publish(Topic.DELAYED)
+    ctx.notifier.publish(Topic.EVENTS)
 
 
 def _finish_together(ctx: Context, ended: Sequence[Ended]) -> Written:
