@@ -22,7 +22,7 @@ from gpuq.engine.service import Service
 from gpuq.engine.timers import Maintenance
 from gpuq.errors import HotStoreUnavailable
 from gpuq.ports.gpus import GpuSource
-from gpuq.ports.notify import Notifier
+from gpuq.ports.notify import Notifier, Topic
 from gpuq.settings import Settings, prepare_home
 from gpuq.stores import redis as redis_stores
 from gpuq.stores import sql as sql_stores
@@ -180,7 +180,7 @@ class _RedisKeeper:
     def run_once(self) -> None:
         if self._redis.ensure():
             log.warning("the private redis-server had died and was started again")
-            self._ctx.notifier.publish("cold")
+            self._ctx.notifier.publish(Topic.COLD)
 
     def stop(self) -> None:
         if self._stop.is_set():

@@ -25,6 +25,7 @@ from gpuq.engine.usage import sample
 from gpuq.engine.watch import Watch, ends
 from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold, HotStoreUnavailable, NodeTaken
 from gpuq.ports.history import FinishedRun
+from gpuq.ports.notify import Topic
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +100,10 @@ class Agent:
         """The ledger, for reports; a copy that the agent's thread does not touch."""
         return list(self._watch.live.values())
 
-    def _heard(self, topic: str) -> None:
-        if topic in {"changed", "control"}:
+    def _heard(self, topic: Topic) -> None:
+        if topic in {Topic.CHANGED, Topic.CONTROL}:
             self._forget = True
-        if topic in {"queue", "changed", "control"} and not self._stopping:
+        if topic in {Topic.QUEUE, Topic.CHANGED, Topic.CONTROL} and not self._stopping:
             self._dispatcher.forget()
             self.wake()
 
@@ -267,7 +268,7 @@ class Agent:
         except HotStoreCold:
             self._dispatcher.forget()
             self._ctx.epoch.refresh()
-            self._ctx.notifier.publish("cold")
+            self._ctx.notifier.publish(Topic.COLD)
             self._look_at = self._ctx.clock.monotonic() + SOON_S
         except HotStoreUnavailable as error:
             self._dispatcher.forget()

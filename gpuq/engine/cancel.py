@@ -15,6 +15,7 @@ from gpuq.engine.dependents import wake_dependents
 from gpuq.engine.hints import offer, withdraw
 from gpuq.errors import WrongState
 from gpuq.ports.hot_queue import Member
+from gpuq.ports.notify import Topic
 from gpuq.ports.records import Move, Writer
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def cancel(
     elif job.state is JobState.QUEUED:
         withdraw(ctx, [(job.id, job.gpus)])
     offer(ctx, freed)
-    ctx.notifier.publish("events")
+    ctx.notifier.publish(Topic.EVENTS)
     with ctx.records.read() as reader:
         return reader.job(job_id)
 

@@ -19,6 +19,7 @@ from gpuq.engine.ranking import ranking
 from gpuq.engine.verbs import Step, Verb, one
 from gpuq.errors import UsageError, WrongState
 from gpuq.ports.hot_queue import Member
+from gpuq.ports.notify import Topic
 
 # Fields of a submission that may change while a job waits.
 CHANGEABLE = (
@@ -97,7 +98,7 @@ def _top(step: Step, job: Job) -> JobState:
     step.fronts[job.priority, user] = place, job.id
     tx.add_event(job.id, job.state, caller.user, step.now, "moved to the front of its priority")
     if job.state is JobState.QUEUED:
-        step.topics.add("changed")
+        step.topics.add(Topic.CHANGED)
         step.ready.append(Member(job.id, job.gpus, place))
     return job.state
 
@@ -110,6 +111,6 @@ def _move_in_line(ctx: Context, before: Job, after: Member) -> None:
         if before.gpus != after.gpus:
             withdraw(ctx, [(before.id, before.gpus)])
         # What the agent remembers of the job is out of date before the member shows up again.
-        ctx.notifier.publish("changed")
+        ctx.notifier.publish(Topic.CHANGED)
         offer(ctx, [after])
-    ctx.notifier.publish("events")
+    ctx.notifier.publish(Topic.EVENTS)

@@ -11,6 +11,7 @@ from gpuq.engine import retry as retry_verb
 from gpuq.engine.access import require_owner
 from gpuq.engine.context import Context
 from gpuq.errors import NotFound
+from gpuq.ports.notify import Topic
 from gpuq.ports.records import DeadLetter, JobFilter
 
 
@@ -60,7 +61,7 @@ def remove(ctx: Context, job_id: int, caller: Caller) -> None:
         require_owner(tx.job(job_id), caller, "drop the dead letter of")
         if not tx.remove_dead_letter(job_id):
             raise _no_letter(job_id)
-    ctx.notifier.publish("events")
+    ctx.notifier.publish(Topic.EVENTS)
 
 
 def _require_letter(ctx: Context, job_id: int) -> None:

@@ -14,6 +14,7 @@ from gpuq.engine.control import DRAINED, read_control
 from gpuq.engine.devices import judge_gpu
 from gpuq.engine.processes import belongs_to, exists
 from gpuq.errors import NotFound
+from gpuq.ports.notify import Topic
 
 
 def report(ctx: Context) -> list[dict[str, Any]]:
@@ -85,7 +86,7 @@ def drain(ctx: Context, index: int, caller: Caller, reason: str | None = None) -
     now = ctx.clock.now()
     with ctx.records.write() as tx:
         tx.set_value(f"{DRAINED}{ctx.node}:{gpu.uuid}", {"by": caller.user, "reason": reason, "at": iso(now)}, now)
-    ctx.notifier.publish("control")
+    ctx.notifier.publish(Topic.CONTROL)
 
 
 def undrain(ctx: Context, index: int, caller: Caller) -> None:
@@ -93,4 +94,4 @@ def undrain(ctx: Context, index: int, caller: Caller) -> None:
     gpu = _by_index(ctx, index)
     with ctx.records.write() as tx:
         tx.set_value(f"{DRAINED}{ctx.node}:{gpu.uuid}", None, ctx.clock.now())
-    ctx.notifier.publish("control")
+    ctx.notifier.publish(Topic.CONTROL)

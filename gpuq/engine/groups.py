@@ -10,6 +10,7 @@ from gpuq.domain.times import iso
 from gpuq.engine.access import require_admin
 from gpuq.engine.context import Context
 from gpuq.engine.control import GROUP_LIMIT
+from gpuq.ports.notify import Topic
 
 
 def limit_group(ctx: Context, name: str, running: int, caller: Caller) -> None:
@@ -19,7 +20,7 @@ def limit_group(ctx: Context, name: str, running: int, caller: Caller) -> None:
     value = {"running": running, "by": caller.user, "at": iso(now)} if running else None
     with ctx.records.write() as tx:
         tx.set_value(f"{GROUP_LIMIT}{name}", value, now)
-    ctx.notifier.publish("control")
+    ctx.notifier.publish(Topic.CONTROL)
 
 
 def report(ctx: Context) -> list[dict[str, Any]]:

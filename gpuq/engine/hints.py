@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from gpuq.engine.context import Context
 from gpuq.errors import HotStoreCold, HotStoreUnavailable
 from gpuq.ports.hot_queue import Member
+from gpuq.ports.notify import Topic
 
 log = logging.getLogger(__name__)
 
@@ -21,14 +22,14 @@ def offer(ctx: Context, members: Sequence[Member]) -> None:
     except HotStoreUnavailable as error:
         log.debug("hot queue not told of %d jobs: %s", len(members), error.message)
         missed(ctx, error)
-    ctx.notifier.publish("queue")
+    ctx.notifier.publish(Topic.QUEUE)
 
 
 def missed(ctx: Context, error: HotStoreUnavailable) -> None:
     """A queued job may not stand in the hot queue now, although Redis may be whole again in a moment: it was out of
     memory, or did not answer in time. A cold store needs no such word, because its rebuild reads everything."""
     if not isinstance(error, HotStoreCold):
-        ctx.notifier.publish("missed")
+        ctx.notifier.publish(Topic.MISSED)
 
 
 def withdraw(ctx: Context, members: Sequence[tuple[int, int]]) -> None:

@@ -12,6 +12,7 @@ from gpuq.engine.submit import begin_time, waiting_state
 from gpuq.engine.verbs import Step, Verb, one
 from gpuq.errors import Forbidden, WrongState
 from gpuq.ports.hot_queue import Member
+from gpuq.ports.notify import Topic
 from gpuq.ports.records import Move
 
 
@@ -75,7 +76,7 @@ def _release(step: Step, job: Job) -> JobState:
     if target is JobState.QUEUED:
         step.ready.append(Member(job.id, job.gpus, job.score))
     elif target is JobState.DELAYED:
-        step.topics.add("delayed")
+        step.topics.add(Topic.DELAYED)
     return target
 
 

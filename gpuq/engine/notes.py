@@ -11,6 +11,7 @@ from gpuq.engine.context import Context
 from gpuq.engine.live import Live
 from gpuq.engine.running import note_running
 from gpuq.errors import LeaseLost
+from gpuq.ports.notify import Topic
 from gpuq.ports.records import Move
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def note_started(ctx: Context, lives: Sequence[Live]) -> None:
     faults.point("start.committed")
     for live in lives:
         live.noted = True
-    ctx.notifier.publish("events")
+    ctx.notifier.publish(Topic.EVENTS)
 
 
 def note_outgrown(ctx: Context, lives: Collection[Live]) -> None:
@@ -49,7 +50,7 @@ def note_outgrown(ctx: Context, lives: Collection[Live]) -> None:
     for live in grown:
         live.flagged_mb = _outgrown_mb(live)
         log.warning("job %d uses %d MiB of a GPU and asked for %d", live.job.id, live.flagged_mb, live.mem_mb)
-    ctx.notifier.publish("events")
+    ctx.notifier.publish(Topic.EVENTS)
 
 
 def _outgrown_mb(live: Live) -> int:
@@ -80,4 +81,4 @@ def note_limit_reached(ctx: Context, live: Live) -> None:
     except LeaseLost:
         # It ended or was cancelled first; that is written by whoever saw it.
         return
-    ctx.notifier.publish("events")
+    ctx.notifier.publish(Topic.EVENTS)

@@ -8,6 +8,7 @@ from gpuq.domain.caller import Caller
 from gpuq.domain.times import iso
 from gpuq.engine.access import require_admin
 from gpuq.engine.context import Context
+from gpuq.ports.notify import Topic
 
 KEY = "paused"
 
@@ -18,7 +19,7 @@ def pause(ctx: Context, caller: Caller, reason: str | None = None) -> dict[str, 
     value = {"by": caller.user, "reason": reason, "at": iso(now)}
     with ctx.records.write() as tx:
         tx.set_value(KEY, value, now)
-    ctx.notifier.publish("control")
+    ctx.notifier.publish(Topic.CONTROL)
     return value
 
 
@@ -26,7 +27,7 @@ def resume(ctx: Context, caller: Caller) -> None:
     require_admin(caller, "resume the queue")
     with ctx.records.write() as tx:
         tx.set_value(KEY, None, ctx.clock.now())
-    ctx.notifier.publish("control")
+    ctx.notifier.publish(Topic.CONTROL)
 
 
 def paused(ctx: Context) -> dict[str, Any] | None:

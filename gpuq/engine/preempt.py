@@ -7,6 +7,7 @@ from gpuq.domain.states import JobState
 from gpuq.engine.context import Context
 from gpuq.engine.live import Live
 from gpuq.errors import LeaseLost
+from gpuq.ports.notify import Topic
 from gpuq.ports.records import Move
 
 
@@ -40,4 +41,4 @@ def preempt(ctx: Context, live: Live, beneficiary: int) -> None:
     faults.point("preempt.committed")
     live.stopping = True
     ctx.launcher.request_stop(live.run_dir, reason="preempt", grace_s=grace, signal=signal)
-    ctx.notifier.publish("events")
+    ctx.notifier.publish(Topic.EVENTS)

@@ -9,6 +9,7 @@ from gpuq.engine.context import Context
 from gpuq.engine.hints import offer
 from gpuq.errors import WrongState
 from gpuq.ports.hot_queue import Member
+from gpuq.ports.notify import Topic
 from gpuq.ports.records import JobFilter, Move
 
 BATCH = 1000
@@ -43,7 +44,7 @@ def promote(ctx: Context) -> float | None:
         faults.point("promote.committed")
         if members:
             offer(ctx, members)
-            ctx.notifier.publish("events")
+            ctx.notifier.publish(Topic.EVENTS)
         if len(due) < BATCH:
             return following
 

@@ -17,6 +17,7 @@ from gpuq.engine.epoch import KEY as EPOCH_KEY
 from gpuq.engine.leasing import hold_again
 from gpuq.engine.ranking import enforce
 from gpuq.ports.hot_queue import Member
+from gpuq.ports.notify import Topic
 from gpuq.ports.records import JobFilter
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def rehydrate(ctx: Context) -> int:
     count += _catch_up(ctx, last_event)
     took = ctx.clock.monotonic() - begun
     log.info("hot store rebuilt in %.2f s: %d jobs wait, %d attempts live", took, count, len(alive))
-    ctx.notifier.publish("queue")
+    ctx.notifier.publish(Topic.QUEUE)
     return count
 
 
@@ -106,4 +107,4 @@ class Reconciler:
                     self._ctx.queue.add(batch)
                     batch = []
         self._ctx.queue.add(batch)
-        self._ctx.notifier.publish("queue")
+        self._ctx.notifier.publish(Topic.QUEUE)

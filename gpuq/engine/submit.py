@@ -22,6 +22,7 @@ from gpuq.engine.hints import offer
 from gpuq.engine.ranking import ahead, ranking
 from gpuq.errors import GpuqError, NotFound, Refused, UsageError
 from gpuq.ports.hot_queue import Member
+from gpuq.ports.notify import Topic
 from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting
 
 log = logging.getLogger(__name__)
@@ -125,8 +126,8 @@ def tell(ctx: Context, done: Submitted) -> None:
     )
     faults.point("submit.hinted")
     if any(job.state is JobState.DELAYED for job in done.stored.values()):
-        ctx.notifier.publish("delayed")
-    ctx.notifier.publish("events")
+        ctx.notifier.publish(Topic.DELAYED)
+    ctx.notifier.publish(Topic.EVENTS)
 
 
 def _check_same(before: AnsweredRequest, fingerprint: str | None) -> None:

@@ -28,6 +28,7 @@ from gpuq.engine.reap import reap
 from gpuq.engine.rehydrate import Reconciler, is_cold, rehydrate
 from gpuq.engine.retain import retain
 from gpuq.errors import GpuqError, HotStoreUnavailable
+from gpuq.ports.notify import Topic
 
 log = logging.getLogger(__name__)
 
@@ -164,12 +165,12 @@ class Maintenance:
                 self._guarded("promote", self._promote), "date", run_date=at, id="promote-next", replace_existing=True
             )
 
-    def _heard(self, topic: str) -> None:
-        if topic == "delayed":
+    def _heard(self, topic: Topic) -> None:
+        if topic == Topic.DELAYED:
             self._soon("promote")
-        elif topic == "cold":
+        elif topic == Topic.COLD:
             self._soon("rehydrate")
-        elif topic == "missed":
+        elif topic == Topic.MISSED:
             # Not at once: Redis is hardly back yet.
             self._missed = True
 

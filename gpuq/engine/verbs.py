@@ -14,6 +14,7 @@ from gpuq.engine.context import Context
 from gpuq.engine.hints import offer, withdraw
 from gpuq.errors import GpuqError, Unavailable
 from gpuq.ports.hot_queue import Member
+from gpuq.ports.notify import Topic
 from gpuq.ports.records import JobFilter, Writer
 
 # Jobs. SQLite has one writer: for so many it is busy for about a quarter of a second, and everybody waits.
@@ -32,7 +33,7 @@ class Step:
     gone: list[tuple[int, int]] = field(default_factory=list)
     ready: list[Member] = field(default_factory=list)
     # Who is to look again: `changed` what it remembers of jobs, `delayed` at the earliest begin.
-    topics: set[str] = field(default_factory=set)
+    topics: set[Topic] = field(default_factory=set)
     # (score, id) of the first waiting job of a priority and a user (None: of all), as this step has left it.
     fronts: dict[tuple[Priority, str | None], tuple[float, int]] = field(default_factory=dict)
 
@@ -42,7 +43,7 @@ class Step:
             # Before the members show up: what the agent remembers of them is out of date.
             self.ctx.notifier.publish(topic)
         offer(self.ctx, self.ready)
-        self.ctx.notifier.publish("events")
+        self.ctx.notifier.publish(Topic.EVENTS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Protocol
 
-# Topics: "queue" (something may start), "delayed" (a due time changed), "events" (rows were written),
-# "control" (pause, drain), "changed" (a waiting job was), "cold" (the hot store may be empty), "missed" (a hint did not
-# arrive).
-Listener = Callable[[str], None]
+
+class Topic(StrEnum):
+    """What may have changed. A listener looks for itself; a topic carries nothing."""
+
+    COLD = "cold"  # the hot store may be empty
+    QUEUE = "queue"  # something may start
+    DELAYED = "delayed"  # a time at which a job is due changed
+    EVENTS = "events"  # event rows were written
+    CONTROL = "control"  # pause, drain, limits
+    CHANGED = "changed"  # a waiting job was
+    MISSED = "missed"  # what should be in the hot queue did not arrive there
+
+
+Listener = Callable[[Topic], None]
 
 
 class Notifier(Protocol):
-    def publish(self, topic: str) -> None:
+    def publish(self, topic: Topic) -> None:
         """Best effort; never raises, never blocks for long."""
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:

@@ -18,7 +18,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gpuq.errors import GpuqError, Refused
-from gpuq.ports.notify import Notifier
+from gpuq.ports.notify import Notifier, Topic
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Wakener:
         self._said_at = self._loop.time()
         self.closing = False
 
-    def hear(self, topic: str) -> None:
+    def hear(self, topic: Topic) -> None:
         """On any thread. One call into the loop is enough for any number of topics."""
         if not self._heard:
             self._heard = True

@@ -14,13 +14,14 @@ import redis
 from redis.backoff import ExponentialBackoff
 
 from gpuq.errors import HotStoreUnavailable
-from gpuq.ports.notify import Listener
+from gpuq.ports.notify import Listener, Topic
 from gpuq.stores.redis.link import RedisLink
 
 log = logging.getLogger(__name__)
 
 # What a listener is told when messages may have been missed: look at everything.
-EVERY_TOPIC = ("cold", "queue", "delayed", "events", "control", "changed")
+EVERY_TOPIC = tuple(Topic)
+_TOPICS = frozenset(topic.value for topic in Topic)
 
 # Between two rounds of messages to other processes; the first of a quiet time goes out at once.
 COALESCE_S = 0.01
@@ -35,7 +36,7 @@ class LocalNotifier:
         self._lock = threading.Lock()
         self._listeners: tuple[Listener, ...] = ()
 
-    def publish(self, topic: str) -> None:
+    def publish(self, topic: Topic) -> None:
         for listener in self._listeners:
             try:
                 listener(topic)
@@ -45,7 +46,7 @@ class LocalNotifier:
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         # A wrapper of its own, so that one listener subscribed twice is two subscriptions.
-        def entry(topic: str) -> None:
+        def entry(topic: Topic) -> None:
             listener(topic)
 
         with self._lock:
@@ -73,7 +74,7 @@ class RedisNotifier:
         self._local = LocalNotifier()
         self._lock = threading.Lock()
         # Used as an ordered set.
-        self._pending: dict[str, None] = {}
+        self._pending: dict[Topic, None] = {}
         self._wake_sender = threading.Event()
         self._stopping = threading.Event()
         self._listening = threading.Event()
@@ -82,7 +83,7 @@ class RedisNotifier:
         self._pubsub: Any = None
         self._subscribed_before = False
 
-    def publish(self, topic: str) -> None:
+    def publish(self, topic: Topic) -> None:
         self._local.publish(topic)
         with self._lock:
             if self._stopping.is_set():
@@ -141,7 +142,7 @@ class RedisNotifier:
                         return
                 self._wake_sender.set()
 
-    def _tell(self, topic: str) -> None:
+    def _tell(self, topic: Topic) -> None:
         self._link.call(lambda client: client.publish(self._link.keys.wake, f"{self._origin} {topic}"))
 
     def _listen(self) -> None:
@@ -179,6 +180,7 @@ class RedisNotifier:
                         self._local.publish(topic)
                 self._subscribed_before = True
             elif message["type"] == "message":
-                origin, _, topic = str(message["data"]).partition(" ")
-                if origin != self._origin:
-                    self._local.publish(topic)
+                origin, _, word = str(message["data"]).partition(" ")
+                # Another release may know topics that this one has no listener for.
+                if origin != self._origin and word in _TOPICS:
+                    self._local.publish(Topic(word))

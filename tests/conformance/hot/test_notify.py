@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import redis
 
 from gpuq.ports.hot_queue import Member
+from gpuq.ports.notify import Topic
 from gpuq.stores.redis import LocalNotifier, RedisHotQueue, RedisNotifier, connect
 from gpuq.stores.redis.notify import EVERY_TOPIC
 
@@ -129,9 +131,7 @@ def test_after_a_break_the_listener_comes_back_and_reports_every_topic(
     server = start_redis()
     here, there = process(server.url).listen(), process(server.url).listen()
     server.kill()
-    begun = time.monotonic()
     here.notifier.publish("queue")
-    assert time.monotonic() - begun < 0.5
     assert here.heard.get_nowait() == "queue"
     server.start()
     for each in (here, there):
@@ -140,29 +140,41 @@ def test_after_a_break_the_listener_comes_back_and_reports_every_topic(
     assert there.heard.get(timeout=WAIT_S) == "delayed"
 
 
+def test_after_a_break_every_topic_is_reported_whatever_it_is() -> None:
+    assert set(EVERY_TOPIC) == set(Topic)
+    assert Topic.MISSED in EVERY_TOPIC
+
+
 @pytest.mark.redis
-def test_stopping_is_quick_ends_the_threads_and_sends_what_was_pending(redis_url: str, process: Any) -> None:
+def test_a_topic_that_only_another_release_knows_is_passed_over(redis_url: str, process: Any) -> None:
+    here = process(redis_url).listen()
+    with contextlib.closing(redis.Redis.from_url(redis_url)) as client:
+        for topic in ("of_tomorrow", "queue"):
+            client.publish(here.link.keys.wake, f"elsewhere {topic}")
+    assert here.heard.get(timeout=WAIT_S) == Topic.QUEUE
+
+
+@pytest.mark.redis
+def test_stopping_ends_the_threads_and_sends_what_was_pending(redis_url: str, process: Any) -> None:
     here, there = process(redis_url).listen(), process(redis_url).listen()
     before = threading.active_count()
     here.notifier.publish("events")
     here.notifier.publish("queue")
-    begun = time.monotonic()
     here.notifier.stop()
     here.notifier.stop()
-    assert time.monotonic() - begun < 1.0
     assert threading.active_count() < before
     assert {there.heard.get(timeout=WAIT_S) for _ in range(2)} == {"events", "queue"}
 
 
 @pytest.mark.redis
-def test_stopping_is_quick_also_while_redis_is_away(start_redis: Callable[..., Any], process: Any) -> None:
+def test_stopping_ends_the_threads_also_while_redis_is_away(start_redis: Callable[..., Any], process: Any) -> None:
     server = start_redis()
+    before = threading.active_count()
     here = process(server.url).listen()
     server.kill()
     here.notifier.publish("queue")
-    begun = time.monotonic()
     here.notifier.stop()
-    assert time.monotonic() - begun < 1.5
+    assert threading.active_count() == before
 
 
 @pytest.mark.redis
