@@ -1,8 +1,8 @@
-"""What a plan may cost. The bounds leave room for a slow and busy machine; the ratio does not depend on it."""
+"""What a plan may cost, in calls of functions: the same on every machine, whatever else runs there."""
 
 from __future__ import annotations
 
-import time
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,14 +14,21 @@ from gpuq.scheduler.snapshot import Candidate, Snapshot
 NOW = 1e6
 
 
-def seconds(work: Callable[[], object], times: int = 7) -> float:
-    """The best of several, which is the one least disturbed."""
-    best = float("inf")
-    for _ in range(times):
-        begun = time.perf_counter()
+def calls(work: Callable[[], object]) -> int:
+    """How many functions `work` calls, those written in C included."""
+    count = 0
+
+    def note(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
         work()
-        best = min(best, time.perf_counter() - begun)
-    return best
+    finally:
+        sys.setprofile(before)
+    return count
 
 
 def waiting(build: Any, count: int) -> list[Candidate]:
@@ -34,10 +41,10 @@ def waiting(build: Any, count: int) -> list[Candidate]:
     ]
 
 
-def test_a_plan_with_ten_thousand_waiting_is_quick(build: Any) -> None:
+def test_a_plan_with_ten_thousand_waiting_takes_three_calls_for_each_at_most(build: Any) -> None:
     holdings = [build.held(-n, n, started_at=NOW, until=3600.0 * n) for n in range(1, 6)]
     snapshot = build.seen(build.box(8), waiting(build, 10_000), holdings)
-    assert seconds(lambda: plan(snapshot, NOW)) < 0.020
+    assert calls(lambda: plan(snapshot, NOW)) <= 3 * 10_000
 
 
 def test_a_line_ten_times_as_long_costs_no_more(build: Any) -> None:
@@ -46,10 +53,13 @@ def test_a_line_ten_times_as_long_costs_no_more(build: Any) -> None:
     for count in (10_000, 100_000):
         snapshot = Snapshot(build.box(8), holdings, Line(waiting(build, count)))
         plan(snapshot, NOW)
-        cost.append(seconds(lambda: plan(snapshot, NOW), 20))  # noqa: B023
-    assert cost[1] < 2 * cost[0] + 0.001
+        cost.append(calls(lambda: plan(snapshot, NOW)))  # noqa: B023
+    assert cost[1] < 1.2 * cost[0]
 
 
-def test_a_forecast_of_a_thousand_is_quick(build: Any) -> None:
-    snapshot = build.seen(build.box(8), waiting(build, 1000), promises={})
-    assert seconds(lambda: forecast(snapshot, NOW), 3) < 0.300
+def test_a_forecast_costs_little_more_for_each_job_in_a_longer_line(build: Any) -> None:
+    cost = []
+    for count in (100, 1000):
+        snapshot = build.seen(build.box(8), waiting(build, count), promises={})
+        cost.append(calls(lambda: forecast(snapshot, NOW)))  # noqa: B023
+    assert cost[1] < 20 * cost[0]
