@@ -99,11 +99,6 @@ def allowed(source: JobState, target: JobState) -> bool:
     return target in TRANSITIONS[source]
 
 
-def sources_of(target: JobState) -> frozenset[JobState]:
-    """Every state from which `target` may be reached in one step."""
-    return frozenset(state for state, targets in TRANSITIONS.items() if target in targets)
-
-
 # Columns of `jobs` that are non-null only in these states; elsewhere a CHECK keeps them null.
 FIELDS_OF_STATES: dict[str, frozenset[JobState]] = {
     "token": ACTIVE,

@@ -6,7 +6,7 @@ no more memory in use than the idle threshold unless we hold it. What cannot be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpuq.domain.gpu import IDLE_THRESHOLD_MB, Gpu, GpuObservation, GpuProcess, GpuState
@@ -26,9 +26,6 @@ class Ledger:
     or the observed peak where that is larger."""
 
     held: Mapping[str, Sequence[tuple[int, int | None]]]
-
-    def jobs_on(self, uuid: str) -> list[int]:
-        return [job_id for job_id, _ in self.held.get(uuid, ())]
 
     def unaccounted_mb(self, seen: GpuObservation | None) -> int:
         """Memory in use on a shared GPU beyond its shares and the driver's own: a driver need not tell whose it is."""
@@ -101,8 +98,3 @@ def devices(
             )
         )
     return result
-
-
-def indices_of(inventory: Sequence[Gpu], uuids: Collection[str]) -> tuple[int, ...]:
-    by_uuid = {gpu.uuid: gpu.index for gpu in inventory}
-    return tuple(by_uuid[uuid] for uuid in uuids)

@@ -6,7 +6,7 @@ counters survive a restart and several servers tell the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,16 +18,6 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 WAIT_BOUNDS: tuple[float, ...] = (1, 5, 15, 60, 300, 900, 3600, 10800, 28800, 86400, 259200)
 
 
-def wait_histogram(waits: Sequence[float]) -> dict[str, Any]:
-    """What `render` wants as `queue_wait`, from waits in seconds: `counts[i]` waits of at most `WAIT_BOUNDS[i]`
-    (each counted in every bound above it), how many in all, and their sum."""
-    return {
-        "counts": [sum(1 for wait in waits if wait <= bound) for bound in WAIT_BOUNDS],
-        "count": len(waits),
-        "sum": float(sum(waits)),
-    }
-
-
 def render(stats: Mapping[str, Any]) -> bytes:
     """The page. Every key may be missing, and what is None is left out:
 
@@ -37,7 +27,7 @@ def render(stats: Mapping[str, Any]) -> bytes:
     `gpu_used_mb`       GPU index → MiB in use
     `attempts_finished` outcome → how many attempts ended so, ever
     `dead_letters`      how many stand in the dead-letter queue
-    `queue_wait`        `{"counts": […], "count": n, "sum": seconds}`, see `wait_histogram`
+    `queue_wait`        `{"counts": […], "count": n, "sum": seconds}`; `counts[i]` waits took at most `WAIT_BOUNDS[i]` s
     `agent_heartbeat_age_s`  seconds since the agent was last heard
     `maintenance`       task → `{"last_ok": epoch seconds or None, "last_error": epoch seconds or None}`
     `paused`            whether no new job may start

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from gpuq.errors import GpuqError
@@ -115,6 +114,3 @@ class Word:
             pass
         finally:
             os.close(fd)
-
-
-Ready = Callable[[list[str]], None]

@@ -14,7 +14,6 @@ from gpuq.domain.states import (
     WAITING,
     JobState,
     allowed,
-    sources_of,
 )
 
 
@@ -30,6 +29,10 @@ def test_only_retry_leads_out_of_a_final_state() -> None:
     for state in FINAL:
         assert set(TRANSITIONS[state]) <= {JobState.QUEUED, JobState.BLOCKED}
     assert not TRANSITIONS[JobState.COMPLETED]
+
+
+def sources_of(target: JobState) -> set[JobState]:
+    return {state for state, targets in TRANSITIONS.items() if target in targets}
 
 
 def test_an_attempt_can_only_begin_from_the_queue() -> None:
