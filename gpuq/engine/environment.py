@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gpuq.domain.attempt_mark import MARK, mark_of
 from gpuq.domain.gpu import Gpu
 from gpuq.domain.job import Job
 from gpuq.domain.spec import JobSpec
-
-# The mark by which strays of a dead attempt are found in /proc/*/environ: enough of the token to be unique,
-# not enough to act as it.
-MARK = "GPUQ_TOKEN_OF_ATTEMPT"
-MARK_LENGTH = 16
 
 
 def job_environment(
@@ -45,7 +41,7 @@ def job_environment(
             "GPUQ_RUN_DIR": run_dir,
             "GPUQ_CHECKPOINT_DIR": checkpoint_dir,
             "PYTHONUNBUFFERED": "1",
-            MARK: token[:MARK_LENGTH],
+            MARK: mark_of(token),
         }
     )
     for name in ("GPUQ_ARRAY_ID", "GPUQ_ARRAY_INDEX", "GPUQ_TIME_LIMIT_END"):

@@ -32,19 +32,10 @@ EXIT = "exit.json"
 LOG = "output.log"
 
 SCHEMA = 1
-# The job and all that it starts carry this variable, so that a sweep can tell them from everybody else's processes.
-MARK = "GPUQ_TOKEN_OF_ATTEMPT"
-MARK_LENGTH = 16
-
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # The plain C scanner: json.loads looks at much more memory, which a forked process has to copy.
 _decode = json.JSONDecoder().raw_decode
 _MAX_RECORD = 64 * 1024 * 1024
-
-
-def mark_of(token: str) -> str:
-    """The value of `MARK` for the attempt with this token. Half of it, so that it gives nobody the token."""
-    return token[:MARK_LENGTH]
 
 
 def write(run_dir: str, name: str, record: dict[str, object]) -> None:

@@ -7,7 +7,8 @@ import select
 import signal
 import time
 
-from gpuq.supervise import bundle, processes
+from gpuq.domain.attempt_mark import MARK, mark_of
+from gpuq.supervise import processes
 from gpuq.supervise.processes import Process
 
 _PAUSE_S = 0.05
@@ -22,7 +23,7 @@ def sweep(token: str, session: int | None = None, session_start: int | None = No
     Raises TimeoutError, naming the PIDs, when some are still there after `timeout_s`: stuck in the kernel, or not
     this user's to kill. The GPU is not free then.
     """
-    entry = f"{bundle.MARK}={bundle.mark_of(token)}".encode()
+    entry = f"{MARK}={mark_of(token)}".encode()
     found: set[tuple[int, int]] = set()
     give_up = time.monotonic() + timeout_s
     while left := strays(entry, session, session_start):

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from gpuq.domain.attempt_mark import MARK, mark_of
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Result
 from gpuq.ports.launcher import LaunchOrder
@@ -116,7 +117,7 @@ class World:
             "attempt": 1,
             "token": token,
             "argv": list(argv),
-            "env": {"PATH": "/usr/bin:/bin", **(env or {}), bundle.MARK: bundle.mark_of(token)},
+            "env": {"PATH": "/usr/bin:/bin", **(env or {}), MARK: mark_of(token)},
             "cwd": str(self.root),
             "uid": None,
             "gid": None,
