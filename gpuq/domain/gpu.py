@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -73,3 +74,21 @@ class GpuObservation:
 
 # A GPU without processes may still show this much memory in use (driver, ECC, display server context).
 IDLE_THRESHOLD_MB = 600
+
+
+def suits(
+    index: int,
+    model: str,
+    memory_mb: int,
+    *,
+    ids: Collection[int] | None,
+    wanted_model: str | None,
+    mem_mb: int | None,
+) -> bool:
+    """Whether a GPU is one that a job asks for; None asks for nothing. Memory in MiB. A model is named by any part of
+    it, in either case: `a100` is an NVIDIA A100-SXM4-80GB."""
+    if wanted_model is not None and wanted_model.lower() not in model.lower():
+        return False
+    if ids is not None and index not in ids:
+        return False
+    return mem_mb is None or memory_mb >= mem_mb

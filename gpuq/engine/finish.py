@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gpuq.domain import faults
+from gpuq.domain.gpu import suits
 from gpuq.domain.gpu_memory import raised
 from gpuq.domain.job import Job, Launched
 from gpuq.domain.oom import gpu_oom
@@ -158,8 +159,7 @@ def _raised_memory(ctx: Context, job: Job, item: Ended, verdict: Verdict) -> _Me
     allowed = [
         gpu.memory_mb
         for gpu in ctx.gpus.inventory()
-        if (job.gpu_ids is None or gpu.index in job.gpu_ids)
-        and (job.gpu_model is None or job.gpu_model.lower() in gpu.model.lower())
+        if suits(gpu.index, gpu.model, gpu.memory_mb, ids=job.gpu_ids, wanted_model=job.gpu_model, mem_mb=None)
     ]
     peak = item.result.peak_gpu_mem_mb
     wanted = raised(asked, peak, job.gpus, allowed)

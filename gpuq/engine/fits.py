@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpuq.domain.gpu import Gpu
+from gpuq.domain.gpu import Gpu, suits
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.context import Context
 from gpuq.errors import Constraint
@@ -26,9 +26,14 @@ def _misfit(ctx: Context, spec: JobSpec, inventory: Sequence[Gpu]) -> Constraint
     fitting = [
         gpu
         for gpu in inventory
-        if (spec.gpu_ids is None or gpu.index in spec.gpu_ids)
-        and (spec.gpu_model is None or spec.gpu_model.lower() in gpu.model.lower())
-        and (spec.gpu_mem_mb is None or spec.gpu_mem_mb <= gpu.memory_mb)
+        if suits(
+            gpu.index,
+            gpu.model,
+            gpu.memory_mb,
+            ids=spec.gpu_ids,
+            wanted_model=spec.gpu_model,
+            mem_mb=spec.gpu_mem_mb,
+        )
     ]
     if len(fitting) >= spec.gpus:
         return None

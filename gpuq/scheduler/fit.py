@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from math import inf
 
+from gpuq.domain import gpu
 from gpuq.scheduler.order import Shape
 from gpuq.scheduler.placement import closest, distances, positions
 from gpuq.scheduler.snapshot import Device, Holding
@@ -72,12 +73,10 @@ class Machine:
 
 
 def suits(device: Device, shape: Shape) -> bool:
-    """A model is named by any part of it, in either case: `a100` is an NVIDIA A100-SXM4-80GB."""
-    if shape.model is not None and shape.model.lower() not in device.model.lower():
-        return False
-    if shape.ids is not None and device.index not in shape.ids:
-        return False
-    return shape.mem_mb is None or device.memory_mb >= shape.mem_mb
+    """As `gpuq.domain.gpu.suits`."""
+    return gpu.suits(
+        device.index, device.model, device.memory_mb, ids=shape.ids, wanted_model=shape.model, mem_mb=shape.mem_mb
+    )
 
 
 class Room:

@@ -1,0 +1,20 @@
+"""One predicate says which GPUs a job may have: at its submission, in the plan, and when it asks for more memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpuq.domain.gpu import suits
+
+
+@pytest.mark.parametrize(
+    ("asked", "fits"),
+    [({}, True), ({"wanted_model": "a100"}, True), ({"wanted_model": "H100"}, False), ({"ids": (1, 3)}, True),
+     ({"ids": (0,)}, False), ({"ids": ()}, False), ({"mem_mb": 81920}, True), ({"mem_mb": 81921}, False),
+     ({"ids": (3,), "wanted_model": "A100", "mem_mb": 1}, True)],
+)  # fmt: skip
+def test_a_gpu_suits_by_index_any_part_of_its_model_and_memory(asked: dict[str, Any], fits: bool) -> None:
+    wanted = {"ids": None, "wanted_model": None, "mem_mb": None, **asked}
+    assert suits(3, "NVIDIA A100-SXM4-80GB", 81920, **wanted) is fits
