@@ -109,7 +109,12 @@ def test_a_halt_asks_every_job_although_one_stop_cannot_be_written(world: Any, m
         request_stop(run_dir, **request)
         world.launcher.end(other, Outcome.PREEMPTED)
 
+    waited_for: list[Any] = []
+    watch = world.launcher.watch
+    monkeypatch.setattr(world.launcher, "watch", lambda one: waited_for.append(one) or watch(one))
     monkeypatch.setattr(world.launcher, "request_stop", obeyed)
     assert halt.stop_jobs(world.ctx) == 1
+    # Nobody tells the other's supervisor, so there is nothing to wait for.
+    assert waited_for == [world.launcher.launched(world.launcher.order_of(other).run_dir)]
     assert [stop["reason"] for stop in world.launcher.stops] == ["drain"]
     assert [world.state(stuck), world.state(other)] == ["running", "queued"]
