@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from gpuq.domain.job import Attempt, Job, Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.states import JobState
+from gpuq.domain.stopping import grace_left_s, notice_of
 from gpuq.engine.context import Context
 from gpuq.engine.live import Live
+from gpuq.engine.stop_request import try_stop
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +54,16 @@ def same_boot(ctx: Context, attempt: Attempt) -> bool:
 
 
 def ask_again(ctx: Context, job: Job, run_dir: str) -> None:
-    """Repeats a stop request with what is left of its grace."""
-    left = max(0.0, (job.stop_deadline or 0.0) - ctx.clock.now())
+    """Repeats a stop request with what is left of its time: it still ends when SQL says."""
+    reason = job.stop_reason or "cancel"
     # Its own time limit the supervisor knows by itself.
-    if job.stop_reason != "time_limit":
-        ctx.launcher.request_stop(run_dir, reason=job.stop_reason or "cancel", grace_s=left)
+    if reason == "time_limit":
+        return
+    with ctx.records.read() as tx:
+        spec, _, _ = tx.spec(job.id)
+    _, before_s = notice_of(spec.signal)
+    left = grace_left_s(reason, ctx.clock.now(), job.stop_deadline or 0.0, before_s)
+    try_stop(ctx, job.id, run_dir, reason=reason, grace_s=left)
 
 
 def end_of(ctx: Context, live: Live, *, rebooted: bool = False) -> Result | None:
@@ -85,10 +92,7 @@ def end_of(ctx: Context, live: Live, *, rebooted: bool = False) -> Result | None
 def _never_starts(ctx: Context, live: Live) -> bool:
     """Another agent may have been suspended between claim and launch, and go on at any moment: a stop request in the
     folder keeps that launch from ever running the job. If the lock is free after it, nothing can start any more."""
-    try:
-        ctx.launcher.request_stop(live.run_dir, reason="shutdown", grace_s=0.0)
-    except OSError as error:
-        log.warning("job %d attempt %d is not over: its stop cannot be written: %s", live.job.id, live.number, error)
+    if not try_stop(ctx, live.job.id, live.run_dir, reason="shutdown", grace_s=0.0):
         return False
     return not ctx.launcher.alive(live.run_dir)
 

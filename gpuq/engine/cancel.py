@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-
 from gpuq.domain import faults
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
+from gpuq.domain.stopping import StopTimes, effective_grace_s, grace_left_s, sooner
 from gpuq.engine.access import require_owner
 from gpuq.engine.context import Context
 from gpuq.engine.dependents import wake_dependents
 from gpuq.engine.hints import offer, withdraw
+from gpuq.engine.stop_request import try_stop
 from gpuq.errors import WrongState
 from gpuq.ports.hot_queue import Member
 from gpuq.ports.notify import Topic
 from gpuq.ports.records import Move, Writer
-
-log = logging.getLogger(__name__)
 
 
 def cancel(
@@ -47,18 +45,14 @@ def cancel(
             freed = wake_dependents(tx, job_id, now)
         else:
             spec, _, _ = tx.spec(job_id)
-            grace = spec.kill_grace_s if spec.kill_grace_s is not None else ctx.settings.kill_grace
-            grace = 0.0 if force or job.stop_reason == "cancel" else grace if grace_s is None else grace_s
-            _ask_to_stop(tx, job, caller, now, grace, reason)
+            own = effective_grace_s(spec.kill_grace_s, ctx.settings.kill_grace)
+            grace = 0.0 if force or job.stop_reason == "cancel" else effective_grace_s(grace_s, own)
+            grace = _ask_to_stop(tx, job, caller, now, grace, reason)
     faults.point("cancel.committed")
     if job.state in ACTIVE:
         # After the commit: the folder's request must never say more than SQL does.
         run_dir = job.run_dir or ctx.run_dir(job.id, job.attempt)
-        try:
-            ctx.launcher.request_stop(run_dir, reason="cancel", grace_s=grace)
-        except OSError as error:
-            # No supervisor is there (any more, or yet). The reaper asks for the stop again when its time is over.
-            log.warning("job %d: the stop is not in the attempt's folder: %s", job_id, error)
+        try_stop(ctx, job_id, run_dir, reason="cancel", grace_s=grace)
     elif job.state is JobState.QUEUED:
         withdraw(ctx, [(job.id, job.gpus)])
     offer(ctx, freed)
@@ -81,17 +75,19 @@ def _cancel_waiting(tx: Writer, job: Job, caller: Caller, now: float, reason: st
     )
 
 
-def _ask_to_stop(tx: Writer, job: Job, caller: Caller, now: float, grace: float, reason: str | None) -> None:
+def _ask_to_stop(tx: Writer, job: Job, caller: Caller, now: float, grace: float, reason: str | None) -> float:
+    """The seconds of grace that the job gets: of one that stops already, not more than it has left."""
+    kill_at = sooner(job.stop_deadline, StopTimes.of("cancel", now, grace).kill_at)
+    grace = min(grace, grace_left_s("cancel", now, kill_at))
     detail = f"cancel{f': {reason}' if reason else ''}; SIGKILL after {grace:g} s"
     if job.state is JobState.STOPPING:
-        deadline = min(job.stop_deadline if job.stop_deadline is not None else now + grace, now + grace)
         tx.update_job(
             job.id,
-            {"stop_reason": "cancel", "stop_deadline": deadline},
+            {"stop_reason": "cancel", "stop_deadline": kill_at},
             expect=frozenset({JobState.STOPPING}),
         )
         tx.add_event(job.id, JobState.STOPPING, caller.user, now, detail, attempt=job.attempt)
-        return
+        return grace
     tx.move(
         Move(
             job.id,
@@ -102,6 +98,7 @@ def _ask_to_stop(tx: Writer, job: Job, caller: Caller, now: float, grace: float,
             detail=detail,
             attempt=job.attempt,
             token=job.token,
-            set={"stop_reason": "cancel", "stop_deadline": now + grace},
+            set={"stop_reason": "cancel", "stop_deadline": kill_at},
         )
     )
+    return grace

@@ -9,6 +9,7 @@ from gpuq.domain.attempt_mark import MARK, mark_of
 from gpuq.domain.gpu import Gpu
 from gpuq.domain.job import Job
 from gpuq.domain.spec import JobSpec
+from gpuq.domain.stopping import effective_grace_s, notice_of
 
 
 def job_environment(
@@ -66,10 +67,7 @@ def supervisor_spec(
     kill_grace_s: float,
 ) -> dict[str, Any]:
     """What `spec.json` of the attempt folder holds."""
-    signal = None
-    if spec.signal is not None:
-        name, _, before = spec.signal.partition("@")
-        signal = {"name": name, "before_s": float(before or 60)}
+    name, before_s = notice_of(spec.signal)
     return {
         "schema": 1,
         "job_id": job.id,
@@ -82,7 +80,7 @@ def supervisor_spec(
         "gid": gid,
         "user": job.user,
         "time_limit_s": job.time_limit_s,
-        "kill_grace_s": spec.kill_grace_s if spec.kill_grace_s is not None else kill_grace_s,
-        "signal": signal,
+        "kill_grace_s": effective_grace_s(spec.kill_grace_s, kill_grace_s),
+        "signal": None if name is None else {"name": name, "before_s": before_s},
         "umask": None,
     }

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from gpuq.domain import faults
 from gpuq.domain.states import JobState
+from gpuq.domain.stopping import StopTimes, effective_grace_s
 from gpuq.engine.context import Context
 from gpuq.engine.live import Live
 from gpuq.engine.running import note_running
@@ -62,9 +63,11 @@ def _outgrown_mb(live: Live) -> int:
 def note_limit_reached(ctx: Context, live: Live) -> None:
     """`running → stopping`: the supervisor stops a job at its limit by itself, this only shows it."""
     now = ctx.clock.now()
-    grace = ctx.settings.kill_grace
     try:
         with ctx.records.write() as tx:
+            spec, _, _ = tx.spec(live.job.id)
+            grace = effective_grace_s(spec.kill_grace_s, ctx.settings.kill_grace)
+            times = StopTimes.of("time_limit", now, grace)
             tx.move(
                 Move(
                     live.job.id,
@@ -75,7 +78,7 @@ def note_limit_reached(ctx: Context, live: Live) -> None:
                     detail="time limit reached",
                     attempt=live.number,
                     token=live.token,
-                    set={"stop_reason": "time_limit", "stop_deadline": now + grace},
+                    set={"stop_reason": "time_limit", "stop_deadline": times.kill_at},
                 )
             )
     except LeaseLost:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from gpuq.domain import faults
 from gpuq.domain.states import JobState
+from gpuq.domain.stopping import StopTimes, effective_grace_s, notice_of
 from gpuq.engine.context import Context
 from gpuq.engine.live import Live
+from gpuq.engine.stop_request import try_stop
 from gpuq.errors import LeaseLost
 from gpuq.ports.notify import Topic
 from gpuq.ports.records import Move
@@ -19,8 +21,9 @@ def preempt(ctx: Context, live: Live, beneficiary: int) -> None:
     now = ctx.clock.now()
     with ctx.records.read() as reader:
         spec, _, _ = reader.spec(live.job.id)
-    grace = spec.kill_grace_s if spec.kill_grace_s is not None else ctx.settings.kill_grace
-    signal = spec.signal.partition("@")[0] if spec.signal else None
+    grace = effective_grace_s(spec.kill_grace_s, ctx.settings.kill_grace)
+    signal, before_s = notice_of(spec.signal)
+    times = StopTimes.of("preempt", now, grace, before_s)
     try:
         with ctx.records.write() as tx:
             tx.move(
@@ -33,12 +36,12 @@ def preempt(ctx: Context, live: Live, beneficiary: int) -> None:
                     detail=f"preempted for job {beneficiary}",
                     attempt=live.number,
                     token=live.token,
-                    set={"stop_reason": "preempt", "stop_deadline": now + grace},
+                    set={"stop_reason": "preempt", "stop_deadline": times.kill_at},
                 )
             )
     except LeaseLost:
         return
     faults.point("preempt.committed")
     live.stopping = True
-    ctx.launcher.request_stop(live.run_dir, reason="preempt", grace_s=grace, signal=signal)
+    try_stop(ctx, live.job.id, live.run_dir, reason="preempt", grace_s=grace, signal=signal)
     ctx.notifier.publish(Topic.EVENTS)

@@ -11,6 +11,7 @@ import logging
 from gpuq.domain import faults
 from gpuq.domain.job import Attempt, Job
 from gpuq.domain.states import JobState
+from gpuq.domain.stopping import is_overdue
 from gpuq.engine.adopt import ask_again, end_of, same_boot
 from gpuq.engine.context import Context
 from gpuq.engine.finish import finish
@@ -21,7 +22,6 @@ log = logging.getLogger(__name__)
 
 # Younger attempts are the agent's own: it may be between claim and launch.
 SUSPECT_AFTER_S = 20.0
-OVERDUE_S = 5.0
 
 
 def reap(ctx: Context, *, suspect_after_s: float = SUSPECT_AFTER_S) -> list[int]:
@@ -51,7 +51,7 @@ def reap(ctx: Context, *, suspect_after_s: float = SUSPECT_AFTER_S) -> list[int]
 
 def _press(ctx: Context, job: Job, attempt: Attempt, now: float) -> None:
     """A stop whose time is over is asked for once more, with no grace left."""
-    if job.state is JobState.STOPPING and job.stop_deadline is not None and now > job.stop_deadline + OVERDUE_S:
+    if job.state is JobState.STOPPING and job.stop_deadline is not None and is_overdue(job.stop_deadline, now):
         ask_again(ctx, job, attempt.run_dir)
 
 

@@ -7,28 +7,30 @@ import os
 import select
 import time
 
+from gpuq.domain.stopping import MARGIN_S, StopTimes, effective_grace_s, notice_of
 from gpuq.engine.context import Context
 from gpuq.engine.reap import reap
+from gpuq.engine.stop_request import try_stop
 
 log = logging.getLogger(__name__)
-
-# How much longer than its grace a supervisor may take to end its job and every descendant.
-MARGIN_S = 5.0
 
 
 def stop_jobs(ctx: Context) -> int:
     """Asks every running job of this node to end, waits until all are gone, and writes their ends down: they go
     back in line and no retry is used, as with every drain. Returns how many were still alive at the end."""
-    deadline = time.monotonic() + MARGIN_S
+    kill_at = time.monotonic()
+    asked: list[str] = []
     with ctx.records.read() as reader:
         attempts = [attempt for _, attempt in reader.live_attempts(ctx.node)]
         specs = reader.specs([attempt.job_id for attempt in attempts])
-    live = [(attempt, specs[attempt.job_id].kill_grace_s) for attempt in attempts]
-    for attempt, own_grace in live:
-        grace = ctx.settings.kill_grace if own_grace is None else own_grace
-        deadline = max(deadline, time.monotonic() + grace + MARGIN_S)
-        ctx.launcher.request_stop(attempt.run_dir, reason="drain", grace_s=grace)
-    _wait(ctx, [attempt.run_dir for attempt, _ in live], deadline)
+    live = [(attempt, specs[attempt.job_id]) for attempt in attempts]
+    for attempt, spec in live:
+        grace = effective_grace_s(spec.kill_grace_s, ctx.settings.kill_grace)
+        _, before_s = notice_of(spec.signal)
+        if try_stop(ctx, attempt.job_id, attempt.run_dir, reason="drain", grace_s=grace):
+            kill_at = max(kill_at, StopTimes.of("drain", time.monotonic(), grace, before_s).kill_at)
+            asked.append(attempt.run_dir)
+    _wait(ctx, asked, kill_at + MARGIN_S)
     reap(ctx, suspect_after_s=0.0)
     left = [attempt for attempt, _ in live if ctx.launcher.alive(attempt.run_dir)]
     for attempt in left:

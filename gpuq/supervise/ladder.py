@@ -7,6 +7,8 @@ Times are seconds on the supervisor's own clock (since boot).
 
 from __future__ import annotations
 
+from gpuq.domain.stopping import StopTimes, sooner
+
 NOTICE = "notice"
 TERMINATE = "terminate"
 KILL = "kill"
@@ -16,8 +18,6 @@ STRAYS = "strays"
 STRAY_GRACE_S = 2.0
 
 TIME_LIMIT = "time_limit"
-# The reasons that `--signal` announces; the time limit has its own moment for it.
-_ANNOUNCED = ("preempt", "drain")
 _KILL_AGAIN_S = 0.01
 _KILL_AGAIN_MAX_S = 1.0
 
@@ -37,7 +37,7 @@ class Ladder:
         self.reason: str | None = None
         self.notice = notice
         self._kill_grace_s = kill_grace_s
-        self._before_s = notice_before_s
+        self._before_s = 0.0 if notice is None else notice_before_s
         self._limit_at = None if time_limit_s is None else started + time_limit_s
         self._notice_at = None
         if notice is not None and self._limit_at is not None:
@@ -53,7 +53,6 @@ class Ladder:
         A cancel takes the place of another reason. `grace_s` None: the job's own. `signum` is sent first.
         """
         grace = max(0.0, self._kill_grace_s if grace_s is None else grace_s)
-        lead = min(self._before_s, grace) if reason in _ANNOUNCED and self.notice is not None else 0.0
         first = self.reason is None or self.reason == STRAYS
         if first or (reason == "cancel" and self.reason != reason):
             self.reason = reason
@@ -62,19 +61,20 @@ class Ladder:
         if grace == 0.0:
             self._notice_at = self._term_at = None
             self._kill_at = now
-        elif self._kill_at is None:
+            return
+        times = StopTimes.of(reason, now, grace, self._before_s)
+        if self._kill_at is None:
             self._limit_at = None
             self._notice_at = None
             if signum is not None:
                 self.notice = signum
-            if signum is not None or lead > 0.0:
+            if signum is not None or times.term_at > now:
                 self._notice_at = now
-            self._term_at = now + lead
-            self._kill_at = self._term_at + grace
+            self._term_at, self._kill_at = times.term_at, times.kill_at
         else:
             if self._term_at is not None:
-                self._term_at = min(self._term_at, now + lead)
-            self._kill_at = min(self._kill_at, (self._term_at or now) + grace)
+                self._term_at = sooner(self._term_at, times.term_at)
+            self._kill_at = sooner(self._kill_at, times.kill_at)
 
     def main_ended(self, now: float) -> None:
         """What the main process left behind has the rest of the grace when a stop goes on, else a short one."""
