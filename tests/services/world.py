@@ -77,6 +77,7 @@ class PlayedLauncher:
         self._report_ends: dict[str, int] = {}
         self._end_pipes: dict[int, int] = {}
         self.swept: list[str] = []
+        self.unkillable: set[str] = set()
 
     def warm_up(self) -> None: ...
 
@@ -154,6 +155,8 @@ class PlayedLauncher:
         return None
 
     def sweep(self, token: str, session: int | None, session_start: int | None = None) -> int:
+        if token in self.unkillable:
+            raise TimeoutError("a process of it cannot be killed")
         self.swept.append(token)
         return 0
 
