@@ -222,7 +222,6 @@ class Agent:
         self._watch.over(ended)
         self._keeper.release(ended, given)
         faults.point("finish.released")
-        self._lookout.drop([live.job.id for live in ended])
         for live in ended:
             self._learn(live)
 

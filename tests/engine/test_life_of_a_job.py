@@ -224,7 +224,6 @@ def test_pause_keeps_jobs_waiting_also_after_a_restart(world: Any) -> None:
     assert world.state(job_id) == "queued"
     resume(world.ctx, world.admin)
     agent.wake()
-    agent._lookout.forget()
     agent.run_once()
     assert world.state(job_id) == "starting"
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -228,6 +230,61 @@ def test_sigterm_to_the_supervisor_ends_the_job_and_counts_as_lost(world) -> Non
     result = attempt.result()
     assert result.outcome is Outcome.LOST
     assert result.error == "the machine was shut down, or the supervisor was told to stop"
+
+
+def test_job_that_ended_with_zero_at_a_shutdown_has_succeeded(world) -> None:
+    """It was done before the shutdown reached it, and its supervisor hears of both at once."""
+    bell = world.bell()
+    attempt = world.shell("read go < $BELL", env={"BELL": str(bell.path)})
+    supervisor, ended = attempt.running.supervisor_pid, os.pidfd_open(attempt.running.pid)
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        bell.path.write_text("go\n")
+        assert select.select([ended], [], [], 20)[0], "the job never ended"
+        os.kill(supervisor, signal.SIGTERM)
+    finally:
+        os.close(ended)
+        os.kill(supervisor, signal.SIGCONT)
+    result = attempt.result()
+    assert (result.outcome, result.exit_code) == (Outcome.SUCCEEDED, 0)
+
+
+# A supervisor in a process of its own. Its SIGTERM comes while it waits for it, after the job's.
+SLOWER = """
+import os, signal, sys
+sys.path[:0] = [sys.argv[1]]
+from gpuq.supervise import kernel, shim
+from gpuq.supervise.will import LastWill
+
+class Events(shim.Events):
+    def wait(self, until, at_most_s=None):
+        if at_most_s is not None:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().wait(until, at_most_s)
+
+shim.Events = Events
+null = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
+server, alive = os.pipe()
+shim.supervise(sys.argv[2], *null, server, lambda: None, LastWill())
+"""
+
+
+def test_job_that_gets_the_sigterm_of_a_shutdown_before_its_supervisor_does_is_lost(tmp_path) -> None:
+    spec = {
+        "schema": 1, "job_id": 1, "attempt": 1, "token": "t" * 32, "argv": ["/bin/sh", "-c", "kill -TERM $$"],
+        "env": {"PATH": "/usr/bin:/bin"}, "cwd": str(tmp_path), "uid": None, "gid": None, "user": "",
+        "time_limit_s": None, "kill_grace_s": 20.0, "signal": None, "umask": None,
+    }  # fmt: skip
+    bundle.write(str(tmp_path), bundle.SPEC, spec)
+    os.mkfifo(tmp_path / bundle.CONTROL)
+    root = str(Path(bundle.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", SLOWER, root, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    record = bundle.read(str(tmp_path), bundle.EXIT)
+    assert record is not None
+    assert (record["outcome"], record["signal"], record["stop_reason"]) == ("lost", int(signal.SIGTERM), "shutdown")
 
 
 def test_hangup_of_the_supervisor_is_nothing(world) -> None:

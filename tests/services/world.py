@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypedDict
 
 import fakeredis
 import pytest
@@ -53,13 +54,22 @@ class FakeClock:
         self.jumped += seconds
 
 
+class Stop(TypedDict):
+    """A stop request as the supervisor would find it. `grace_s` in seconds."""
+
+    run_dir: str
+    reason: str
+    grace_s: float
+    signal: str | None
+
+
 class PlayedLauncher:
     """A launcher whose supervisors do what the test says. Locks and folders are dictionaries."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.orders: list[LaunchOrder] = []
-        self.stops: list[dict[str, Any]] = []
+        self.stops: list[Stop] = []
         self.fail_next: OSError | None = None
         self._alive: set[str] = set()
         self._launched: dict[str, Launched] = {}
@@ -67,6 +77,7 @@ class PlayedLauncher:
         self._report_ends: dict[str, int] = {}
         self._end_pipes: dict[int, int] = {}
         self.swept: list[str] = []
+        self.unkillable: set[str] = set()
 
     def warm_up(self) -> None: ...
 
@@ -89,11 +100,12 @@ class PlayedLauncher:
     def order_of(self, job_id: int) -> LaunchOrder:
         return [order for order in self.orders if order.job_id == job_id][-1]
 
-    def run(self, job_id: int) -> None:
-        """The supervisor of the job's last attempt reports that its process exists."""
+    def run(self, job_id: int, *, supervisor_pid: int | None = None, pid: int | None = None) -> None:
+        """The supervisor of the job's last attempt reports that its process exists. The numbers are those of no
+        process unless the test gives those of real ones."""
         run_dir = self.order_of(job_id).run_dir
-        pid = 4_000_000 + 10 * len(self._launched)
-        self._launched[run_dir] = Launched(pid, 1, pid + 1, 1, self.clock.now())
+        unused = 5_000_000 + 10 * len(self._launched)
+        self._launched[run_dir] = Launched(supervisor_pid or unused, 1, pid or unused + 1, 1, self.clock.now())
         # The agent that wanted the report may be dead.
         with contextlib.suppress(BrokenPipeError):
             os.write(self._report_ends[run_dir], run_dir.encode())
@@ -137,18 +149,26 @@ class PlayedLauncher:
         return self._results.get(run_dir)
 
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
-        self.stops.append({"run_dir": run_dir, "reason": reason, "grace_s": grace_s, "signal": signal})
+        self.stops.append(Stop(run_dir=run_dir, reason=reason, grace_s=grace_s, signal=signal))
 
     def progress(self, run_dir: str) -> dict[str, Any] | None:
         return None
 
     def sweep(self, token: str, session: int | None, session_start: int | None = None) -> int:
+        if token in self.unkillable:
+            raise TimeoutError("a process of it cannot be killed")
         self.swept.append(token)
         return 0
 
     def close(self) -> None:
         for fd in [*self._report_ends.values(), *self._end_pipes.values()]:
             os.close(fd)
+
+
+class TurnedByHand(Agent):
+    """Started as any agent, but its thread ends at once: the test takes the turns."""
+
+    def _run(self) -> None: ...
 
 
 class World:
@@ -204,11 +224,9 @@ class World:
         lock = FileLock(self.ctx.agent_lock_path, "an agent")
         key = redis_stores.AgentLock(self.link)
         locks = NodeLocks(lock, key, node="box", token=f"agent-{len(self.agents)}", ttl_s=30)
-        agent = Agent(self.ctx, locks)
-        locks.acquire()
+        agent = TurnedByHand(self.ctx, locks)
         self.agents.append(agent)
-        agent._unsubscribe = self.ctx.notifier.subscribe(agent._heard)
-        agent.take_over()
+        agent.start()
         return agent
 
     def job(self, job_id: int) -> Job:
@@ -222,6 +240,14 @@ class World:
         """States that the job went through, as its events tell."""
         with self.ctx.records.read() as tx:
             return [str(event.to_state) for event in tx.events(job_id=job_id)]
+
+    def driver_says(self, gpus: Mapping[int, Mapping[str, object]]) -> None:
+        """The driver's readings from now on, by GPU index as in the state file of simulated GPUs; a GPU that is not
+        named is empty and healthy."""
+        path = self.settings.home / "sim-gpus.json"
+        # Replaced, so that a second change within one tick of the file system's clock is seen.
+        path.with_suffix(".new").write_text(json.dumps(gpus))
+        path.with_suffix(".new").replace(path)
 
     def holders(self) -> dict[str, list[str]]:
         return self.ctx.leases.holders("box")

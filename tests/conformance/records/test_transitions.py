@@ -130,6 +130,22 @@ def test_an_attempt_number_alone_guards_too(jobs: Any) -> None:
     assert jobs.get(job_id).state is S.HELD
 
 
+@pytest.mark.parametrize("wrong", ["state", "attempt", "token"])
+def test_a_move_that_rests_on_a_false_reading_writes_nothing(jobs: Any, records: SqlRecords, wrong: str) -> None:
+    """Who read the job before may say what it saw; the row itself decides."""
+    job_id = jobs.add()
+    token = jobs.claim(job_id)
+    before = jobs.get(job_id)
+    seen = {"state": (S.RUNNING, 1, token), "attempt": (S.STARTING, 2, token), "token": (S.STARTING, 1, None)}[wrong]
+    change = Move(job_id, S.STOPPING, frozenset({S.STARTING, S.RUNNING}), "gpuq", jobs.NOW,
+                  set={"stop_reason": "cancel"}, seen=seen)  # fmt: skip
+    with records.write() as tx, pytest.raises((WrongState, LeaseLost)):
+        tx.move(change)
+    assert jobs.get(job_id) == before
+    with records.read() as reader:
+        assert [event.to_state for event in reader.events(job_id=job_id)] == [S.QUEUED, S.STARTING]
+
+
 def test_a_refused_move_leaves_the_transaction_usable(jobs: Any, records: SqlRecords) -> None:
     first, second = jobs.add(), jobs.add(state=S.HELD)
     with records.write() as tx:

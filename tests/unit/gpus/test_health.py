@@ -109,3 +109,35 @@ def test_a_broken_event_queue_does_not_stop_the_readings(machine: Any) -> None:
 
     machine.nvml.nvmlEventSetWait_v2 = broken
     assert problems(machine) == [None, None]
+
+
+def test_an_action_of_the_fabric_is_not_the_cards_and_an_unknown_one_is(machine: Any) -> None:
+    machine.cards[0].recovery, machine.cards[1].recovery = 5, 99
+    first, second = problems(machine)
+    assert (first, second) == (None, "the driver asks: recovery action 99")
+
+
+def test_all_events_that_have_arrived_are_taken_in_and_the_first_fatal_one_is_told(machine: Any) -> None:
+    machine.gpus.inventory()
+    for xid in (13, 79, 48):
+        machine.nvml.send_xid(machine.cards[0], xid)
+    machine.nvml.send_xid(machine.cards[1], 95)
+    first, second = problems(machine)
+    assert (machine.nvml.events, str(first)[:7], str(second)[:7]) == ([], "Xid 79:", "Xid 95:")
+
+
+def test_a_card_that_is_lost_while_its_events_are_asked_for_costs_the_others_nothing(machine: Any) -> None:
+    machine.cards[0].failing["nvmlDeviceGetSupportedEventTypes"] = LOST
+    assert problems(machine) == [None, None]
+    machine.nvml.send_xid(machine.cards[1], 79)
+    assert problems(machine)[1] is not None
+
+
+def test_an_event_queue_that_is_broken_is_told_of_once(machine: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(event_set: object, timeout_ms: int) -> None:
+        raise machine.nvml.NVMLError(999)
+
+    machine.nvml.nvmlEventSetWait_v2 = broken
+    for _ in range(3):
+        problems(machine)
+    assert len([record for record in caplog.records if "event queue" in record.getMessage()]) == 1

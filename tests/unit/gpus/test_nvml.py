@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -89,6 +90,16 @@ def test_a_process_on_the_graphics_list_only_is_marked(machine: Any) -> None:
     found = {process.pid: process for process in machine.gpus.observe(1.0)[0].processes}
     assert (found[me].graphics, found[me].mem_mb) == (False, 1024)
     assert (found[parent].graphics, found[parent].mem_mb) == (True, None)
+
+
+def test_a_client_of_mps_is_a_process_that_computes(machine: Any) -> None:
+    client = SimpleNamespace(pid=os.getpid(), usedGpuMemory=GIB)
+    machine.nvml.nvmlDeviceGetMPSComputeRunningProcesses = lambda card: [client] if card is machine.cards[0] else []
+    first, second = machine.gpus.observe(1.0)
+    assert [(process.pid, process.mem_mb, process.graphics) for process in first.processes] == [
+        (os.getpid(), 1024, False)
+    ]
+    assert second.processes == ()
 
 
 def test_a_process_that_is_gone_is_left_out(machine: Any) -> None:
@@ -248,6 +259,29 @@ def test_an_nvswitch_joins_all_its_cards_and_unknown_pairs_are_left_out(
     machine = machine_of(card("GPU-a", a, nvlinks=["switch"]), card("GPU-b", b, nvlinks=["switch"]), card("GPU-c", c))
     links = {gpu.uuid: gpu.links for gpu in machine.gpus.inventory()}
     assert links == {"GPU-a": {"GPU-b": 0}, "GPU-b": {"GPU-a": 0}, "GPU-c": {}}
+
+
+def test_two_gpus_on_one_board_share_its_switch_and_one_end_of_a_link_is_enough(
+    machine_of: Callable[..., Any], card: Any
+) -> None:
+    a, b, c = "0000:01:00.0", "0000:02:00.0", "0000:81:00.0"
+    machine = machine_of(card("GPU-a", a), card("GPU-b", b), card("GPU-c", c, nvlinks=[a]))
+    machine.nvml.levels = {frozenset((a, b)): 0}
+    links = {gpu.uuid: gpu.links for gpu in machine.gpus.inventory()}
+    assert links == {"GPU-a": {"GPU-b": 1, "GPU-c": 0}, "GPU-b": {"GPU-a": 1}, "GPU-c": {"GPU-a": 0}}
+
+
+def test_a_driver_whose_count_cannot_be_read_is_away(machine: Any) -> None:
+    machine.gpus.inventory()
+
+    def silent() -> int:
+        raise machine.nvml.NVMLError(UNKNOWN)
+
+    machine.nvml.nvmlDeviceGetCount = silent
+    machine.clock.at += 61
+    readings = machine.gpus.observe(1.0)
+    assert [reading.uuid for reading in readings] == ["GPU-a", "GPU-b"]
+    assert all(reading.processes is None and "does not answer" in reading.problem for reading in readings)
 
 
 def test_closing_ends_the_driver_session_once(machine: Any, tmp_path: Path) -> None:

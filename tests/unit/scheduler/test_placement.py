@@ -80,3 +80,24 @@ def test_models_and_numbers_restrict_the_choice(build: Any) -> None:
     ]
     jobs = [build.job(1, gpu_model="rtx 4090", gpu_ids=(2,)), build.job(2, gpu_mem_mb=30_000)]
     assert plan(build.seen(devices, jobs), 100.0) == [Start(1, ("c",)), Start(2, ("a",))]
+
+
+def test_a_link_that_only_one_of_the_two_knows_counts() -> None:
+    devices = [Device("a", 0, 1), Device("b", 1, 1), Device("c", 2, 1, links={"a": 0})]
+    assert distances(devices) == [[0, 5, 0], [5, 0, 5], [0, 5, 0]]
+    assert chosen(devices, {0, 1, 2}, 2) == {0, 2}
+
+
+def test_gpus_of_unknown_numa_nodes_are_not_on_the_same_one() -> None:
+    nodes = [None, None, 1, 1]
+    devices = [Device(uuid=f"gpu{at}", index=at, memory_mb=1, numa_node=node) for at, node in enumerate(nodes)]
+    assert chosen(devices, {0, 1, 2, 3}, 2) == {2, 3}
+
+
+def test_no_gpus_at_all_are_an_empty_set() -> None:
+    devices = islands(2, 2)
+    assert chosen(devices, {0, 1, 2, 3}, 0) == set()
+
+
+def test_a_single_gpu_among_alike_is_the_first() -> None:
+    assert chosen(islands(2, 2), {0, 1, 2, 3}, 1) == {0}

@@ -9,6 +9,7 @@ import pytest
 
 from gpuq.domain.priority import Priority, Ranking
 from gpuq.domain.reasons import Reason, ReasonCode
+from gpuq.scheduler.fit import expected_end
 from gpuq.scheduler.passing import FURTHEST_S, IDLE_WEIGHT, PATIENCE_S
 from gpuq.scheduler.plan import plan
 from gpuq.scheduler.snapshot import Action, Preempt, Snapshot, Start, Wait
@@ -82,6 +83,17 @@ def test_without_backfill_the_first_that_does_not_fit_blocks_the_line(build: Any
 def test_an_overrun_is_expected_to_last_as_long_again(build: Any) -> None:
     snapshot = build.seen(build.box(1), [build.job(1)], [build.held(9, 0, until=30.0)])
     assert waits(plan(snapshot, NOW))[1].reserved_at == 120.0
+
+
+@pytest.mark.parametrize(
+    ("expected_s", "elapsed_s", "total_s"),
+    [(30.0, 29.9, 30.0), (30.0, 30.0, 60.0), (30.0, 60.0, 120.0), (0.0, 0.0, 1.0), (0.0, 1.0, 2.0)],
+)
+def test_a_run_that_has_lasted_as_long_as_expected_is_an_overrun(
+    build: Any, expected_s: float, elapsed_s: float, total_s: float
+) -> None:
+    assert expected_end(build.held(9, 0, until=expected_s), elapsed_s) == total_s
+    assert expected_end(build.held(9, 0, until=expected_s, stopping=True), elapsed_s) == elapsed_s
 
 
 def test_jobs_without_gpus_do_not_wait_behind_gpu_jobs(build: Any) -> None:

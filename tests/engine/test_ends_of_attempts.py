@@ -1,0 +1,163 @@
+"""What the end of an attempt does to the ledger, the leases and the record of its job."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from world import BOOT, World
+
+from gpuq.domain.outcome import Outcome, Result
+from gpuq.engine.agent import Agent
+from gpuq.engine.cancel import cancel
+from gpuq.engine.commit import claim
+from gpuq.engine.finish import Ended, finish
+from gpuq.engine.look import Lookout
+from gpuq.engine.node_lock import Fence
+from gpuq.engine.promote import promote
+from gpuq.engine.reap import reap
+from gpuq.errors import DatabaseUnavailable
+from gpuq.scheduler.snapshot import Start
+from gpuq.stores.redis import AgentLock
+
+
+def started(world: World, agent: Agent, **fields: object) -> int:
+    job_id = world.submit("train", **fields)
+    agent.wake()
+    agent.run_once()
+    world.launcher.run(job_id)
+    agent.run_once()
+    assert world.state(job_id) == "running"
+    return job_id
+
+
+def new_process(world: World) -> None:
+    """The agent is gone; whoever comes now opens everything anew."""
+    world.agents.pop().stop()
+    world.ctx = world.open()
+
+
+def end_of(world: World, job_id: int, result: Result | None = None) -> Ended:
+    order = world.launcher.order_of(job_id)
+    result = result or world.launcher.outcome(order.run_dir)
+    assert result is not None
+    return Ended(job_id, order.number, order.token, result, order.log_path, 1)
+
+
+def end_with_supervisor_killed(world: World, job_id: int) -> None:
+    """The fork server writes the record of the job's end, and nobody has looked for what the job left running."""
+    world.launcher.end(job_id, Outcome.SUCCEEDED, exit_code=0, swept=False)
+
+
+def test_what_a_killed_supervisor_left_is_ended_before_the_gpus_are_free(world: World) -> None:
+    agent = world.agent()
+    job_id = started(world, agent, gpus=2)
+    token = world.launcher.order_of(job_id).token
+    world.launcher.unkillable.add(token)
+    end_with_supervisor_killed(world, job_id)
+    for _ in range(3):
+        agent.run_once()
+        assert (world.state(job_id), len(world.holders())) == ("running", 2)
+    world.launcher.unkillable.clear()
+    agent.run_once()
+    assert world.launcher.swept == [token]
+    job = world.job(job_id)
+    assert (job.state, job.exit_code, world.holders()) == ("completed", 0, {})
+
+
+@pytest.mark.parametrize("by", ["the next agent", "the reaper"])
+def test_whoever_finds_the_record_of_a_killed_supervisor_sweeps_first(world: World, by: str) -> None:
+    job_id = started(world, world.agent())
+    token = world.launcher.order_of(job_id).token
+    new_process(world)
+    end_with_supervisor_killed(world, job_id)
+    world.clock.forward(60)
+    if by == "the reaper":
+        assert reap(world.ctx) == [job_id]
+    else:
+        world.agent().run_once()
+    assert (world.launcher.swept, world.state(job_id)) == ([token], "completed")
+
+
+def test_a_supervisor_that_wrote_the_record_itself_has_left_nothing_to_sweep(world: World) -> None:
+    agent = world.agent()
+    job_id = started(world, agent)
+    world.launcher.end(job_id, Outcome.SUCCEEDED, exit_code=0)
+    agent.run_once()
+    assert (world.state(job_id), world.launcher.swept) == ("completed", [])
+
+
+def test_after_a_reboot_the_record_of_a_killed_supervisor_stands_and_nothing_is_swept(world: World) -> None:
+    job_id = started(world, world.agent())
+    new_process(world)
+    end_with_supervisor_killed(world, job_id)
+    assert world.ctx.boot_id == BOOT
+    world.ctx.boot_id = "boot-2"
+    world.agent().run_once()
+    assert (world.state(job_id), world.launcher.swept) == ("completed", [])
+
+
+def test_a_job_whose_end_nobody_saw_keeps_the_start_that_was_seen(world: World) -> None:
+    agent = world.agent()
+    job_id = started(world, agent)
+    began = world.job(job_id).started_at
+    assert began == world.clock.now()
+    world.clock.forward(60)
+    cancel(world.ctx, job_id, world.user)
+    world.launcher.die(job_id)
+    agent.run_once()
+    job = world.job(job_id)
+    assert (job.state, job.started_at, job.finished_at) == ("cancelled", began, world.clock.now())
+
+
+def test_one_stale_end_keeps_no_other_end_from_being_written_and_its_dependents_from_being_offered(
+    world: World,
+) -> None:
+    agent = world.agent()
+    stale, good = started(world, agent), started(world, agent)
+    after = world.submit("tidy", after=[good])
+    world.launcher.end(stale, Outcome.SUCCEEDED, exit_code=0)
+    agent.run_once()
+    new_process(world)
+    world.launcher.end(good, Outcome.SUCCEEDED, exit_code=0)
+    written = finish(world.ctx, [end_of(world, stale), end_of(world, good)])
+    assert written.states == {good: "completed"}
+    assert written.lost_tokens == {world.launcher.order_of(stale).token}
+    assert world.state(after) == "queued"
+    assert [member.job_id for member in world.ctx.queue.heads(5)] == [after]
+
+
+def test_a_later_attempt_stays_watched_when_the_end_of_an_earlier_one_comes_late(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent knew of the first end and could not write it. Meanwhile another one had the node, wrote that end and
+    started the job again."""
+    agent = world.agent()
+    job_id = started(world, agent)
+    world.launcher.end(job_id, Outcome.EXIT_NONZERO, exit_code=1)
+
+    def away() -> None:
+        raise DatabaseUnavailable("the database is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.ctx.records, "write", away)
+        agent.run_once()
+    other = world.open()
+    fence = Fence("box", "another agent")
+    fence.take(other.records, other.clock.now())
+    finish(other, [end_of(world, job_id)])
+    other.leases.release("box", world.launcher.order_of(job_id).token, [other.gpus.inventory()[0].uuid])
+    world.clock.forward(60)
+    promote(other)
+    facts = {job.id: job for job in Lookout(other).waiting()}
+    [claimed] = claim(other, [Start(job_id, (other.gpus.inventory()[1].uuid,))], facts, fence)
+    os.close(world.launcher.start(claimed.order))
+    world.launcher.run(job_id)
+    # The node is free again, and the first agent takes it.
+    AgentLock(world.link).release("box", "agent-0")
+    agent.run_once()
+    assert world.state(job_id) == "running"
+    assert [live.number for live in agent.live] == [2]
+    world.launcher.end(job_id, Outcome.SUCCEEDED, exit_code=0)
+    agent.run_once()
+    assert (world.state(job_id), world.holders()) == ("completed", {})
