@@ -133,7 +133,7 @@ def _span(node: ast.AST) -> Span:
 
 
 def _silent(tree: ast.Module) -> list[Span]:
-    """Where a change says nothing about the tests: annotations, decorators, `__slots__`, what is logged or worded."""
+    """Where a change says nothing about the tests: annotations, decorators, `__slots__`, logs, wording, tuning."""
     found: list[ast.AST] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None:
@@ -152,10 +152,19 @@ def _silent(tree: ast.Module) -> list[Span]:
             found.append(node.test)
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp) and _is_union(node):
             found.append(node.value)
+        if isinstance(node, ast.Constant) and _is_tuning(node):
+            found.append(node)
+        if isinstance(node, ast.Assign) and re.fullmatch(r"_?[A-Z_]+_S", ast.unparse(node.targets[0])):
+            found.append(node.value)
         if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.IfExp) and _is_wording(node)):
             found.append(node)
     flags = [node for node in ast.walk(tree) if isinstance(node, ast.BinOp) and _is_flag(node.right)]
     return [_span(node) for node in found] + [(_span(node.left)[1], _span(node.right)[0]) for node in flags]
+
+
+def _is_tuning(node: ast.Constant) -> bool:
+    """Of a period or a batch size one more or less is as good. (A constant in seconds is called `…_S`.)"""
+    return type(node.value) in {int, float} and abs(node.value) > 10
 
 
 def _is_wording(node: ast.IfExp) -> bool:
