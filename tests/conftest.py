@@ -1,4 +1,5 @@
-"""Every file in tests/services is a plugin: real servers for tests. No test sees the settings of this machine."""
+"""Every file in tests/services is a plugin: the real servers that tests may ask for. A test's tier is its folder's, and
+no test sees the settings of this machine."""
 
 from __future__ import annotations
 
@@ -39,3 +40,36 @@ def _settings_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         patch.setenv("HOME", str(home))
         patch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
         yield
+
+
+# The longest folder that a test lies in decides. pyproject.toml says what the tiers are.
+_TIERS = {
+    "": "tier_fast",
+    "unit": "tier_fast",
+    "unit/examples": "tier_integration",
+    "conformance": "tier_fast",
+    "docs": "tier_fast",
+    "engine": "tier_fast",
+    "process": "tier_integration",
+    "cli": "tier_integration",
+    "server": "tier_integration",
+    "migration": "tier_integration",
+    "daemon": "tier_system",
+    "crash": "tier_system",
+    "model": "tier_system",
+    "chaos": "tier_system",
+    "release": "tier_system",
+}
+
+
+def _tier(path: Path) -> str:
+    folder = path.relative_to(Path(__file__).parent).parent
+    for name in (folder, *folder.parents):
+        if str(name) in _TIERS:
+            return _TIERS[str(name)]
+    raise pytest.UsageError(f"tests/{folder} has no tier: add it to _TIERS in tests/conftest.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(_tier(item.path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -159,7 +160,9 @@ def foreigner():
     """A process in a session of its own, without any mark, and a child of it in the same session."""
     child = subprocess.Popen(["/bin/sh", "-c", "sleep 100 & wait"], start_new_session=True, env={})
     yield child
-    os.killpg(child.pid, signal.SIGKILL)
+    # The test may have ended the whole session.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
     child.wait()
 
 
