@@ -7,7 +7,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from gpuq.client import Client as Client
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["Client", "__version__"]
 
 
