@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         WrongState,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "Attempt",

@@ -67,12 +67,19 @@ make_venv() {
   "$python" -m venv --clear "$venv" || stop "could not make $venv"
 }
 
-# pip_install NAME WORDS...: what pip installs, once for every content of pyproject.toml.
+# The distribution was called gpuq before it was gpu-job-queue; both would own the command.
+drop_former_name() {
+  if compgen -G "$venv/lib/python*/site-packages/gpuq-*.dist-info" >/dev/null; then
+    "$venv/bin/python" -m pip uninstall -qq -y gpuq >&2 || stop "could not remove the former gpuq from $venv"
+  fi
+}
+
+# pip_install NAME WORDS...: what pip installs, once for every content of pyproject.toml and every version.
 pip_install() {
   local name=$1 stamp wanted
   shift
   stamp=$venv/.gpuq-$name
-  wanted="$(cd "$root" && sha256sum pyproject.toml) $root $*"
+  wanted="$(cd "$root" && sha256sum pyproject.toml && grep '^__version__' gpuq/__init__.py) $root $*"
   if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
     return
   fi
@@ -81,6 +88,7 @@ pip_install() {
     say "upgrading pip in $venv"
     "$venv/bin/python" -m pip install -q --upgrade 'pip>=25.1' >&2 || stop "could not upgrade pip"
   fi
+  drop_former_name
   say "pip install $*"
   (cd "$root" && "$venv/bin/python" -m pip install -qq "$@" >&2) || stop "pip could not install what gpuq needs (see above)"
   echo "$wanted" >"$stamp"

@@ -47,6 +47,11 @@ def tell(error: GpuqError) -> int:
 
 
 def _run(words: list[str]) -> int:
+    if words == ["--version"]:
+        from gpuq import revision
+
+        print(revision.version_line())
+        return 0
     from gpuq.cli import quick
 
     args = quick.parse(words)

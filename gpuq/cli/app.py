@@ -53,9 +53,9 @@ def run(line: list[str]) -> int:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        import gpuq
+        from gpuq import revision
 
-        print(f"gpuq {gpuq.__version__}")
+        print(revision.version_line())
         raise typer.Exit
 
 

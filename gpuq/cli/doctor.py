@@ -53,14 +53,28 @@ def doctor(args: Args) -> int:
 def examine() -> list[Finding]:
     from gpuq.settings import load
 
+    findings = _installation()
     try:
         settings, _ = load()
     except GpuqError as error:
-        return [Finding("settings", FAIL, error.message, error.hint)]
-    findings = [Finding("settings", OK, "every setting is known and valid")]
+        return [*findings, Finding("settings", FAIL, error.message, error.hint)]
+    findings.append(Finding("settings", OK, "every setting is known and valid"))
     for look in (_home, _disk, _database, _redis):
         findings += _guarded(look, settings)
     return findings + _guarded(_daemon, settings) + _guarded(_gpus, settings)
+
+
+def _installation() -> list[Finding]:
+    """Whether it is this gpuq that people get who say `gpuq`, or `import gpuq`."""
+    import gpuq
+    from gpuq.cli import shadows
+
+    mixed = [Finding("installation", FAIL, found.text, found.hint) for found in shadows.distributions()]
+    hidden = [
+        Finding("installation", WARN, found.text, found.hint) for found in (*shadows.program(), *shadows.folder())
+    ]
+    here = os.path.dirname(gpuq.__file__)
+    return mixed + hidden or [Finding("installation", OK, f"gpuq {gpuq.__version__} in {here}")]
 
 
 def _guarded(look: Callable[[Settings], list[Finding]], settings: Settings) -> list[Finding]:
@@ -138,7 +152,7 @@ def _redis(settings: Settings) -> list[Finding]:
             "redis-server",
             FAIL,
             "is not in PATH",
-            "apt-get install redis-server, or pip install 'gpuq[embedded]', or set GPUQ_REDIS_URL",
+            "apt-get install redis-server, or pip install 'gpu-job-queue[embedded]', or set GPUQ_REDIS_URL",
         )
     ]
 

@@ -161,7 +161,7 @@ def _needs_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
-        raise UsageError("--plot needs matplotlib", hint="install it with: pip install 'gpuq[plot]'") from None
+        raise UsageError("--plot needs matplotlib", hint="install it with: pip install 'gpu-job-queue[plot]'") from None
 
 
 def draw(replay: Replay, path: Path) -> None:

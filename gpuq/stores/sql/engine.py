@@ -216,7 +216,8 @@ def _postgres_engine(url: URL) -> Engine:
         )
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"PostgreSQL needs a driver that is not installed ({error.name})", hint="pip install 'gpuq[postgres]'"
+            f"PostgreSQL needs a driver that is not installed ({error.name})",
+            hint="pip install 'gpu-job-queue[postgres]'",
         ) from None
 
     @event.listens_for(engine, "connect")

