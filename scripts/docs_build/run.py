@@ -37,11 +37,14 @@ def main() -> int:
     what.add_argument("--serve", action="store_true", help="show the site, and build it again when a page changes")
     what.add_argument("--write", action="store_true", help="write the generated parts anew")
     what.add_argument("--check", action="store_true", help="compare the generated parts with the code")
+    what.add_argument("--site", type=Path, metavar="DIR", help="build the site there, with the pages as they are")
     what.add_argument("--man", type=Path, metavar="DIR", help="write the manual pages there")
     options = parser.parse_args()
     if options.man:
         man.write(options.man)
         return 0
+    if options.site:
+        return mkdocs("build", "--clean", "--site-dir", str(options.site.absolute()))
     old = stale()
     if options.check:
         for page in old:
@@ -52,7 +55,7 @@ def main() -> int:
         print(f"wrote {page.relative_to(ROOT)}", file=sys.stderr)
     if options.write:
         return 0
-    return mkdocs("serve") if options.serve else mkdocs("build", "--clean", "--quiet")
+    return mkdocs("serve") if options.serve else mkdocs("build", "--clean")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
-from console import Command, File, Left, Reader, matches, normal, steps
+from console import Command, File, Left, Reader, matches, normal, starts_a_daemon, steps
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = [*sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Blocks for root, systemd, another machine or a package manager. A page that can be run should be.
 MOST_LEFT_OUT = 14
 
@@ -26,7 +25,7 @@ def is_run(page: Path) -> bool:
 @pytest.mark.parametrize("page", [page for page in PAGES if is_run(page)], ids=name)
 def test_what_a_page_shows_is_what_happens(page: Path, reader: Reader) -> None:
     text = page.read_text()
-    if not re.search(r"^\$ gpuq up( |$)", text, re.MULTILINE):
+    if not starts_a_daemon(text):
         reader.run("gpuq up -d")
     for step in steps(text):
         if isinstance(step, File):

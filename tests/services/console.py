@@ -17,6 +17,7 @@ import platform
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ from pathlib import Path
 
 import pytest
 
+# Where pages have the daemon listen; another port stands in for it.
+PORT = "18100"
 BIN = Path(sys.executable).parent
 PATIENCE_S = 30.0
 
@@ -78,6 +81,12 @@ def steps(page: str) -> Iterator[Command | File | Left]:
             yield from _commands(found["text"])
 
 
+def starts_a_daemon(page: str) -> bool:
+    """Whether the first block with commands does; otherwise a page takes it for granted that one runs."""
+    first = re.search(r"^```console\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    return first is not None and re.search(r"^\$ gpuq up( |$)", first[1], re.MULTILINE) is not None
+
+
 def _commands(text: str) -> Iterator[Command]:
     line, expected = "", []
     for row in [*text.splitlines(), "$ "]:
@@ -96,6 +105,9 @@ _LOOSE = [
     (re.compile(r"\b\d\d:\d\d(:\d\d)?\b"), "TIME"),
     (re.compile(r"\b\d\d-\d\d TIME"), "TIME"),
     (re.compile(r"[\d.]+[MG] free of [\d.]+[MG]"), "SIZE free of SIZE"),
+    (re.compile(r"[\d,]+ bytes"), "N bytes"),
+    (re.compile(r"mode 0\d+"), "mode 0700"),
+    (re.compile(r"\S+/redis-server"), "redis-server"),
     (re.compile(r"\b(?:\d+(?:\.\d+)?\s?(?:ms|[smhd]))+\b"), "SPAN"),
     (re.compile(r"\bgpuq_[A-Za-z0-9_-]{20,}"), "TOKEN"),
     (re.compile(r"(?<![\d.])\b\d{4,7}\b|(?<=pid )\d+"), "PID"),
@@ -119,6 +131,12 @@ def matches(expected: list[str], found: list[str]) -> bool:
     return bool(found) and expected[0] == found[0] and matches(expected[1:], found[1:])
 
 
+def free_port() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
 class Reader:
     """Somebody who follows a page: one shell, whose variables and folder stay from command to command."""
 
@@ -138,10 +156,12 @@ class Reader:
         }
         (base / "config.toml").touch()
         self.state.write_text(f"cd {shlex.quote(str(self.home))}\n")
+        self.port = free_port()
         self._code = 0
 
     def run(self, line: str) -> list[str]:
         """What the command prints, on both of its outputs."""
+        line = line.replace(PORT, self.port)
         script = (
             f". {self.state}; set -a; (exit {self._code})\n{line}\ncode=$?\nset +a\n"
             f'{{ export -p; printf "cd %q\\n" "$PWD"; }} >{self.state}; exit $code'
@@ -154,7 +174,7 @@ class Reader:
         return self._shared(done.stdout).splitlines()
 
     def _shared(self, text: str) -> str:
-        text = text.replace(str(self.home), "/home/alice").replace(str(BIN) + "/", "")
+        text = text.replace(self.port, PORT).replace(str(self.home), "/home/alice").replace(str(BIN) + "/", "")
         text = re.sub(rf"\b{re.escape(platform.node())}\b", "box1", text)
         return re.sub(rf"(?<![-/.\w]){re.escape(getpass.getuser())}\b", "alice", text)
 
