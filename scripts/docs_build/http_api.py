@@ -18,7 +18,7 @@ from gpuq.settings import Settings
 FIELDS = {
     "command": "the program and its arguments; no shell",
     "name": "1 to 200 characters; else the program's name",
-    "cwd": "working directory; else the caller's home, or `/`",
+    "cwd": "working directory; else the caller's home directory",
     "env": "variables, over those of a batch",
     "gpus": "how many; 0 is none",
     "gpu_mem_mb": "MiB on each GPU: the GPU is shared",

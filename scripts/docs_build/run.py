@@ -38,10 +38,16 @@ def main() -> int:
     what.add_argument("--write", action="store_true", help="write the generated parts anew")
     what.add_argument("--check", action="store_true", help="compare the generated parts with the code")
     what.add_argument("--site", type=Path, metavar="DIR", help="build the site there, with the pages as they are")
+    what.add_argument("--record", type=Path, metavar="PAGE", help="run the page's commands, write what they print now")
     what.add_argument("--man", type=Path, metavar="DIR", help="write the manual pages there")
     options = parser.parse_args()
     if options.man:
         man.write(options.man)
+        return 0
+    if options.record:
+        import record
+
+        record.record(options.record)
         return 0
     if options.site:
         return mkdocs("build", "--clean", "--site-dir", str(options.site.absolute()))

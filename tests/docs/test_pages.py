@@ -42,7 +42,7 @@ def test_few_blocks_are_not_run() -> None:
 def test_a_page_tells_commands_outputs_and_files_apart() -> None:
     page = (
         "<!-- file: a.py -->\n```python\nprint(1)\n```\ntext\n"
-        "```console\n$ one  # said aside\nits output\n$ two \\\n> three\n```\n"
+        "```console\n$ one\nits output\n$ two \\\n> three\n```\n"
         "<!-- not run: needs root -->\n```console\n$ four\n```\n```json\n{}\n```\n```sh\nfive\n```\n"
     )
     assert list(steps(page)) == [

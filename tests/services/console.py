@@ -10,10 +10,10 @@ line `…` stands for any lines. An HTML comment before a block steers it:
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
-import platform
 import re
 import shlex
 import shutil
@@ -78,7 +78,7 @@ def steps(page: str) -> Iterator[Command | File | Left]:
         elif found["kind"] == "sh":
             yield Left("for another machine or another user")
         elif found["kind"] == "console":
-            yield from _commands(found["text"])
+            yield from commands(found["text"])
 
 
 def starts_a_daemon(page: str) -> bool:
@@ -87,13 +87,13 @@ def starts_a_daemon(page: str) -> bool:
     return first is not None and re.search(r"^\$ gpuq up( |$)", first[1], re.MULTILINE) is not None
 
 
-def _commands(text: str) -> Iterator[Command]:
+def commands(text: str) -> Iterator[Command]:
     line, expected = "", []
     for row in [*text.splitlines(), "$ "]:
         if row.startswith("$ "):
             if line:
                 yield Command(line, expected)
-            line, expected = re.sub(r"\s{2,}# .*", "", row[2:]), []
+            line, expected = row[2:], []
         elif row.startswith("> ") and not expected:
             line += "\n" + row[2:]
         else:
@@ -151,49 +151,55 @@ class Reader:
             "GPUQ_HOME": str(self.home / ".local/share/gpuq"),
             "GPUQ_CONFIG": str(base / "config.toml"),
             "GPUQ_GPUS": "sim:4",
+            "GPUQ_NODE": "box1",
             "GPUQ_RETRY_BASE": "0.2",
             "PYTHONWARNINGS": "ignore",
         }
         (base / "config.toml").touch()
         self.state.write_text(f"cd {shlex.quote(str(self.home))}\n")
         self.port = free_port()
-        self._code = 0
+        self.code = 0
 
     def run(self, line: str) -> list[str]:
         """What the command prints, on both of its outputs."""
         line = line.replace(PORT, self.port)
         script = (
-            f". {self.state}; set -a; (exit {self._code})\n{line}\ncode=$?\nset +a\n"
+            f". {self.state}; set -a; (exit {self.code})\n{line}\ncode=$?\nset +a\n"
             f'{{ export -p; printf "cd %q\\n" "$PWD"; }} >{self.state}; exit $code'
         )
         done = subprocess.run(
             ["bash", "-c", script], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, timeout=PATIENCE_S, check=False,
         )  # fmt: skip
-        self._code = done.returncode
+        self.code = done.returncode
         return self._shared(done.stdout).splitlines()
 
     def _shared(self, text: str) -> str:
         text = text.replace(self.port, PORT).replace(str(self.home), "/home/alice").replace(str(BIN) + "/", "")
-        text = re.sub(rf"\b{re.escape(platform.node())}\b", "box1", text)
         return re.sub(rf"(?<![-/.\w]){re.escape(getpass.getuser())}\b", "alice", text)
 
-    def follow(self, command: Command) -> None:
-        """Carries the command out; fails unless it prints what the page says."""
+    def carry_out(self, command: Command, patience_s: float = PATIENCE_S) -> tuple[bool, list[str]]:
+        """Whether the command printed what the page says, and what it printed."""
         expected = [normal(row) for row in command.expected if row.strip()]
         if not command.reads:
             self._settle()
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while True:
             printed = [row for row in self.run(command.line) if row.strip()]
             if matches(expected, [normal(row) for row in printed]):
-                break
+                return True, printed
             if not command.reads or time.monotonic() > deadline:
-                wanted = "\n".join(command.expected)
-                pytest.fail(f"$ {command.line}\nshould print\n{wanted}\nand prints\n" + "\n".join(printed))
+                return False, printed
             time.sleep(0.1)
+
+    def follow(self, command: Command) -> None:
+        """Fails unless the command prints what the page says, and ends well unless the page shows that it does not."""
+        same, printed = self.carry_out(command)
+        if not same:
+            wanted = "\n".join(command.expected)
+            pytest.fail(f"$ {command.line}\nshould print\n{wanted}\nand prints\n" + "\n".join(printed))
         told = any(row.startswith("gpuq: ") for row in command.expected) or "echo $?" in command.line
-        assert self._code == 0 or told or command.line.startswith(("gpuq wait", "gpuq run")), command.line
+        assert self.code == 0 or told or command.line.startswith(("gpuq wait", "gpuq run")), command.line
 
     def _settle(self) -> None:
         """Until everything has started that can: there is no signal for that across processes, so it is asked for."""
@@ -220,8 +226,8 @@ class Reader:
         self.run("gpuq down --stop-jobs")
 
 
-@pytest.fixture
-def reader() -> Iterator[Reader]:
+@contextlib.contextmanager
+def one_reader() -> Iterator[Reader]:
     # Short, because a Unix socket's address may have 107 bytes.
     base = Path(tempfile.mkdtemp(prefix="gd-", dir="/tmp"))
     found = Reader(base)
@@ -230,3 +236,9 @@ def reader() -> Iterator[Reader]:
     finally:
         found.close()
         shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture
+def reader() -> Iterator[Reader]:
+    with one_reader() as found:
+        yield found
