@@ -10,7 +10,7 @@ from console import Command, File, Left, Reader, matches, normal, starts_a_daemo
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Blocks for root, systemd, another machine or a package manager. A page that can be run should be.
-MOST_LEFT_OUT = 14
+MOST_LEFT_OUT = 10
 
 
 def name(page: Path) -> str:
