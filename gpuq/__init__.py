@@ -1,20 +1,120 @@
-"""gpuq: a durable GPU job queue for a team that shares one machine."""
+"""gpuq: a durable GPU job queue for a team that shares one machine.
+
+    from gpuq import Client
+
+    with Client() as client:
+        job = client.submit(["python", "train.py"], gpus=2).wait()
+        print(job.state, job.logs())
+
+`Client`, the values that it answers and the errors that it raises are imported from here; all errors that there are
+stand in `gpuq.errors`.
+"""
 
 from __future__ import annotations
 
 # As in gpuq.errors: typing costs 8 ms of import.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from gpuq.client import Client as Client
+    from gpuq.client.client import LogChunk
+    from gpuq.client.job import Expected, Job, Queue
+    from gpuq.client.submission import Changes, Options, Submission
+    from gpuq.client.typed import Client
+    from gpuq.client.values import (
+        Attempt,
+        Check,
+        DeadLetter,
+        Event,
+        Gpu,
+        GpuJob,
+        GpuProcess,
+        Group,
+        Pause,
+        Reason,
+        Stats,
+        Table,
+        Why,
+    )
+    from gpuq.errors import (
+        ConfigError,
+        Constraint,
+        DaemonUnreachable,
+        Forbidden,
+        GpuqError,
+        NotFound,
+        Refused,
+        Unauthenticated,
+        Unavailable,
+        UsageError,
+        WrongState,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["Client", "__version__"]
+
+__all__ = [
+    "Attempt",
+    "Changes",
+    "Check",
+    "Client",
+    "ConfigError",
+    "Constraint",
+    "DaemonUnreachable",
+    "DeadLetter",
+    "Event",
+    "Expected",
+    "Forbidden",
+    "Gpu",
+    "GpuJob",
+    "GpuProcess",
+    "GpuqError",
+    "Group",
+    "Job",
+    "LogChunk",
+    "NotFound",
+    "Options",
+    "Pause",
+    "Queue",
+    "Reason",
+    "Refused",
+    "Stats",
+    "Submission",
+    "Table",
+    "Unauthenticated",
+    "Unavailable",
+    "UsageError",
+    "Why",
+    "WrongState",
+    "__version__",
+]
+
+# Where each of them comes from when the program runs.
+_HOMES = {
+    "gpuq.client.client": ("LogChunk",),
+    "gpuq.client.job": ("Expected", "Job", "Queue"),
+    "gpuq.client.submission": ("Changes", "Options", "Submission"),
+    "gpuq.client.typed": ("Client",),
+    "gpuq.client.values": (
+        *("Attempt", "Check", "DeadLetter", "Event", "Gpu", "GpuJob", "GpuProcess", "Group"),
+        *("Pause", "Reason", "Stats", "Table", "Why"),
+    ),
+    "gpuq.errors": (
+        *("ConfigError", "Constraint", "DaemonUnreachable", "Forbidden", "GpuqError", "NotFound", "Refused"),
+        *("Unauthenticated", "Unavailable", "UsageError", "WrongState"),
+    ),
+}
+
+# Hidden from type checkers, to whom it would say that every name is here.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        # Lazy, because every supervisor and every command line imports this module.
+        for module, names in _HOMES.items():
+            if name in names:
+                from importlib import import_module
+
+                found = globals()[name] = getattr(import_module(module), name)
+                return found
+        raise AttributeError(f"module 'gpuq' has no attribute {name!r}")
 
 
-def __getattr__(name: str) -> object:
-    # Lazy, because every supervisor and every command line imports this module.
-    if name == "Client":
-        from gpuq.client import Client
-
-        return Client
-    raise AttributeError(f"module 'gpuq' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 
 class GpuqError(Exception):
+    """gpuq failed. `message` is for a person, `hint` says what to do next (None: nothing to say)."""
+
     code: ClassVar[str] = "internal"
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
@@ -44,44 +46,60 @@ class GpuqError(Exception):
 
 
 class UsageError(GpuqError):
+    """What was asked is malformed."""
+
     code = "usage"
     exit_code = 2
     http_status = 422
 
 
 class ConfigError(UsageError):
+    """A setting or the config file is wrong."""
+
     code = "config"
     http_status = 500
 
 
 class NotFound(GpuqError):
+    """There is no such job, GPU, group or letter."""
+
     code = "not_found"
     exit_code = 3
     http_status = 404
 
 
 class Refused(GpuqError):
+    """Well formed, but not now or not for you."""
+
     code = "refused"
     exit_code = 4
     http_status = 409
 
 
 class Forbidden(Refused):
+    """It belongs to another user, or takes an administrator."""
+
     code = "forbidden"
     http_status = 403
 
 
 class Unauthenticated(Refused):
+    """No token, or a wrong one."""
+
     code = "unauthenticated"
     http_status = 401
 
 
 class Constraint(Refused):
+    """It can never run on this machine."""
+
     code = "constraint"
     http_status = 422
 
 
 class WrongState(Refused):
+    """The job's state does not allow it."""
+
     code = "wrong_state"
 
 
@@ -108,12 +126,16 @@ class NodeTaken(LeaseLost):
 
 
 class Unavailable(GpuqError):
+    """Try again later: the daemon, its database or Redis is away."""
+
     code = "unavailable"
     exit_code = 5
     http_status = 503
 
 
 class DaemonUnreachable(Unavailable):
+    """No daemon answers, or the connection to it broke."""
+
     code = "daemon_unreachable"
 
 

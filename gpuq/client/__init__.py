@@ -1,8 +1,4 @@
-"""The Python client: `from gpuq import Client`."""
+"""The client of the daemon. Its public names are those of `gpuq`: `from gpuq import Client, Job`.
 
-from __future__ import annotations
-
-from gpuq.client.client import Client as Client
-from gpuq.client.client import LogChunk as LogChunk
-
-__all__ = ["Client", "LogChunk"]
+Nothing is imported here, because every command line imports this package for its JSON layer.
+"""

@@ -1,4 +1,5 @@
-"""The daemon's HTTP API as Python calls. Standard library only and light to import: the command line is built on it."""
+"""The daemon's HTTP API as Python calls that answer its JSON. Light to import: the command line is built on it, and so
+is the typed client of `gpuq.client.typed`."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ class LogChunk:
 
 
 class Client(Session):
-    """The queue. `Client().submit(["python", "train.py"], gpus=2)` returns the job's JSON as a dict.
+    """The queue as JSON. `Client().submit(["python", "train.py"], gpus=2)` returns the job as a dict.
 
     Finds the daemon as the command line does; `server` and `token` override that. When no daemon runs on this home
     (and none was named), calls work straight on the database and nothing starts until `gpuq up`; `on_direct` is

@@ -9,9 +9,27 @@ from gpuq.errors import DaemonUnreachable, NotFound
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, Protocol
 
-    from gpuq.client.client import Client
+    class Piece(Protocol):
+        """A piece of a job's output, as the client tells it."""
+
+        data: bytes
+        next_offset: int
+        attempt: int
+        final: bool
+
+    class Source(Protocol):
+        """What following asks: the client, which itself offers following."""
+
+        is_direct: bool
+
+        def job(self, job_id: int) -> dict[str, Any]: ...
+
+        def jobs(self, **filters: object) -> list[Any]: ...
+
+        def log(self, job_id: int, *, offset: int = 0, attempt: int | None = None) -> Piece: ...
+
 
 FINAL = frozenset({"completed", "failed", "cancelled"})
 
@@ -34,7 +52,7 @@ class Pace:
 
 
 def follow(
-    client: Client,
+    client: Source,
     job_id: int,
     *,
     attempt: int | None = None,
@@ -78,7 +96,7 @@ def follow(
         pace.rest()
 
 
-def wait(client: Client, job_ids: list[int], timeout_s: float | None = None, *, pace: Pace | None = None) -> list[Any]:
+def wait(client: Source, job_ids: list[int], timeout_s: float | None = None, *, pace: Pace | None = None) -> list[Any]:
     """The jobs in the order asked for, once all are final. Raises TimeoutError after `timeout_s` seconds."""
     pace = pace or Pace(most=1.0)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -101,14 +119,14 @@ def wait(client: Client, job_ids: list[int], timeout_s: float | None = None, *, 
         pace.rest(left)
 
 
-def _require_daemon(client: Client, job_id: int) -> None:
+def _require_daemon(client: Source, job_id: int) -> None:
     if client.is_direct:
         raise DaemonUnreachable(
             f"job {job_id} has not ended, and without a daemon nothing will end it", hint="start one with `gpuq up -d`"
         )
 
 
-def _fetch(client: Client, job_ids: list[int]) -> list[Any]:
+def _fetch(client: Source, job_ids: list[int]) -> list[Any]:
     """Raises NotFound for the first id that no job has."""
     found: list[Any] = []
     # 500 ids make a request line of a few kilobytes, well under what servers accept.

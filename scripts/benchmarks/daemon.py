@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gpuq import Client
+from gpuq.client.client import Client
 
 GPUQ = str(Path(sys.executable).parent / "gpuq")
 

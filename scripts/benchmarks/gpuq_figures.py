@@ -13,7 +13,7 @@ from pathlib import Path
 from daemon import GPUQ, Daemon, daemon, spec, wait_until_final
 from stats import Figure, median, quantile, timed
 
-from gpuq import Client
+from gpuq.client.client import Client
 
 # Writes the wall clock in nanoseconds as the first thing it does; its own start (about 1 ms) is counted.
 STAMP = ("date", "+%s%N")

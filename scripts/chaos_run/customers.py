@@ -14,7 +14,7 @@ from evidence import Request, Submission
 from installation import GPUQ, Installation
 from shapes import Shapes
 
-from gpuq import Client
+from gpuq.client.client import Client
 from gpuq.errors import GpuqError
 
 # No more than this many jobs are kept waiting and running: the queue shall turn over, not pile up.

@@ -20,7 +20,7 @@ from installation import Installation
 from processes import Reaper, become_subreaper, wait_until
 from shapes import KILL_GRACE_S, Shapes
 
-from gpuq import Client
+from gpuq.client.client import Client
 from gpuq.errors import GpuqError
 
 # On average; some faults last for seconds, and others go on meanwhile.

@@ -12,7 +12,7 @@ from stub_daemon import Answer, Gpuq, StubDaemon, job
 HEAVY = {
     "sqlalchemy", "redis", "pydantic", "pydantic_settings", "fastapi", "starlette", "typer", "click", "rich", "httpx",
     "ssl", "email", "http", "urllib", "asyncio", "subprocess", "typing", "dataclasses", "inspect", "logging",
-    "argparse", "tempfile", "shutil", "gpuq.settings",
+    "argparse", "tempfile", "shutil", "gpuq.settings", "gpuq.client.typed", "gpuq.client.values", "gpuq.client.job",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gpuq import Client
+from gpuq.client.client import Client
 from gpuq.errors import DatabaseUnavailable, GpuqError
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")

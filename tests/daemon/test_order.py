@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from box import Box
 
-from gpuq.client import Client
+from gpuq.client.client import Client
 
 # GPUs, seconds, declared seconds, priority, of one job after the other, EVERY_S apart, from one user after the other.
 # Their order is that of no simpler rule, and delays of a quarter of a second do not change it.

@@ -1,0 +1,94 @@
+"""The part of the client that is about the queue as a whole and its machine."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Self
+
+from gpuq.client.client import Client as JsonClient
+from gpuq.client.submission import moment_text
+from gpuq.client.values import DeadLetter, Gpu, Group, Pause, Stats, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Administration:
+    """What concerns no single job. `session`: the same daemon's answers as JSON, for what has no method here
+    (`client.session.call("GET", "/tokens")`), over the same connection."""
+
+    session: JsonClient
+
+    def __init__(
+        self,
+        server: str | None = None,
+        token: str | None = None,
+        *,
+        direct: bool = True,
+        on_direct: Callable[[], None] | None = None,
+    ) -> None:
+        self.session = JsonClient(server, token, direct=direct, on_direct=on_direct)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends this thread's connection; a later call makes a new one."""
+        self.session.close()
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the last call found no daemon and worked straight on the database; nothing starts then."""
+        return self.session.is_direct
+
+    def pause(self, reason: str | None = None) -> Pause:
+        """Starts no new jobs until `resume`, also after a restart; running ones go on. Raises Forbidden."""
+        return Pause.from_json(self.session.pause(reason)["paused"])
+
+    def resume(self) -> None:
+        """Starts jobs again. Raises Forbidden."""
+        self.session.resume()
+
+    def gpus(self) -> list[Gpu]:
+        """Each GPU with its state and its holders, by index."""
+        return [Gpu.from_json(gpu) for gpu in self.session.gpus()]
+
+    def drain(self, index: int, reason: str | None = None) -> Gpu:
+        """Gives the GPU to no new job; what runs there goes on. Raises NotFound, Forbidden."""
+        return Gpu.from_json(self.session.drain(index, reason))
+
+    def undrain(self, index: int) -> Gpu:
+        """Puts a drained GPU back. Raises NotFound, Forbidden."""
+        return Gpu.from_json(self.session.undrain(index))
+
+    def groups(self) -> list[Group]:
+        """The groups that have a limit or jobs that have not ended, by name."""
+        return [Group.from_json(group) for group in self.session.groups()]
+
+    def limit_group(self, group: str, limit: int) -> None:
+        """How many jobs of `group` may run at once; 0: as many as fit. Jobs that run go on. Raises Forbidden."""
+        self.session.limit_group(group, limit)
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """The jobs whose retries are used up, newest first."""
+        return [DeadLetter.from_json(letter) for letter in self.session.dlq()]
+
+    def remove_dead_letter(self, job_id: int) -> None:
+        """Drops the letter; the job stays in the history. Raises NotFound, Forbidden."""
+        self.session.dlq_remove(job_id)
+
+    def stats(self) -> Stats:
+        """Counts of jobs by state, dead letters and GPUs, and whether the queue is paused."""
+        return Stats.from_json(self.session.stats())
+
+    def report(self, kind: str, *, by: str = "user", since: datetime | float | str | None = None) -> Table:
+        """`kind`: usage, waits, failures or utilization; `by`: user, group, gpu or day; `since`: a `datetime`, epoch
+        seconds or ISO 8601. Raises UsageError."""
+        return Table.from_json(self.session.report(kind, by=by, since=moment_text(since)))
+
+    def sql(self, query: str) -> Table:
+        """The answer to a read-only statement on the history's views. Raises UsageError for anything else."""
+        return Table.from_json(self.session.sql(query))
