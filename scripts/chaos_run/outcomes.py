@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from checker import Picture
     from evidence import Line, Run
 
-# Failures that use up a retry, as the README states them; apart from `lost`, which has a limit of its own.
+# Failures that use up a retry, as the documents state them; apart from `lost`, which has a limit of its own.
 COUNTED = {"exit_nonzero", "signal", "gpu_oom", "host_oom", "time_limit", "launch_error"}
 MAX_LOST = 5
 SIGKILL = 9

@@ -1,0 +1,83 @@
+"""Every command that a page shows is run, and prints what the page says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from console import Command, File, Left, Reader, matches, normal, starts_a_daemon, steps
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Blocks for root, systemd, another machine or a package manager. A page that can be run should be.
+MOST_LEFT_OUT = 10
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def is_run(page: Path) -> bool:
+    return any(isinstance(step, Command) for step in steps(page.read_text()))
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("page", [page for page in PAGES if is_run(page)], ids=name)
+def test_what_a_page_shows_is_what_happens(page: Path, reader: Reader) -> None:
+    text = page.read_text()
+    if not starts_a_daemon(text):
+        reader.run("gpuq up -d")
+    for step in steps(text):
+        if isinstance(step, File):
+            (reader.home / step.name).write_text(step.text)
+        elif isinstance(step, Command):
+            reader.follow(step)
+
+
+def test_few_blocks_are_not_run() -> None:
+    left = [(name(page), step.reason) for page in PAGES for step in steps(page.read_text()) if isinstance(step, Left)]
+    assert len(left) <= MOST_LEFT_OUT, left
+
+
+def test_a_page_tells_commands_outputs_and_files_apart() -> None:
+    page = (
+        "<!-- file: a.py -->\n```python\nprint(1)\n```\ntext\n"
+        "```console\n$ one\nits output\n$ two \\\n> three\n```\n"
+        "<!-- not run: needs root -->\n```console\n$ four\n```\n```json\n{}\n```\n```sh\nfive\n```\n"
+    )
+    assert list(steps(page)) == [
+        File("a.py", "print(1)\n"),
+        Command("one", ["its output"]),
+        Command("two \\\nthree", []),
+        Left("needs root"),
+        Left("for another machine or another user"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "same"),
+    [
+        (["a", "b"], ["a", "b"], True),
+        (["a"], ["a", "b"], False),
+        (["a", "…"], ["a", "b", "c"], True),
+        (["…", "c"], ["a", "b", "c"], True),
+        (["…", "d"], ["a", "b", "c"], False),
+    ],
+)
+def test_an_ellipsis_stands_for_any_lines_and_nothing_else_does(
+    expected: list[str], found: list[str], same: bool
+) -> None:
+    assert matches(expected, found) is same
+
+
+def test_times_and_process_ids_may_differ_and_words_and_counts_may_not() -> None:
+    shown = normal("job 3 (digits) is queued, position 1, starts about 07:35; pid 26104, 12s, 2026-11-22 07:35:14")
+    assert shown == normal(
+        "job 3 (digits) is queued,  position 1, starts about 23:59; pid 7, 1h05m, 2030-01-02 03:04:05"
+    )
+    assert shown != normal(
+        "job 3 (digits) is queued, position 2, starts about 07:35; pid 26104, 12s, 2026-11-22 07:35:14"
+    )
+    assert shown != normal(
+        "job 4 (digits) is queued, position 1, starts about 07:35; pid 26104, 12s, 2026-11-22 07:35:14"
+    )
