@@ -16,10 +16,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from gpuq.domain import faults
-from gpuq.domain.complaints import complaint
+from gpuq.domain import failpoints
 from gpuq.domain.priority import MAX_TIME_LIMIT_S
 from gpuq.domain.quantities import DURATION_HINT, parse_duration
+from gpuq.domain.validation_messages import complaint
 from gpuq.errors import ConfigError, Refused, UsageError
 
 # Variables with our prefix that are not settings: what a job sees, and what steers the client alone.
@@ -29,7 +29,7 @@ JOB_VARIABLES = frozenset(
         "GPUQ_ARRAY_ID", "GPUQ_ARRAY_INDEX", "GPUQ_TIME_LIMIT_END", "GPUQ_TOKEN_OF_ATTEMPT",
     }
 )  # fmt: skip
-CLIENT_VARIABLES = frozenset({"GPUQ_CONFIG", "GPUQ_DEBUG", faults.VARIABLE})
+CLIENT_VARIABLES = frozenset({"GPUQ_CONFIG", "GPUQ_DEBUG", failpoints.VARIABLE})
 
 _DURATIONS = ("priority_aging", "preempt_min_run", "user_spacing")
 # What to write, where the description does not say it.

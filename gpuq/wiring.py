@@ -11,15 +11,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-from gpuq.domain import faults
+from gpuq.domain import failpoints
 from gpuq.domain.ids import new_token
 from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
 from gpuq.engine.epoch import EpochCell
-from gpuq.engine.expectations import RunTimes
+from gpuq.engine.maintenance.timers import Maintenance
 from gpuq.engine.node_lock import FileLock, NodeLocks
+from gpuq.engine.run_times import RunTimes
 from gpuq.engine.service import Service
-from gpuq.engine.timers import Maintenance
 from gpuq.errors import HotStoreUnavailable
 from gpuq.ports.gpus import GpuSource
 from gpuq.ports.notify import Notifier, Topic
@@ -89,7 +89,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
         launcher=ForkServerLauncher(str(settings.home / "supervisors.log")),
         run_times=RunTimes(history),
         epoch=epoch,
-        boot_id=faults.boot_id() or Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        boot_id=failpoints.boot_id() or Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         new_token=new_token,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 
 from gpuq.errors import UsageError
-from gpuq.stores.sql.tables import metadata
+from gpuq.stores.sql.schema.tables import metadata
 
 connection = context.config.attributes.get("connection")
 if connection is None:

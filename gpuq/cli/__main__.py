@@ -52,9 +52,9 @@ def _run(words: list[str]) -> int:
 
         print(revision.version_line())
         return 0
-    from gpuq.cli import quick
+    from gpuq.cli.parse import fast_parser
 
-    args = quick.parse(words)
+    args = fast_parser.parse(words)
     if args is None:
         from gpuq.cli import app
 

@@ -1,5 +1,5 @@
 """The typer application, made from the command table: help, completion, and what is wrong with a line that
-`gpuq.cli.quick` could not read."""
+`gpuq.cli.parse.fast_parser` could not read."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import typer
 
-from gpuq.cli.commands import COMMANDS, GROUPS
 from gpuq.cli.dispatch import dispatch
-from gpuq.cli.options import Args, Command, Option
+from gpuq.cli.parse.command_table import COMMANDS, GROUPS
+from gpuq.cli.parse.options import Args, Command, Option
 from gpuq.errors import UsageError
 
 ABOUT = "A durable GPU job queue for a team that shares one machine."

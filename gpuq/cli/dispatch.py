@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from gpuq.cli.options import Args
+from gpuq.cli.parse.options import Args
 from gpuq.errors import UsageError
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ def dispatch(args: Args) -> int:
     """The exit code. Imports only the one module that the command needs."""
     args.check_words()
     module, _, function = args.command.handler.partition(":")
-    handler: Callable[[Args], int] = getattr(importlib.import_module(f"gpuq.cli.{module}"), function)
+    handler: Callable[[Args], int] = getattr(importlib.import_module(f"gpuq.cli.commands.{module}"), function)
     try:
         return handler(args)
     except UsageError as error:

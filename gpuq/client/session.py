@@ -178,6 +178,6 @@ def _quote(text: str) -> str:
 
 def _error(reply: Reply) -> GpuqError:
     """The error that an answer carries, as the class that its code names."""
-    from gpuq.client.failures import from_reply
+    from gpuq.client.errors import from_reply
 
     return from_reply(reply.status, reply.body)

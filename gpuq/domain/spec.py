@@ -7,8 +7,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from gpuq.domain.complaints import complaint
 from gpuq.domain.priority import MAX_TIME_LIMIT_S, Priority
+from gpuq.domain.validation_messages import complaint
 from gpuq.errors import UsageError
 
 SCHEMA = 1

@@ -11,18 +11,18 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
 
-from gpuq.domain import faults
+from gpuq.domain import failpoints
+from gpuq.engine.attempt.launch_breaker import Obstacle
+from gpuq.engine.attempt.tracked import Live
+from gpuq.engine.attempt.updates import note_limit_reached, note_outgrown, note_started
+from gpuq.engine.attempt.watcher import Watch, ends
+from gpuq.engine.claim.dispatcher import POLL_S, Dispatcher
+from gpuq.engine.claim.lease_renewal import Keeper
 from gpuq.engine.context import Context
-from gpuq.engine.dispatch import POLL_S, Dispatcher
-from gpuq.engine.finish import finish
-from gpuq.engine.leasing import Keeper
-from gpuq.engine.live import Live
-from gpuq.engine.look import Lookout
 from gpuq.engine.node_lock import NodeLocks
-from gpuq.engine.notes import note_limit_reached, note_outgrown, note_started
-from gpuq.engine.obstacle import Obstacle
-from gpuq.engine.usage import sample
-from gpuq.engine.watch import Watch, ends
+from gpuq.engine.outcome.finish import finish
+from gpuq.engine.snapshot.builder import Lookout
+from gpuq.engine.snapshot.usage import sample
 from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold, HotStoreUnavailable, NodeTaken
 from gpuq.ports.history import FinishedRun
 from gpuq.ports.notify import Topic
@@ -221,7 +221,7 @@ class Agent:
         """`given`: UUIDs of the GPUs that were leased to others in the same step."""
         self._watch.over(ended)
         self._keeper.release(ended, given)
-        faults.point("finish.released")
+        failpoints.point("finish.released")
         for live in ended:
             self._learn(live)
 

@@ -14,8 +14,8 @@ from gpuq.settings import Settings
 
 if TYPE_CHECKING:
     from gpuq.engine.epoch import EpochCell
-    from gpuq.engine.expectations import RunTimes
-    from gpuq.engine.outlook import Outlooks
+    from gpuq.engine.queries.forecast_cache import Outlooks
+    from gpuq.engine.run_times import RunTimes
     from gpuq.ports.admin import MaintenanceRuns, Tokens
     from gpuq.ports.clock import Clock
     from gpuq.ports.gpus import GpuSource
@@ -50,7 +50,7 @@ class Context:
 
     @cached_property
     def outlooks(self) -> Outlooks:
-        from gpuq.engine.outlook import Outlooks
+        from gpuq.engine.queries.forecast_cache import Outlooks
 
         return Outlooks(self)
 

@@ -1,6 +1,6 @@
 """The daemon's own log: one line a record, UTC with milliseconds, to stderr or a file.
 
-2026-11-22T10:00:00.123Z INFO  gpuq.engine.dispatch: job 7 started on gpu 0
+2026-11-22T10:00:00.123Z INFO  gpuq.engine.claim.dispatcher: job 7 started on gpu 0
 """
 
 from __future__ import annotations

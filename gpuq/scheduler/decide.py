@@ -16,7 +16,7 @@ from math import inf
 from gpuq.scheduler.fit import Machine, Room, expected_end
 from gpuq.scheduler.limits import Usage
 from gpuq.scheduler.order import Line, Shape, line_of
-from gpuq.scheduler.passing import overdue, whole_machine
+from gpuq.scheduler.overtaking import overdue, whole_machine
 from gpuq.scheduler.placement import positions
 from gpuq.scheduler.snapshot import Candidate, Holding, Policy, Snapshot
 

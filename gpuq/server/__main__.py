@@ -10,7 +10,7 @@ import os
 import sys
 
 from gpuq.errors import GpuqError
-from gpuq.server import detach
+from gpuq.server.process import detach
 from gpuq.settings import Settings, load, prepare_home
 
 
@@ -46,11 +46,11 @@ def _failed(error: Exception, word: detach.Word | None) -> int:
 
 def _run(given: argparse.Namespace, settings: Settings, word: detach.Word | None) -> int:
     if given.what == "direct":
-        from gpuq.server import direct
+        from gpuq.server import in_process
 
-        direct.serve(settings, sys.stdin.buffer, sys.stdout.buffer)
+        in_process.serve(settings, sys.stdin.buffer, sys.stdout.buffer)
         return 0
-    from gpuq.server import daemon
+    from gpuq.server.process import daemon
     from gpuq.wiring import ALL_ROLES
 
     roles = ALL_ROLES if given.what == "up" else frozenset({given.what})

@@ -15,10 +15,11 @@ from gpuq import __version__
 from gpuq.domain.spec import Batch, JobSpec
 from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
-from gpuq.server import failures, routes_admin, routes_jobs, routes_many, routes_queue, routes_stream, routes_submit
-from gpuq.server.gate import Gate
-from gpuq.server.routes_submit import Submission
-from gpuq.server.stream import Streams
+from gpuq.server.http import error_handlers
+from gpuq.server.http.middleware import Gate
+from gpuq.server.http.sse import Streams
+from gpuq.server.routes import admin, bulk, jobs, queue, streaming, submission
+from gpuq.server.routes.submission import Submission
 
 _ABOUT = """A durable GPU job queue. On the Unix socket the caller is who the kernel says it is; over TCP every
 request carries `Authorization: Bearer TOKEN`. Errors are `{"error": {"code", "message", "hint"}}`."""
@@ -57,7 +58,7 @@ class Application(FastAPI):
         self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == routes_submit.PATH:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == submission.PATH:
             await self._gate(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
@@ -83,11 +84,11 @@ def create_app(
     app.state.agent = agent
     app.state.on_shutdown = on_shutdown
     app.state.streams = Streams() if streams else None
-    failures.install(app)
+    error_handlers.install(app)
     app.add_middleware(Gate, ctx=ctx)
-    submission = Submission(ctx)
-    app.lead_past(submission, Gate(submission, ctx))
-    routers = [part.router for part in (routes_many, routes_jobs, routes_queue, routes_stream, routes_admin)]
+    fast = Submission(ctx)
+    app.lead_past(fast, Gate(fast, ctx))
+    routers = [part.router for part in (bulk, jobs, queue, streaming, admin)]
     for router in routers:
         app.include_router(router)
     app.state.ways = _ways(routers)
@@ -99,7 +100,7 @@ def _ways(routers: Sequence[APIRouter]) -> list[tuple[re.Pattern[str], set[str]]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     return [
         *((route.path_regex, set(route.methods or ())) for route in routes),
-        (re.compile(f"^{routes_submit.PATH}$"), {"POST"}),
+        (re.compile(f"^{submission.PATH}$"), {"POST"}),
     ]
 
 
@@ -115,7 +116,7 @@ def _documented(document: dict[str, Any]) -> dict[str, Any]:
     schemas["Error"] = _ERROR
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    document["paths"][routes_submit.PATH]["post"] = copy.deepcopy(routes_submit.OPERATION)
+    document["paths"][submission.PATH]["post"] = copy.deepcopy(submission.OPERATION)
     answer = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     for path in document["paths"].values():
         for operation in path.values():

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from gpuq.errors import Refused, UsageError
 from gpuq.server.app import Application
-from gpuq.server.peer import PeerProtocol
+from gpuq.server.http.peer import PeerProtocol
 
 log = logging.getLogger(__name__)
 

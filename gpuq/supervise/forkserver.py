@@ -11,7 +11,7 @@ when any of these processes dies in the middle. When the daemon is gone, what is
 the idle ones end. When this process is gone, the busy ones let go of the socket, so that no launch waits in it
 unseen. Supervisors at work do not notice either.
 
-This process outlives the daemon as long as a supervisor is at work: it is the heir of each (see gpuq.supervise.will).
+This process outlives the daemon as long as a supervisor is at work: it is the heir of each (see crash_record.py).
 A dead supervisor stays a zombie until its last will is executed, so that others see that its end is not settled. The
 job of a supervisor that was killed, which becomes a child of this process with all that descends from it, is killed at
 once: nothing runs unsupervised.
@@ -27,9 +27,9 @@ import signal
 import socket
 import sys
 
-from gpuq.supervise import crew, kernel, processes
+from gpuq.supervise import kernel, processes, supervisor_pool
+from gpuq.supervise.crash_record import LastWill, execute, exit_code_of
 from gpuq.supervise.orphans import Orphans
-from gpuq.supervise.will import LastWill, execute, exit_code_of
 
 # How many supervisors may wait for another attempt, besides a fresh one.
 PARKED = 2
@@ -111,17 +111,19 @@ class _Server:
             os.close(self._status)
             os.close(self._wake)
             os.close(self._served_fd)
-            crew.Member(self._serial, self._connection, self._status_end, self._tokens, will).serve_and_exit()
+            supervisor_pool.Member(
+                self._serial, self._connection, self._status_end, self._tokens, will
+            ).serve_and_exit()
         self._serials[pid] = self._serial
         self._wills[pid] = will
         self._idle.add(self._serial)
 
     def _hear(self) -> None:
-        for serial, said in crew.messages(os.read(self._status, 64 * crew.MESSAGE_BYTES)):
-            if said == crew.OVER:
+        for serial, said in supervisor_pool.messages(os.read(self._status, 64 * supervisor_pool.MESSAGE_BYTES)):
+            if said == supervisor_pool.OVER:
                 self._retire()
                 return
-            if said == crew.TAKEN:
+            if said == supervisor_pool.TAKEN:
                 self._idle.discard(serial)
                 self._unpark(serial)
             elif serial in self._serials.values():

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Any
 
-from gpuq.domain import faults
+from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.ports.launcher import LaunchOrder
@@ -52,16 +52,16 @@ class ForkServerLauncher:
         lock_fd = log_fd = report_read = report_write = -1
         try:
             fresh = _make_folder(order.run_dir)
-            faults.point("launch.folder_made")
+            failpoints.point("launch.folder_made")
             lock_fd = _take_lock(order.run_dir)
-            faults.point("launch.lock_taken")
+            failpoints.point("launch.lock_taken")
             if not fresh:
                 _refuse_a_second_run(order.run_dir)
             log_fd = _fill_folder(order)
             report_read, report_write = os.pipe2(os.O_CLOEXEC)
-            faults.point("launch.before_send")
+            failpoints.point("launch.before_send")
             self.server.launch(order.run_dir, (lock_fd, log_fd, report_write))
-            faults.point("launch.sent")
+            failpoints.point("launch.sent")
         except BaseException:
             _close(report_read)
             raise

@@ -6,7 +6,7 @@ import collections
 import os
 
 from gpuq.supervise import processes
-from gpuq.supervise.will import exit_code_of
+from gpuq.supervise.crash_record import exit_code_of
 
 # The end of an orphan matters until the death of its supervisor is seen, which is at the same moment.
 _KEPT = 64

@@ -13,12 +13,12 @@ import subprocess
 import sys
 import threading
 
-from gpuq.domain import faults
+from gpuq.domain import failpoints
 
 _MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 # For the interpreter of a relocated Python, and for tests; nothing else of the daemon's environment concerns the
 # supervisors.
-_KEPT_VARIABLES = ("LD_LIBRARY_PATH", faults.VARIABLE)
+_KEPT_VARIABLES = ("LD_LIBRARY_PATH", failpoints.VARIABLE)
 _SEND_TIMEOUT_S = 10
 _CLOSE_TIMEOUT_S = 10.0
 _TRIES = 3

@@ -12,20 +12,20 @@ import signal
 import time
 from collections.abc import Callable
 
-from gpuq.domain import faults
-from gpuq.supervise import bundle, kernel, processes, verdict
+from gpuq.domain import failpoints
+from gpuq.supervise import bundle, classify, kernel, processes
+from gpuq.supervise.crash_record import LastWill, exit_code_of
+from gpuq.supervise.descendants import Family, descendants
 from gpuq.supervise.events import Events
-from gpuq.supervise.family import Family, descendants
 from gpuq.supervise.ladder import KILL, NOTICE, STRAYS, TERMINATE, Ladder
 from gpuq.supervise.spawn import CannotRun, JobSpec, signal_number, spawn
-from gpuq.supervise.will import LastWill, exit_code_of
 
 _RETRY_S = 0.05
 _RETRY_MAX_S = 15.0
 _OWN_SIGTERM_S = 0.05
 _LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 # Looked up once by the fork server; its supervisors run in the same control group.
-_OOM_COUNTER = verdict.oom_counter()
+_OOM_COUNTER = classify.oom_counter()
 
 
 def supervise(
@@ -52,7 +52,7 @@ def supervise(
         return not events.told_to_stop
     except Exception as error:
         _end_every_child()
-        record_end(run_dir, verdict.record_of("lost", error=f"the supervisor failed: {error!r}"))
+        record_end(run_dir, classify.record_of("lost", error=f"the supervisor failed: {error!r}"))
         raise
     finally:
         will.forget()
@@ -75,33 +75,33 @@ def _supervise(
     try:
         spec = JobSpec(record or {})
     except ValueError as error:
-        record_end(run_dir, verdict.record_of("launch_error", error=f"{bundle.SPEC}: {error}"))
+        record_end(run_dir, classify.record_of("launch_error", error=f"{bundle.SPEC}: {error}"))
         return
     # The control FIFO is open from here on, so a stop is either in the file now or will be announced there.
     stop = bundle.read(run_dir, bundle.STOP)
     if stop is not None:
         reason = bundle.text(stop, "reason") or "cancel"
-        outcome, why = verdict.of_reason(reason)
+        outcome, why = classify.of_reason(reason)
         why = f"{why}, before it was started"
-        record_end(run_dir, verdict.record_of(outcome, token=spec.token, error=why, stop_reason=reason))
+        record_end(run_dir, classify.record_of(outcome, token=spec.token, error=why, stop_reason=reason))
         return
-    faults.point("supervisor.before_spawn")
+    failpoints.point("supervisor.before_spawn")
     try:
         pid, exec_fd = spawn(spec, log_fd)
     except CannotRun as refusal:
-        record_end(run_dir, verdict.record_of("launch_error", token=spec.token, error=str(refusal)))
+        record_end(run_dir, classify.record_of("launch_error", token=spec.token, error=str(refusal)))
         return
     except OSError as failure:
         message = f"no process could be made for the job: {failure.strerror}"
-        record = verdict.record_of("launch_error", token=spec.token, error=message)
+        record = classify.record_of("launch_error", token=spec.token, error=message)
         record_end(run_dir, {**record, "machine_fault": True})
         return
-    faults.point("supervisor.spawned")
+    failpoints.point("supervisor.spawned")
     run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, will)
     run.until_nothing_is_left(server_fd, when_alone)
-    faults.point("supervisor.job_ended")
+    failpoints.point("supervisor.job_ended")
     run.record()
-    faults.point("supervisor.end_recorded")
+    failpoints.point("supervisor.end_recorded")
 
 
 class _Run:
@@ -119,7 +119,7 @@ class _Run:
         self.exec_fd = exec_fd
         self.started_at = _now()
         self.pid_start = processes.start_of(self.pid)
-        self.oom_before = verdict.count_oom_kills(_OOM_COUNTER)
+        self.oom_before = classify.count_oom_kills(_OOM_COUNTER)
         self.ladder = Ladder(
             started=kernel.since_boot(),
             time_limit_s=spec.time_limit_s,
@@ -128,7 +128,7 @@ class _Run:
             notice_before_s=spec.notice_before_s,
         )
         self.refusal: str | None = None
-        self.ending: verdict.Ending | None = None
+        self.ending: classify.Ending | None = None
         self.noticed: int | None = None
         self.stop_reached = False
         self.family = Family(self.pid)
@@ -162,10 +162,10 @@ class _Run:
             raise RuntimeError("the job's process vanished")
         record_end(self.run_dir, self._record(self.ending))
 
-    def _record(self, ending: verdict.Ending) -> dict[str, object]:
+    def _record(self, ending: classify.Ending) -> dict[str, object]:
         if self.refusal is not None:
-            return verdict.record_of("launch_error", token=self.spec.token, error=self.refusal)
-        return verdict.exit_record(ending, token=self.spec.token, started_at=self.started_at)
+            return classify.record_of("launch_error", token=self.spec.token, error=self.refusal)
+        return classify.exit_record(ending, token=self.spec.token, started_at=self.started_at)
 
     def _hear_the_exec(self) -> None:
         """The pipe of `spawn`: empty means that the program runs, and that is reported to the daemon. The end of
@@ -192,7 +192,7 @@ class _Run:
         # Both only tell what is so already. A full disk or a daemon that died must not stop the job.
         with contextlib.suppress(OSError):
             bundle.create(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, **record})
-        faults.point("supervisor.started")
+        failpoints.point("supervisor.started")
         with contextlib.suppress(OSError):
             os.write(self.report_fd, bundle.line(record))
 
@@ -208,7 +208,7 @@ class _Run:
                 return False
             if seen.si_pid == self.pid:
                 # Before it is reaped: its status is in the page or in the zombie, whenever we are killed.
-                faults.point("supervisor.main_ended")
+                failpoints.point("supervisor.main_ended")
                 self._main_ended(exit_code_of(seen))
             os.waitpid(seen.si_pid, 0)
 
@@ -235,19 +235,19 @@ class _Run:
         reason = self.ladder.reason if self.stop_reached else None
         if self.events.told_to_stop and code != 0:
             reason = reason or "shutdown"
-        self.ending = verdict.Ending(
+        self.ending = classify.Ending(
             exit_code=code if code >= 0 else None,
             signum=-code if code < 0 else None,
             stop_reason=reason,
             noticed=self.noticed,
-            oom_kills=self._oom_kills() if code in (-signal.SIGKILL, verdict.KILLED_CHILD) else 0,
+            oom_kills=self._oom_kills() if code in (-signal.SIGKILL, classify.KILLED_CHILD) else 0,
             time_limit_s=self.spec.time_limit_s,
         )
         self.will.write({"dir": self.run_dir, "end": self._record(self.ending)})
         self.ladder.main_ended(kernel.since_boot())
 
     def _oom_kills(self) -> int:
-        return verdict.count_oom_kills(_OOM_COUNTER) - self.oom_before
+        return classify.count_oom_kills(_OOM_COUNTER) - self.oom_before
 
     def _read_stop(self) -> None:
         try:

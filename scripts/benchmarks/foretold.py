@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stats import Figure, median, quantile
 
-from gpuq.cli.simulate import read_trace
+from gpuq.cli.commands.replay import read_trace
 from gpuq.scheduler.expect import Expectations
 from gpuq.scheduler.forecast import forecast
 from gpuq.scheduler.simulate import Placement, TraceJob, finished_run, simulate

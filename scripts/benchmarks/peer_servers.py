@@ -16,7 +16,7 @@ from typing import Any
 
 from peer_process import background
 
-from gpuq.stores.redis import program
+from gpuq.stores.redis.private import redis_binary
 
 START_S = 30.0
 
@@ -28,7 +28,7 @@ Server = AbstractContextManager[dict[str, str]]
 def redis(place: Path) -> Iterator[dict[str, str]]:
     """Writes every change to its file and syncs that every second, as its manual advises for what must be kept."""
     path = place / "redis.sock"
-    words = [program.find(), "--port", "0", "--unixsocket", str(path), "--dir", str(place), "--save", ""]
+    words = [redis_binary.find(), "--port", "0", "--unixsocket", str(path), "--dir", str(place), "--save", ""]
     words += ["--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"]
     with background(words, place=place, log=place / "server.log") as process:
         _wait(process, lambda: _pings(path), place)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from tables import cell, table
 
-from gpuq.cli.commands import COMMANDS
-from gpuq.cli.options import Command, Option
+from gpuq.cli.parse.command_table import COMMANDS
+from gpuq.cli.parse.options import Command, Option
 
 
 def overview() -> str:

@@ -12,8 +12,8 @@ from commands import anchor, synopsis
 from tables import EXITS
 
 import gpuq
-from gpuq.cli.commands import COMMANDS
-from gpuq.cli.options import Command, Option
+from gpuq.cli.parse.command_table import COMMANDS
+from gpuq.cli.parse.options import Command, Option
 from gpuq.settings import Settings
 
 ABOUT = "a durable GPU job queue for a team that shares one machine"

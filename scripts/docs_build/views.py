@@ -10,7 +10,7 @@ from pathlib import Path
 from tables import table
 
 from gpuq.stores.sql import migrate
-from gpuq.stores.sql.views import view_statements
+from gpuq.stores.sql.schema.views import view_statements
 
 ABOUT = {
     "job_history": "One row a job, in whatever state it is.",

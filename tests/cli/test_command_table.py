@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import typer
 
-from gpuq.cli import app, quick
+from gpuq.cli import app
 from gpuq.cli.__main__ import main
-from gpuq.cli.commands import COMMANDS
-from gpuq.cli.options import Command
+from gpuq.cli.parse import fast_parser
+from gpuq.cli.parse.command_table import COMMANDS
+from gpuq.cli.parse.options import Command
 
 PUBLIC = {
     "up": "-d --detach --listen",
@@ -72,7 +73,7 @@ def test_typer_knows_exactly_the_options_of_the_table(name: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda command: command.name)
 def test_every_command_has_a_handler(command: Command) -> None:
     module, _, function = command.handler.partition(":")
-    assert callable(getattr(importlib.import_module(f"gpuq.cli.{module}"), function))
+    assert callable(getattr(importlib.import_module(f"gpuq.cli.commands.{module}"), function))
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda command: command.name)
@@ -82,7 +83,7 @@ def test_every_example_is_a_line_that_the_command_reads(command: Command) -> Non
     for line in command.examples.splitlines():
         words = shlex.split(line, comments=True)
         words = words[words.index("gpuq") + 1 :]
-        args = quick.parse(words)
+        args = fast_parser.parse(words)
         assert args is not None, line
         assert args.command.name.split()[0] == command.name.split()[0]
         args.check_words()
@@ -113,7 +114,7 @@ def test_quick_reading_and_typer_agree(line: str, monkeypatch: pytest.MonkeyPatc
     import shlex
 
     words = shlex.split(line)
-    quickly = quick.parse(words)
+    quickly = fast_parser.parse(words)
     assert quickly is not None
     seen: list[Any] = []
     monkeypatch.setattr(app, "dispatch", lambda args: seen.append(args) or 0)
@@ -129,7 +130,7 @@ def test_quick_reading_and_typer_agree(line: str, monkeypatch: pytest.MonkeyPatc
 def test_options_of_simulate_are_those_of_the_replay() -> None:
     import inspect
 
-    from gpuq.cli.simulate import simulate
+    from gpuq.cli.commands.replay import simulate
 
     names = {"json" if name == "as_json" else name for name in inspect.signature(simulate).parameters} - {"trace"}
     assert {option.name for option in COMMANDS["simulate"].options} == names

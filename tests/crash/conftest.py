@@ -15,7 +15,7 @@ from diary import FINAL, Diary, read_sqlite, violations
 
 
 class Site:
-    """`box` with a diary for its jobs and a folder of faults (see gpuq.domain.faults)."""
+    """`box` with a diary for its jobs and a folder of faults (see gpuq.domain.failpoints)."""
 
     def __init__(self, box: Any) -> None:
         self.box = box

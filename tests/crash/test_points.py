@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import gpuq
-from gpuq.domain import faults
+from gpuq.domain import failpoints
 
 SUBMISSION = ["submit.before_commit", "submit.committed", "submit.hinted"]
 STARTS = [
@@ -44,8 +44,8 @@ def test_every_point_is_called_and_has_a_test() -> None:
     for path in sorted(Path(gpuq.__file__).parent.rglob("*.py")):
         called += re.findall(r"^ +faults\.point\((.*)\)$", path.read_text(), re.MULTILINE)
     # Ends are written by themselves or with the starts that follow them, so theirs are called in two places.
-    assert set(called) == {f'"{name}"' for name in faults.POINTS}
-    assert sorted(SUBMISSION + STARTS + ENDS + SUPERVISOR + REBUILD + ALONE) == sorted(faults.POINTS)
+    assert set(called) == {f'"{name}"' for name in failpoints.POINTS}
+    assert sorted(SUBMISSION + STARTS + ENDS + SUPERVISOR + REBUILD + ALONE) == sorted(failpoints.POINTS)
 
 
 @pytest.mark.parametrize("point", SUBMISSION)
@@ -205,7 +205,7 @@ def reboot(site: Any) -> None:
         if supervisor is not None and supervisor.pid != 1:
             supervisor.send_signal(signal.SIGKILL)
     site.box.until(lambda: not site.leftovers(), "every job is gone")
-    (site.faults / faults.BOOT_ID).write_text("after-the-reboot")
+    (site.faults / failpoints.BOOT_ID).write_text("after-the-reboot")
 
 
 def test_a_preemption_that_was_only_written_down_is_asked_for_again(
@@ -222,12 +222,12 @@ def test_a_preemption_that_was_only_written_down_is_asked_for_again(
 
     def die(name: str) -> None:
         if name == "preempt.committed":
-            raise faults.Injected(name)
+            raise failpoints.Injected(name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(faults, "point", die)
+        patch.setattr(failpoints, "point", die)
         agent.wake()
-        with pytest.raises(faults.Injected):
+        with pytest.raises(failpoints.Injected):
             agent.run_once()
     assert (world.state(modest), world.launcher.stops) == ("stopping", [])
     world.agents.pop().stop()

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from box import GPUQ
 
-from gpuq.domain import faults
+from gpuq.domain import failpoints
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_after_a_reboot_every_job_is_lost_and_runs_again(site: Any) -> None:
     for job_id in jobs:
         # A power cut may keep the record from reaching the disk.
         (Path(site.box.home) / "jobs" / str(job_id) / "1" / "exit.json").unlink()
-    (site.faults / faults.BOOT_ID).write_text("another boot")
+    (site.faults / failpoints.BOOT_ID).write_text("another boot")
     site.diary.open_gate()
     site.settle(unknown=jobs)
     assert [site.outcomes(job_id) for job_id in jobs] == [["lost", "succeeded"]] * 2

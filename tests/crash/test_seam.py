@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from gpuq.domain import faults
+from gpuq.domain import failpoints
 from gpuq.settings import load
 
 
 def run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", f"from gpuq.domain import faults\n{code}"],
-        env={**os.environ, faults.VARIABLE: str(folder)},
+        env={**os.environ, failpoints.VARIABLE: str(folder)},
         capture_output=True,
         text=True,
         timeout=30,
@@ -26,9 +26,9 @@ def run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_without_its_variable_a_point_costs_next_to_nothing() -> None:
-    assert faults.VARIABLE not in os.environ
+    assert failpoints.VARIABLE not in os.environ
     rounds = 100_000
-    best = min(timeit.repeat(lambda: faults.point("claim.committed"), number=rounds, repeat=5))
+    best = min(timeit.repeat(lambda: failpoints.point("claim.committed"), number=rounds, repeat=5))
     # 100 ns on an idle machine, with room for a busy one.
     assert best / rounds < 500e-9
 
@@ -49,13 +49,13 @@ def test_an_armed_point_raises(tmp_path: Path) -> None:
 
 
 def test_the_boot_id_can_be_another_one(tmp_path: Path) -> None:
-    assert faults.boot_id() is None
+    assert failpoints.boot_id() is None
     assert run(tmp_path, "print(faults.boot_id())").stdout == "None\n"
-    (tmp_path / faults.BOOT_ID).write_text("another\n")
+    (tmp_path / failpoints.BOOT_ID).write_text("another\n")
     assert run(tmp_path, "print(faults.boot_id())").stdout == "another\n"
 
 
 def test_the_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(faults.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(failpoints.VARIABLE, str(tmp_path))
     monkeypatch.setenv("GPUQ_HOME", str(tmp_path))
     assert load()[0].home == tmp_path

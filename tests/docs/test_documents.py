@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuq.cli.commands import COMMANDS
+from gpuq.cli.parse.command_table import COMMANDS
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.reasons import ReasonCode
 from gpuq.domain.states import JobState

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gpuq.engine.health import readyz
-from gpuq.engine.outlook import agent_is_alive, why
+from gpuq.engine.queries.forecast_cache import agent_is_alive, why
+from gpuq.engine.queries.health import readyz
 from gpuq.stores import redis as redis_stores
 
 

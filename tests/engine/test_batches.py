@@ -10,15 +10,15 @@ import pytest
 
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
-from gpuq.engine import dead_letters
-from gpuq.engine import promote as promotion
-from gpuq.engine.cancel import cancel
-from gpuq.engine.health import stats
-from gpuq.engine.promote import promote
-from gpuq.engine.retain import retain
+from gpuq.engine.actions import dead_letters
+from gpuq.engine.actions.cancel import cancel
+from gpuq.engine.maintenance import promote as promotion
+from gpuq.engine.maintenance.promote import promote
+from gpuq.engine.maintenance.retain import retain
+from gpuq.engine.queries.health import stats
 from gpuq.ports.records import DeadLetter, JobFilter
-from gpuq.server.halt import stop_jobs
-from gpuq.stores.sql.rows import Prepared
+from gpuq.server.process.stop_all import stop_jobs
+from gpuq.stores.sql.core.rows import Prepared
 
 
 @pytest.fixture

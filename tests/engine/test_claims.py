@@ -8,14 +8,14 @@ import pytest
 from world import World
 
 from gpuq.domain.outcome import Outcome, Result
+from gpuq.engine.actions.change import update
+from gpuq.engine.actions.hold import hold, release
 from gpuq.engine.agent import Agent
-from gpuq.engine.change import update
-from gpuq.engine.commit import Claimed, claim
-from gpuq.engine.finish import Ended
-from gpuq.engine.hold import hold, release
-from gpuq.engine.look import Lookout
+from gpuq.engine.attempt.launch_breaker import FIRST_PAUSE_S, MAX_PAUSE_S
+from gpuq.engine.claim.claim import Claimed, claim
 from gpuq.engine.node_lock import Fence
-from gpuq.engine.obstacle import FIRST_PAUSE_S, MAX_PAUSE_S
+from gpuq.engine.outcome.finish import Ended
+from gpuq.engine.snapshot.builder import Lookout
 from gpuq.errors import NodeTaken
 from gpuq.ports.hot_queue import Member
 from gpuq.scheduler.snapshot import Start

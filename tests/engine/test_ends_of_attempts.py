@@ -8,14 +8,14 @@ import pytest
 from world import BOOT, World
 
 from gpuq.domain.outcome import Outcome, Result
+from gpuq.engine.actions.cancel import cancel
 from gpuq.engine.agent import Agent
-from gpuq.engine.cancel import cancel
-from gpuq.engine.commit import claim
-from gpuq.engine.finish import Ended, finish
-from gpuq.engine.look import Lookout
+from gpuq.engine.claim.claim import claim
+from gpuq.engine.maintenance.promote import promote
+from gpuq.engine.maintenance.reap import reap
 from gpuq.engine.node_lock import Fence
-from gpuq.engine.promote import promote
-from gpuq.engine.reap import reap
+from gpuq.engine.outcome.finish import Ended, finish
+from gpuq.engine.snapshot.builder import Lookout
 from gpuq.errors import DatabaseUnavailable
 from gpuq.scheduler.snapshot import Start
 from gpuq.stores.redis import AgentLock

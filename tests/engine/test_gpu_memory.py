@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gpuq.domain.outcome import Outcome
-from gpuq.engine.gpu_report import report
-from gpuq.engine.promote import promote
+from gpuq.engine.maintenance.promote import promote
+from gpuq.engine.queries.gpu_report import report
 
 OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n"
 

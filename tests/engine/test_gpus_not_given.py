@@ -13,10 +13,10 @@ from world import World
 from gpuq.domain.gpu import IDLE_THRESHOLD_MB, GpuState
 from gpuq.domain.outcome import Outcome
 from gpuq.engine.agent import Agent
-from gpuq.engine.dispatch import FOREIGN_S, POLL_S
-from gpuq.engine.gpu_report import drain, report, undrain
-from gpuq.engine.look import READING_MAX_AGE_S
-from gpuq.engine.outlook import why
+from gpuq.engine.claim.dispatcher import FOREIGN_S, POLL_S
+from gpuq.engine.queries.forecast_cache import why
+from gpuq.engine.queries.gpu_report import drain, report, undrain
+from gpuq.engine.snapshot.builder import READING_MAX_AGE_S
 from gpuq.errors import Forbidden, NotFound
 
 SICK = "Xid 79: GPU has fallen off the bus"

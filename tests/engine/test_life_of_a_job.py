@@ -9,13 +9,13 @@ import pytest
 
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
-from gpuq.engine.cancel import cancel
-from gpuq.engine.health import readyz
-from gpuq.engine.hold import hold, release
-from gpuq.engine.outlook import why
-from gpuq.engine.pause import pause, resume
-from gpuq.engine.promote import promote
-from gpuq.engine.retry import retry
+from gpuq.engine.actions.cancel import cancel
+from gpuq.engine.actions.hold import hold, release
+from gpuq.engine.actions.pause import pause, resume
+from gpuq.engine.actions.retry import retry
+from gpuq.engine.maintenance.promote import promote
+from gpuq.engine.queries.forecast_cache import why
+from gpuq.engine.queries.health import readyz
 from gpuq.errors import Forbidden, WrongState
 
 

@@ -9,9 +9,9 @@ import pytest
 from gpuq.domain.caller import Caller
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.spec import JobSpec
-from gpuq.engine.groups import limit_group, report
-from gpuq.engine.outlook import why
-from gpuq.engine.submit import submit
+from gpuq.engine.actions.groups import limit_group, report
+from gpuq.engine.intake.submit import submit
+from gpuq.engine.queries.forecast_cache import why
 from gpuq.errors import Forbidden, Refused
 
 BOB = Caller("bob", uid=1001, gid=1001)

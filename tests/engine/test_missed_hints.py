@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from gpuq.engine.maintenance.rehydrate import Reconciler
+from gpuq.engine.maintenance.timers import Maintenance
 from gpuq.engine.node_lock import FileLock
-from gpuq.engine.rehydrate import Reconciler
-from gpuq.engine.timers import Maintenance
 from gpuq.errors import HotStoreUnavailable
 
 

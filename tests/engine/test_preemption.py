@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpuq.domain.outcome import Outcome
-from gpuq.engine.outlook import why
+from gpuq.engine.queries.forecast_cache import why
 
 MIN_RUN = 300.0
 

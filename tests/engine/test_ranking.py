@@ -8,11 +8,11 @@ import pytest
 
 from gpuq.domain.caller import Caller
 from gpuq.domain.spec import JobSpec
-from gpuq.engine.change import top, update
-from gpuq.engine.look import HEADS
-from gpuq.engine.rehydrate import rehydrate
-from gpuq.engine.submit import submit
-from gpuq.scheduler.passing import PATIENCE_S
+from gpuq.engine.actions.change import top, update
+from gpuq.engine.intake.submit import submit
+from gpuq.engine.maintenance.rehydrate import rehydrate
+from gpuq.engine.snapshot.builder import HEADS
+from gpuq.scheduler.overtaking import PATIENCE_S
 
 DAY = 86400.0
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from gpuq.domain.outcome import Outcome
-from gpuq.engine.cancel import cancel
-from gpuq.engine.reap import reap
-from gpuq.server import halt
+from gpuq.engine.actions.cancel import cancel
+from gpuq.engine.maintenance.reap import reap
+from gpuq.server.process import stop_all
 
 MIN_RUN_S = 300.0
 
@@ -113,7 +113,7 @@ def test_a_halt_asks_every_job_although_one_stop_cannot_be_written(world: Any, m
     watch = world.launcher.watch
     monkeypatch.setattr(world.launcher, "watch", lambda one: waited_for.append(one) or watch(one))
     monkeypatch.setattr(world.launcher, "request_stop", obeyed)
-    assert halt.stop_jobs(world.ctx) == 1
+    assert stop_all.stop_jobs(world.ctx) == 1
     # Nobody tells the other's supervisor, so there is nothing to wait for.
     assert waited_for == [world.launcher.launched(world.launcher.order_of(other).run_dir)]
     assert [stop["reason"] for stop in world.launcher.stops] == ["drain"]

@@ -9,14 +9,14 @@ import pytest
 
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
-from gpuq.engine.cancel import cancel
-from gpuq.engine.commit import claim
-from gpuq.engine.finish import Ended, Written, finish
-from gpuq.engine.live import Live
-from gpuq.engine.look import Lookout
+from gpuq.engine.actions.cancel import cancel
+from gpuq.engine.attempt.tracked import Live
+from gpuq.engine.claim.claim import claim
+from gpuq.engine.maintenance.reap import reap
+from gpuq.engine.maintenance.rehydrate import Reconciler, is_cold, rehydrate
 from gpuq.engine.node_lock import Fence
-from gpuq.engine.reap import reap
-from gpuq.engine.rehydrate import Reconciler, is_cold, rehydrate
+from gpuq.engine.outcome.finish import Ended, Written, finish
+from gpuq.engine.snapshot.builder import Lookout
 from gpuq.errors import AlreadyRunning, HotStoreCold
 from gpuq.scheduler.snapshot import Start
 
@@ -88,7 +88,7 @@ def test_a_supervisor_that_vanished_is_lost_and_its_strays_are_swept(world: Any)
 
 
 def test_a_job_that_is_lost_again_and_again_is_given_up(world: Any) -> None:
-    from gpuq.engine.promote import promote
+    from gpuq.engine.maintenance.promote import promote
 
     job_id = world.submit("train")
     agent = world.agent()
@@ -166,7 +166,7 @@ def test_the_same_end_read_twice_is_written_once(world: Any) -> None:
 
 
 def test_a_stale_token_cannot_end_a_later_attempt(world: Any) -> None:
-    from gpuq.engine.promote import promote
+    from gpuq.engine.maintenance.promote import promote
 
     job_id, agent = started(world)
     first = world.launcher.order_of(job_id)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from gpuq.domain.stopping import MARGIN_S
-from gpuq.engine.cancel import cancel
-from gpuq.engine.reap import reap
-from gpuq.server import halt
+from gpuq.engine.actions.cancel import cancel
+from gpuq.engine.maintenance.reap import reap
+from gpuq.server.process import stop_all
 from gpuq.supervise.ladder import KILL, NOTICE, TERMINATE, Ladder
 from gpuq.supervise.spawn import JobSpec, signal_number
 
@@ -238,8 +238,8 @@ def test_a_halt_waits_for_notice_and_grace(world: Any, monkeypatch: pytest.Monke
             now[0] += milliseconds / 1000
             return []
 
-    monkeypatch.setattr(halt, "select", SimpleNamespace(poll=Nothing, POLLIN=0))
-    monkeypatch.setattr(halt, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    assert halt.stop_jobs(world.ctx) == 1
+    monkeypatch.setattr(stop_all, "select", SimpleNamespace(poll=Nothing, POLLIN=0))
+    monkeypatch.setattr(stop_all, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    assert stop_all.stop_jobs(world.ctx) == 1
     assert asked(world, job_id) == [stop("drain", 50.0)]
     assert now[0] - 1000.0 == climbed(world, job_id)[KILL] + MARGIN_S == 95.0

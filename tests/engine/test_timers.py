@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.engine import timers
+from gpuq.engine.maintenance import timers
 from gpuq.engine.node_lock import FileLock
 
 

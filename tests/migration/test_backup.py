@@ -12,7 +12,8 @@ from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
 from gpuq.errors import DatabaseUnavailable, Refused, SchemaMismatch
 from gpuq.ports.records import JobFilter, NewJob
-from gpuq.stores.sql import SqlRecords, migrate, open_records, schema
+from gpuq.stores.sql import SqlRecords, migrate, open_records
+from gpuq.stores.sql.schema import create
 
 NEW = NewJob(JobSpec(command=["x"]), "alice", 1, 1, "x", "/", JobState.QUEUED, 1.0, 0, 1.0)
 
@@ -115,7 +116,7 @@ def test_an_older_backup_is_restored_and_upgraded(
     monkeypatch.setattr(migrate, "ensure", upgraded.append)
     migrate.restore(url, tmp_path / "saved.db")
     assert upgraded == [url]
-    assert migrate.current(url) == schema.HEAD
+    assert migrate.current(url) == create.HEAD
 
 
 def test_postgres_is_copied_with_its_own_tools(tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Table, text
 
 from gpuq.ports.records import AnsweredRequest
-from gpuq.stores.sql import Database, migrate, open_records, schema
-from gpuq.stores.sql.tables import metadata
-from gpuq.stores.sql.views import view_statements
+from gpuq.stores.sql import Database, migrate, open_records
+from gpuq.stores.sql.schema import create
+from gpuq.stores.sql.schema.tables import metadata
+from gpuq.stores.sql.schema.views import view_statements
 
 
 def configuration() -> Config:
@@ -98,7 +99,7 @@ def test_a_fresh_schema_equals_a_migrated_one(request: pytest.FixtureRequest, tm
     assert fresh - migrated == set()
     assert migrated - fresh == set()
     with connected(urls[0]) as one, connected(urls[1]) as other:
-        assert schema.revision(one) == schema.revision(other) == schema.HEAD
+        assert create.revision(one) == create.revision(other) == create.HEAD
 
 
 @pytest.mark.parametrize("make", [make_fresh, run_migrations])
@@ -117,7 +118,7 @@ def test_the_definitions_in_the_code_are_what_stands_in_the_database(
 
 def test_the_newest_migration_is_the_one_that_the_code_names() -> None:
     scripts = ScriptDirectory.from_config(configuration())
-    assert scripts.get_heads() == [schema.HEAD]
+    assert scripts.get_heads() == [create.HEAD]
     assert len(list(scripts.walk_revisions())) == len(list((migrate.scripts() / "versions").glob("*.py")))
 
 
@@ -175,7 +176,7 @@ def test_requests_of_the_release_before_are_kept_and_still_stored(empty_url: str
         made.attributes["connection"] = connection
         command.upgrade(made, "0001")
         connection.execute(text(old.format("before")))
-    assert migrate.upgrade(empty_url) == ("0001", schema.HEAD)
+    assert migrate.upgrade(empty_url) == ("0001", create.HEAD)
     with connected(empty_url) as connection:
         connection.execute(text(old.format("after")))
     records = open_records(empty_url)

@@ -18,8 +18,9 @@ from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
 from gpuq.errors import DatabaseUnavailable, SchemaMismatch
 from gpuq.ports.records import JobFilter, NewJob
-from gpuq.stores.sql import Database, migrate, open_records, schema
-from gpuq.stores.sql.engine import sqlite_path
+from gpuq.stores.sql import Database, migrate, open_records
+from gpuq.stores.sql.core.engine import sqlite_path
+from gpuq.stores.sql.schema import create
 
 _NEXT = """
 import sqlalchemy as sa
@@ -66,17 +67,17 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     path = folder / "versions" / "0003_more.py"
     path.write_text(_NEXT.format(more=""))
     monkeypatch.setattr(migrate, "scripts", lambda: folder)
-    monkeypatch.setattr(schema, "HEAD", "0003")
+    monkeypatch.setattr(create, "HEAD", "0003")
     return path
 
 
 def test_a_fresh_database_is_made_and_marked(empty_url: str) -> None:
     assert migrate.current(empty_url) is None
     migrate.ensure(empty_url)
-    assert migrate.current(empty_url) == schema.HEAD
+    assert migrate.current(empty_url) == create.HEAD
     assert add_job(empty_url) == 1
     migrate.ensure(empty_url)
-    assert migrate.upgrade(empty_url) == (schema.HEAD, schema.HEAD)
+    assert migrate.upgrade(empty_url) == (create.HEAD, create.HEAD)
     assert add_job(empty_url) == 2
 
 
@@ -123,7 +124,7 @@ def test_a_newer_database_is_refused_and_left_alone(empty_url: str) -> None:
 
 def test_an_older_database_is_upgraded_with_its_jobs(empty_url: str, next_release: Path) -> None:
     with pytest.MonkeyPatch.context() as older:
-        older.setattr(schema, "HEAD", "0002")
+        older.setattr(create, "HEAD", "0002")
         migrate.ensure(empty_url)
     job_id = add_job(empty_url)
     assert migrate.upgrade(empty_url) == ("0002", "0003")
@@ -143,7 +144,7 @@ def test_an_older_database_is_upgraded_with_its_jobs(empty_url: str, next_releas
 
 def test_a_migration_that_fails_changes_nothing(empty_url: str, next_release: Path) -> None:
     with pytest.MonkeyPatch.context() as older:
-        older.setattr(schema, "HEAD", "0002")
+        older.setattr(create, "HEAD", "0002")
         migrate.ensure(empty_url)
     add_job(empty_url)
     next_release.write_text(_NEXT.format(more="    raise RuntimeError('half way')"))

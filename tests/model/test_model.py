@@ -22,19 +22,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from world import World
 
-from gpuq.domain import faults
+from gpuq.domain import failpoints
 from gpuq.domain.job import Job
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import ACTIVE, FINAL, JobState, allowed
+from gpuq.engine.actions.cancel import cancel
+from gpuq.engine.actions.change import top, update
+from gpuq.engine.actions.hold import hold, release
+from gpuq.engine.actions.pause import pause, resume
+from gpuq.engine.actions.retry import retry
 from gpuq.engine.agent import Agent
-from gpuq.engine.cancel import cancel
-from gpuq.engine.change import top, update
-from gpuq.engine.hold import hold, release
-from gpuq.engine.pause import pause, resume
-from gpuq.engine.promote import promote
-from gpuq.engine.reap import reap
-from gpuq.engine.rehydrate import Reconciler, is_cold, rehydrate
-from gpuq.engine.retry import retry
+from gpuq.engine.maintenance.promote import promote
+from gpuq.engine.maintenance.reap import reap
+from gpuq.engine.maintenance.rehydrate import Reconciler, is_cold, rehydrate
 from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreUnavailable
 from gpuq.ports.launcher import LaunchOrder
 from gpuq.ports.records import JobFilter
@@ -43,7 +43,7 @@ GPUS = 3
 GPU_MB = 24_000
 OF_REASON = {"cancel": Outcome.CANCELLED, "preempt": Outcome.PREEMPTED, "shutdown": Outcome.LOST}
 # Points at which a process of the daemon can die in this test; the supervisors are played.
-CRASHES = sorted(name for name in faults.POINTS if not name.startswith(("supervisor.", "launch.")))
+CRASHES = sorted(name for name in failpoints.POINTS if not name.startswith(("supervisor.", "launch.")))
 
 # Outside of transactions, with something in hand that a sleeper would go on with.
 SLEEPS = ["lease.taken", "claim.committed", "start.heard", "end.heard"]
@@ -89,8 +89,8 @@ class Queue(RuleBasedStateMachine):
         self.checked_events = 0
         self.states: dict[int, str | None] = {}
         self.launcher = self.world.launcher
-        self.plain_point = faults.point
-        faults.point = self.pass_by
+        self.plain_point = failpoints.point
+        failpoints.point = self.pass_by
         self.agent: Agent | None = None
         self.boot()
 
@@ -99,7 +99,7 @@ class Queue(RuleBasedStateMachine):
             self.mend()
             self.everything_ends()
         finally:
-            faults.point = self.plain_point
+            failpoints.point = self.plain_point
             self.world.close()
             shutil.rmtree(self.home)
 
@@ -191,7 +191,7 @@ class Queue(RuleBasedStateMachine):
 
     def submitted(self, fields: dict[str, Any]) -> list[int]:
         from gpuq.domain.spec import JobSpec
-        from gpuq.engine.submit import submit
+        from gpuq.engine.intake.submit import submit
 
         spec = JobSpec.parse({"command": ["train"], "cwd": "/", **fields})
         return [job.id for job in submit(self.world.ctx, [spec], self.world.user)]
@@ -225,7 +225,7 @@ class Queue(RuleBasedStateMachine):
         job that runs."""
         runs = {order.job_id for order in self.running()} & self.answered if cut_off else set()
         job_id = sorted(runs or self.answered)[which % len(runs or self.answered)]
-        if cut_off and f"{verb}.committed" in faults.POINTS:
+        if cut_off and f"{verb}.committed" in failpoints.POINTS:
             self.bomb = (f"{verb}.committed", 1)
         ours = {"cancel": self.cancel, "retry": self.retry, "change": self.change}
         plain: dict[str, Callable[..., Any]] = {"hold": hold, "release": release, "top": top}

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gpuq.domain.outcome import Outcome
-from gpuq.supervise import bundle, verdict
+from gpuq.supervise import bundle, classify
 
 
 def test_job_that_exits_with_zero_has_succeeded(world) -> None:
@@ -133,17 +133,17 @@ def test_exit_record_of_a_newer_release_is_read_as_far_as_it_is_known(world, tmp
 
 def test_every_outcome_of_the_supervisor_is_one_of_the_domain() -> None:
     ends = [
-        verdict.Ending(exit_code=0),
-        verdict.Ending(exit_code=1),
-        verdict.Ending(signum=9),
-        verdict.Ending(signum=9, oom_kills=1),
-        verdict.Ending(signum=10, noticed=10),
-        verdict.Ending(exit_code=137, oom_kills=1),
-        verdict.Ending(exit_code=137),
-        verdict.Ending(exit_code=1, oom_kills=1),
-        *(verdict.Ending(exit_code=0, stop_reason=reason) for reason in verdict.OF_REASON),
+        classify.Ending(exit_code=0),
+        classify.Ending(exit_code=1),
+        classify.Ending(signum=9),
+        classify.Ending(signum=9, oom_kills=1),
+        classify.Ending(signum=10, noticed=10),
+        classify.Ending(exit_code=137, oom_kills=1),
+        classify.Ending(exit_code=137),
+        classify.Ending(exit_code=1, oom_kills=1),
+        *(classify.Ending(exit_code=0, stop_reason=reason) for reason in classify.OF_REASON),
     ]
-    outcomes = [Outcome(verdict.judge(end)[0]) for end in ends]
+    outcomes = [Outcome(classify.judge(end)[0]) for end in ends]
     assert outcomes[:8] == [
         Outcome.SUCCEEDED,
         Outcome.EXIT_NONZERO,
@@ -164,16 +164,16 @@ def test_every_outcome_of_the_supervisor_is_one_of_the_domain() -> None:
 
 
 def test_oom_counter_of_this_machine_can_be_read() -> None:
-    path = verdict.oom_counter()
+    path = classify.oom_counter()
     assert "oom_kill " in Path(path).read_text()
-    assert verdict.count_oom_kills(path) >= 0
+    assert classify.count_oom_kills(path) >= 0
 
 
 @pytest.fixture
 def little_memory() -> Iterator[Path]:
     """A control group of the first version in which 64 MiB are all; those are no group of the supervisors' own."""
     group = Path(f"/sys/fs/cgroup/memory/gpuq-test-{os.getpid()}")
-    if os.geteuid() != 0 or verdict.oom_counter() != "/proc/vmstat":
+    if os.geteuid() != 0 or classify.oom_counter() != "/proc/vmstat":
         pytest.skip("needs root, and a machine whose memory groups are of the first version")
     try:
         group.mkdir()

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpuq.domain.caller import Caller
 from gpuq.domain.outcome import Outcome
-from gpuq.engine.reap import reap
+from gpuq.engine.maintenance.reap import reap
 from gpuq.ports.launcher import LaunchOrder
 
 # Rings for each signal, and leaves when the test lets it.

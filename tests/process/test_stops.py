@@ -254,7 +254,7 @@ SLOWER = """
 import os, signal, sys
 sys.path[:0] = [sys.argv[1]]
 from gpuq.supervise import kernel, shim
-from gpuq.supervise.will import LastWill
+from gpuq.supervise.crash_record import LastWill
 
 class Events(shim.Events):
     def wait(self, until, at_most_s=None):

@@ -14,9 +14,9 @@ import pytest
 
 from gpuq.domain.outcome import Outcome
 from gpuq.supervise import bundle, processes
+from gpuq.supervise.crash_record import LastWill, execute
 from gpuq.supervise.launch import ForkServerLauncher
 from gpuq.supervise.orphans import Orphans
-from gpuq.supervise.will import LastWill, execute
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ HEIR = """
 import os, signal, socket, subprocess, sys
 sys.path[:0] = [sys.argv[1]]
 from gpuq.supervise import forkserver
-from gpuq.supervise.will import LastWill
+from gpuq.supervise.crash_record import LastWill
 ours, theirs = socket.socketpair()
 server = forkserver._Server(theirs, os.dup(0))
 signal.signal(signal.SIGCHLD, lambda *_: None)

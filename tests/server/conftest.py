@@ -21,7 +21,7 @@ from gpuq.engine.context import Context
 from gpuq.ports.records import Move, NewAttempt
 from gpuq.server import listen
 from gpuq.server.app import Application, create_app
-from gpuq.server.peer import EXTENSION, Peer
+from gpuq.server.http.peer import EXTENSION, Peer
 from gpuq.settings import Settings
 
 # Accounts that every Linux has, so that their names are known.
@@ -122,13 +122,13 @@ def api(ctx: Context) -> Iterator[Api]:
 @pytest.fixture
 def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon believes to be root's, so users are kept apart."""
-    monkeypatch.setattr("gpuq.server.auth.daemon_uid", lambda: 0)
+    monkeypatch.setattr("gpuq.server.http.auth.daemon_uid", lambda: 0)
 
 
 @pytest.fixture
 def as_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon believes to be an ordinary user's."""
-    monkeypatch.setattr("gpuq.server.auth.daemon_uid", lambda: 4242)
+    monkeypatch.setattr("gpuq.server.http.auth.daemon_uid", lambda: 4242)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
 from gpuq.errors import Unavailable
-from gpuq.server import routes_admin
+from gpuq.server.routes import admin
 
 
 def submit(caller: Any, **fields: Any) -> int:
@@ -79,11 +79,11 @@ def test_sql_reads_and_never_writes(api: Any) -> None:
 
 
 def test_long_questions_cannot_take_every_thread(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuq.server.routes_admin._QUESTIONS", threading.BoundedSemaphore(1))
+    monkeypatch.setattr("gpuq.server.routes.admin._QUESTIONS", threading.BoundedSemaphore(1))
     answers: list[int] = []
 
     def ask_in_mid_question(*args: object, **more: object) -> tuple[list[str], list[tuple[Any, ...]]]:
-        with pytest.raises(Unavailable), routes_admin._asking():
+        with pytest.raises(Unavailable), admin._asking():
             answers.append(1)
         return ["x"], [(1,)]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.server import direct
+from gpuq.server import in_process
 from gpuq.settings import Settings
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -21,7 +21,7 @@ ME = pwd.getpwuid(os.geteuid()).pw_name
 def ask(settings: Settings, *requests: dict[str, Any] | bytes) -> list[dict[str, Any]]:
     lines = [item if isinstance(item, bytes) else json.dumps(item).encode() for item in requests]
     answers = io.BytesIO()
-    direct.serve(settings, io.BytesIO(b"".join(line + b"\n" for line in lines)), answers)
+    in_process.serve(settings, io.BytesIO(b"".join(line + b"\n" for line in lines)), answers)
     return [json.loads(line) for line in answers.getvalue().splitlines()]
 
 

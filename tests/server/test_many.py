@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.engine import verbs
+from gpuq.engine.actions import bulk
 
 
 def submit(api: Any, count: int, **fields: Any) -> list[int]:
@@ -20,7 +20,7 @@ def told(answer: Any) -> list[tuple[int, str]]:
 
 
 def test_many_jobs_are_held_and_released_over_several_transactions(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verbs, "PER_TRANSACTION", 7)
+    monkeypatch.setattr(bulk, "PER_TRANSACTION", 7)
     opened: list[int] = []
     real = api.ctx.records.write
     monkeypatch.setattr(api.ctx.records, "write", lambda: (opened.append(1), real())[1])

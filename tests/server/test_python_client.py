@@ -15,7 +15,7 @@ from gpuq.client.values import Value
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
-from gpuq.engine.change import CHANGEABLE
+from gpuq.engine.actions.change import CHANGEABLE
 
 
 @pytest.fixture

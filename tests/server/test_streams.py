@@ -13,7 +13,7 @@ import pytest
 
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
-from gpuq.server.routes_stream import whole_characters
+from gpuq.server.routes.streaming import whole_characters
 
 
 @dataclass

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.server.gate import MAX_BODY
+from gpuq.server.http.middleware import MAX_BODY
 
 
 def test_one_spec_answers_one_job_that_is_stored(api: Any) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from gpuq.stores.redis.leases import AgentLock, RedisLeases
 from gpuq.stores.redis.link import RedisLink, connect
 from gpuq.stores.redis.notify import LocalNotifier, RedisNotifier
+from gpuq.stores.redis.private.server import PrivateRedis, private_url
 from gpuq.stores.redis.queue import RedisHotQueue
-from gpuq.stores.redis.server import PrivateRedis, private_url
 
 __all__ = [
     "AgentLock",

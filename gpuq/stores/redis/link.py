@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from gpuq.errors import ConfigError, HotStoreCold
-from gpuq.stores.redis.failures import unavailable
+from gpuq.stores.redis.errors import unavailable
 from gpuq.stores.redis.keys import Keys
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ The schema is made or brought up to date by `migrate.ensure(url)`, never by open
 from __future__ import annotations
 
 from gpuq.stores.sql import migrate
-from gpuq.stores.sql.engine import Database, as_database
+from gpuq.stores.sql.core.engine import Database, as_database
 from gpuq.stores.sql.history import SqlHistory
 from gpuq.stores.sql.maintenance import MaintenanceLog
 from gpuq.stores.sql.records import SqlRecords

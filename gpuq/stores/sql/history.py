@@ -22,10 +22,10 @@ from sqlalchemy.exc import DBAPIError
 from gpuq.domain.times import iso
 from gpuq.errors import DatabaseUnavailable, Refused, UsageError
 from gpuq.ports.history import FinishedRun
-from gpuq.stores.sql.engine import Database, connect_sqlite
-from gpuq.stores.sql.faults import told_as_our_own, translated
-from gpuq.stores.sql.statements import Statements, moment
-from gpuq.stores.sql.tables import attempts, jobs
+from gpuq.stores.sql.core.engine import Database, connect_sqlite
+from gpuq.stores.sql.core.errors import told_as_our_own, translated
+from gpuq.stores.sql.core.statements import Statements, moment
+from gpuq.stores.sql.schema.tables import attempts, jobs
 
 QUERY_LIMIT_S = 60.0
 HINT = "views for reports: job_history, attempt_history, dead_letters, job_events"

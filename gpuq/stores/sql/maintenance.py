@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import select, text
 
 from gpuq.ports.admin import MaintenanceRun
-from gpuq.stores.sql.engine import Database
-from gpuq.stores.sql.rows import clean
-from gpuq.stores.sql.tables import maintenance_runs
+from gpuq.stores.sql.core.engine import Database
+from gpuq.stores.sql.core.rows import clean
+from gpuq.stores.sql.schema.tables import maintenance_runs
 
 
 class MaintenanceLog:

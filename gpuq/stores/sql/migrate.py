@@ -19,9 +19,9 @@ from typing import Any
 from sqlalchemy import Connection, NullPool, create_engine, event
 
 from gpuq.errors import DatabaseUnavailable, Refused, SchemaMismatch
-from gpuq.stores.sql import schema
-from gpuq.stores.sql.engine import ADVISORY_LOCK, Database, connect_sqlite, parse_url, sqlite_path
-from gpuq.stores.sql.faults import told_as_our_own, translated
+from gpuq.stores.sql.core.engine import ADVISORY_LOCK, Database, connect_sqlite, parse_url, sqlite_path
+from gpuq.stores.sql.core.errors import told_as_our_own, translated
+from gpuq.stores.sql.schema import create
 
 _USE_PG_DUMP = "use `pg_dump -Fc DATABASE > FILE` and `pg_restore -d DATABASE FILE`"
 
@@ -41,7 +41,7 @@ def ensure(url: str) -> None:
     A fresh one is created; an older one is upgraded, on SQLite after a backup beside it. Raises SchemaMismatch
     for a newer one, DatabaseUnavailable when it cannot be reached.
     """
-    if current(url) != schema.HEAD:
+    if current(url) != create.HEAD:
         upgrade(url)
 
 
@@ -50,7 +50,7 @@ def current(url: str) -> str | None:
     path = sqlite_path(url)
     if path is None:
         with told_as_our_own(), _connected(url) as connection:
-            return schema.revision(connection)
+            return create.revision(connection)
     if not path.exists() or path.stat().st_size == 0:
         return None
     with told_as_our_own(), closing(connect_sqlite(path)) as connection:
@@ -69,24 +69,24 @@ def upgrade(url: str) -> tuple[str | None, str]:
     with told_as_our_own():
         if path is None:
             with _connected(url, write=True) as connection:
-                return _bring_up(connection, None), schema.HEAD
+                return _bring_up(connection, None), create.HEAD
         with _alone(path):
             _make_file(path)
             with _connected(url, write=True) as connection:
-                return _bring_up(connection, path), schema.HEAD
+                return _bring_up(connection, path), create.HEAD
 
 
 def _bring_up(connection: Connection, path: Path | None) -> str | None:
-    before = schema.revision(connection)
-    if before == schema.HEAD:
+    before = create.revision(connection)
+    if before == create.HEAD:
         return before
     if before is None:
-        if taken := schema.foreign_tables(connection):
+        if taken := create.foreign_tables(connection):
             raise SchemaMismatch(
                 f"the database holds tables that are not gpuq's ({', '.join(taken)})",
                 hint="point GPUQ_DATABASE_URL at a database of its own",
             )
-        schema.create_all(connection)
+        create.create_all(connection)
         return None
     configuration = _alembic(before)
     if path is not None:
@@ -109,7 +109,7 @@ def _alembic(before: str) -> Any:
     configuration.set_main_option("script_location", str(scripts()).replace("%", "%%"))
     if before not in {script.revision for script in ScriptDirectory.from_config(configuration).walk_revisions()}:
         raise SchemaMismatch(
-            f"the database has schema {before}, which this release (schema {schema.HEAD}) does not know",
+            f"the database has schema {before}, which this release (schema {create.HEAD}) does not know",
             hint="it was written by a newer gpuq: install that release, or restore a backup made before it",
         )
     return configuration
@@ -119,7 +119,7 @@ def _run_alembic(configuration: Any, connection: Connection) -> None:
     from alembic import command
 
     configuration.attributes["connection"] = connection
-    command.upgrade(configuration, schema.HEAD)
+    command.upgrade(configuration, create.HEAD)
     if connection.dialect.name == "sqlite":
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
         if broken:
@@ -253,7 +253,7 @@ def _check_backup(source: Path) -> None:
         ) from error
     if not sound or row is None:
         raise Refused(f"{source} is damaged", hint="use an older backup")
-    if row[0] != schema.HEAD:
+    if row[0] != create.HEAD:
         _alembic(str(row[0]))
 
 

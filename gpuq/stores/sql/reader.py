@@ -13,9 +13,9 @@ from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
 from gpuq.errors import NotFound
 from gpuq.ports.records import AnsweredRequest, DeadLetter, JobFilter, ReadyDependent, Waiting
-from gpuq.stores.sql import statements as sql
-from gpuq.stores.sql.filters import counted, filter_shape, filtered
-from gpuq.stores.sql.rows import (
+from gpuq.stores.sql.core import statements as sql
+from gpuq.stores.sql.core.filters import counted, filter_shape, filtered
+from gpuq.stores.sql.core.rows import (
     JOB_WIDTH,
     Prepared,
     attempt_from,

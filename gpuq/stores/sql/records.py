@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gpuq.ports.records import Reader, Writer
-from gpuq.stores.sql.engine import Database
+from gpuq.stores.sql.core.engine import Database
+from gpuq.stores.sql.core.statements import Statements
 from gpuq.stores.sql.reader import SqlReader
-from gpuq.stores.sql.statements import Statements
 from gpuq.stores.sql.writer import SqlWriter
 
 

@@ -15,10 +15,10 @@ from sqlalchemy import ClauseElement, insert, text
 from gpuq.domain.spec import SCHEMA, JobSpec
 from gpuq.errors import NotFound, Refused
 from gpuq.ports.records import NewJob
-from gpuq.stores.sql.faults import violated
-from gpuq.stores.sql.rows import clean, json_text
-from gpuq.stores.sql.statements import Statements
-from gpuq.stores.sql.tables import dependencies, jobs, requests, specs
+from gpuq.stores.sql.core.errors import violated
+from gpuq.stores.sql.core.rows import clean, json_text
+from gpuq.stores.sql.core.statements import Statements
+from gpuq.stores.sql.schema.tables import dependencies, jobs, requests, specs
 
 # In the order of `_job_rows`; every other column starts with its default.
 _JOB_COLUMNS = (

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from sqlalchemy import insert, select, update
 
 from gpuq.errors import DatabaseUnavailable
-from gpuq.stores.sql.engine import Database
-from gpuq.stores.sql.tables import tokens
+from gpuq.stores.sql.core.engine import Database
+from gpuq.stores.sql.schema.tables import tokens
 
 # Seconds: a token in steady use does not cost a write for every call.
 USE_NOTED_EVERY_S = 600.0

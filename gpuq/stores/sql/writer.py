@@ -15,13 +15,13 @@ from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import ACTIVE, FIELDS_OF_STATES, JobState, allowed
 from gpuq.errors import GpuqError, LeaseLost, WrongState
 from gpuq.ports.records import DeadLetter, Move, NewAttempt, NewJob
-from gpuq.stores.sql import statements as sql
-from gpuq.stores.sql import writes as to
-from gpuq.stores.sql.faults import violated
+from gpuq.stores.sql.core import statements as sql
+from gpuq.stores.sql.core import write_statements as to
+from gpuq.stores.sql.core.errors import violated
+from gpuq.stores.sql.core.rows import clean, json_text, plain, state_from
 from gpuq.stores.sql.reader import SqlReader, no_such_job
-from gpuq.stores.sql.rows import clean, json_text, plain, state_from
+from gpuq.stores.sql.schema.tables import attempts, events, jobs
 from gpuq.stores.sql.submission import add_dependencies, add_jobs, dependency_rows, key_taken
-from gpuq.stores.sql.tables import attempts, events, jobs
 
 # What `update_job` may change, and `move` may set besides the fields that belong to a state.
 CHANGEABLE = frozenset(

@@ -15,8 +15,9 @@ import pytest
 import redis
 
 from gpuq.errors import AlreadyRunning, HotStoreCold, HotStoreUnavailable
-from gpuq.stores.redis import PrivateRedis, RedisHotQueue, connect, private_url, program
-from gpuq.stores.redis.server import SOCKET_PATH_MAX, socket_path
+from gpuq.stores.redis import PrivateRedis, RedisHotQueue, connect, private_url
+from gpuq.stores.redis.private import redis_binary
+from gpuq.stores.redis.private.server import SOCKET_PATH_MAX, socket_path
 
 pytestmark = pytest.mark.redis
 
@@ -297,7 +298,7 @@ def test_a_server_that_will_not_start_is_quoted(tmp_path: Path) -> None:
 
 def test_without_any_program_the_error_says_how_to_install_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(program, "_packaged", lambda: None)
+    monkeypatch.setattr(redis_binary, "_packaged", lambda: None)
     server = PrivateRedis(tmp_path / "home")
     with pytest.raises(HotStoreUnavailable) as caught:
         server.start()
@@ -317,4 +318,4 @@ def test_the_packaged_program_is_found_without_importing_its_package(
     packaged.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    assert program.find() == str(packaged)
+    assert redis_binary.find() == str(packaged)

@@ -14,7 +14,8 @@ from sqlalchemy import text
 from gpuq.domain.states import JobState
 from gpuq.errors import ConfigError, DatabaseUnavailable, SchemaMismatch
 from gpuq.ports.records import JobFilter
-from gpuq.stores.sql import SqlRecords, engine, migrate, open_history, open_records
+from gpuq.stores.sql import SqlRecords, migrate, open_history, open_records
+from gpuq.stores.sql.core import engine
 
 S = JobState
 only_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)

@@ -10,7 +10,7 @@ import pytest
 from gpuq.domain.priority import Priority, Ranking
 from gpuq.domain.reasons import Reason, ReasonCode
 from gpuq.scheduler.fit import expected_end
-from gpuq.scheduler.passing import FURTHEST_S, IDLE_WEIGHT, PATIENCE_S
+from gpuq.scheduler.overtaking import FURTHEST_S, IDLE_WEIGHT, PATIENCE_S
 from gpuq.scheduler.plan import plan
 from gpuq.scheduler.snapshot import Action, Preempt, Snapshot, Start, Wait
 

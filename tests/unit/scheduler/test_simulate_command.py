@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from gpuq.cli.simulate import simulate
+from gpuq.cli.commands.replay import simulate
 from gpuq.errors import UsageError
 
 DATA = Path(__file__).parent / "data"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.cli.simulate import read_trace
+from gpuq.cli.commands.replay import read_trace
 from gpuq.scheduler.simulate import TraceJob, simulate, summary
 
 DATA = Path(__file__).parent / "data"

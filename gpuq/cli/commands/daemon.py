@@ -1,0 +1,100 @@
+"""`gpuq up`, `down`, and the daemon's parts alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from gpuq.cli.connect import say
+from gpuq.cli.parse.options import Args
+from gpuq.errors import DaemonUnreachable, GpuqError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from gpuq.client.client import Client
+
+# A daemon that has been asked to stop ends what it has begun, and no more.
+STOP_S = 60.0
+
+
+def up(args: Args) -> int:
+    return _become(args, "up")
+
+
+def server(args: Args) -> int:
+    return _become(args, "server")
+
+
+def agent(args: Args) -> int:
+    return _become(args, "agent")
+
+
+def maintain(args: Args) -> int:
+    return _become(args, "maintain")
+
+
+def _become(args: Args, what: str) -> int:
+    """This process turns into the daemon, so that whoever started it signals and watches the right one."""
+    listen = args.text("listen") if args.given("listen") else None
+    options = ["--detach"] if args.flag("detach") else []
+    options += ["--listen", listen] if listen is not None else []
+    sys.stdout.flush()
+    # -P: a redis.py in the directory where somebody types `gpuq up` is not the library.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "gpuq.server", what, *options])
+
+
+def down(args: Args) -> int:
+    from gpuq.client.client import Client
+
+    client = Client(direct=False)
+    stop_jobs = args.flag("stop_jobs")
+    try:
+        watcher = _watch(client)
+        client.call("POST", "/shutdown", body={"stop_jobs": stop_jobs})
+    except DaemonUnreachable:
+        if client.address.explicit or not client.nobody_listens:
+            raise
+        say("gpuq: no daemon is running on this home")
+        return 0
+    if stop_jobs:
+        say("gpuq: stopping the running jobs; each has its grace")
+    _wait_for_end(client, watcher, None if stop_jobs else STOP_S)
+    say("gpuq: the daemon has stopped" + ("" if stop_jobs else "; running jobs go on"))
+    return 0
+
+
+def _watch(client: Client) -> int | None:
+    """A descriptor that becomes readable when the daemon's process ends; None for one on another machine."""
+    pid = client.daemon_pid()
+    return None if pid is None else os.pidfd_open(pid)
+
+
+def _wait_for_end(client: Client, watcher: int | None, timeout_s: float | None) -> None:
+    """Raises GpuqError when it takes longer than `timeout_s` seconds (None: as long as it takes)."""
+    if watcher is not None:
+        import select
+
+        poller = select.poll()
+        poller.register(watcher, select.POLLIN)
+        ended = bool(poller.poll(None if timeout_s is None else timeout_s * 1000))
+        os.close(watcher)
+    else:
+        ended = _poll_for_end(client, timeout_s)
+    if not ended:
+        raise GpuqError(
+            f"the daemon was told to stop and is still there after {timeout_s:g} s",
+            hint="its log says what it waits for",
+        )
+
+
+def _poll_for_end(client: Client, timeout_s: float | None) -> bool:
+    """Over TCP there is no process to watch: until nobody answers any more."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while deadline is None or time.monotonic() < deadline:
+        try:
+            client.call("GET", "/healthz")
+        except DaemonUnreachable:
+            return True
+        time.sleep(0.2)
+    return False

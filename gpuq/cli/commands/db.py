@@ -1,0 +1,72 @@
+"""`gpuq db`: the schema, copies, and putting a copy back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gpuq.cli.connect import say
+from gpuq.cli.parse.options import Args
+from gpuq.errors import DaemonUnreachable, Refused, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from gpuq.settings import Settings
+
+
+def upgrade(args: Args) -> int:
+    settings, database = _open()
+    before, after = database.upgrade(settings.database_url)
+    print(f"the schema is {after}" + (" already" if before == after else f", it was {before or 'empty'}"))
+    return 0
+
+
+def current(args: Args) -> int:
+    settings, database = _open()
+    print(database.current(settings.database_url) or "empty: no schema yet")
+    return 0
+
+
+def backup(args: Args) -> int:
+    settings, database = _open()
+    target = Path(args.words[0]).expanduser().absolute()
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no directory {target.parent}", hint="make it first")
+    database.backup(settings.database_url, target)
+    print(f"{target}: {os.path.getsize(target):,} bytes")
+    return 0
+
+
+def restore(args: Args) -> int:
+    settings, database = _open()
+    source = Path(args.words[0]).expanduser().absolute()
+    if not source.is_file():
+        raise UsageError(f"there is no file {source}", hint="`gpuq db backup FILE` makes one")
+    if not args.flag("yes"):
+        raise UsageError("restore replaces every job and the whole history", hint="add --yes if that is what you want")
+    if _daemon_answers():
+        raise Refused("the daemon is running", hint="`gpuq down` first; running jobs go on meanwhile")
+    database.restore(settings.database_url, source)
+    say(f"gpuq: restored from {source}")
+    return 0
+
+
+def _open() -> tuple[Settings, ModuleType]:
+    from gpuq import wiring
+    from gpuq.settings import load, prepare_home
+
+    settings, _ = load()
+    prepare_home(settings.home)
+    return settings, wiring.database()
+
+
+def _daemon_answers() -> bool:
+    from gpuq.client.client import Client
+
+    try:
+        Client(direct=False).call("GET", "/healthz")
+    except DaemonUnreachable:
+        return False
+    return True

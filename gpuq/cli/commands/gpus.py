@@ -1,0 +1,76 @@
+"""`gpuq gpus`, with drain and undrain."""
+
+from __future__ import annotations
+
+from gpuq.cli.commands.status import outgrown
+from gpuq.cli.connect import connect, print_json, say
+from gpuq.cli.parse.options import Args
+from gpuq.cli.render import memory, table
+from gpuq.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+HEADER = ("GPU", "STATE", "MODEL", "MEMORY", "UTIL", "TEMP", "POWER", "HOLDER", "UUID")
+
+
+def gpus(args: Args) -> int:
+    rows = connect().gpus()
+    if args.flag("json"):
+        print_json(rows)
+    elif rows:
+        print(table(HEADER, [_row(row) for row in rows], right=("GPU", "MEMORY", "UTIL", "TEMP", "POWER")))
+    else:
+        say("gpuq: no GPUs here; jobs with -g 0 run all the same, GPUQ_GPUS=sim:4 simulates four")
+    return 0
+
+
+def drain(args: Args) -> int:
+    index = _index(args)
+    connect().drain(index, args.text("reason"))
+    print(f"gpu {index} is drained: what runs on it goes on, nothing new starts there")
+    return 0
+
+
+def undrain(args: Args) -> int:
+    index = _index(args)
+    connect().undrain(index)
+    print(f"gpu {index} is back in the queue")
+    return 0
+
+
+def _index(args: Args) -> int:
+    word = args.words[0]
+    if not (word.isascii() and word.isdigit()):
+        raise UsageError(f"{word!r} is not the index of a GPU", hint="`gpuq gpus` lists them")
+    return int(word)
+
+
+def _row(gpu: Any) -> list[str]:
+    used = "?" if gpu["used_mb"] is None else memory(gpu["used_mb"])
+    return [
+        str(gpu["index"]),
+        gpu["state"],
+        gpu["model"],
+        f"{used}/{memory(gpu['memory_mb'])}",
+        "" if gpu["utilisation"] is None else f"{gpu['utilisation']:.0%}",
+        "" if gpu["temperature_c"] is None else f"{gpu['temperature_c']}C",
+        "" if gpu["power_w"] is None else f"{gpu['power_w']:.0f}W",
+        _holder(gpu),
+        gpu["uuid"],
+    ]
+
+
+def _holder(gpu: Any) -> str:
+    holders = [
+        f"job {job['id']} ({', '.join(filter(None, [job['user'], outgrown(job) or memory(job['gpu_mem_mb'])]))})"
+        for job in gpu["jobs"]
+    ]
+    holders += [
+        f"{process['user'] or 'unknown user'} pid {process['pid']} {process['command'] or '?'}"
+        for process in gpu["processes"]
+    ]
+    if not holders and gpu["reason"]:
+        holders.append(gpu["reason"]["text"])
+    return "; ".join(holders)

@@ -1,0 +1,143 @@
+"""`gpuq run` and `gpuq wait`: commands that end when jobs do."""
+
+from __future__ import annotations
+
+import sys
+
+from gpuq.cli.connect import connect, print_json, say
+from gpuq.cli.exit_code import TIME_LIMIT, of_job
+from gpuq.cli.parse.options import Args
+from gpuq.client.watch import follow
+from gpuq.client.watch import wait as wait_until_final
+from gpuq.errors import GpuqError, UsageError, WrongState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from gpuq.client.client import Client
+
+INTERRUPTED = 130
+
+
+def run(args: Args) -> int:
+    from gpuq.cli.parse.spec import build
+
+    if args.flag("test_only") or args.flag("json") or args.flag("parsable"):
+        # No output is streamed then: what is printed is that of `submit --wait`.
+        from gpuq.cli.commands.submit import submit_and_wait
+
+        return submit_and_wait(args)
+    client = connect()
+    if args.given("array"):
+        raise UsageError("run follows one job; --array makes many", hint="use `gpuq submit --array`")
+    if args.flag("hold"):
+        raise UsageError("run waits for the job, --hold keeps it from running", hint="use `gpuq submit --hold`")
+    client.require_daemon("`gpuq run`")
+    job = client.post_jobs(build(args, client), outlook=True)
+    from gpuq.cli.commands.submit import told
+
+    say(f"gpuq: {told(job)}")
+    return _Follower(client, job["id"], max(1, job["attempt"])).follow()
+
+
+class _Follower:
+    """Streams a job's output to its end. The first Ctrl-C cancels the job, the second kills it, the third lets
+    it be."""
+
+    def __init__(self, client: Client, job_id: int, attempt: int) -> None:
+        self._client = client
+        self._job_id = job_id
+        self._interrupts = 0
+        self._attempt = attempt
+        self._begun = False
+        self._offset = 0
+
+    def follow(self) -> int:
+        out = sys.stdout.buffer
+        while True:
+            try:
+                for data in self._output():
+                    # Counted before it is written: after a Ctrl-C in between, nothing is shown twice.
+                    self._offset += len(data)
+                    out.write(data)
+                    out.flush()
+                return self._end()
+            except KeyboardInterrupt:
+                self._interrupted()
+
+    def _output(self) -> Iterator[bytes]:
+        # Taken up where a Ctrl-C broke it off; from then on no later attempt is of interest.
+        return follow(
+            self._client,
+            self._job_id,
+            attempt=self._attempt,
+            only=self._interrupts > 0,
+            offset=self._offset,
+            on_attempt=self._on_attempt,
+        )
+
+    def _on_attempt(self, number: int) -> None:
+        if self._begun and number != self._attempt:
+            say(f"gpuq: attempt {number}")
+            self._offset = 0
+        self._attempt, self._begun = number, True
+
+    def _interrupted(self) -> None:
+        self._interrupts += 1
+        if self._interrupts > 2:
+            raise KeyboardInterrupt
+        force = self._interrupts == 2
+        say(
+            f"gpuq: killing job {self._job_id}"
+            if force
+            else f"gpuq: cancelling job {self._job_id}; Ctrl-C again kills it at once"
+        )
+        try:
+            self._client.cancel(self._job_id, force=force, reason="Ctrl-C in gpuq run")
+        except WrongState:
+            # It ended by itself just now; its own end is what we report.
+            return
+        except GpuqError as error:
+            say(f"gpuq: {error.message}; job {self._job_id} goes on: `gpuq cancel {self._job_id}`")
+            raise KeyboardInterrupt from None
+
+    def _end(self) -> int:
+        job = wait_until_final(self._client, [self._job_id])[0]
+        code = of_job(job)
+        if code:
+            say(f"gpuq: job {self._job_id} {_ended(job)}")
+        return INTERRUPTED if self._interrupts and job["state"] == "cancelled" else code
+
+
+def wait(args: Args) -> int:
+    from gpuq.cli.parse.select import ACTIVE, WAITING, select
+
+    client = connect()
+    ids = select(client, args, WAITING + ACTIVE)
+    timeout = args.seconds("timeout")
+    try:
+        jobs, code = wait_for(client, ids, timeout)
+    except TimeoutError as error:
+        say(f"gpuq: {error}")
+        return TIME_LIMIT
+    if args.flag("json"):
+        print_json(jobs)
+    return code
+
+
+def wait_for(client: Client, ids: list[int], timeout_s: float | None = None) -> tuple[list[Any], int]:
+    """The final jobs and the largest of their exit codes; stderr is told of those that did not succeed."""
+    jobs = wait_until_final(client, ids, timeout_s)
+    for job in jobs:
+        if of_job(job):
+            say(f"gpuq: job {job['id']} {_ended(job)}")
+    return jobs, max((of_job(job) for job in jobs), default=0)
+
+
+def _ended(job: Any) -> str:
+    from gpuq.cli.commands.status import ending
+
+    how = ending(job)
+    return f"{job['state']}: {how}" if how and how != job["state"] else str(job["state"])

@@ -1,0 +1,106 @@
+"""`gpuq submit`."""
+
+from __future__ import annotations
+
+import sys
+
+from gpuq.cli.connect import connect, print_json, say
+from gpuq.cli.parse.options import Args
+from gpuq.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from gpuq.client.client import Client
+
+
+def submit(args: Args) -> int:
+    return _submit(args, wait=args.flag("wait"))
+
+
+def submit_and_wait(args: Args) -> int:
+    return _submit(args, wait=True)
+
+
+def _submit(args: Args, *, wait: bool) -> int:
+    client = connect()
+    if args.flag("json") and args.flag("parsable"):
+        raise UsageError("--json and --parsable cannot go together", hint="choose one")
+    if "--from-file" in args.command.flags() and args.given("from_file"):
+        from gpuq.cli.parse.batch import read
+
+        body: Any = read(args)
+        if args.flag("test_only"):
+            raise UsageError("--test-only looks at one job", hint="leave --from-file out")
+    else:
+        from gpuq.cli.parse.spec import build
+
+        body = build(args, client)
+        if args.flag("test_only"):
+            return _test_only(client, body, as_json=args.flag("json"))
+    if wait:
+        client.require_daemon("`gpuq submit --wait`")
+    answer = _post(client, args, body)
+    _print(args, answer)
+    if not wait:
+        return 0
+    from gpuq.cli.commands.run import wait_for
+
+    jobs = answer if isinstance(answer, list) else [answer]
+    return wait_for(client, [job["id"] for job in jobs])[1]
+
+
+def _post(client: Client, args: Args, body: Any) -> Any:
+    if not isinstance(body, dict):
+        from gpuq.cli.parse.batch import post
+
+        return post(client, args.path("from_file") or "", body)
+    return client.post_jobs(body, outlook=not args.flag("parsable"))
+
+
+def _print(args: Args, answer: Any) -> None:
+    jobs = answer if isinstance(answer, list) else [answer]
+    if args.flag("json"):
+        print_json(answer)
+    elif args.flag("parsable"):
+        # Its first element's id stands for an array.
+        sys.stdout.write("".join(f"{job['id']}\n" for job in jobs if job["array_id"] in {None, job["id"]}))
+    elif len(jobs) == 1:
+        print(told(jobs[0]))
+    else:
+        ids = [job["id"] for job in jobs]
+        in_a_row = ids == list(range(ids[0], ids[0] + len(ids)))
+        print(f"{len(jobs):,} jobs: {f'{ids[0]}-{ids[-1]}' if in_a_row else ','.join(map(str, ids))}")
+
+
+def told(job: Any) -> str:
+    """`job 7 (train.py) is queued, position 3, starts about 14:20`."""
+    from gpuq.cli.render import when
+
+    text = f"job {job['id']} ({job['name']}) is {job['state']}"
+    if job["position"] is not None:
+        text += f", position {job['position']}"
+    if job["estimated_start"] and job["state"] in {"queued", "blocked", "delayed"}:
+        text += f", starts about {when(job['estimated_start'])}"
+    if job["reason"] and job["reason"]["code"] not in {"Priority", "Resources", "Starting"}:
+        text += f": {job['reason']['text']}"
+    return text
+
+
+def _test_only(client: Client, spec: Any, *, as_json: bool) -> int:
+    answer = client.check(spec)
+    if as_json:
+        print_json(answer)
+        return 0 if answer["ok"] else 4
+    if not answer["ok"]:
+        from gpuq.errors import Refused
+
+        reason = answer["reason"] or {}
+        raise Refused(f"it would be refused: {reason.get('text', 'no reason given')}", hint="nothing was queued")
+    from gpuq.cli.render import when
+
+    start = answer["estimated_start"]
+    print(f"it could be queued; it would start {'about ' + when(start) if start else 'at a time nobody can tell yet'}")
+    say("gpuq: --test-only: nothing was queued")
+    return 0

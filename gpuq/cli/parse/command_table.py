@@ -1,0 +1,277 @@
+"""Every command of gpuq with its options: the one table that parses, documents and dispatches the command line."""
+
+from __future__ import annotations
+
+from gpuq.cli.parse.options import Command, Option
+
+JSON = Option("--json", "flag", "one JSON document on stdout, nothing else")
+CSV = Option("--csv", "flag", "comma-separated values on stdout")
+YES = Option("-y --yes", "flag", "do not ask: `all` without a filter")
+
+FILTERS = (
+    Option("--me", "flag", "your jobs only"),
+    Option("-u --user", "text", "jobs of this user", "USER"),
+    Option("-s --state", "list", "jobs in this state (several: commas)", "STATE"),
+    Option("-g --group", "text", "jobs of this group", "GROUP"),
+    Option("-n --name", "text", "jobs of this name", "NAME"),
+)
+LIMIT = Option("--limit", "int", "at most so many rows (default 50)")
+ALL = Option("-a --all", "flag", "every row; `status`: finished jobs, too")
+SINCE = Option("--since", "text", "from then on: 7d (ago), 2026-11-22, 14:00", "TIME")
+
+# What may stand on the command line, and in the #GPUQ lines of a script.
+JOB = (
+    Option("-g --gpus", "int", "GPUs (default 1; 0: none)"),
+    Option("--gpu-mem", "memory", "share a GPU: so much memory on each (18G, or MiB)"),
+    Option("--gpu-model", "text", "only GPUs whose model contains this", "MODEL"),
+    Option("--gpu-ids", "list", "only these GPUs, by index", "I,I"),
+    Option("-p --priority", "priority", "critical, high, normal or low (0 to 3)"),
+    Option("-n --name", "text", "name (default: the program's)", "NAME"),
+    Option("--group", "text", "group, for filters and limits", "GROUP"),
+    Option("-t --time", "duration", "time limit: 90s 15m 2h 1d 1-12:00:00"),
+    Option("--retries", "int", "retries after failures of the program"),
+    Option("--after", "list", "start after these jobs succeeded", "ID,ID"),
+    Option("--after-any", "list", "start after these jobs ended, however", "ID,ID"),
+    Option("--begin", "text", "not before: 2h, 18:30, 2026-11-22T10:00, 'tomorrow 9:00'", "TIME"),
+    Option("--array", "text", "one job per index: 0-15, 0-15:2 (step), 0-15%4 (four at a time)", "RANGE"),
+    Option("--hold", "flag", "queue it held; `gpuq release` lets it go"),
+    Option("--key", "text", "the same key again returns the live or successful job, queues nothing", "K"),
+    Option("--preemptible", "flag", "may be put back in line when others wait"),
+    Option("--signal", "text", "sent before the time limit or a preemption: USR1@60 (seconds)", "SIG@S"),
+    Option("--kill-grace", "duration", "between SIGTERM and SIGKILL"),
+    Option("-C --chdir", "text", "working directory (default: here)", "DIR"),
+    Option("--env", "list", "set a variable", "K=V"),
+    Option("--env-keep", "list", "store this variable although its name looks like a secret", "NAME"),
+    Option("--env-all", "flag", "store every variable, secrets too"),
+)
+SHELL = Option("--shell", "text", "run this by /bin/sh instead of CMD: 'a | b'", "LINE")
+NO_CHECK = Option("--no-check", "flag", "do not check that the command exists")
+SUBMIT = (
+    *JOB,
+    SHELL,
+    Option(
+        "--from-file", "text", "queue every line of a JSONL file (- for stdin; 64 MiB at most), all or none", "FILE"
+    ),
+    NO_CHECK,
+    Option("--wait", "flag", "wait until it ended; its exit code is ours"),
+    Option("--parsable", "flag", "print the id alone (of an array: the one that stands for all of it)"),
+    JSON,
+    Option("--test-only", "flag", "check, print the estimated start, queue nothing"),
+)
+# What stands in brackets there is true of a new job only.
+_OF_A_WAITING_JOB = {"gpus": "GPUs (0: none)", "name": "name"}
+CHANGES = tuple(
+    Option(" ".join(option.flags), option.kind, _OF_A_WAITING_JOB.get(option.name, option.help), option.metavar)
+    for option in JOB
+    if option.name in {"gpus", "gpu_mem", "gpu_model", "gpu_ids", "priority", "name", "group", "time", "retries"}
+    or option.name in {"preemptible", "signal", "kill_grace"}
+)
+
+_IDS = "ID…"
+
+
+def _many(name: str, handler: str, summary: str, examples: str, *options: Option) -> Command:
+    """A command on any number of jobs."""
+    return Command(name, handler, summary, words=_IDS, most=None, options=options, examples=examples)
+
+
+COMMANDS: dict[str, Command] = {
+    command.name: command
+    for command in (
+        Command(
+            "up", "daemon:up", "run everything on this machine: API, agent, maintenance, private Redis",
+            options=(
+                Option("-d --detach", "flag", "in the background"),
+                Option("--listen", "text", "also answer on TCP; callers need a token", "HOST:PORT"),
+            ),
+            examples="gpuq up -d\nGPUQ_GPUS=sim:4 gpuq up\ngpuq up --listen 0.0.0.0:8100",
+        ),
+        Command(
+            "down", "daemon:down", "stop the daemon; running jobs go on",
+            options=(Option("--stop-jobs", "flag", "stop the running jobs, too; they go back in line"),),
+            examples="gpuq down\ngpuq down --stop-jobs",
+        ),
+        Command(
+            "server", "daemon:server", "the HTTP API alone",
+            options=(Option("--listen", "text", "also answer on TCP; callers need a token", "HOST:PORT"),),
+            examples="gpuq server --listen 0.0.0.0:8100",
+        ),
+        Command("agent", "daemon:agent", "the agent alone: starts jobs on this machine", examples="gpuq agent"),
+        Command("maintain", "daemon:maintain", "the maintenance tasks alone", examples="gpuq maintain"),
+        Command(
+            "submit", "submit:submit", "queue a command; durable when it returns",
+            words="[--] CMD…", most=None, options=SUBMIT, argv=True,
+            examples="gpuq submit -g 2 -t 8h -- torchrun train.py\n"
+            "gpuq submit -g 0 --shell 'sort big.txt | uniq > out.txt'\n"
+            "gpuq submit train.sh            # reads its #GPUQ lines\n"
+            "gpuq submit --from-file jobs.jsonl\n"
+            "gpuq submit --array 0-15%4 -- python sweep.py",
+        ),
+        Command(
+            "run", "run:run", "queue a command, show its output, end with its exit code; Ctrl-C cancels it",
+            words="[--] CMD…", most=None, options=(*JOB, SHELL, NO_CHECK, *SUBMIT[-4:]), argv=True,
+            examples="gpuq run -g 1 -- python train.py\ngpuq run -g 0 -- nvidia-smi",
+        ),
+        _many(
+            "status", "status:status", "the queue: running jobs, then waiting ones in order",
+            "gpuq status\ngpuq status --me -w\ngpuq status -s failed\ngpuq status 7 9 300-440 --json",
+            *FILTERS, LIMIT, ALL, Option("-w --watch", "flag", "again every two seconds, until Ctrl-C"), JSON,
+        ),
+        Command(
+            "show", "show:show", "everything about one job, with its attempts and events",
+            words="ID", least=1, most=1, options=(JSON,), examples="gpuq show 7\ngpuq show last --json",
+        ),
+        Command(
+            "why", "show:why", "why a job is not running, and when it is expected to",
+            words="ID", least=1, most=1, options=(JSON,), examples="gpuq why 7",
+        ),
+        Command(
+            "logs", "logs:logs", "a job's output, also after it ended",
+            words="ID", least=1, most=1,
+            options=(
+                Option("-f --follow", "flag", "until the job ends; its exit code is ours"),
+                Option("-n --lines", "int", "the last lines only", "LINES"),
+                Option("--attempt", "int", "of this attempt (default: the newest)"),
+            ),
+            examples="gpuq logs 7 -f\ngpuq logs last -n 20\ngpuq logs 7 --attempt 1",
+        ),
+        _many(
+            "wait", "run:wait", "wait until all are final; the largest of their exit codes is ours",
+            "gpuq wait 7 9\ngpuq wait 300-440 --timeout 2h\ngpuq wait all --me",
+            *FILTERS, YES, Option("--timeout", "duration", "give up after so long (exit 124)"), JSON,
+        ),
+        _many(
+            "cancel", "changes:cancel", "a waiting job: at once; a running one: SIGTERM, grace, SIGKILL",
+            "gpuq cancel 7\ngpuq cancel 7,9 --grace 5m --reason 'wrong data'\ngpuq cancel all --me -s queued",
+            Option("--force", "flag", "SIGKILL now"),
+            Option("--grace", "duration", "between SIGTERM and SIGKILL"),
+            Option("--reason", "text", "for the history"),
+            *FILTERS, YES, JSON,
+        ),
+        _many(
+            "hold", "changes:hold", "take waiting jobs out of line", "gpuq hold 7\ngpuq hold all --me",
+            *FILTERS, YES, JSON,
+        ),
+        _many(
+            "release", "changes:release", "put held jobs back at their own place", "gpuq release 7", *FILTERS, YES, JSON
+        ),
+        _many(
+            "top", "changes:top", "move waiting jobs to the front of their priority", "gpuq top 7", *FILTERS, YES, JSON
+        ),
+        _many(
+            "update", "changes:update", "change waiting jobs",
+            "gpuq update 7 --priority high --time 2h\ngpuq update 7-9 -g 1", *CHANGES, YES, JSON,
+        ),
+        _many(
+            "retry", "changes:retry", "queue failed or cancelled jobs again, retries reset",
+            "gpuq retry 7\ngpuq retry all --me -s failed", *FILTERS, YES, JSON,
+        ),
+        Command(
+            "pause", "changes:pause", "start no new jobs; survives restarts",
+            options=(Option("--reason", "text", "shown to those who wait"),),
+            examples="gpuq pause --reason 'new driver'",
+        ),
+        Command("resume", "changes:resume", "start jobs again", examples="gpuq resume"),
+        Command(
+            "gpus", "gpus:gpus", "each GPU, its state and its holder", options=(JSON,),
+            examples="gpuq gpus\ngpuq gpus drain 3 --reason 'fan'\ngpuq gpus undrain 3",
+        ),
+        Command(
+            "gpus drain", "gpus:drain", "take a GPU out of the queue; what runs on it goes on",
+            words="INDEX", least=1, most=1, options=(Option("--reason", "text", "shown in `gpuq gpus`"),),
+            examples="gpuq gpus drain 3 --reason 'fan'",
+        ),
+        Command(
+            "gpus undrain", "gpus:undrain", "put a drained GPU back", words="INDEX", least=1, most=1,
+            examples="gpuq gpus undrain 3",
+        ),
+        Command(
+            "group", "groups:groups", "the groups, their jobs and their limits", options=(JSON,),
+            examples="gpuq group\ngpuq group limit nightly 2",
+        ),
+        Command(
+            "group limit", "groups:limit", "how many jobs of a group may run at once (0: no limit)",
+            words="GROUP N", least=2, most=2, examples="gpuq group limit nightly 2\ngpuq group limit nightly 0",
+        ),
+        _many(
+            "history", "history:history", "finished jobs, newest first",
+            "gpuq history --since 7d\ngpuq history --me -s failed --json",
+            *FILTERS, SINCE, Option("--until", "text", "up to then", "TIME"), LIMIT, ALL, JSON,
+        ),
+        Command(
+            "report", "history:report", "tables: usage, waits, failures or utilization",
+            words="usage|waits|failures|utilization", least=1, most=1,
+            options=(Option("--by", "text", "user, group, gpu or day", "WHAT"), SINCE, JSON, CSV),
+            examples="gpuq report usage --by user --since 30d\ngpuq report waits --csv",
+        ),
+        Command(
+            "sql", "history:sql", "a read-only question to the history", words="'SELECT …'", least=1, most=1,
+            options=(JSON, CSV), examples="gpuq sql 'select \"user\", sum(gpu_seconds) from job_history group by 1'",
+        ),
+        Command("dlq list", "dlq:show_all", "the dead letters", options=(JSON,), examples="gpuq dlq list"),
+        Command(
+            "dlq show", "dlq:show", "one dead letter, with its last lines of output", words="ID", least=1, most=1,
+            options=(JSON,), examples="gpuq dlq show 7",
+        ),
+        _many(
+            "dlq retry", "dlq:retry", "queue dead jobs again; with no ID, asks for each one",
+            "gpuq dlq retry 7\ngpuq dlq retry all --yes", YES,
+        ),
+        _many(
+            "dlq purge", "dlq:purge", "remove dead letters; the jobs' history stays",
+            "gpuq dlq purge 7\ngpuq dlq purge all --yes", YES,
+        ),
+        Command(
+            "simulate", "simulate:simulate", "replay a trace through this very scheduler in virtual time",
+            words="TRACE.csv[.gz]", least=1, most=1,
+            options=(
+                Option("--gpus", "int", "GPUs a node (default 8)"),
+                Option("--nodes", "int", "nodes (default 1)"),
+                Option("--order", "text", "aged or fifo", "ORDER"),
+                Option("--backfill", "text", "easy, greedy or none", "HOW"),
+                Option("--expect", "text", "what reservations know of run times: history or exact", "WHAT"),
+                Option("--priority-aging", "text", "waiting that is worth a step of priority: 1d", "TIME"),
+                Option("--user-spacing", "text", "later for each waiting job of the same user: 15m", "TIME"),
+                Option("--out", "text", "write every start and end to this file", "SCHEDULE.csv"),
+                Option("--plot", "text", "draw GPUs over time and the waits", "FILE.png"),
+                JSON,
+            ),
+            examples="gpuq simulate trace.csv.gz --gpus 8\ngpuq simulate trace.csv --order fifo --backfill none --json",
+        ),
+        Command("db upgrade", "db:upgrade", "bring the database to this release's schema", examples="gpuq db upgrade"),
+        Command("db current", "db:current", "the schema that the database has", examples="gpuq db current"),
+        Command(
+            "db backup", "db:backup", "a consistent copy, also while the daemon runs", words="FILE", least=1, most=1,
+            examples="gpuq db backup /backup/gpuq.db",
+        ),
+        Command(
+            "db restore", "db:restore", "put a copy back; the daemon must be down", words="FILE", least=1, most=1,
+            options=(YES,), examples="gpuq db restore /backup/gpuq.db",
+        ),
+        Command(
+            "config", "config:config", "every setting, its value and where it came from", options=(JSON,),
+            examples="gpuq config\nGPUQ_HOME=/tmp/q gpuq config --json",
+        ),
+        Command(
+            "doctor", "doctor:doctor", "checks what must be right, and says what to do", options=(JSON,),
+            examples="gpuq doctor",
+        ),
+        Command(
+            "token create", "tokens:create", "a token for the TCP interface; printed once",
+            words="[NAME]", most=1, options=(Option("-u --user", "text", "for this user (admin)", "USER"), JSON),
+            examples="gpuq token create laptop",
+        ),
+        Command("token list", "tokens:show_all", "the tokens, without their secrets", options=(JSON,),
+                examples="gpuq token list"),
+        Command("token revoke", "tokens:revoke", "a token works no more", words="ID…", least=1, most=None,
+                examples="gpuq token revoke 3"),
+    )
+}  # fmt: skip
+
+GROUPS = {
+    "gpus": "each GPU, its state and its holder; drain and undrain",
+    "group": "the groups, their jobs and their limits",
+    "dlq": "the dead-letter queue: jobs whose retries are used up",
+    "db": "the database",
+    "token": "tokens for the TCP interface",
+}

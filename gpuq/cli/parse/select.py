@@ -1,0 +1,142 @@
+"""Which jobs a command line means: ids, ranges, array elements, `last`, `all`, and filters."""
+
+from __future__ import annotations
+
+from gpuq.domain.ids import parse_selection
+from gpuq.errors import NotFound, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from gpuq.cli.parse.options import Args
+    from gpuq.client.client import Client
+
+FILTER_NAMES = ("me", "user", "state", "group", "name")
+STATES = (
+    "blocked", "held", "delayed", "queued", "starting", "running", "stopping", "completed", "failed", "cancelled",
+)  # fmt: skip
+WAITING, ACTIVE, FINAL = STATES[:4], STATES[4:7], STATES[7:]
+# As many as the daemon gives in one answer.
+MANY = 100_000
+
+
+def filters(client: Client, args: Args) -> dict[str, Any]:
+    """Those given, as the daemon's query parameters. Raises UsageError."""
+    states = args.parts("state")
+    for state in states:
+        if state not in STATES:
+            raise UsageError(f"unknown state {state!r}", hint="known: " + ", ".join(STATES))
+    user = args.text("user")
+    if args.flag("me"):
+        if user is not None:
+            raise UsageError("--me and --user cannot go together", hint="choose one")
+        user = client.whoami()["user"]
+    found = {
+        "user": user,
+        "state": ",".join(states) or None,
+        "group": args.text("group"),
+        "name": args.text("name"),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def resolve_ids(client: Client, words: list[str], *, arrays: bool = False) -> list[int]:
+    """Every id that the words name; with `arrays`, an array's id means all its elements. Raises UsageError, also for
+    `all`, and NotFound."""
+    selection = parse_selection(words)
+    if selection.all:
+        raise UsageError("`all` is not possible here", hint="name the jobs")
+    found = whole_arrays(client, selection.ids) if arrays else list(selection.ids)
+    for low, high in selection.ranges:
+        found += [job["id"] for job in _in_range(client, low, high, {})]
+    if selection.ranges and not found:
+        raise NotFound(f"there are no jobs {words[0]}", hint="`gpuq status` and `gpuq history` list the jobs")
+    found += [_element(client, array_id, index) for array_id, index in selection.elements]
+    if selection.last:
+        found.append(newest(client))
+    return list(dict.fromkeys(found))
+
+
+def whole_arrays(client: Client, ids: Iterable[int]) -> list[int]:
+    """The id that an array was given stands for all its elements (`7_0` is the first of them alone)."""
+    found: list[int] = []
+    for job_id in ids:
+        elements = [job["id"] for job in client.jobs(array_id=job_id, limit=MANY)]
+        found += elements or [job_id]
+    return found
+
+
+def one(client: Client, word: str) -> int:
+    """The one job that the word names."""
+    found = resolve_ids(client, [word])
+    if len(found) != 1:
+        raise UsageError(f"{word!r} is more than one job", hint="name one job")
+    return found[0]
+
+
+def select(client: Client, args: Args, candidates: Iterable[str]) -> list[int]:
+    """The jobs that a command is to act on. Ids that were written out are taken as they are, so that the daemon
+    says what is wrong with one; ranges, `all` and filters mean those of `candidates` (states) that are there.
+
+    Raises UsageError for nothing named, and for `all` with neither a filter nor --yes.
+    """
+    candidates = tuple(candidates)
+    # `update` has a --name and a --group of its own, which are changes.
+    filtering = "--me" in args.command.flags()
+    wanted = filters(client, args) if filtering and args.any_of(FILTER_NAMES) else {}
+    selection = parse_selection(args.words)
+    name = args.command.name
+    if not args.words and not wanted:
+        raise UsageError(f"{name}: which jobs?", hint=f"gpuq {name} 7, or 7,9, 300-440, last, all --me")
+    if (selection.all or not args.words) and not wanted and not args.flag("yes"):
+        raise UsageError(f"{name} all: that is everybody's jobs", hint="narrow it (--me, -s, -g, -n), or add --yes")
+    if wanted.get("state"):
+        asked = wanted["state"].split(",")
+        candidates = tuple(state for state in candidates if state in asked)
+        if not candidates:
+            raise UsageError(f"{name} cannot act on jobs that are {wanted['state']}", hint=f"see `gpuq {name} --help`")
+    query = {**wanted, "state": ",".join(candidates)}
+    if selection.all or not args.words:
+        return [job["id"] for job in client.jobs(**query, limit=MANY)]
+    found = [job["id"] for low, high in selection.ranges for job in _in_range(client, low, high, query)]
+    named = [
+        *whole_arrays(client, selection.ids),
+        *(_element(client, array_id, index) for array_id, index in selection.elements),
+    ]
+    if selection.last:
+        named.append(newest(client))
+    if wanted and named:
+        known = {job["id"] for job in client.jobs(**query, ids=",".join(map(str, named)), limit=len(named))}
+        named = [job_id for job_id in named if job_id in known]
+    return list(dict.fromkeys([*named, *found]))
+
+
+def newest(client: Client) -> int:
+    """The caller's newest job. Raises NotFound."""
+    user = client.whoami()["user"]
+
+    found = client.jobs(user=user, newest_first="true", limit=1)
+    if not found:
+        raise NotFound(f"{user} has no jobs", hint="`gpuq submit` queues one")
+    return int(found[0]["id"])
+
+
+def matches(job: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a job passes the filters."""
+    if "state" in wanted and job["state"] not in wanted["state"].split(","):
+        return False
+    return all(job[name] == wanted[name] for name in ("user", "group", "name") if name in wanted)
+
+
+def _in_range(client: Client, low: int, high: int, query: Mapping[str, Any]) -> list[Any]:
+    found = client.jobs(**query, after_id=max(0, low - 1), limit=high - low + 1)
+    return [job for job in found if low <= job["id"] <= high]
+
+
+def _element(client: Client, array_id: int, index: int) -> int:
+    for job in client.jobs(array_id=array_id, limit=MANY):
+        if job["array_index"] == index:
+            return int(job["id"])
+    raise NotFound(f"there is no job {array_id}_{index}", hint=f"`gpuq show {array_id}` tells about the array")

@@ -1,0 +1,184 @@
+"""From the options of `submit` and `run` to the JSON of a submission."""
+
+from __future__ import annotations
+
+import os
+
+from gpuq.cli.connect import say
+from gpuq.cli.parse.options import Args, require_text
+from gpuq.client.environment import collect
+from gpuq.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from gpuq.client.client import Client
+
+
+def build(args: Args, client: Client) -> dict[str, Any]:
+    """The submission that the line describes; fields it does not name are left to the daemon's defaults.
+
+    Raises UsageError.
+    """
+    command, args = _command(args)
+    cwd = directory(args.text("chdir"))
+    if not os.path.isdir(cwd):
+        raise UsageError(f"the directory {cwd} does not exist", hint="give -C a directory that is there")
+    env = environment(args)
+    for word in command:
+        require_text(word, "", hint="rename the file, or write the command into a script")
+    if not args.flag("no_check"):
+        check_command(command, cwd, env.get("PATH"))
+    spec: dict[str, Any] = {"command": command, "cwd": cwd, "env": env, **job_fields(args)}
+    after = {"after": args.parts("after"), "after_any": args.parts("after_any")}
+    for field, words in after.items():
+        if words:
+            from gpuq.cli.parse.select import resolve_ids
+
+            spec[field] = resolve_ids(client, words, arrays=True)
+    return spec
+
+
+def directory(wanted: str | None) -> str:
+    """Absolute; this one without `wanted`. Raises UsageError when this one is gone, or its name is no text."""
+    try:
+        found = os.path.abspath(os.path.expanduser(wanted or "."))
+    except FileNotFoundError:
+        raise UsageError("this directory does not exist any more", hint="go to one that does, or give -C DIR") from None
+    return require_text(found, "the directory", hint="rename it, or give another one with -C")
+
+
+def job_fields(args: Args) -> dict[str, Any]:
+    """What `submit` and `update` have in common: the fields of a submission that the options name."""
+    found: dict[str, Any] = {
+        "gpus": args.integer("gpus"),
+        "gpu_mem_mb": args.memory_mb("gpu_mem"),
+        "gpu_model": args.text("gpu_model"),
+        "gpu_ids": args.integers("gpu_ids"),
+        "priority": args.priority(),
+        "name": args.text("name"),
+        "group": args.text("group"),
+        "time_limit_s": _time_limit(args),
+        "max_retries": args.integer("retries"),
+        "array": args.text("array"),
+        "key": args.text("key"),
+        "kill_grace_s": args.seconds("kill_grace"),
+        "hold": args.flag("hold") or None,
+        "preemptible": args.flag("preemptible") or None,
+    }
+    if begin := args.text("begin"):
+        from gpuq.cli.parse.times import parse_time
+
+        found["begin"] = parse_time(begin)
+    if signal := args.text("signal"):
+        found["signal"] = signal.upper().removeprefix("SIG")
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _time_limit(args: Args) -> float | None:
+    """Seconds."""
+    limit = args.seconds("time")
+    if limit is None:
+        return None
+    from gpuq.domain.quantities import MAX_TIME_LIMIT_S
+
+    if limit == 0:
+        raise UsageError("-t/--time: a limit of 0 leaves no time to run", hint="leave it out for no limit")
+    if limit > MAX_TIME_LIMIT_S:
+        raise UsageError(
+            f"-t/--time: at most {MAX_TIME_LIMIT_S / 86400:g}d, not {args.text('time')}",
+            hint="leave it out for no limit",
+        )
+    return limit
+
+
+def environment(args: Args) -> dict[str, str]:
+    """The submitter's, less likely secrets (stderr is told which), with --env on top."""
+    keep = args.parts("env_keep")
+    missing = [name for name in keep if name not in os.environ]
+    if missing:
+        raise UsageError(f"--env-keep: {missing[0]} is not set", hint="set it, or give it with --env")
+    env, secrets, no_text = collect(keep=keep, everything=args.flag("env_all"))
+    for name in no_text:
+        if name in keep:
+            raise UsageError(
+                f"--env-keep: the value of {name} is not UTF-8, and a job is stored as text",
+                hint=f"set it to text, or give it with --env {name}=VALUE",
+            )
+    env["PWD"] = directory(args.text("chdir"))
+    given: dict[str, str] = {}
+    for pair in args.many("env"):
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--env: {pair!r} is not NAME=VALUE", hint="write --env NAME=VALUE, or --env-keep NAME")
+        given[name] = value
+    if left_out := [name for name in secrets if name not in given]:
+        say(f"gpuq: left out, because they look like secrets: {', '.join(left_out)} (use --env-keep NAME)")
+    if left_out := [name for name in no_text if name not in given]:
+        say(f"gpuq: left out, because they are not UTF-8, and a job is stored as text: {', '.join(left_out)}")
+    return {**env, **given}
+
+
+def check_command(command: list[str], cwd: str, path: str | None, where: str = "") -> None:
+    """Raises UsageError when the program is not there. `path`: the job's PATH; `where`: which line of a file."""
+    program = command[0]
+    if "\0" in program:
+        raise UsageError(
+            f"{where}command: an argument contains a NUL byte", hint="no program can be given one: leave it out"
+        )
+    hint = "check the spelling, or give --no-check if it will be there when the job starts"
+    if "/" in program:
+        full = os.path.join(cwd, program)
+        if not os.path.isfile(full):
+            raise UsageError(f"{where}there is no program {program}", hint=hint)
+        if not os.access(full, os.X_OK):
+            raise UsageError(f"{where}{program} is not executable", hint=f"chmod +x {program}, or name what runs it")
+        return
+    for folder in (path or os.defpath).split(":"):
+        full = os.path.join(cwd, folder, program)
+        # First whether it is a file: os.access raises ValueError for a name that no file can have.
+        if os.path.isfile(full) and os.access(full, os.X_OK):
+            return
+    if os.path.isfile(os.path.join(cwd, program)):
+        hint = f"in this directory it is called ./{program}"
+    raise UsageError(f"{where}there is no program {program!r} in PATH", hint=hint)
+
+
+def _command(args: Args) -> tuple[list[str], Args]:
+    """The job's argv, and the options with those of its script under them."""
+    line = args.text("shell")
+    if line is not None:
+        if args.words:
+            raise UsageError(
+                f"--shell has the whole command already; {args.words[0]!r} is one word too many",
+                hint="quote it: --shell 'a | b'",
+            )
+        if not line.strip():
+            raise UsageError("--shell: nothing to run", hint="write --shell 'a | b'")
+        return ["/bin/sh", "-c", line], args
+    if not args.words or not args.words[0]:
+        raise UsageError(
+            f"{args.command.name}: no command to run", hint=f"gpuq {args.command.name} -g 1 -- python train.py"
+        )
+    from gpuq.cli.parse.script import read
+
+    script = read(args.words[0], args.words[1:], alone=len(args.words) == 1)
+    if script is None:
+        return args.words, args
+    if script.late is not None:
+        say(f"gpuq: {args.words[0]} line {script.late}: a #GPUQ line after the first command is not read")
+    merged = {**script.values, **args.values}
+    if "env" in script.values:
+        merged["env"] = [*script.values["env"], *args.many("env")]
+    merged.setdefault("name", [os.path.basename(script.path)])
+    return script.argv, Args(args.command, merged, args.words)
+
+
+def from_file_line(spec: Mapping[str, Any], cwd: str) -> dict[str, Any]:
+    """A line of --from-file, with the submitter's directory. The environment lies under those of all lines."""
+    line = {**spec, "cwd": spec.get("cwd") or cwd}
+    if line.get("env") is None:
+        line.pop("env", None)
+    return line

@@ -1,0 +1,116 @@
+"""Changing waiting jobs: update and top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from gpuq.domain.caller import Caller
+from gpuq.domain.job import Job
+from gpuq.domain.spec import JobSpec, usage_error
+from gpuq.domain.states import WAITING, JobState
+from gpuq.engine.access import require_owner
+from gpuq.engine.actions.bulk import Step, Verb, one
+from gpuq.engine.context import Context
+from gpuq.engine.hot.queue_hints import offer, withdraw
+from gpuq.engine.hot.ranking import ranking
+from gpuq.engine.intake.constraints import check_fits
+from gpuq.errors import UsageError, WrongState
+from gpuq.ports.hot_queue import Member
+from gpuq.ports.notify import Topic
+
+# Fields of a submission that may change while a job waits.
+CHANGEABLE = (
+    "priority",
+    "time_limit_s",
+    "name",
+    "group",
+    "max_retries",
+    "gpus",
+    "gpu_mem_mb",
+    "gpu_model",
+    "gpu_ids",
+    "preemptible",
+    "signal",
+    "kill_grace_s",
+)
+
+
+def update(ctx: Context, job_id: int, caller: Caller, changes: Mapping[str, Any]) -> Job:
+    """`changes` has field names of a submission. A new priority or time limit gives the job the place that it
+    would have had with it from the start. Raises UsageError, Constraint, NotFound, Forbidden, WrongState."""
+    unknown = [name for name in changes if name not in CHANGEABLE]
+    if unknown:
+        raise UsageError(f"cannot change {unknown[0]!r} of a job", hint="can be changed: " + ", ".join(CHANGEABLE))
+    now = ctx.clock.now()
+    with ctx.records.write() as tx:
+        job = tx.job(job_id)
+        require_owner(job, caller, "change")
+        if job.state not in WAITING:
+            raise WrongState(f"job {job_id} is {job.state}; only a waiting job can be changed")
+        old, _, _ = tx.spec(job_id)
+        try:
+            spec = JobSpec.model_validate({**old.model_dump(), **changes})
+        except ValidationError as error:
+            raise usage_error(error) from None
+        check_fits(ctx, [spec])
+        values: dict[str, Any] = {name: getattr(spec, name) for name in changes}
+        values["spec"] = spec
+        if "max_retries" in changes and spec.max_retries is None:
+            values["max_retries"] = ctx.settings.default_max_retries
+        if "name" in changes and spec.name is None:
+            raise UsageError("name: a job cannot lose its name")
+        place = job.score
+        if {"priority", "time_limit_s"} & set(changes):
+            rule = ranking(ctx, tx)
+            place = rule.score(spec.priority, job.submitted_at, spec.time_limit_s)
+            # One that was spaced behind others of its user stays so.
+            place += max(0.0, job.score - rule.score(job.priority, job.submitted_at, job.time_limit_s))
+            values["score"] = place
+        tx.update_job(job_id, values, expect=frozenset({job.state}))
+        told = ", ".join(f"{name} = {value}" for name, value in changes.items())
+        tx.add_event(job_id, job.state, caller.user, now, f"changed: {told}")
+    _move_in_line(ctx, job, Member(job_id, spec.gpus, place))
+    with ctx.records.read() as reader:
+        return reader.job(job_id)
+
+
+def top(ctx: Context, job_id: int, caller: Caller) -> Job:
+    """To the front of its priority: one's own jobs past one's own only, for an administrator past everybody's."""
+    return one(ctx, job_id, caller, TOP)
+
+
+def _top(step: Step, job: Job) -> JobState:
+    tx, caller = step.tx, step.caller
+    require_owner(job, caller, "move")
+    if job.state not in WAITING:
+        raise WrongState(f"job {job.id} is {job.state}; only a waiting job can be moved")
+    user = None if caller.admin else job.user
+    # Looked for once a transaction: to find the first of a long line takes milliseconds.
+    front = step.fronts.get((job.priority, user)) or tx.front(job.priority, user=user)
+    if front is None or front[1] == job.id:
+        return job.state
+    # One second earlier than the first: far more than a float's step at this size, so never a tie.
+    place = front[0] - 1.0
+    tx.update_job(job.id, {"score": place}, expect=frozenset({job.state}))
+    step.fronts[job.priority, user] = place, job.id
+    tx.add_event(job.id, job.state, caller.user, step.now, "moved to the front of its priority")
+    if job.state is JobState.QUEUED:
+        step.topics.add(Topic.CHANGED)
+        step.ready.append(Member(job.id, job.gpus, place))
+    return job.state
+
+
+TOP = Verb(_top)
+
+
+def _move_in_line(ctx: Context, before: Job, after: Member) -> None:
+    if before.state is JobState.QUEUED:
+        if before.gpus != after.gpus:
+            withdraw(ctx, [(before.id, before.gpus)])
+        # What the agent remembers of the job is out of date before the member shows up again.
+        ctx.notifier.publish(Topic.CHANGED)
+        offer(ctx, [after])
+    ctx.notifier.publish(Topic.EVENTS)

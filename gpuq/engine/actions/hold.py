@@ -1,0 +1,84 @@
+"""Hold and release: taking a waiting job out of line and putting it back at its own place."""
+
+from __future__ import annotations
+
+from gpuq.domain.caller import Caller
+from gpuq.domain.job import Job
+from gpuq.domain.states import WAITING, JobState
+from gpuq.engine.access import require_owner
+from gpuq.engine.actions.bulk import Step, Verb, one
+from gpuq.engine.context import Context
+from gpuq.engine.intake.submit import begin_time, waiting_state
+from gpuq.engine.outcome.dependents import still_open
+from gpuq.errors import Forbidden, WrongState
+from gpuq.ports.hot_queue import Member
+from gpuq.ports.notify import Topic
+from gpuq.ports.records import Move
+
+
+def hold(ctx: Context, job_id: int, caller: Caller) -> Job:
+    """Holding a held job again does nothing. Raises NotFound, Forbidden, WrongState."""
+    return one(ctx, job_id, caller, HOLD)
+
+
+def release(ctx: Context, job_id: int, caller: Caller) -> Job:
+    """Raises NotFound, Forbidden (also when an administrator holds it), WrongState."""
+    return one(ctx, job_id, caller, RELEASE)
+
+
+def _hold(step: Step, job: Job) -> JobState:
+    caller = step.caller
+    require_owner(job, caller, "hold")
+    if job.state not in WAITING:
+        raise WrongState(f"job {job.id} is {job.state}; only a waiting job can be held")
+    if job.state is JobState.HELD:
+        return job.state
+    by = "user" if caller.user == job.user else "admin"
+    step.tx.move(
+        Move(
+            job.id,
+            JobState.HELD,
+            frozenset({job.state}),
+            caller.user,
+            step.now,
+            detail=f"held by {caller.user}",
+            set={"held_by": by},
+            seen=(job.state, job.attempt, job.token),
+        )
+    )
+    if job.state is JobState.QUEUED:
+        step.gone.append((job.id, job.gpus))
+    return JobState.HELD
+
+
+def _release(step: Step, job: Job) -> JobState:
+    caller = step.caller
+    require_owner(job, caller, "release")
+    if job.state is not JobState.HELD:
+        raise WrongState(f"job {job.id} is {job.state}, not held")
+    if job.held_by == "admin" and not caller.admin:
+        raise Forbidden(f"job {job.id} is held by an administrator", hint="ask whoever looks after this machine")
+    spec, _, _ = step.tx.spec(job.id)
+    begin = begin_time(spec.begin)
+    target = waiting_state(still_open(step.tx, job.id), begin, step.now)
+    step.tx.move(
+        Move(
+            job.id,
+            target,
+            frozenset({JobState.HELD}),
+            caller.user,
+            step.now,
+            detail=f"released by {caller.user}",
+            set={"eligible_at": begin} if target is JobState.DELAYED else {},
+            seen=(job.state, job.attempt, job.token),
+        )
+    )
+    if target is JobState.QUEUED:
+        step.ready.append(Member(job.id, job.gpus, job.score))
+    elif target is JobState.DELAYED:
+        step.topics.add(Topic.DELAYED)
+    return target
+
+
+HOLD = Verb(_hold)
+RELEASE = Verb(_release)

@@ -1,0 +1,114 @@
+"""After a restart: which attempts live is asked of their locks, never of a PID."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from gpuq.domain.job import Attempt, Job, Launched
+from gpuq.domain.outcome import Outcome, Result
+from gpuq.domain.states import JobState
+from gpuq.domain.stopping import grace_left_s, notice_of
+from gpuq.engine.attempt.stop_request import try_stop
+from gpuq.engine.attempt.tracked import Live
+from gpuq.engine.context import Context
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """`attempts`: all that SQL says are active on this node; `lives`: those of them that were not known before."""
+
+    attempts: list[Attempt]
+    lives: list[Live]
+
+
+def adopt(ctx: Context, *, known: Collection[str] = ()) -> Adopted:
+    """Every active attempt of this node, apart from the tokens that are `known`. `result` is set for those that are
+    not alive any more.
+
+    A stop that was asked for and may not have reached the supervisor is asked for again.
+    """
+    with ctx.records.read() as tx:
+        found = tx.live_attempts(ctx.node)
+    lives = []
+    for job, attempt in found:
+        if attempt.token in known:
+            continue
+        live = _recalled(ctx, job, attempt)
+        if not same_boot(ctx, attempt) or not ctx.launcher.alive(attempt.run_dir):
+            live.result = end_of(ctx, live, rebooted=not same_boot(ctx, attempt))
+        elif job.state is JobState.STOPPING:
+            ask_again(ctx, job, attempt.run_dir)
+        lives.append(live)
+    adopted = sum(live.result is None for live in lives)
+    if lives:
+        log.info("adopted %d running jobs; %d had ended meanwhile", adopted, len(lives) - adopted)
+    return Adopted([attempt for _, attempt in found], lives)
+
+
+def same_boot(ctx: Context, attempt: Attempt) -> bool:
+    return attempt.boot_id == ctx.boot_id
+
+
+def ask_again(ctx: Context, job: Job, run_dir: str) -> None:
+    """Repeats a stop request with what is left of its time: it still ends when SQL says."""
+    reason = job.stop_reason or "cancel"
+    # Its own time limit the supervisor knows by itself.
+    if reason == "time_limit":
+        return
+    with ctx.records.read() as tx:
+        spec, _, _ = tx.spec(job.id)
+    _, before_s = notice_of(spec.signal)
+    left = grace_left_s(reason, ctx.clock.now(), job.stop_deadline or 0.0, before_s)
+    try_stop(ctx, job.id, run_dir, reason=reason, grace_s=left)
+
+
+def end_of(ctx: Context, live: Live, *, rebooted: bool = False) -> Result | None:
+    """The end of an attempt whose lock is free: its exit record; without one, what is left of it is killed and it
+    is `lost`. None while something of it cannot be killed: its GPUs are not free then, and it is asked again."""
+    result = ctx.launcher.outcome(live.run_dir)
+    if result is not None and (result.swept or rebooted):
+        return result
+    if rebooted:
+        return Result(Outcome.LOST, error="the machine was restarted", finished_at=ctx.clock.now())
+    if result is None and live.launched is None and not _never_starts(ctx, live):
+        return None
+    session, begun = (live.launched.pid, live.launched.pid_start) if live.launched else (None, None)
+    try:
+        swept = ctx.launcher.sweep(live.token, session, begun)
+    except TimeoutError as error:
+        log.warning("job %d attempt %d is not over: %s", live.job.id, live.number, error)
+        return None
+    if result is not None:
+        return result
+    what = "its supervisor died" if live.launched else "it was never seen to run"
+    more = f"; {swept} processes left of it were ended" if swept else ""
+    return Result(Outcome.LOST, error=what + more, finished_at=ctx.clock.now())
+
+
+def _never_starts(ctx: Context, live: Live) -> bool:
+    """Another agent may have been suspended between claim and launch, and go on at any moment: a stop request in the
+    folder keeps that launch from ever running the job. If the lock is free after it, nothing can start any more."""
+    if not try_stop(ctx, live.job.id, live.run_dir, reason="shutdown", grace_s=0.0):
+        return False
+    return not ctx.launcher.alive(live.run_dir)
+
+
+def _recalled(ctx: Context, job: Job, attempt: Attempt) -> Live:
+    launched = ctx.launcher.launched(attempt.run_dir) if same_boot(ctx, attempt) else _recorded(attempt)
+    return Live.of_record(job, attempt, launched)
+
+
+def _recorded(attempt: Attempt) -> Launched | None:
+    if attempt.pid is None or attempt.supervisor_pid is None or attempt.started_at is None:
+        return None
+    return Launched(
+        supervisor_pid=attempt.supervisor_pid,
+        supervisor_start=attempt.supervisor_start or 0,
+        pid=attempt.pid,
+        pid_start=attempt.pid_start or 0,
+        started_at=attempt.started_at,
+    )

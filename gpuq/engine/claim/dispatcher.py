@@ -1,0 +1,101 @@
+"""From the queue to claimed attempts: look, plan, preempt, claim. The agent launches what comes out.
+
+It remembers what it read of the queue until somebody says that it changed, or until POLL_S have passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from gpuq.engine.attempt.tracked import Live
+from gpuq.engine.claim.claim import Claimed, claim
+from gpuq.engine.claim.preempt import preempt
+from gpuq.engine.context import Context
+from gpuq.engine.node_lock import Fence
+from gpuq.engine.outcome.finish import Ended
+from gpuq.engine.snapshot.builder import HEADS, Lookout
+from gpuq.engine.snapshot.limit_bypass import more_behind
+from gpuq.ports.records import Waiting
+from gpuq.scheduler.plan import plan
+from gpuq.scheduler.snapshot import Action, Preempt, Start
+
+POLL_S = 5.0
+# While a GPU is kept from us by something that may go away by itself.
+FOREIGN_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatched:
+    """`more`: a further look may pay. `again_s`: look again after this many seconds, whatever is heard."""
+
+    claimed: Sequence[Claimed] = ()
+    ends_written: bool = False
+    more: bool = False
+    again_s: float = POLL_S
+
+
+class Dispatcher:
+    """One thread only."""
+
+    def __init__(self, ctx: Context, lookout: Lookout, fence: Fence) -> None:
+        self._ctx = ctx
+        self._fence = fence
+        self._lookout = lookout
+        self._stale = True
+        self._read_at = 0.0
+
+    def forget(self) -> None:
+        """What was read of the queue is not to be believed any more. Any thread."""
+        self._stale = True
+
+    def begin(self) -> None:
+        """A slow look: another process may have paused the queue or changed a job without our hearing of it."""
+        if self._ctx.clock.monotonic() - self._read_at >= POLL_S:
+            self._lookout.forget()
+
+    def start_some(self, lives: Collection[Live], ended: Sequence[Ended]) -> Dispatched:
+        """One plan and its commit. `lives` hold their GPUs; those of `ended` are free, and their ends are written with
+        the starts, if there are any. Raises HotStoreUnavailable, DatabaseUnavailable and NodeTaken; then nothing is
+        written."""
+        if self._lookout.control().paused is not None:
+            return Dispatched()
+        waiting = self._waiting(lives)
+        if not waiting:
+            return Dispatched()
+        snapshot = self._lookout.snapshot(waiting, lives)
+        actions = plan(snapshot, self._ctx.clock.now(), waits=0)
+        self._preempt(actions, lives)
+        self._lookout.remember_promises(actions)
+        # A foreign process may end without telling us.
+        again_s = FOREIGN_S if any(device.unavailable for device in snapshot.devices) else POLL_S
+        starts = [action for action in actions if isinstance(action, Start)]
+        if not starts:
+            return Dispatched(again_s=again_s)
+        claimed = claim(self._ctx, starts, {job.id: job for job in waiting}, self._fence, ended)
+        started = {start.job_id for start in starts}
+        self._lookout.drop(started)
+        # What the plan believed of a job that could not be claimed was wrong.
+        self._stale = self._stale or len(claimed) < len(starts)
+        more = False
+        if claimed and len(waiting) >= HEADS:
+            usage = self._lookout.usage([*lives, *map(Live.of_claim, claimed)])
+            more = more_behind(waiting, started, usage, HEADS)
+            # What was read does not reach further.
+            self._stale = self._stale or more
+        return Dispatched(claimed, True, more, again_s)
+
+    def _preempt(self, actions: Sequence[Action], lives: Collection[Live]) -> None:
+        victims = {action.job_id: action.beneficiary for action in actions if isinstance(action, Preempt)}
+        for live in lives if victims else ():
+            if live.job.id in victims:
+                preempt(self._ctx, live, victims[live.job.id])
+
+    def _waiting(self, lives: Collection[Live]) -> list[Waiting]:
+        now = self._ctx.clock.monotonic()
+        fresh = self._stale or now - self._read_at >= POLL_S
+        if fresh:
+            # Before the reading, so that a change in between is not taken as seen.
+            self._stale = False
+            self._read_at = now
+        return self._lookout.waiting(lives, fresh=fresh)

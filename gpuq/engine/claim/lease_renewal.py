@@ -1,0 +1,82 @@
+"""Keeping the leases of live attempts, and letting go of those that ended.
+
+A lease is renewed three times in its TTL, all of this node's in one script that compares tokens. A lost lease is
+not a lost job: the ledger of live attempts keeps its GPUs from being given again, and the lease is set anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+
+from gpuq.engine.attempt.tracked import Live
+from gpuq.engine.context import Context
+from gpuq.engine.node_lock import NodeLocks
+from gpuq.errors import HotStoreUnavailable
+from gpuq.ports.hot_queue import GpuClaim
+
+log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """`due_at`: monotonic seconds of the next renewal."""
+
+    def __init__(self, ctx: Context, locks: NodeLocks) -> None:
+        self._ctx = ctx
+        self._locks = locks
+        self._every_s = ctx.settings.lease_ttl / 3
+        self.due_at = 0.0
+        self._failing = False
+        self._to_release: list[tuple[str, tuple[str, ...]]] = []
+
+    def renew(self, lives: Collection[Live]) -> None:
+        now = self._ctx.clock.monotonic()
+        if now < self.due_at:
+            return
+        self.due_at = now + self._every_s
+        held = [live for live in lives if live.gpu_uuids]
+        try:
+            self._locks.renew()
+            if not self._locks.held:
+                # The other agent has adopted what lives here and keeps its leases.
+                return
+            self._release_now()
+            if held:
+                pairs = [(live.token, live.gpu_uuids) for live in held]
+                lost = set(self._ctx.leases.renew(self._ctx.node, pairs, self._ctx.settings.lease_ttl))
+                for live in held:
+                    if live.token in lost:
+                        log.warning("job %d: lease was gone, set again", live.job.id)
+                        hold_again(self._ctx, live.token, live.gpu_uuids, live.mem_mb, self._ctx.node)
+            self._failing = False
+        except HotStoreUnavailable as error:
+            self.due_at = now + min(1.0, self._every_s)
+            if not self._failing:
+                log.warning("leases not renewed: %s", error.message)
+            self._failing = True
+
+    def release(self, ended: Sequence[Live], given: Collection[str] = ()) -> None:
+        """After the commit of their end. What Redis does not hear now is released later, or expires. On the GPUs
+        `given` to others their leases have made way already."""
+        for live in ended:
+            if left := tuple(uuid for uuid in live.gpu_uuids if uuid not in given):
+                self._to_release.append((live.token, left))
+        try:
+            self._release_now()
+        except HotStoreUnavailable as error:
+            log.warning("leases not released yet: %s", error.message)
+            self.due_at = 0.0
+
+    def _release_now(self) -> None:
+        while self._to_release:
+            token, uuids = self._to_release[-1]
+            self._ctx.leases.release(self._ctx.node, token, uuids)
+            self._to_release.pop()
+
+
+def hold_again(ctx: Context, token: str, uuids: Sequence[str], mem_mb: int | None, node: str) -> None:
+    """Sets the leases of an attempt that is known to live. A GPU that this process does not see counts as 0 MiB
+    in all, which matters for shares only."""
+    sizes = {gpu.uuid: gpu.memory_mb for gpu in ctx.gpus.inventory()}
+    claims = [GpuClaim(uuid, mem_mb, sizes.get(uuid, 0)) for uuid in uuids]
+    ctx.leases.hold(node, token, claims, ctx.settings.lease_ttl)

@@ -1,0 +1,296 @@
+"""Step one of a job's life: job rows and their events in one transaction, then a hint to the hot queue."""
+
+from __future__ import annotations
+
+import logging
+import pwd
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gpuq.domain import failpoints
+from gpuq.domain.array import parse_array
+from gpuq.domain.caller import Caller
+from gpuq.domain.job import Job
+from gpuq.domain.priority import Ranking
+from gpuq.domain.spec import JobSpec
+from gpuq.domain.states import WAITING, JobState
+from gpuq.domain.times import iso
+from gpuq.engine.context import Context
+from gpuq.engine.hot.queue_hints import offer
+from gpuq.engine.hot.ranking import ahead, ranking
+from gpuq.engine.intake.constraints import check_fits
+from gpuq.errors import GpuqError, NotFound, Refused, UsageError
+from gpuq.ports.hot_queue import Member
+from gpuq.ports.notify import Topic
+from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting
+
+log = logging.getLogger(__name__)
+
+# 2100-01-01T00:00:00Z.
+LATEST_BEGIN = 4_102_444_800
+
+# Stands behind every job of the same score, as a job submitted now would.
+_UNBORN = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """`ids` in the order asked for; `stored` are the new ones among them as they were written."""
+
+    ids: list[int]
+    stored: dict[int, NewJob]
+
+
+def submit(ctx: Context, specs: Sequence[JobSpec], caller: Caller, *, request_key: str | None = None) -> list[Job]:
+    """All of `specs` or none, durable on return. The jobs in the order given, arrays unfolded.
+
+    `request_key` names the request: the same key from the same user again returns the same jobs. A spec's own
+    `key` that a live or successful job already carries returns that job. Raises UsageError, Constraint,
+    NotFound (a dependency), Refused (a limit), DatabaseUnavailable.
+    """
+    done = store(ctx, specs, caller, request_key=request_key)
+    tell(ctx, done)
+    with ctx.records.read() as tx:
+        found = {job.id: job for job in tx.jobs(JobFilter(ids=tuple(dict.fromkeys(done.ids))))}
+    return [found[job_id] for job_id in done.ids]
+
+
+def store(
+    ctx: Context,
+    specs: Sequence[JobSpec],
+    caller: Caller,
+    *,
+    request_key: str | None = None,
+    fingerprint: str | None = None,
+) -> Submitted:
+    """The durable part of `submit`, without reading the rows back; `tell` is to follow. `fingerprint` is of the
+    request: its key with another one is Refused."""
+    now = ctx.clock.now()
+    check_fits(ctx, specs)
+    with ctx.records.write() as tx:
+        if request_key is not None and (before := tx.request(caller.user, request_key)) is not None:
+            _check_same(before, fingerprint)
+            return Submitted(before.job_ids, {})
+        rule = ranking(ctx, tx)
+        waiting = ahead(tx, rule, caller.user)
+        ids: list[int | None] = []
+        new: list[NewJob] = []
+        keys_here: set[str] = set()
+        for index, spec in enumerate(specs):
+            try:
+                if spec.key is not None:
+                    existing = _with_key(tx, spec, caller, keys_here)
+                    if existing is not None:
+                        ids.append(existing)
+                        continue
+                rows = _rows(ctx, tx, spec, caller, now, rule, waiting + len(new))
+            except GpuqError as error:
+                error.index = index
+                raise
+            new.extend(rows)
+            ids.extend([None] * len(rows))
+        _check_room(ctx, tx, caller, len(new))
+        fresh = tx.add_jobs(new, actor=caller.user, request_key=request_key, fingerprint=fingerprint) if new else []
+        failpoints.point("submit.before_commit")
+    failpoints.point("submit.committed")
+    rest = iter(fresh)
+    return Submitted([known if known is not None else next(rest) for known in ids], dict(zip(fresh, new, strict=True)))
+
+
+def _with_key(tx: Reader, spec: JobSpec, caller: Caller, keys_here: set[str]) -> int | None:
+    """The job that carries the spec's key already; else the key is noted in `keys_here`, the submission's own."""
+    assert spec.key is not None
+    existing = tx.job_with_key(caller.user, spec.key)
+    if existing is not None:
+        return existing
+    if spec.key in keys_here:
+        raise UsageError(f"key {spec.key!r} is used twice in one submission")
+    if spec.array is not None:
+        raise UsageError("key: an array cannot carry one", hint="give each element a submission of its own")
+    keys_here.add(spec.key)
+    return None
+
+
+def tell(ctx: Context, done: Submitted) -> None:
+    """Makes what is stored known to the hot queue and to whoever waits for news; nobody needs to wait for this."""
+    if not done.stored:
+        return
+    offer(
+        ctx,
+        [
+            Member(job_id, job.spec.gpus, job.score)
+            for job_id, job in done.stored.items()
+            if job.state is JobState.QUEUED
+        ],
+    )
+    failpoints.point("submit.hinted")
+    if any(job.state is JobState.DELAYED for job in done.stored.values()):
+        ctx.notifier.publish(Topic.DELAYED)
+    ctx.notifier.publish(Topic.EVENTS)
+
+
+def _check_same(before: AnsweredRequest, fingerprint: str | None) -> None:
+    if fingerprint is None or before.fingerprint in {None, fingerprint}:
+        return
+    first = f"job {before.job_ids[0]}" if before.job_ids else "other jobs"
+    raise Refused(
+        f"this request key was used for another submission ({first})",
+        hint="send a new Idempotency-Key with a new submission, and the same one only to repeat a request as it was",
+    )
+
+
+def check(ctx: Context, spec: JobSpec, caller: Caller) -> str | None:
+    """Everything that `submit` checks, and when the job would start (ISO 8601, None when nobody can say); stores
+    nothing. Raises as `submit` does."""
+    now = ctx.clock.now()
+    check_fits(ctx, [spec])
+    with ctx.records.read() as tx:
+        rule = ranking(ctx, tx)
+        rows = _rows(ctx, tx, spec, caller, now, rule, ahead(tx, rule, caller.user))
+        _check_room(ctx, tx, caller, len(rows))
+    first = rows[0]
+    if first.state is not JobState.QUEUED:
+        return iso(first.eligible_at)
+    return iso(
+        ctx.outlooks.estimate(
+            Waiting(
+                id=_UNBORN,
+                score=first.score,
+                priority=spec.priority,
+                user=caller.user,
+                group=spec.group,
+                gpus=spec.gpus,
+                gpu_mem_mb=spec.gpu_mem_mb,
+                gpu_model=spec.gpu_model,
+                gpu_ids=tuple(spec.gpu_ids) if spec.gpu_ids is not None else None,
+                time_limit_s=spec.time_limit_s,
+                preemptible=spec.preemptible,
+                array_id=None,
+                array_limit=first.array_limit,
+                submitted_at=now,
+                command=tuple(spec.command),
+                attempt=0,
+            )
+        )
+    )
+
+
+def begin_time(begin: float | str | None) -> float | None:
+    """Epoch seconds. Raises UsageError for text that is not ISO 8601, and for what no calendar has."""
+    if begin is None:
+        return None
+    at = begin if isinstance(begin, (int, float)) else _parsed(begin)
+    if not 0 <= at <= LATEST_BEGIN:
+        raise UsageError(f"begin: {begin} is out of range", hint="a job can wait until the year 2100")
+    return at
+
+
+def _parsed(begin: str) -> float:
+    try:
+        moment = datetime.fromisoformat(begin)
+    except ValueError:
+        raise UsageError(
+            f"begin: {begin!r} is not a time", hint="write 2026-11-22T10:00:00Z or epoch seconds"
+        ) from None
+    try:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except OverflowError:
+        raise UsageError(f"begin: {begin!r} is out of range") from None
+
+
+def waiting_state(open_dependencies: bool, begin: float | None, now: float) -> JobState:
+    """Where a job waits that nobody holds."""
+    if open_dependencies:
+        return JobState.BLOCKED
+    return JobState.DELAYED if begin is not None and begin > now else JobState.QUEUED
+
+
+def _rows(
+    ctx: Context, tx: Reader, spec: JobSpec, caller: Caller, now: float, rule: Ranking, waiting: int
+) -> list[NewJob]:
+    """`waiting`: jobs of the caller that stand before these."""
+    begin = begin_time(spec.begin)
+    state = JobState.HELD if spec.hold else waiting_state(_depends(tx, spec), begin, now)
+    cwd = spec.cwd if spec.cwd is not None else _home_of(caller)
+    if not cwd.startswith("/"):
+        raise UsageError(f"cwd: {cwd!r} is not an absolute path")
+    array = None if spec.array is None else parse_array(spec.array)
+    name = spec.name or spec.command[0].rpartition("/")[2] or spec.command[0]
+    rank = rule.score(spec.priority, now, spec.time_limit_s, waiting)
+    retries = spec.max_retries if spec.max_retries is not None else ctx.settings.default_max_retries
+    held_by = "user" if state is JobState.HELD else None
+    eligible_at = begin if state is JobState.DELAYED else None
+    if array is None:
+        return [
+            NewJob(
+                spec,
+                caller.user,
+                caller.uid,
+                caller.gid,
+                name,
+                cwd,
+                state,
+                rank,
+                retries,
+                now,
+                eligible_at,
+                held_by,
+            )
+        ]
+    return [
+        NewJob(
+            spec=spec,
+            user=caller.user,
+            uid=caller.uid,
+            gid=caller.gid,
+            name=name.replace("{index}", str(index)),
+            cwd=cwd,
+            state=state,
+            score=rank + rule.spacing_s * place,
+            max_retries=retries,
+            submitted_at=now,
+            eligible_at=eligible_at,
+            held_by=held_by,
+            array_first=place == 0,
+            array_index=index,
+            array_limit=array.limit,
+        )
+        for place, index in enumerate(array.indices)
+    ]
+
+
+def _depends(tx: Reader, spec: JobSpec) -> bool:
+    """Whether some dependency is still open; raises NotFound for one that does not exist."""
+    wanted = (*spec.after, *spec.after_any)
+    if not wanted:
+        return False
+    states = {job.id: job.state for job in tx.jobs(JobFilter(ids=tuple(wanted)))}
+    for job_id in wanted:
+        if job_id not in states:
+            raise NotFound(f"cannot wait for job {job_id}: no such job", hint="`gpuq status -a` lists the jobs")
+    return any(states[job_id] is not JobState.COMPLETED for job_id in spec.after) or any(
+        states[job_id] not in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED} for job_id in spec.after_any
+    )
+
+
+def _check_room(ctx: Context, tx: Reader, caller: Caller, extra: int) -> None:
+    limits = (
+        (None, ctx.settings.max_waiting, "the queue holds"),
+        (caller.user, ctx.settings.user_max_waiting, "you have"),
+    )
+    for user, limit, whose in limits:
+        if limit and extra and tx.count(JobFilter(states=WAITING, user=user)) + extra > limit:
+            raise Refused(
+                f"the queue is full: {whose} as many waiting jobs as it may ({limit})",
+                hint="wait until some have started, or cancel some",
+            )
+
+
+def _home_of(caller: Caller) -> str:
+    if caller.uid is None:
+        return "/"
+    try:
+        return pwd.getpwuid(caller.uid).pw_dir
+    except KeyError:
+        return "/"

@@ -1,0 +1,62 @@
+"""The reaper: finds attempts whose end nobody wrote, proves them dead, and writes it.
+
+The agent normally hears an end at once. The reaper is for what it cannot hear: an agent that was killed between
+claim and launch, a machine that was suspended, an end that could not be written.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from gpuq.domain import failpoints
+from gpuq.domain.job import Attempt, Job
+from gpuq.domain.states import JobState
+from gpuq.domain.stopping import is_overdue
+from gpuq.engine.attempt.adopt import ask_again, end_of, same_boot
+from gpuq.engine.attempt.tracked import Live
+from gpuq.engine.context import Context
+from gpuq.engine.outcome.finish import finish
+from gpuq.errors import HotStoreUnavailable
+
+log = logging.getLogger(__name__)
+
+# Younger attempts are the agent's own: it may be between claim and launch.
+SUSPECT_AFTER_S = 20.0
+
+
+def reap(ctx: Context, *, suspect_after_s: float = SUSPECT_AFTER_S) -> list[int]:
+    """Ids of jobs whose attempt was found dead and finished."""
+    with ctx.records.read() as tx:
+        found = tx.live_attempts(ctx.node)
+    now = ctx.clock.now()
+    dead: list[int] = []
+    for job, attempt in found:
+        if now - attempt.claimed_at < suspect_after_s and same_boot(ctx, attempt):
+            continue
+        if same_boot(ctx, attempt) and ctx.launcher.alive(attempt.run_dir):
+            _press(ctx, job, attempt, now)
+            continue
+        live = Live.of_record(job, attempt, ctx.launcher.launched(attempt.run_dir))
+        result = end_of(ctx, live, rebooted=not same_boot(ctx, attempt))
+        failpoints.point("reap.proved")
+        if result is None:
+            continue
+        written = finish(ctx, [live.ended(result)])
+        if job.id in written.states:
+            log.warning("job %d attempt %d was dead: %s", job.id, attempt.number, result.outcome)
+            dead.append(job.id)
+            _release(ctx, attempt)
+    return dead
+
+
+def _press(ctx: Context, job: Job, attempt: Attempt, now: float) -> None:
+    """A stop whose time is over is asked for once more, with no grace left."""
+    if job.state is JobState.STOPPING and job.stop_deadline is not None and is_overdue(job.stop_deadline, now):
+        ask_again(ctx, job, attempt.run_dir)
+
+
+def _release(ctx: Context, attempt: Attempt) -> None:
+    try:
+        ctx.leases.release(attempt.node, attempt.token, attempt.gpu_uuids)
+    except HotStoreUnavailable as error:
+        log.info("leases of attempt %d/%d expire by themselves: %s", attempt.job_id, attempt.number, error.message)

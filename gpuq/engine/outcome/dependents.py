@@ -1,0 +1,36 @@
+"""When a job ends, those that wait for it are looked at in the same transaction."""
+
+from __future__ import annotations
+
+from gpuq.domain.states import JobState
+from gpuq.engine.intake.submit import begin_time, waiting_state
+from gpuq.ports.hot_queue import Member
+from gpuq.ports.records import Move, Reader, Writer
+
+
+def still_open(tx: Reader, job_id: int) -> bool:
+    """Whether some dependency is not satisfied yet (or never will be)."""
+    return bool(tx.open_dependencies(job_id))
+
+
+def wake_dependents(tx: Writer, ended_id: int, now: float) -> list[Member]:
+    """Moves every blocked dependent with nothing left open; returns those that are now queued."""
+    freed: list[Member] = []
+    for job in tx.ready_dependents(ended_id):
+        begin = begin_time(job.begin)
+        target = waiting_state(False, begin, now)
+        tx.move(
+            Move(
+                job.id,
+                target,
+                frozenset({JobState.BLOCKED}),
+                "gpuq",
+                now,
+                detail=f"job {ended_id} ended; nothing left to wait for",
+                set={"eligible_at": begin} if target is JobState.DELAYED else {},
+                seen=(JobState.BLOCKED, job.attempt, job.token),
+            )
+        )
+        if target is JobState.QUEUED:
+            freed.append(Member(job.id, job.gpus, job.score))
+    return freed

@@ -1,0 +1,92 @@
+"""Is it well? Asked by people (`gpuq doctor`), by load balancers (`/readyz`) and by Prometheus (`/metrics`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
+from gpuq.domain.times import iso
+from gpuq.engine.actions.pause import paused
+from gpuq.engine.attempt.launch_breaker import KEY as OBSTACLE
+from gpuq.engine.context import Context
+from gpuq.engine.maintenance.rehydrate import is_cold
+from gpuq.engine.queries.forecast_cache import agent_is_alive
+from gpuq.errors import GpuqError
+
+
+def healthz(ctx: Context) -> dict[str, Any]:
+    """The process lives; asks nobody else."""
+    return {"status": "ok", "node": ctx.node, "at": iso(ctx.clock.now())}
+
+
+def readyz(ctx: Context) -> dict[str, Any]:
+    """`{"ready": bool, "checks": {part: {"ok", "detail"}}, "maintenance": [...]}`."""
+    checks = {"database": _database(ctx), "redis": _redis(ctx), "agent": _agent(ctx)}
+    return {
+        "ready": all(check["ok"] for check in checks.values()),
+        "checks": checks,
+        "maintenance": maintenance(ctx) if checks["database"]["ok"] else [],
+    }
+
+
+def maintenance(ctx: Context) -> list[dict[str, Any]]:
+    return [
+        {
+            "task": run.task,
+            "last_start": iso(run.last_start),
+            "last_ok": iso(run.last_ok),
+            "last_error": iso(run.last_error),
+            "error": run.error,
+        }
+        for run in ctx.maintenance_runs.runs()
+    ]
+
+
+def stats(ctx: Context) -> dict[str, Any]:
+    with ctx.records.read() as tx:
+        counts = tx.count_by_state()
+        letters = tx.count_dead_letters()
+    return {
+        "jobs": {str(state): counts.get(state, 0) for state in JobState},
+        "running": sum(counts.get(state, 0) for state in ACTIVE),
+        "waiting": sum(counts.get(state, 0) for state in WAITING),
+        "finished": sum(counts.get(state, 0) for state in FINAL),
+        "dead_letters": letters,
+        "gpus": len(ctx.gpus.inventory()),
+        "paused": paused(ctx),
+        "node": ctx.node,
+    }
+
+
+def _database(ctx: Context) -> dict[str, Any]:
+    try:
+        with ctx.records.read() as tx:
+            tx.value("paused")
+    except GpuqError as error:
+        return {"ok": False, "detail": error.message}
+    return {"ok": True, "detail": "answers"}
+
+
+def _redis(ctx: Context) -> dict[str, Any]:
+    try:
+        cold = is_cold(ctx)
+    except GpuqError as error:
+        return {"ok": False, "detail": error.message}
+    return {"ok": not cold, "detail": "is being rebuilt from the database" if cold else "answers"}
+
+
+def _agent(ctx: Context) -> dict[str, Any]:
+    alive = agent_is_alive(ctx)
+    if alive and (trouble := _obstacle(ctx)) is not None:
+        return {"ok": False, "detail": f"cannot launch anything: {trouble}; tried again by itself"}
+    return {"ok": alive, "detail": "runs" if alive else "no agent runs on this home; start one with `gpuq up`"}
+
+
+def _obstacle(ctx: Context) -> str | None:
+    try:
+        with ctx.records.read() as tx:
+            found = tx.value(OBSTACLE + ctx.node)
+    except GpuqError:
+        # Told as the database's trouble.
+        return None
+    return None if found is None else str(found)

@@ -1,0 +1,45 @@
+"""What live attempts use of their GPUs, from the same readings that say whether a GPU is free."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from gpuq.domain.gpu import IDLE_THRESHOLD_MB, GpuObservation
+from gpuq.engine.attempt.tracked import Live
+from gpuq.engine.snapshot.gpu_processes import belongs_to
+
+
+def sample(observations: Sequence[GpuObservation], lives: Collection[Live]) -> None:
+    """Adds one sample to each live attempt: memory by its own processes (peak, MiB, per GPU), utilisation of the
+    GPUs (0 to 1). A simulated GPU reports no utilisation and gives none."""
+    see_peaks(observations, lives)
+    by_uuid = {reading.uuid: reading for reading in observations}
+    for live in lives:
+        for uuid in live.gpu_uuids if live.launched is not None else ():
+            reading = by_uuid.get(uuid)
+            if reading is not None and reading.utilisation is not None:
+                live.utilisation.append(reading.utilisation)
+
+
+def see_peaks(observations: Sequence[GpuObservation], lives: Collection[Live]) -> None:
+    by_uuid = {reading.uuid: reading for reading in observations}
+    holders = Counter(uuid for live in lives for uuid in live.gpu_uuids)
+    for live in lives:
+        if live.launched is None:
+            continue
+        mine = ({live.launched.supervisor_pid}, {live.launched.pid})
+        for uuid in live.gpu_uuids:
+            reading = by_uuid.get(uuid)
+            used = 0 if reading is None else _used_mb(reading, mine, alone=holders[uuid] == 1)
+            if used:
+                live.peak_mb[uuid] = max(used, live.peak_mb.get(uuid, 0))
+
+
+def _used_mb(reading: GpuObservation, mine: tuple[set[int], set[int]], *, alone: bool) -> int:
+    """By processes of one attempt. Inside a container the driver may not say whose the memory is; then a GPU's only
+    holder has what is in use beyond the driver's own."""
+    used = sum(p.mem_mb or 0 for p in reading.processes or () if belongs_to(p.pid, *mine))
+    if used == 0 and alone and all(process.mem_mb is None for process in reading.processes or ()):
+        return reading.used_mb - IDLE_THRESHOLD_MB if reading.used_mb > IDLE_THRESHOLD_MB else 0
+    return used

@@ -1,0 +1,162 @@
+"""Looking after the installation: health, figures, reports, tokens, and the way down."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from gpuq.domain.times import iso
+from gpuq.engine.access import require_admin
+from gpuq.engine.queries import health
+from gpuq.errors import Forbidden, NotFound, Refused, Unavailable
+from gpuq.observe import metrics
+from gpuq.server.http.auth import Ctx, Who
+from gpuq.server.routes import metrics_source, params, reports
+from gpuq.server.routes.params import Moment
+
+router = APIRouter(tags=["administration"])
+
+QUESTIONS = 4
+_QUESTIONS = threading.BoundedSemaphore(QUESTIONS)
+_ACCOUNT = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}\$?$"
+
+
+class Sql(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    query: Annotated[str, Field(min_length=1, max_length=100_000)]
+    limit: Annotated[int, Field(ge=1, le=params.MAX_ROWS)] | None = None
+
+
+class NewToken(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    user: Annotated[str, Field(pattern=_ACCOUNT)] | None = None
+
+
+class Shutdown(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    stop_jobs: bool = False
+
+
+@router.get("/whoami", summary="Whom the daemon takes the caller for")
+async def whoami(caller: Who) -> dict[str, Any]:
+    return {"user": caller.user, "uid": caller.uid, "admin": caller.admin}
+
+
+@router.get("/healthz", summary="Answers while the process lives")
+def healthz(ctx: Ctx) -> dict[str, Any]:
+    return health.healthz(ctx)
+
+
+@router.get(
+    "/readyz", summary="Whether database, Redis and agent do their work", responses={503: {"description": "not ready"}}
+)
+def readyz(ctx: Ctx) -> Response:
+    state = health.readyz(ctx)
+    return JSONResponse(state, status_code=200 if state["ready"] else 503)
+
+
+@router.get("/stats", summary="Figures of the queue")
+def stats(ctx: Ctx) -> dict[str, Any]:
+    return health.stats(ctx)
+
+
+@router.get("/metrics", response_class=PlainTextResponse, summary="For Prometheus")
+def show_metrics(request: Request, ctx: Ctx) -> Response:
+    page = metrics.render(metrics_source.of(ctx, request.app.state.agent))
+    return Response(page, headers={"Content-Type": metrics.CONTENT_TYPE})
+
+
+@router.get("/report/{kind}", summary="usage, waits, failures or utilization as a table")
+def report(
+    ctx: Ctx,
+    kind: Annotated[str, Path()],
+    by: Annotated[str, Query(description="user, group, gpu or day")] = "user",
+    since: Moment = None,
+) -> dict[str, Any]:
+    start = params.moment("since", since)
+    with _asking():
+        return _table(*reports.report(ctx, kind, by, start))
+
+
+@router.post("/sql", summary="A read-only statement on the history")
+def run_sql(ctx: Ctx, caller: Who, statement: Sql) -> dict[str, Any]:
+    with _asking():
+        return _table(*ctx.history.query(statement.query, limit=statement.limit))
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """A question may take a minute, and each takes one of the threads that answer everything else."""
+    if not _QUESTIONS.acquire(blocking=False):
+        raise Unavailable(f"{QUESTIONS} questions to the history are being answered already", hint="try again soon")
+    try:
+        yield
+    finally:
+        _QUESTIONS.release()
+
+
+def _table(columns: list[str], rows: list[tuple[Any, ...]]) -> dict[str, Any]:
+    return {"columns": columns, "rows": [[_plain(value) for value in row] for row in rows]}
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity, and nothing that is not a number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@router.get("/tokens", summary="Access tokens, without their secrets")
+def list_tokens(ctx: Ctx, caller: Who) -> list[dict[str, Any]]:
+    return [_token(row) for row in ctx.tokens.list() if caller.may_act_on(row.user)]
+
+
+@router.post("/tokens", status_code=201, summary="A new token; its secret is shown this once")
+def create_token(ctx: Ctx, caller: Who, wanted: NewToken) -> dict[str, Any]:
+    user = wanted.user or caller.user
+    if not caller.may_act_on(user):
+        raise Forbidden(f"{caller.user} may not make a token for {user}", hint="leave the user out to make your own")
+    token_id, secret = ctx.tokens.create(user, wanted.name, ctx.clock.now())
+    return {"id": token_id, "user": user, "name": wanted.name, "token": secret}
+
+
+@router.delete("/tokens/{token_id}", summary="Revoke a token")
+def revoke_token(ctx: Ctx, caller: Who, token_id: params.JobId) -> dict[str, Any]:
+    row = next((row for row in ctx.tokens.list() if row.id == token_id), None)
+    if row is None:
+        raise NotFound(f"there is no token {token_id}", hint="`gpuq token list` shows them")
+    if not caller.may_act_on(row.user):
+        raise Forbidden(f"token {token_id} belongs to {row.user}", hint="ask its owner, or an administrator")
+    ctx.tokens.revoke(token_id, ctx.clock.now())
+    return {"id": token_id, "revoked": True}
+
+
+def _token(row: Any) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "user": row.user,
+        "created_at": iso(row.created_at),
+        "revoked_at": iso(row.revoked_at),
+        "last_used_at": iso(row.last_used_at),
+    }
+
+
+@router.post("/shutdown", status_code=202, summary="Stop the daemon; running jobs go on unless told otherwise")
+async def shutdown(request: Request, caller: Who, wanted: Shutdown | None = None) -> dict[str, Any]:
+    require_admin(caller, "stop the daemon")
+    stop = request.app.state.on_shutdown
+    if stop is None:
+        raise Refused("no daemon runs here: this call works straight on the database")
+    stop_jobs = wanted is not None and wanted.stop_jobs
+    stop(stop_jobs)
+    return {"stopping": True, "stop_jobs": stop_jobs}

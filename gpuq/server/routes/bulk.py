@@ -1,0 +1,52 @@
+"""The verbs for many jobs in one request: no place in line and no estimate is worked out for any of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from gpuq.engine.actions.bulk import Done, Verb, many
+from gpuq.engine.actions.change import TOP
+from gpuq.engine.actions.hold import HOLD, RELEASE
+from gpuq.engine.actions.retry import RETRY
+from gpuq.server.http.auth import Ctx, Who
+from gpuq.server.routes import params
+
+router = APIRouter(tags=["jobs"])
+
+MAX_IDS = 10_000
+
+
+class Named(BaseModel):
+    """Jobs by id."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: Annotated[
+        list[Annotated[int, Field(strict=True, ge=0, le=params.MAX_ID)]],
+        Field(min_length=1, max_length=MAX_IDS),
+    ]
+
+
+def _told(done: Done) -> dict[str, Any]:
+    if done.error is None:
+        return {"id": done.job_id, "state": done.state}
+    error = {"code": done.error.code, "message": done.error.message, "hint": done.error.hint}
+    return {"id": done.job_id, "error": error}
+
+
+_ANSWER = "An item for each id, in the order given: `{id, state}`, or `{id, error}` where nothing was done."
+
+
+def _route(name: str, verb: Verb, summary: str) -> None:
+    @router.post(f"/jobs/{name}", name=f"{name}_jobs", summary=summary, response_description=_ANSWER)
+    def endpoint(ctx: Ctx, caller: Who, named: Named) -> list[dict[str, Any]]:
+        return [_told(done) for done in many(ctx, named.ids, caller, verb)]
+
+
+_route("hold", HOLD, "Hold many jobs")
+_route("release", RELEASE, "Release many jobs")
+_route("retry", RETRY, "Retry many jobs")
+_route("top", TOP, "Move many jobs to the front, one after another")

@@ -1,0 +1,182 @@
+"""Single jobs: looking at them, and everything that may be done to them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query
+from starlette.responses import Response
+
+from gpuq.domain.job import Job, JobOutlook, job_json
+from gpuq.domain.spec import JobSpec
+from gpuq.domain.states import FINAL
+from gpuq.engine.actions import cancel, change, hold, retry
+from gpuq.engine.attempt import logs
+from gpuq.engine.context import Context
+from gpuq.engine.intake import submit
+from gpuq.engine.queries import forecast_cache
+from gpuq.errors import GpuqError
+from gpuq.ports.records import JobFilter
+from gpuq.server.http.auth import Ctx, Who, require_reader
+from gpuq.server.routes import params
+from gpuq.server.routes.params import JobId, Limit, Number, Text
+
+router = APIRouter(tags=["jobs"])
+
+MAX_LOG_BYTES = 16 * 1024 * 1024
+
+
+def listed(ctx: Context, jobs: list[Job]) -> list[dict[str, object]]:
+    """Described where there is something to say that is not stored: final jobs are as they are."""
+    open_jobs = [job for job in jobs if job.finished_at is None]
+    seen: dict[int, JobOutlook] = {}
+    if open_jobs:
+        seen = {job.id: view for job, view in forecast_cache.describe(ctx, open_jobs)}
+    return [job_json(job, seen.get(job.id, JobOutlook())) for job in jobs]
+
+
+def _one(ctx: Context, job: Job) -> dict[str, object]:
+    return listed(ctx, [job])[0]
+
+
+@router.get("/jobs", summary="Jobs by id, in every state")
+def list_jobs(
+    ctx: Ctx,
+    state: Annotated[str | None, Query(description="one or more states, commas between")] = None,
+    user: Text = None,
+    group: Text = None,
+    name: Text = None,
+    ids: Annotated[str | None, Query(description="ids, commas between")] = None,
+    array_id: Number = None,
+    after_id: Annotated[int | None, Query(ge=0, le=params.MAX_ID, description="only larger ids, for paging")] = None,
+    newest_first: Annotated[bool, Query(description="by id, descending")] = False,
+    limit: Limit = 1000,
+) -> list[dict[str, Any]]:
+    where = JobFilter(
+        states=params.states(state),
+        user=user,
+        group=group,
+        name=name,
+        ids=params.ids(ids),
+        array_id=array_id,
+        after_id=after_id,
+        limit=limit,
+        newest_first=newest_first,
+    )
+    with ctx.records.read() as reader:
+        jobs = reader.jobs(where)
+    return listed(ctx, jobs)
+
+
+@router.post("/jobs/check", summary="Whether a job could be queued, and when it would start; queues nothing")
+def check_job(ctx: Ctx, caller: Who, spec: JobSpec) -> dict[str, Any]:
+    try:
+        start = submit.check(ctx, spec, caller)
+    except GpuqError as error:
+        if error.http_status >= 500:
+            raise
+        return {"ok": False, "estimated_start": None, "reason": {"code": error.code, "text": error.message}}
+    return {"ok": True, "estimated_start": start, "reason": None}
+
+
+@router.get("/jobs/{job_id}", summary="One job, with its attempts and events")
+def show_job(ctx: Ctx, job_id: JobId) -> dict[str, Any]:
+    with ctx.records.read() as reader:
+        job = reader.job(job_id)
+        attempts = [attempt.to_json() for attempt in reader.attempts(job_id)]
+        events = [event.to_json() for event in reader.events(job_id=job_id)]
+    return {**_one(ctx, job), "expected": _expected(ctx, job), "attempts": attempts, "events": events}
+
+
+def _expected(ctx: Context, job: Job) -> dict[str, Any] | None:
+    """How long it is expected to run, what that rests on, and on how many runs; None for a job that has ended."""
+    if job.state in FINAL:
+        return None
+    elapsed = max(0.0, ctx.clock.now() - job.started_at) if job.started_at is not None else 0.0
+    found = ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s, elapsed, typical=True)
+    return {"seconds": round(found.seconds, 3), "source": found.source, "samples": found.samples}
+
+
+@router.delete("/jobs/{job_id}", summary="Cancel: a waiting job at once, a running one within its grace")
+def cancel_job(
+    ctx: Ctx,
+    caller: Who,
+    job_id: JobId,
+    force: Annotated[bool, Query(description="SIGKILL now")] = False,
+    grace_s: Annotated[
+        float | None, Query(ge=0, le=86400, allow_inf_nan=False, description="seconds between SIGTERM and SIGKILL")
+    ] = None,
+    reason: Annotated[str | None, Query(max_length=1000, pattern="^[^\\x00]*$")] = None,
+) -> dict[str, Any]:
+    return _one(ctx, cancel.cancel(ctx, job_id, caller, force=force, grace_s=grace_s, reason=reason))
+
+
+@router.patch("/jobs/{job_id}", summary="Change a waiting job")
+def change_job(
+    ctx: Ctx,
+    caller: Who,
+    job_id: JobId,
+    changes: Annotated[
+        dict[str, Any],
+        Body(description="fields of a submission", examples=[{"priority": "high", "time_limit_s": 3600}]),
+    ],
+) -> dict[str, Any]:
+    return _one(ctx, change.update(ctx, job_id, caller, changes))
+
+
+@router.post("/jobs/{job_id}/hold", summary="Take a waiting job out of line")
+def hold_job(ctx: Ctx, caller: Who, job_id: JobId) -> dict[str, Any]:
+    return _one(ctx, hold.hold(ctx, job_id, caller))
+
+
+@router.post("/jobs/{job_id}/release", summary="Put a held job back at its own place")
+def release_job(ctx: Ctx, caller: Who, job_id: JobId) -> dict[str, Any]:
+    return _one(ctx, hold.release(ctx, job_id, caller))
+
+
+@router.post("/jobs/{job_id}/retry", summary="Queue a failed or cancelled job again")
+def retry_job(ctx: Ctx, caller: Who, job_id: JobId) -> dict[str, Any]:
+    return _one(ctx, retry.retry(ctx, job_id, caller))
+
+
+@router.post("/jobs/{job_id}/top", summary="Move a waiting job to the front of its priority")
+def top_job(ctx: Ctx, caller: Who, job_id: JobId) -> dict[str, Any]:
+    return _one(ctx, change.top(ctx, job_id, caller))
+
+
+@router.get("/jobs/{job_id}/why", summary="Why a job is not running, and when it is expected to")
+def why(ctx: Ctx, job_id: JobId) -> dict[str, Any]:
+    return forecast_cache.why(ctx, job_id)
+
+
+@router.get(
+    "/jobs/{job_id}/log",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"application/octet-stream": {}},
+            "description": "Bytes as the job wrote them. X-Next-Offset: where to go on. X-Size: bytes there are now. "
+            "X-Attempt: whose output this is, 0 before the first. X-Final: 1 when nothing will be added.",
+        }
+    },
+    summary="A piece of a job's output",
+)
+def read_log(
+    ctx: Ctx,
+    caller: Who,
+    job_id: JobId,
+    offset: Annotated[int, Query(ge=-params.MAX_ID, le=params.MAX_ID, description="negative: from the end")] = 0,
+    limit: Annotated[int, Query(ge=0, le=MAX_LOG_BYTES, description="bytes")] = 1024 * 1024,
+    attempt: Annotated[int | None, Query(ge=1, le=params.MAX_ID, description="the newest unless given")] = None,
+) -> Response:
+    with ctx.records.read() as reader:
+        require_reader(reader.job(job_id), caller)
+    chunk = logs.read(ctx, job_id, attempt=attempt, offset=offset, limit=limit)
+    headers = {
+        "X-Next-Offset": str(chunk.next_offset),
+        "X-Size": str(chunk.size),
+        "X-Attempt": str(chunk.attempt or 0),
+        "X-Final": "1" if chunk.final else "0",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(chunk.data, media_type="application/octet-stream", headers=headers)

@@ -1,0 +1,166 @@
+"""The queue as a whole, its history, the GPUs, and the dead letters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from gpuq.domain.caller import Caller
+from gpuq.domain.job import job_json
+from gpuq.domain.spec import GroupName
+from gpuq.domain.states import FINAL
+from gpuq.engine.actions import dead_letters, groups, pause
+from gpuq.engine.context import Context
+from gpuq.engine.queries import forecast_cache, gpu_report
+from gpuq.errors import UsageError
+from gpuq.ports.records import JobFilter
+from gpuq.server.http.auth import Ctx, Who, may_read
+from gpuq.server.routes import params
+from gpuq.server.routes.jobs import listed
+from gpuq.server.routes.params import JobId, Limit, Moment, Text
+
+router = APIRouter(tags=["queue"])
+
+GpuIndex = Annotated[int, Path(ge=0, le=4096, description="as `gpuq gpus` numbers them")]
+
+
+class Remark(BaseModel):
+    """The optional body of requests that may say why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(max_length=1000, pattern="^[^\\x00]*$")] | None = None
+
+
+class GroupLimit(BaseModel):
+    """`limit` 0: no limit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    group: GroupName
+    limit: Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+OptionalRemark = Annotated[Remark | None, Body()]
+
+
+def _reason(remark: Remark | None) -> str | None:
+    return remark.reason if remark else None
+
+
+@router.get("/queue", summary="Running jobs, then waiting ones in the order in which they stand in line")
+def show_queue(
+    ctx: Ctx,
+    limit: Annotated[int | None, Query(ge=0, le=params.MAX_ROWS, description="all unless given")] = None,
+    offset: Annotated[int, Query(ge=0, le=params.MAX_ID)] = 0,
+    user: Text = None,
+) -> dict[str, Any]:
+    view = forecast_cache.queue(ctx, limit=limit, offset=offset, user=user)
+    return {
+        "running": view.running,
+        "queued": view.queued,
+        "waiting": view.waiting,
+        "total": view.total,
+        "paused": pause.paused(ctx),
+        "jobs": [job_json(job, seen) for job, seen in view.jobs],
+    }
+
+
+@router.post("/queue/pause", summary="Start no new jobs until resume")
+def pause_queue(ctx: Ctx, caller: Who, remark: OptionalRemark = None) -> dict[str, Any]:
+    return {"paused": pause.pause(ctx, caller, _reason(remark))}
+
+
+@router.post("/queue/resume", summary="Start jobs again")
+def resume_queue(ctx: Ctx, caller: Who) -> dict[str, Any]:
+    pause.resume(ctx, caller)
+    return {"paused": None}
+
+
+@router.get("/history", summary="Finished jobs, newest first")
+def history(
+    ctx: Ctx,
+    state: Annotated[str | None, Query(description="one or more final states, commas between")] = None,
+    user: Text = None,
+    group: Text = None,
+    name: Text = None,
+    since: Moment = None,
+    until: Moment = None,
+    limit: Limit = 1000,
+) -> list[dict[str, Any]]:
+    wanted = params.states(state)
+    if wanted is not None and not wanted <= FINAL:
+        raise UsageError("state: history holds finished jobs", hint="known: " + ", ".join(sorted(FINAL)))
+    where = JobFilter(
+        states=FINAL if wanted is None else wanted,
+        user=user,
+        group=group,
+        name=name,
+        finished_since=params.moment("since", since),
+        finished_until=params.moment("until", until),
+        limit=limit,
+        newest_first=True,
+    )
+    with ctx.records.read() as reader:
+        jobs = reader.jobs(where)
+    return listed(ctx, jobs)
+
+
+@router.get("/gpus", summary="Every GPU with its state and its holder")
+def gpus(ctx: Ctx) -> list[dict[str, Any]]:
+    return gpu_report.report(ctx)
+
+
+@router.post("/gpus/{index}/drain", summary="Take a GPU out of the queue; what runs on it goes on")
+def drain_gpu(ctx: Ctx, caller: Who, index: GpuIndex, remark: OptionalRemark = None) -> dict[str, Any]:
+    gpu_report.drain(ctx, index, caller, _reason(remark))
+    return _gpu(ctx, index)
+
+
+@router.post("/gpus/{index}/undrain", summary="Put a drained GPU back")
+def undrain_gpu(ctx: Ctx, caller: Who, index: GpuIndex) -> dict[str, Any]:
+    gpu_report.undrain(ctx, index, caller)
+    return _gpu(ctx, index)
+
+
+def _gpu(ctx: Context, index: int) -> dict[str, Any]:
+    return next(row for row in gpu_report.report(ctx) if row["index"] == index)
+
+
+@router.get("/groups", summary="Groups with their jobs and limits")
+def list_groups(ctx: Ctx) -> list[dict[str, Any]]:
+    return groups.report(ctx)
+
+
+@router.post("/groups", summary="How many jobs of a group may run at once")
+def limit_group(ctx: Ctx, caller: Who, wanted: GroupLimit) -> dict[str, Any]:
+    groups.limit_group(ctx, wanted.group, wanted.limit, caller)
+    return {"group": wanted.group, "limit": wanted.limit or None}
+
+
+@router.get("/dlq", summary="The dead-letter queue: jobs whose retries are used up")
+def list_dead_letters(ctx: Ctx, caller: Who) -> list[dict[str, Any]]:
+    return [_readable(letter, caller) for letter in dead_letters.list_letters(ctx)]
+
+
+def _readable(letter: dict[str, Any], caller: Caller) -> dict[str, Any]:
+    """The last lines are output, so they are shown to whom the output is shown."""
+    return letter if may_read(letter["user"], caller) else {**letter, "log_tail": None}
+
+
+@router.get("/dlq/{job_id}", summary="One dead letter")
+def show_dead_letter(ctx: Ctx, caller: Who, job_id: JobId) -> dict[str, Any]:
+    return _readable(dead_letters.show_letter(ctx, job_id), caller)
+
+
+@router.post("/dlq/{job_id}/retry", summary="Queue a dead job again, retries reset")
+def retry_dead_letter(ctx: Ctx, caller: Who, job_id: JobId) -> dict[str, Any]:
+    return listed(ctx, [dead_letters.retry(ctx, job_id, caller)])[0]
+
+
+@router.delete("/dlq/{job_id}", summary="Remove a dead letter; the job's history stays")
+def remove_dead_letter(ctx: Ctx, caller: Who, job_id: JobId) -> dict[str, Any]:
+    dead_letters.remove(ctx, job_id, caller)
+    return {"removed": job_id}

@@ -1,0 +1,206 @@
+"""The streams: every change of state, and a job's output, as they come."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+
+from gpuq.domain.events import Event
+from gpuq.domain.job import Job
+from gpuq.domain.states import ACTIVE, FINAL
+from gpuq.engine.attempt import logs
+from gpuq.engine.context import Context
+from gpuq.errors import UsageError
+from gpuq.server.http.auth import Ctx, Who, require_reader
+from gpuq.server.http.sse import SSE, Open, Streams, frame, respond
+from gpuq.server.routes import params
+from gpuq.server.routes.params import JobId
+
+router = APIRouter(tags=["streams"])
+
+# Seconds. How often rows are looked for unasked; how often a log's size is looked at, right after it grew and when
+# it has not for a while.
+ROWS_S = 1.0
+LOG_FIRST_S = 0.05
+LOG_MOST_S = 0.25
+CHUNK = 256 * 1024
+EVENTS_AT_ONCE = 1000
+
+
+# -- events -------------------------------------------------------------------------------------------------------
+
+
+@router.get("/events", summary="Every change of state as it happens; `Last-Event-ID` resumes", **SSE)
+async def stream_events(
+    streams: Open,
+    ctx: Ctx,
+    after_id: Annotated[int | None, Query(ge=0, le=params.MAX_ID, description="events after this id")] = None,
+    job_id: Annotated[str | None, Query(description="of these jobs only, commas between")] = None,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> StreamingResponse:
+    wanted = params.ids(job_id)
+    if last_event_id:
+        if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 19):
+            raise UsageError("Last-Event-ID: send the id of the last event you have seen")
+        after_id = int(last_event_id)
+    if after_id is None:
+        after_id = await run_in_threadpool(_newest, ctx)
+    return respond(_events(streams, ctx, after_id, None if wanted is None else frozenset(wanted)))
+
+
+def _newest(ctx: Context) -> int:
+    with ctx.records.read() as reader:
+        return reader.last_event_id()
+
+
+def _events_after(ctx: Context, after_id: int, only: frozenset[int] | None) -> list[Event]:
+    job_id = next(iter(only)) if only is not None and len(only) == 1 else None
+    with ctx.records.read() as reader:
+        return reader.events(job_id=job_id, after_id=after_id, limit=EVENTS_AT_ONCE)
+
+
+async def _events(
+    streams: Streams, ctx: Context, after_id: int, only: frozenset[int] | None
+) -> AsyncGenerator[bytes, None]:
+    async with streams.listening(ctx.notifier) as wakener:
+        yield b": listening\n\n"
+        while not wakener.closing:
+            found = await run_in_threadpool(_events_after, ctx, after_id, only)
+            for event in found:
+                after_id = event.id
+                if only is None or event.job_id in only:
+                    wakener.said()
+                    yield frame("job", event.to_json(), str(event.id))
+            if wakener.must_speak():
+                yield b": alive\n\n"
+            if len(found) < EVENTS_AT_ONCE:
+                await wakener.rest(ROWS_S)
+
+
+# -- logs ---------------------------------------------------------------------------------------------------------
+
+
+@router.get(
+    "/jobs/{job_id}/log/stream",
+    summary="A job's output as it comes, until the job is final; `Last-Event-ID` resumes",
+    description="Events `log`: {attempt, offset, text}, bytes that are not UTF-8 as lone surrogates (Python's "
+    "surrogateescape), id `attempt:next offset`. `attempt`: another attempt's output begins. `end`: the job is "
+    "final, with state, outcome, exit_code, signal and error. `error`: as in any answer.",
+    **SSE,
+)
+async def stream_log(
+    streams: Open,
+    ctx: Ctx,
+    caller: Who,
+    job_id: JobId,
+    attempt: Annotated[int | None, Query(ge=1, le=params.MAX_ID, description="this attempt only")] = None,
+    offset: Annotated[int, Query(ge=-params.MAX_ID, le=params.MAX_ID, description="bytes; negative: from the end")] = 0,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> StreamingResponse:
+    job = await run_in_threadpool(_job, ctx, job_id)
+    require_reader(job, caller)
+    first = attempt or job.attempt
+    if last_event_id:
+        first, offset = _resumed(last_event_id, first)
+    return respond(_log(streams, ctx, _Follower(ctx, job_id, first, offset, only=attempt is not None)))
+
+
+def _resumed(text: str, attempt: int) -> tuple[int, int]:
+    """From `attempt:offset`, or an offset alone. Raises UsageError."""
+    number, _, offset = text.rpartition(":")
+    if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in (number or "1", offset)):
+        raise UsageError("Last-Event-ID: send the id of the last event you have seen")
+    return int(number) if number else attempt, int(offset)
+
+
+def _job(ctx: Context, job_id: int) -> Job:
+    with ctx.records.read() as reader:
+        return reader.job(job_id)
+
+
+def whole_characters(data: bytes) -> int:
+    """How many bytes of `data` do not end in the middle of a UTF-8 character."""
+    for back in range(1, min(4, len(data) + 1)):
+        byte = data[-back]
+        if byte >= 0xC0:
+            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(data) - back if needed > back else len(data)
+        if byte < 0x80:
+            break
+    return len(data)
+
+
+def end_of(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "state": job.state,
+        "outcome": job.outcome,
+        "exit_code": job.exit_code,
+        "signal": job.signal,
+        "error": job.error,
+        "attempt": job.attempt,
+    }
+
+
+class _Follower:
+    """Where one listener stands in a job's output. `attempt` 0: the job has not run yet."""
+
+    def __init__(self, ctx: Context, job_id: int, attempt: int, offset: int, *, only: bool) -> None:
+        self.ctx = ctx
+        self.job_id = job_id
+        self.attempt = attempt
+        self.offset = offset
+        self.only = only
+        self.running = False
+        self.ended = False
+
+    def look(self) -> list[bytes]:
+        """What is new, in a worker thread; nothing new is an empty list."""
+        # The job first: bytes that come between the two reads are found by the next look.
+        job = _job(self.ctx, self.job_id)
+        self.running = job.state in ACTIVE
+        if self.attempt == 0:
+            self.attempt = job.attempt
+        if self.attempt:
+            chunk = logs.read(self.ctx, self.job_id, attempt=self.attempt, offset=self.offset, limit=CHUNK)
+            size = len(chunk.data) if chunk.final else whole_characters(chunk.data)
+            if size:
+                start, self.offset = chunk.offset, chunk.offset + size
+                text = chunk.data[:size].decode("utf-8", "surrogateescape")
+                return [self._log_frame(start, text)]
+            self.offset = chunk.offset
+            if chunk.final and not self.only and job.attempt > self.attempt:
+                self.attempt, self.offset = self.attempt + 1, 0
+                return [frame("attempt", {"attempt": self.attempt}, f"{self.attempt}:0")]
+            if chunk.final and self.only:
+                self.ended = True
+        self.ended = self.ended or job.state in FINAL
+        return [frame("end", end_of(job))] if self.ended else []
+
+    def _log_frame(self, start: int, text: str) -> bytes:
+        data = {"attempt": self.attempt, "offset": start, "text": text}
+        return frame("log", data, f"{self.attempt}:{self.offset}")
+
+
+async def _log(streams: Streams, ctx: Context, follower: _Follower) -> AsyncGenerator[bytes, None]:
+    pause = LOG_FIRST_S
+    async with streams.listening(ctx.notifier) as wakener:
+        yield b": listening\n\n"
+        while not wakener.closing:
+            frames = await run_in_threadpool(follower.look)
+            for piece in frames:
+                wakener.said()
+                yield piece
+            if follower.ended:
+                return
+            if frames:
+                pause = LOG_FIRST_S
+                continue
+            if wakener.must_speak():
+                yield b": alive\n\n"
+            await wakener.rest(pause if follower.running else ROWS_S)
+            pause = min(LOG_MOST_S, pause * 1.5)

@@ -1,0 +1,276 @@
+"""POST /jobs: the hot path, without the framework. Parsed by pydantic straight from the bytes, stored on a thread of
+its own, answered as bytes; no response model and no second look at the rows that were just written."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from hashlib import blake2b
+from typing import Any
+from urllib.parse import parse_qs
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gpuq.domain.caller import Caller
+from gpuq.domain.job import job_json
+from gpuq.domain.spec import Batch, JobSpec, usage_error
+from gpuq.domain.times import iso
+from gpuq.engine.context import Context
+from gpuq.engine.intake import submit
+from gpuq.engine.queries import forecast_cache
+from gpuq.errors import GpuqError, UsageError
+from gpuq.ports.records import JobFilter
+from gpuq.server.http.error_handlers import malformed, response_of
+from gpuq.server.routes.submission_response import Forms
+
+log = logging.getLogger(__name__)
+
+PATH = "/jobs"
+
+_SPECS = TypeAdapter(list[JobSpec])
+_MAX_REQUEST_KEY = 200
+# Bytes. A larger body has many jobs: it would keep single submissions waiting while it is parsed.
+_LARGE = 256 * 1024
+_LARGE_AT_ONCE = 4
+
+_SCHEMA = {
+    "oneOf": [
+        {"$ref": "#/components/schemas/JobSpec"},
+        {"type": "array", "items": {"$ref": "#/components/schemas/JobSpec"}},
+        {"$ref": "#/components/schemas/Batch"},
+    ]
+}
+# Its part of the OpenAPI document, which the framework cannot know.
+OPERATION: dict[str, Any] = {
+    "tags": ["jobs"],
+    "summary": "Queue a job, or a list of jobs in one transaction; answered when they are durable",
+    "operationId": "submit_jobs_jobs_post",
+    "requestBody": {"required": True, "content": {"application/json": {"schema": _SCHEMA}}},
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_REQUEST_KEY},
+            "description": "The same key from the same user again returns the jobs of the first request.",
+        },
+        {
+            "name": "outlook",
+            "in": "query",
+            "required": False,
+            "schema": {"type": "boolean", "default": False},
+            "description": "Also work out position, reason and estimated start of the new jobs.",
+        },
+    ],
+    "responses": {
+        "201": {
+            "description": "The queued job; a list of jobs for a list or an array",
+            "content": {"application/json": {"schema": {}}},
+        }
+    },
+}
+
+
+class BadSubmission(Exception):
+    """`index` is the place in the list, from 0; None for a single submission."""
+
+    def __init__(self, error: GpuqError, index: int | None) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.index = index
+
+
+def parse(body: bytes) -> tuple[list[JobSpec], bool]:
+    """The specs, and whether there may be several. Raises BadSubmission, and ValueError for what is not JSON."""
+    if body.lstrip(b" \t\r\n")[:1] == b"[":
+        try:
+            return _SPECS.validate_json(body), True
+        except ValidationError as error:
+            raise _told(error, 0) from None
+    try:
+        return [JobSpec.model_validate_json(body)], False
+    except ValidationError as error:
+        if not any(one["loc"] == ("jobs",) for one in error.errors(include_url=False, include_input=False)):
+            raise _told(error, None) from None
+    try:
+        return Batch.model_validate_json(body).specs(), True
+    except ValidationError as error:
+        raise _told(error, 1) from None
+
+
+def _told(error: ValidationError, index_at: int | None) -> Exception:
+    """`index_at`: where in the place of a complaint the number of the item stands."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return ValueError(first["msg"].removeprefix("Invalid JSON: "))
+    place = first["loc"]
+    index = place[index_at] if index_at is not None and len(place) > index_at else None
+    complaint = usage_error(error)
+    if not isinstance(index, int):
+        return BadSubmission(complaint, None)
+    item = ".".join(str(part) for part in place[: (index_at or 0) + 1])
+    return BadSubmission(_in_item(complaint, item, index), index)
+
+
+def _in_item(complaint: UsageError, item: str, index: int) -> GpuqError:
+    text = complaint.message.replace(f"{item}.", "", 1).removeprefix(f"{item}: ")
+    return _of_item(UsageError(text, hint=complaint.hint), index)
+
+
+def _of_item(error: GpuqError, index: int) -> GpuqError:
+    """Names the item as people count."""
+    return type(error)(f"item {index + 1} of the list: {error.message}", hint=error.hint)
+
+
+def _answers(ctx: Context, done: submit.Submitted) -> list[bytes]:
+    known = [job_id for job_id in done.ids if job_id not in done.stored]
+    found: dict[int, bytes] = {}
+    if known:
+        with ctx.records.read() as reader:
+            jobs = reader.jobs(JobFilter(ids=tuple(dict.fromkeys(known))))
+        found = {job.id: to_json(job_json(job)) for job in jobs}
+    array_id: int | None = None
+    # One submission, so one time.
+    forms = Forms(iso(next(iter(done.stored.values())).submitted_at) if done.stored else None)
+    for job_id, new in done.stored.items():
+        if new.array_first:
+            array_id = job_id
+        found[job_id] = forms.fill_in(job_id, new, array_id if new.array_index is not None else None)
+    return [found[job_id] for job_id in done.ids]
+
+
+def _described(ctx: Context, ids: Sequence[int]) -> list[bytes]:
+    with ctx.records.read() as reader:
+        jobs = {job.id: job for job in reader.jobs(JobFilter(ids=tuple(dict.fromkeys(ids))))}
+    return [
+        to_json(job_json(job, seen)) for job, seen in forecast_cache.describe(ctx, [jobs[job_id] for job_id in ids])
+    ]
+
+
+def accept(
+    ctx: Context,
+    body: bytes,
+    caller: Caller,
+    request_key: str | None,
+    *,
+    described: bool,
+    answer: Callable[[Response], None],
+) -> None:
+    """On a worker thread. `answer` is called once, as soon as the jobs are durable: the hot queue hears of them behind
+    it, but before they are `described` by it. One array spec answers a list, as several specs do."""
+    try:
+        specs, many = parse(body)
+    except BadSubmission as bad:
+        return answer(response_of(bad.error, index=bad.index))
+    except ValueError as error:
+        return answer(malformed(str(error)))
+    fingerprint = blake2b(body, digest_size=16).hexdigest() if request_key is not None else None
+    try:
+        done = submit.store(ctx, specs, caller, request_key=request_key, fingerprint=fingerprint)
+    except GpuqError as error:
+        if not many or error.index is None:
+            raise
+        return answer(response_of(_of_item(error, error.index), index=error.index))
+    if described:
+        submit.tell(ctx, done)
+    jobs = _described(ctx, done.ids) if described else _answers(ctx, done)
+    payload = b"[%b]" % b",".join(jobs) if many or specs[0].array is not None else jobs[0]
+    answer(Response(payload, 201, media_type="application/json"))
+    if not described:
+        submit.tell(ctx, done)
+    return None
+
+
+class _Answer:
+    """What a worker thread hands to the loop, once: a response or an error. What fails behind it is logged."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[Response] = self._loop.create_future()
+        self._given = False
+
+    def __await__(self) -> Generator[Any, None, Response]:
+        return self._future.__await__()
+
+    def give(self, response: Response) -> None:
+        self._given = True
+        self._loop.call_soon_threadsafe(self._settle, response, None)
+
+    def work(self, accepting: Callable[[Callable[[Response], None]], None]) -> None:
+        try:
+            accepting(self.give)
+        except Exception as error:
+            if self._given:
+                log.exception("jobs are stored, and the agent was not told; it looks by itself")
+            else:
+                self._loop.call_soon_threadsafe(self._settle, None, error)
+
+    def _settle(self, response: Response | None, error: Exception | None) -> None:
+        if self._future.done():
+            # The client has gone.
+            return
+        if error is not None:
+            self._future.set_exception(error)
+        elif response is not None:
+            self._future.set_result(response)
+
+
+class Submission:
+    """The endpoint, as an ASGI application behind the gate."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        # On SQLite, which has one writer, one thread: two would only take the processor from each other.
+        threads = 1 if ctx.settings.database_url.startswith("sqlite") else 4
+        self._lane = ThreadPoolExecutor(threads, thread_name_prefix="submit")
+        self._large = ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="submit-large")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_key: str | None = None
+        for name, value in scope["headers"]:
+            if name == b"idempotency-key":
+                request_key = value.decode("latin-1")
+                if not 0 < len(request_key) <= _MAX_REQUEST_KEY or not request_key.isprintable():
+                    raise UsageError(f"Idempotency-Key: 1 to {_MAX_REQUEST_KEY} printable characters")
+        described = _flag(scope["query_string"], "outlook")
+        caller: Caller = scope["state"]["caller"]
+        body = await _whole(receive)
+        answer = _Answer()
+        accepting = partial(accept, self._ctx, body, caller, request_key, described=described)
+        (self._lane if len(body) <= _LARGE else self._large).submit(answer.work, lambda give: accepting(answer=give))
+        response = await answer
+        await response(scope, receive, send)
+
+    def close(self) -> None:
+        """Returns when every submission under way is stored."""
+        self._lane.shutdown(wait=True)
+        self._large.shutdown(wait=True)
+
+
+def _flag(query_string: bytes, name: str) -> bool:
+    if not query_string:
+        return False
+    values = parse_qs(query_string.decode("latin-1")).get(name, [""])
+    return values[-1].lower() in {"1", "true", "yes", "on"}
+
+
+async def _whole(receive: Receive) -> bytes:
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        body: bytes = message.get("body", b"")
+        return body
+    parts = bytearray()
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts += message.get("body", b"")
+        if not message.get("more_body", False):
+            return bytes(parts)
+        message = await receive()

@@ -1,0 +1,338 @@
+"""The reading statements, and the cache of compiled ones.
+
+Conditions that a partial index rests on are written out in the text, because neither database uses such an
+index for a condition that is a parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ClauseElement,
+    ColumnElement,
+    Double,
+    Integer,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+)
+from sqlalchemy.engine import Dialect
+
+from gpuq.domain.states import ACTIVE, FINAL, JobState
+from gpuq.stores.sql.core.rows import (
+    ATTEMPT_COLUMNS,
+    JOB_FROM_ATTEMPT,
+    JOB_HEAD,
+    JOB_TAIL,
+    WAITING_COLUMNS,
+    Prepared,
+)
+from gpuq.stores.sql.schema.tables import (
+    LIVE_OR_COMPLETED,
+    attempts,
+    dead_letter_queue,
+    events,
+    installation,
+    jobs,
+    requests,
+    specs,
+)
+
+Build = Callable[[str], ClauseElement]
+
+
+class Statements:
+    """Compiled statements of one dialect, made when first needed."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.name: str = dialect.name
+        self.integrity_error: type[Exception] = dialect.loaded_dbapi.IntegrityError
+        self._made: dict[Hashable, Prepared] = {}
+
+    def of(self, build: Build) -> Prepared:
+        """`build` is a module-level function of the dialect's name."""
+        return self.made(build, lambda: build(self.name))
+
+    def made(self, key: Hashable, build: Callable[[], ClauseElement], columns: Sequence[str] | None = None) -> Prepared:
+        prepared = self._made.get(key)
+        if prepared is None:
+            prepared = self._made[key] = Prepared(build(), self.dialect, columns)
+        return prepared
+
+
+def number(name: str) -> BindParameter[int]:
+    return bindparam(name, type_=BigInteger)
+
+
+def word(name: str) -> BindParameter[str]:
+    return bindparam(name, type_=Text)
+
+
+def moment(name: str) -> BindParameter[float]:
+    return bindparam(name, type_=Double)
+
+
+def in_states(states: Iterable[JobState]) -> ColumnElement[bool]:
+    return jobs.c.state.in_([literal_column(f"'{state}'") for state in sorted(states)])
+
+
+def among(dialect: str, column: str) -> ColumnElement[bool]:
+    """`column` is one of the parameter `ids` (see `ids_parameter`): one text for any number of them."""
+    if dialect == "sqlite":
+        return text(f"{column} IN (SELECT value FROM json_each(:ids))")  # type: ignore[return-value]
+    return text(f"{column} = ANY(CAST(:ids AS bigint[]))")  # type: ignore[return-value]
+
+
+def limit_of(dialect: str, limit: int | None) -> int | None:
+    """Unlimited is -1 on SQLite, NULL on PostgreSQL."""
+    return -1 if limit is None and dialect == "sqlite" else limit
+
+
+def job_select(dialect: str) -> Select[tuple[object, ...]]:
+    pair = "d.kind || ':' || d.on_id"
+    joined = f"group_concat({pair})" if dialect == "sqlite" else f"string_agg({pair}, ',')"
+    on: ColumnElement[str] = literal_column(f"(SELECT {joined} FROM dependencies d WHERE d.job_id = jobs.id)")
+    return select(
+        *(jobs.c[name] for name in JOB_HEAD),
+        on.label("depends_on"),
+        *(jobs.c[name] for name in JOB_TAIL),
+        *(attempts.c[name] for name in JOB_FROM_ATTEMPT),
+    ).select_from(jobs.outerjoin(attempts, and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt)))
+
+
+def job_by_id(dialect: str) -> ClauseElement:
+    return job_select(dialect).where(jobs.c.id == number("id"))
+
+
+def in_line(dialect: str) -> str:
+    """FROM and WHERE over the jobs in line. SQLite has to be told the index: without statistics it believes
+    that an equality on `state` leaves ten rows, and then sorts a hundred thousand."""
+    hint = " INDEXED BY ix_jobs_line" if dialect == "sqlite" else ""
+    return f"FROM jobs{hint} WHERE state = 'queued'"
+
+
+def line(dialect: str) -> ClauseElement:
+    page = text(f"SELECT id {in_line(dialect)} ORDER BY score, id LIMIT :limit OFFSET :offset").bindparams(
+        bindparam("limit", type_=Integer), bindparam("offset", type_=Integer)
+    )
+    return job_select(dialect).where(jobs.c.id.in_(page)).order_by(jobs.c.score, jobs.c.id)
+
+
+def line_past(dialect: str) -> ClauseElement:
+    def none_of(column: str, name: str, kind: str) -> str:
+        if dialect == "sqlite":
+            return f"({column} IS NULL OR {column} NOT IN (SELECT value FROM json_each(:{name})))"
+        return f"({column} IS NULL OR {column} <> ALL(CAST(:{name} AS {kind}[])))"
+
+    wanted = (
+        "(:gpus IS NULL OR gpus = :gpus)",
+        none_of('"user"', "users", "text"),
+        none_of('"group"', "groups", "text"),
+        none_of("array_id", "arrays", "bigint"),
+    )
+    return text(f"SELECT id {in_line(dialect)} AND {' AND '.join(wanted)} ORDER BY score, id LIMIT :limit").bindparams(
+        number("gpus"), bindparam("limit", type_=Integer)
+    )
+
+
+def position(dialect: str) -> ClauseElement:
+    # Twice as fast as comparing the pairs.
+    lower = f"SELECT count(*) {in_line(dialect)} AND score < :score"
+    equal = f"SELECT count(*) {in_line(dialect)} AND score = :score AND id < :id"
+    return text(f"SELECT ({lower}) + ({equal})").bindparams(moment("score"), number("id"))
+
+
+def queued_batch(dialect: str) -> ClauseElement:
+    return (
+        select(jobs.c.id, jobs.c.gpus, jobs.c.score)
+        .where(text("jobs.state = 'queued'"), jobs.c.id > number("after_id"))
+        .order_by(jobs.c.id)
+        .limit(bindparam("limit", type_=Integer))
+    )
+
+
+def by_state(dialect: str) -> ClauseElement:
+    return select(jobs.c.state, func.count()).group_by(jobs.c.state)
+
+
+def by_group(dialect: str) -> ClauseElement:
+    unfinished = in_states(set(JobState) - FINAL)
+    return (
+        select(jobs.c.group, jobs.c.state, func.count())
+        .where(unfinished, jobs.c.group.is_not(None))
+        .group_by(jobs.c.group, jobs.c.state)
+    )
+
+
+def waiting(dialect: str) -> ClauseElement:
+    columns = (jobs.c[name] for name in WAITING_COLUMNS)
+    # The unary plus keeps SQLite on the primary key: without statistics it takes the index of the line.
+    queued = text("+jobs.state = 'queued'" if dialect == "sqlite" else "jobs.state = 'queued'")
+    return select(*columns).where(among(dialect, "jobs.id"), queued)
+
+
+def live_attempts(dialect: str) -> ClauseElement:
+    return (
+        job_select(dialect)
+        .add_columns(*(attempts.c[name] for name in ATTEMPT_COLUMNS))
+        .where(in_states(ACTIVE), attempts.c.outcome.is_(None))
+        .where(or_(word("node").is_(None), attempts.c.node == word("node")))
+        .order_by(jobs.c.id)
+    )
+
+
+def attempts_of(dialect: str) -> ClauseElement:
+    columns = (attempts.c[name] for name in ATTEMPT_COLUMNS)
+    return select(*columns).where(attempts.c.job_id == number("job_id")).order_by(attempts.c.number)
+
+
+def preemptions(dialect: str) -> ClauseElement:
+    return (
+        select(attempts.c.job_id, func.count())
+        .where(
+            among(dialect, "attempts.job_id"),
+            attempts.c.outcome == literal_column("'preempted'"),
+            attempts.c.finished_at > moment("since"),
+        )
+        .group_by(attempts.c.job_id)
+    )
+
+
+def specs_of(dialect: str) -> ClauseElement:
+    return select(specs.c.job_id, specs.c.spec).where(among(dialect, "specs.job_id"))
+
+
+def spec_of(dialect: str) -> ClauseElement:
+    columns = (specs.c.spec, jobs.c.uid, specs.c.gid)
+    return select(*columns).join_from(specs, jobs).where(specs.c.job_id == number("job_id"))
+
+
+def events_after(dialect: str) -> ClauseElement:
+    return (
+        select(*events.c)
+        .where(events.c.id > number("after_id"))
+        .order_by(events.c.id)
+        .limit(bindparam("limit", type_=Integer))
+    )
+
+
+def events_of_job(dialect: str) -> ClauseElement:
+    return events_after(dialect).where(events.c.job_id == number("job_id"))  # type: ignore[attr-defined, no-any-return]
+
+
+def last_event(dialect: str) -> ClauseElement:
+    return select(func.coalesce(func.max(events.c.id), 0))
+
+
+def delayed_until(dialect: str) -> ClauseElement:
+    return select(func.min(jobs.c.eligible_at)).where(jobs.c.eligible_at.is_not(None))
+
+
+def oldest_queued(dialect: str) -> ClauseElement:
+    return (
+        select(jobs.c.id)
+        .where(
+            text("jobs.state = 'queued' AND jobs.gpus > 0"),
+            jobs.c.gpus >= bindparam("gpus", type_=Integer),
+            jobs.c.submitted_at < moment("before"),
+        )
+        .order_by(jobs.c.priority, jobs.c.submitted_at, jobs.c.id)
+        .limit(bindparam("limit", type_=Integer))
+    )
+
+
+def due(dialect: str) -> ClauseElement:
+    return (
+        select(jobs.c.id)
+        .where(jobs.c.eligible_at.is_not(None), jobs.c.eligible_at <= moment("now"))
+        .order_by(jobs.c.eligible_at, jobs.c.id)
+        .limit(bindparam("limit", type_=Integer))
+    )
+
+
+def front_in_line(dialect: str) -> ClauseElement:
+    wanted = 'priority = :priority AND (:user IS NULL OR "user" = :user)'
+    return text(f"SELECT score, id {in_line(dialect)} AND {wanted} ORDER BY score, id LIMIT 1").bindparams(
+        number("priority"), word("user")
+    )
+
+
+def front_aside(dialect: str) -> ClauseElement:
+    aside = in_states({JobState.BLOCKED, JobState.HELD, JobState.DELAYED})
+    of_user = or_(word("user").is_(None), jobs.c.user == word("user"))
+    of_priority = jobs.c.priority == number("priority")
+    return select(jobs.c.score, jobs.c.id).where(aside, of_priority, of_user).order_by(jobs.c.score, jobs.c.id).limit(1)
+
+
+# A dependency `d` on the job `o` that has not ended as asked.
+_OPEN = (
+    "NOT (d.kind = 'success' AND o.state = 'completed')"
+    " AND NOT (d.kind = 'any' AND o.state IN ('cancelled', 'completed', 'failed'))"
+)
+
+
+def open_dependencies(dialect: str) -> ClauseElement:
+    return text(
+        "SELECT d.on_id, d.kind, o.state FROM dependencies d JOIN jobs o ON o.id = d.on_id"
+        f" WHERE d.job_id = :job_id AND {_OPEN} ORDER BY d.on_id, d.kind"
+    ).bindparams(number("job_id"))
+
+
+def ready_dependents(dialect: str) -> ClauseElement:
+    # A stored submission may be large, and only its `begin` is wanted: those without one are left where they are.
+    # Quotes inside a value are escaped, so no value looks like this.
+    find = "instr" if dialect == "sqlite" else "strpos"
+    spec = f"CASE WHEN {find}(s.spec, :no_begin) > 0 THEN NULL ELSE s.spec END"
+    return text(
+        f"SELECT j.id, j.gpus, j.score, j.attempt, j.token, {spec} FROM jobs j JOIN specs s ON s.job_id = j.id"
+        " WHERE j.id IN (SELECT job_id FROM dependencies WHERE on_id = :on_id)"
+        # The unary plus keeps SQLite on the primary key, as in `waiting`.
+        f" AND {'+' if dialect == 'sqlite' else ''}j.state = 'blocked'"
+        " AND NOT EXISTS (SELECT 1 FROM dependencies d JOIN jobs o ON o.id = d.on_id"
+        f" WHERE d.job_id = j.id AND {_OPEN}) ORDER BY j.id"
+    ).bindparams(number("on_id"), bindparam("no_begin", '"begin":null', type_=Text))
+
+
+def job_with_key(dialect: str) -> ClauseElement:
+    indexed = text(f"jobs.key IS NOT NULL AND jobs.{LIVE_OR_COMPLETED}")
+    return select(jobs.c.id).where(jobs.c.user == word("user"), jobs.c.key == word("key"), indexed)
+
+
+def request(dialect: str) -> ClauseElement:
+    columns = (requests.c.job_ids, requests.c.fingerprint)
+    return select(*columns).where(requests.c.user == word("user"), requests.c.key == word("key"))
+
+
+def dead_letters(dialect: str) -> ClauseElement:
+    return (
+        select(*dead_letter_queue.c)
+        .order_by(dead_letter_queue.c.failed_at.desc(), dead_letter_queue.c.job_id.desc())
+        .limit(bindparam("limit", type_=Integer))
+    )
+
+
+def dead_letter(dialect: str) -> ClauseElement:
+    return select(*dead_letter_queue.c).where(dead_letter_queue.c.job_id == number("job_id"))
+
+
+def count_dead_letters(dialect: str) -> ClauseElement:
+    return select(func.count()).select_from(dead_letter_queue)
+
+
+def value_of(dialect: str) -> ClauseElement:
+    return select(installation.c.value).where(installation.c.key == word("key"))
+
+
+def values_of(dialect: str) -> ClauseElement:
+    begins = func.substr(installation.c.key, 1, bindparam("length", type_=Integer)) == word("prefix")
+    return select(installation.c.key, installation.c.value).where(begins).order_by(installation.c.key)

@@ -1,0 +1,103 @@
+"""The writing statements. Parameters of a condition begin with `w_`, those of SET and VALUES are columns."""
+
+from __future__ import annotations
+
+from sqlalchemy import ClauseElement, ColumnElement, delete, select, text, update
+
+from gpuq.stores.sql.core.statements import moment, number, word
+from gpuq.stores.sql.schema.tables import (
+    attempts,
+    dead_letter_queue,
+    dependencies,
+    installation,
+    jobs,
+    requests,
+    specs,
+)
+
+EVENT_COLUMNS = ("at", "job_id", "attempt", "from_state", "to_state", "actor", "detail")
+ATTEMPT_COLUMNS = (
+    "job_id", "number", "token", "node", "boot_id", "gpu_indices", "gpu_uuids", "gpu_mem_mb", "run_dir", "log_path",
+    "claimed_at",
+)  # fmt: skip
+LAUNCHED_COLUMNS = ("supervisor_pid", "supervisor_start", "pid", "pid_start", "started_at")
+
+
+def this_attempt() -> tuple[ColumnElement[bool], ...]:
+    """The guard of every write about an attempt."""
+    return (
+        attempts.c.job_id == number("w_job_id"),
+        attempts.c.number == number("w_number"),
+        attempts.c.token == word("w_token"),
+        attempts.c.outcome.is_(None),
+    )
+
+
+def this_job() -> ColumnElement[bool]:
+    return jobs.c.id == number("w_id")
+
+
+def now_in(dialect: str) -> ClauseElement:
+    return select(jobs.c.state, jobs.c.attempt, jobs.c.token).where(this_job())
+
+
+def end_attempt(dialect: str) -> ClauseElement:
+    return text(
+        "UPDATE attempts SET outcome = :outcome, exit_code = :exit_code, signal = :signal, error = :error,"
+        " started_at = coalesce(:started_at, started_at), finished_at = :finished_at,"
+        " peak_gpu_mem_mb = coalesce(:peak_gpu_mem_mb, peak_gpu_mem_mb),"
+        " avg_gpu_util = coalesce(:avg_gpu_util, avg_gpu_util)"
+        " WHERE job_id = :job_id AND number = :number AND token = :token AND outcome IS NULL"
+    )
+
+
+def note_peak(dialect: str) -> ClauseElement:
+    return update(attempts).where(*this_attempt()).values(peak_gpu_mem_mb=number("peak_gpu_mem_mb"))
+
+
+def stored_spec(dialect: str) -> ClauseElement:
+    return select(specs.c.spec).where(specs.c.job_id == number("job_id"))
+
+
+def write_spec(dialect: str) -> ClauseElement:
+    return text("UPDATE specs SET spec = :spec WHERE job_id = :job_id")
+
+
+def forget_dependencies(dialect: str) -> ClauseElement:
+    return delete(dependencies).where(dependencies.c.job_id == number("job_id"))
+
+
+def dead_letter(dialect: str) -> ClauseElement:
+    return text(
+        "INSERT INTO dead_letter_queue (job_id, failed_at, outcome, error, attempts, log_tail)"
+        " VALUES (:job_id, :failed_at, :outcome, :error, :attempts, :log_tail)"
+        " ON CONFLICT (job_id) DO UPDATE SET failed_at = excluded.failed_at, outcome = excluded.outcome,"
+        " error = excluded.error, attempts = excluded.attempts, log_tail = excluded.log_tail"
+    )
+
+
+def remove_dead_letter(dialect: str) -> ClauseElement:
+    return delete(dead_letter_queue).where(dead_letter_queue.c.job_id == number("job_id"))
+
+
+def set_value(dialect: str) -> ClauseElement:
+    return text(
+        "INSERT INTO installation (key, value, at) VALUES (:key, :value, :at)"
+        " ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at"
+    )
+
+
+def remove_value(dialect: str) -> ClauseElement:
+    return delete(installation).where(installation.c.key == word("key"))
+
+
+def rescore(dialect: str) -> ClauseElement:
+    return text(
+        "UPDATE jobs SET score = score + :per_priority * priority"
+        " + :per_declared_s * coalesce(time_limit_s, :undeclared_s)"
+        " WHERE state NOT IN ('completed', 'failed', 'cancelled')"
+    ).bindparams(moment("per_priority"), moment("per_declared_s"), moment("undeclared_s"))
+
+
+def forget_requests(dialect: str) -> ClauseElement:
+    return delete(requests).where(requests.c.at < moment("before"))

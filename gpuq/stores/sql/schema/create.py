@@ -1,0 +1,44 @@
+"""A fresh database: tables, indexes, views and the revision mark, in one transaction.
+
+Made from the table definitions, without Alembic, which takes longer to import than the whole creation. A test
+holds that the result is what the migrations give.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, inspect
+
+from gpuq.stores.sql.schema.tables import metadata
+from gpuq.stores.sql.schema.views import view_statements
+
+# The newest revision in migrations/versions, which a fresh database is marked with.
+HEAD = "0002"
+
+# As Alembic makes it.
+_mark = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+
+
+def create_all(connection: Connection) -> None:
+    metadata.create_all(connection, checkfirst=False)
+    for statement in view_statements(connection.dialect.name).values():
+        connection.exec_driver_sql(statement)
+    _mark.create(connection, checkfirst=False)
+    connection.execute(_mark.insert().values(version_num=HEAD))
+
+
+def revision(connection: Connection) -> str | None:
+    """What the database is marked with; None when it holds nothing of ours."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    row = connection.exec_driver_sql("SELECT version_num FROM alembic_version").fetchone()
+    return None if row is None else str(row[0])
+
+
+def foreign_tables(connection: Connection) -> list[str]:
+    """Names of ours that are taken already."""
+    return sorted(set(inspect(connection).get_table_names()) & set(metadata.tables))
