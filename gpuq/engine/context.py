@@ -14,7 +14,6 @@ from gpuq.settings import Settings
 
 if TYPE_CHECKING:
     from gpuq.engine.epoch import EpochCell
-    from gpuq.engine.queries.forecast_cache import Outlooks
     from gpuq.engine.run_times import RunTimes
     from gpuq.ports.admin import MaintenanceRuns, Tokens
     from gpuq.ports.clock import Clock
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from gpuq.ports.records import Records
 
 
-@dataclass
+@dataclass(frozen=True)
 class Context:
     """One process's view of one installation. `new_token` and `random` are here so that tests can set them."""
 
@@ -47,12 +46,6 @@ class Context:
     boot_id: str
     new_token: Callable[[], str]
     random: Random = field(default_factory=Random)
-
-    @cached_property
-    def outlooks(self) -> Outlooks:
-        from gpuq.engine.queries.forecast_cache import Outlooks
-
-        return Outlooks(self)
 
     @property
     def agent_lock_path(self) -> Path:

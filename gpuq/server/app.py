@@ -15,6 +15,7 @@ from gpuq import __version__
 from gpuq.domain.spec import Batch, JobSpec
 from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
+from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.server.http import error_handlers
 from gpuq.server.http.middleware import Gate
 from gpuq.server.http.sse import Streams
@@ -81,12 +82,13 @@ def create_app(
     refused."""
     app = Application(title="gpuq", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None)
     app.state.ctx = ctx
+    app.state.queries = JobQueries(ctx)
     app.state.agent = agent
     app.state.on_shutdown = on_shutdown
     app.state.streams = Streams() if streams else None
     error_handlers.install(app)
     app.add_middleware(Gate, ctx=ctx)
-    fast = Submission(ctx)
+    fast = Submission(ctx, app.state.queries)
     app.lead_past(fast, Gate(fast, ctx))
     routers = [part.router for part in (bulk, jobs, queue, streaming, admin)]
     for router in routers:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from gpuq.engine.queries.forecast_cache import agent_is_alive, why
+from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.queries.health import readyz
 from gpuq.stores import redis as redis_stores
 
 
 def reason(world: Any, job_id: int) -> str:
-    return str(why(world.ctx, job_id)["reason"]["code"])
+    return str(world.queries.why(job_id)["reason"]["code"])
 
 
 def agent_elsewhere(world: Any) -> redis_stores.AgentLock:
@@ -26,7 +26,7 @@ def test_an_agent_on_another_machine_is_not_missing(world: Any) -> None:
     job_id = world.submit("train")
     agent_elsewhere(world)
     assert reason(world, job_id) != "NoAgent"
-    assert readyz(world.ctx)["checks"]["agent"]["ok"]
+    assert readyz(world.ctx, AgentLiveness(world.ctx))["checks"]["agent"]["ok"]
 
 
 def test_without_any_agent_the_reason_says_so(world: Any) -> None:
@@ -45,7 +45,7 @@ def test_while_redis_is_away_the_file_lock_of_this_home_decides(world: Any, runs
     if runs:
         world.agent()
     world.redis.connected = False
-    assert agent_is_alive(world.ctx) is runs
+    assert AgentLiveness(world.ctx).is_alive() is runs
 
 
 def test_redis_is_asked_once_a_second_at_most_and_not_while_the_agent_runs_here(
@@ -54,12 +54,13 @@ def test_redis_is_asked_once_a_second_at_most_and_not_while_the_agent_runs_here(
     asked: list[str] = []
     holder = redis_stores.AgentLock.holder
     monkeypatch.setattr(redis_stores.AgentLock, "holder", lambda self, node: asked.append(node) or holder(self, node))
-    assert [agent_is_alive(world.ctx) for _ in range(5)] == [False] * 5
+    agent = AgentLiveness(world.ctx)
+    assert [agent.is_alive() for _ in range(5)] == [False] * 5
     assert asked == ["box"]
     world.clock.forward(1)
-    agent_is_alive(world.ctx)
+    agent.is_alive()
     assert asked == ["box"] * 2
     world.agent()
     world.clock.forward(10)
-    assert agent_is_alive(world.ctx)
+    assert agent.is_alive()
     assert asked == ["box"] * 2

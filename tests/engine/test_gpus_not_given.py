@@ -14,7 +14,6 @@ from gpuq.domain.gpu import IDLE_THRESHOLD_MB, GpuState
 from gpuq.domain.outcome import Outcome
 from gpuq.engine.agent import Agent
 from gpuq.engine.claim.dispatcher import FOREIGN_S, POLL_S
-from gpuq.engine.queries.forecast_cache import why
 from gpuq.engine.queries.gpu_report import drain, report, undrain
 from gpuq.engine.snapshot.builder import READING_MAX_AGE_S
 from gpuq.errors import Forbidden, NotFound
@@ -42,7 +41,7 @@ def not_given_until(world: World, text: str, over: Callable[[], None], code: str
     assert world.launcher.orders == []
     for job_id in (alone, shares):
         assert world.state(job_id) == "queued"
-        told = why(world.ctx, job_id)["reason"]
+        told = world.queries.why(job_id)["reason"]
         assert (told["code"], text in told["text"]) == (code, True), told
     over()
     look(world, agent)

@@ -14,7 +14,7 @@ from gpuq.engine.actions.hold import hold, release
 from gpuq.engine.actions.pause import pause, resume
 from gpuq.engine.actions.retry import retry
 from gpuq.engine.maintenance.promote import promote
-from gpuq.engine.queries.forecast_cache import why
+from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.queries.health import readyz
 from gpuq.errors import Forbidden, WrongState
 
@@ -115,10 +115,10 @@ def test_a_full_disk_at_the_launch_is_no_jobs_fault_and_costs_no_retries(world: 
         world.launcher.fail_next = None
         agent.run_once()
         assert [world.state(job_id) for job_id in jobs] == ["queued"] * 3
-        told = why(world.ctx, jobs[0])
+        told = world.queries.why(jobs[0])
         assert told["reason"]["code"] == "LaunchTrouble"
         assert "No space left on device" in told["reason"]["text"]
-        ready = readyz(world.ctx)
+        ready = readyz(world.ctx, AgentLiveness(world.ctx))
         assert not ready["ready"]
         assert "No space left on device" in ready["checks"]["agent"]["detail"]
         agent.wake()
@@ -131,7 +131,7 @@ def test_a_full_disk_at_the_launch_is_no_jobs_fault_and_costs_no_retries(world: 
     assert [(world.job(job_id).retries_used, world.job(job_id).attempt) for job_id in jobs] == [(0, 4), (0, 0), (0, 0)]
     world.launcher.run(jobs[0])
     agent.run_once()
-    assert readyz(world.ctx)["checks"]["agent"] == {"ok": True, "detail": "runs"}
+    assert readyz(world.ctx, AgentLiveness(world.ctx))["checks"]["agent"] == {"ok": True, "detail": "runs"}
 
 
 def test_a_job_that_cannot_be_launched_is_a_launch_error_and_retried(world: Any) -> None:

@@ -11,7 +11,6 @@ from gpuq.domain.outcome import Outcome
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.actions.groups import limit_group, report
 from gpuq.engine.intake.submit import submit
-from gpuq.engine.queries.forecast_cache import why
 from gpuq.errors import Forbidden, Refused
 
 BOB = Caller("bob", uid=1001, gid=1001)
@@ -111,9 +110,9 @@ def test_why_names_the_limit_and_the_others_get_an_estimate(make_world: Any) -> 
     agent.run_once()
     assert world.state(running) == "starting"
     waits = world.submit("train", by=BOB)
-    told = why(world.ctx, his[1])["reason"]
+    told = world.queries.why(his[1])["reason"]
     assert told == {"code": "UserLimit", "text": "alice has 1 of at most 1 jobs running"}
-    hers = why(world.ctx, waits)
+    hers = world.queries.why(waits)
     assert hers["reason"]["code"] == "UserLimit"
     assert hers["estimated_start"] is not None
 
@@ -125,8 +124,8 @@ def test_all_three_limits_of_a_user_hold_together(make_world: Any) -> None:
     agent.run_once()
     # 3 + 2 GPUs are too many, 3 + 1 are not.
     assert active(world, jobs) == [jobs[0], jobs[2]]
-    assert "3 of at most 4" not in why(world.ctx, jobs[1])["reason"]["text"]
-    assert "holds 4 of at most 4 GPUs" in why(world.ctx, jobs[1])["reason"]["text"]
+    assert "3 of at most 4" not in world.queries.why(jobs[1])["reason"]["text"]
+    assert "holds 4 of at most 4 GPUs" in world.queries.why(jobs[1])["reason"]["text"]
     cpu = [world.submit("prepare", gpus=0) for _ in range(2)]
     turn(world, agent)
     assert active(world, cpu) == cpu[:1]
@@ -148,7 +147,7 @@ def test_a_group_runs_at_most_as_many_jobs_as_it_may(make_world: Any) -> None:
     agent.run_once()
     assert active(world, his) == his[:2]
     assert [world.state(job) for job in (hers, other, free)] == ["queued", "starting", "starting"]
-    told = why(world.ctx, hers)["reason"]
+    told = world.queries.why(hers)["reason"]
     assert told == {"code": "UserLimit", "text": "group nightly has 2 of at most 2 jobs running"}
     assert report(world.ctx) == [
         {"group": "daily", "running": 1, "waiting": 0, "limit": None, "limited_by": None},
@@ -162,11 +161,11 @@ def test_a_raised_limit_is_heard_at_once_and_survives_a_restart(make_world: Any)
     his = flood(world, 10, group="nightly")
     agent = world.agent()
     agent.run_once()
-    assert "1 of at most 1" in why(world.ctx, his[5])["reason"]["text"]
+    assert "1 of at most 1" in world.queries.why(his[5])["reason"]["text"]
     limit_group(world.ctx, "nightly", 3, world.admin)
     agent.turn(0.0)
     assert len(active(world, his)) == 3
-    assert "3 of at most 3" in why(world.ctx, his[5])["reason"]["text"]
+    assert "3 of at most 3" in world.queries.why(his[5])["reason"]["text"]
     world.agents.pop().stop()
     world.ctx = world.open()
     agent = world.agent()

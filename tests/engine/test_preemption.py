@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from gpuq.domain.outcome import Outcome
-from gpuq.engine.queries.forecast_cache import why
 
 MIN_RUN = 300.0
 
@@ -59,7 +58,7 @@ def test_normal_jobs_take_free_gpus_before_preemptible_ones_whatever_their_place
     normal = world.submit("train", priority="low")
     turn(world, world.agent())
     assert [world.state(job) for job in (first, second, normal)] == ["starting", "queued", "starting"]
-    assert why(world.ctx, second)["reason"]["code"] == "Resources"
+    assert world.queries.why(second)["reason"]["code"] == "Resources"
 
 
 def test_a_job_that_yielded_twice_in_an_hour_runs_on(make_world: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_after_a_reboot_nothing_is_alive_whatever_the_locks_say(world: Any) -> N
     job_id, _ = started(world)
     world.agents.pop().stop()
     world.ctx = world.open()
-    world.ctx.boot_id = "boot-2"
+    world.ctx = replace(world.ctx, boot_id="boot-2")
     world.agent().run_once()
     job = world.job(job_id)
     assert (job.state, job.lost_count) == (JobState.DELAYED, 1)

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,8 @@ class Queue(RuleBasedStateMachine):
         """As the daemon starts: a fresh view of the stores, the hot queue rebuilt, what runs adopted."""
         self.world.ctx.records.close()
         self.world.ctx = self.world.open()
-        self.world.ctx.records = AwayRecords(self.world.ctx.records, self)  # type: ignore[assignment]
+        records = AwayRecords(self.world.ctx.records, self)
+        self.world.ctx = replace(self.world.ctx, records=records)  # type: ignore[arg-type]
         self.reconciler = Reconciler(self.world.ctx)
         with contextlib.suppress(HotStoreUnavailable, DatabaseUnavailable):
             rehydrate(self.world.ctx)

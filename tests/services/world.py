@@ -23,6 +23,7 @@ from gpuq.engine.epoch import EpochCell
 from gpuq.engine.intake.submit import submit
 from gpuq.engine.maintenance.rehydrate import rehydrate
 from gpuq.engine.node_lock import FileLock, NodeLocks
+from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.engine.run_times import RunTimes
 from gpuq.gpus.simulated import SimulatedGpus
 from gpuq.ports.launcher import LaunchOrder
@@ -228,6 +229,10 @@ class World:
         self.agents.append(agent)
         agent.start()
         return agent
+
+    @property
+    def queries(self) -> JobQueries:
+        return JobQueries(self.ctx)
 
     def job(self, job_id: int) -> Job:
         with self.ctx.records.read() as tx:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pwd
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -140,9 +140,9 @@ def _check_same(before: AnsweredRequest, fingerprint: str | None) -> None:
     )
 
 
-def check(ctx: Context, spec: JobSpec, caller: Caller) -> str | None:
+def check(ctx: Context, spec: JobSpec, caller: Caller, estimate: Callable[[Waiting], float | None]) -> str | None:
     """Everything that `submit` checks, and when the job would start (ISO 8601, None when nobody can say); stores
-    nothing. Raises as `submit` does."""
+    nothing. `estimate`: when a job that is not stored would start, epoch seconds. Raises as `submit` does."""
     now = ctx.clock.now()
     check_fits(ctx, [spec])
     with ctx.records.read() as tx:
@@ -153,7 +153,7 @@ def check(ctx: Context, spec: JobSpec, caller: Caller) -> str | None:
     if first.state is not JobState.QUEUED:
         return iso(first.eligible_at)
     return iso(
-        ctx.outlooks.estimate(
+        estimate(
             Waiting(
                 id=_UNBORN,
                 score=first.score,

@@ -10,7 +10,7 @@ from gpuq.engine.actions.pause import paused
 from gpuq.engine.attempt.launch_breaker import KEY as OBSTACLE
 from gpuq.engine.context import Context
 from gpuq.engine.maintenance.rehydrate import is_cold
-from gpuq.engine.queries.forecast_cache import agent_is_alive
+from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.errors import GpuqError
 
 
@@ -19,9 +19,9 @@ def healthz(ctx: Context) -> dict[str, Any]:
     return {"status": "ok", "node": ctx.node, "at": iso(ctx.clock.now())}
 
 
-def readyz(ctx: Context) -> dict[str, Any]:
+def readyz(ctx: Context, agent: AgentLiveness) -> dict[str, Any]:
     """`{"ready": bool, "checks": {part: {"ok", "detail"}}, "maintenance": [...]}`."""
-    checks = {"database": _database(ctx), "redis": _redis(ctx), "agent": _agent(ctx)}
+    checks = {"database": _database(ctx), "redis": _redis(ctx), "agent": _agent(ctx, agent)}
     return {
         "ready": all(check["ok"] for check in checks.values()),
         "checks": checks,
@@ -75,8 +75,8 @@ def _redis(ctx: Context) -> dict[str, Any]:
     return {"ok": not cold, "detail": "is being rebuilt from the database" if cold else "answers"}
 
 
-def _agent(ctx: Context) -> dict[str, Any]:
-    alive = agent_is_alive(ctx)
+def _agent(ctx: Context, agent: AgentLiveness) -> dict[str, Any]:
+    alive = agent.is_alive()
     if alive and (trouble := _obstacle(ctx)) is not None:
         return {"ok": False, "detail": f"cannot launch anything: {trouble}; tried again by itself"}
     return {"ok": alive, "detail": "runs" if alive else "no agent runs on this home; start one with `gpuq up`"}

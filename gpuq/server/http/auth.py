@@ -6,9 +6,7 @@ from __future__ import annotations
 import os
 import pwd
 from functools import lru_cache
-from typing import Annotated
 
-from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Scope
 
@@ -71,20 +69,6 @@ async def authenticate(ctx: Context, scope: Scope) -> Caller:
     if user is None:
         raise Unauthenticated("the token is unknown or revoked", hint=_HINT)
     return await run_in_threadpool(_token_caller, ctx, user)
-
-
-async def _context(request: Request) -> Context:
-    ctx: Context = request.app.state.ctx
-    return ctx
-
-
-async def _caller(request: Request) -> Caller:
-    caller: Caller = request.state.caller
-    return caller
-
-
-Ctx = Annotated[Context, Depends(_context)]
-Who = Annotated[Caller, Depends(_caller)]
 
 
 def may_read(owner: str, caller: Caller) -> bool:

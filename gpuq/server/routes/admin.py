@@ -17,7 +17,7 @@ from gpuq.engine.access import require_admin
 from gpuq.engine.queries import health
 from gpuq.errors import Forbidden, NotFound, Refused, Unavailable
 from gpuq.observe import metrics
-from gpuq.server.http.auth import Ctx, Who
+from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import metrics_source, params, reports
 from gpuq.server.routes.params import Moment
 
@@ -61,8 +61,8 @@ def healthz(ctx: Ctx) -> dict[str, Any]:
 @router.get(
     "/readyz", summary="Whether database, Redis and agent do their work", responses={503: {"description": "not ready"}}
 )
-def readyz(ctx: Ctx) -> Response:
-    state = health.readyz(ctx)
+def readyz(ctx: Ctx, queries: Queries) -> Response:
+    state = health.readyz(ctx, queries.agent)
     return JSONResponse(state, status_code=200 if state["ready"] else 503)
 
 

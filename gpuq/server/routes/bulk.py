@@ -11,7 +11,7 @@ from gpuq.engine.actions.bulk import Done, Verb, many
 from gpuq.engine.actions.change import TOP
 from gpuq.engine.actions.hold import HOLD, RELEASE
 from gpuq.engine.actions.retry import RETRY
-from gpuq.server.http.auth import Ctx, Who
+from gpuq.server.http.dependencies import Ctx, Who
 from gpuq.server.routes import params
 
 router = APIRouter(tags=["jobs"])

@@ -14,10 +14,11 @@ from gpuq.engine.actions import cancel, change, hold, retry
 from gpuq.engine.attempt import logs
 from gpuq.engine.context import Context
 from gpuq.engine.intake import submit
-from gpuq.engine.queries import forecast_cache
+from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.errors import GpuqError
 from gpuq.ports.records import JobFilter
-from gpuq.server.http.auth import Ctx, Who, require_reader
+from gpuq.server.http.auth import require_reader
+from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import params
 from gpuq.server.routes.params import JobId, Limit, Number, Text
 
@@ -26,22 +27,23 @@ router = APIRouter(tags=["jobs"])
 MAX_LOG_BYTES = 16 * 1024 * 1024
 
 
-def listed(ctx: Context, jobs: list[Job]) -> list[dict[str, object]]:
+def listed(queries: JobQueries, jobs: list[Job]) -> list[dict[str, object]]:
     """Described where there is something to say that is not stored: final jobs are as they are."""
     open_jobs = [job for job in jobs if job.finished_at is None]
     seen: dict[int, JobOutlook] = {}
     if open_jobs:
-        seen = {job.id: view for job, view in forecast_cache.describe(ctx, open_jobs)}
+        seen = {job.id: view for job, view in queries.describe(open_jobs)}
     return [job_json(job, seen.get(job.id, JobOutlook())) for job in jobs]
 
 
-def _one(ctx: Context, job: Job) -> dict[str, object]:
-    return listed(ctx, [job])[0]
+def _one(queries: JobQueries, job: Job) -> dict[str, object]:
+    return listed(queries, [job])[0]
 
 
 @router.get("/jobs", summary="Jobs by id, in every state")
 def list_jobs(
     ctx: Ctx,
+    queries: Queries,
     state: Annotated[str | None, Query(description="one or more states, commas between")] = None,
     user: Text = None,
     group: Text = None,
@@ -65,13 +67,13 @@ def list_jobs(
     )
     with ctx.records.read() as reader:
         jobs = reader.jobs(where)
-    return listed(ctx, jobs)
+    return listed(queries, jobs)
 
 
 @router.post("/jobs/check", summary="Whether a job could be queued, and when it would start; queues nothing")
-def check_job(ctx: Ctx, caller: Who, spec: JobSpec) -> dict[str, Any]:
+def check_job(ctx: Ctx, queries: Queries, caller: Who, spec: JobSpec) -> dict[str, Any]:
     try:
-        start = submit.check(ctx, spec, caller)
+        start = submit.check(ctx, spec, caller, queries.estimate)
     except GpuqError as error:
         if error.http_status >= 500:
             raise
@@ -80,12 +82,12 @@ def check_job(ctx: Ctx, caller: Who, spec: JobSpec) -> dict[str, Any]:
 
 
 @router.get("/jobs/{job_id}", summary="One job, with its attempts and events")
-def show_job(ctx: Ctx, job_id: JobId) -> dict[str, Any]:
+def show_job(ctx: Ctx, queries: Queries, job_id: JobId) -> dict[str, Any]:
     with ctx.records.read() as reader:
         job = reader.job(job_id)
         attempts = [attempt.to_json() for attempt in reader.attempts(job_id)]
         events = [event.to_json() for event in reader.events(job_id=job_id)]
-    return {**_one(ctx, job), "expected": _expected(ctx, job), "attempts": attempts, "events": events}
+    return {**_one(queries, job), "expected": _expected(ctx, job), "attempts": attempts, "events": events}
 
 
 def _expected(ctx: Context, job: Job) -> dict[str, Any] | None:
@@ -100,6 +102,7 @@ def _expected(ctx: Context, job: Job) -> dict[str, Any] | None:
 @router.delete("/jobs/{job_id}", summary="Cancel: a waiting job at once, a running one within its grace")
 def cancel_job(
     ctx: Ctx,
+    queries: Queries,
     caller: Who,
     job_id: JobId,
     force: Annotated[bool, Query(description="SIGKILL now")] = False,
@@ -108,12 +111,13 @@ def cancel_job(
     ] = None,
     reason: Annotated[str | None, Query(max_length=1000, pattern="^[^\\x00]*$")] = None,
 ) -> dict[str, Any]:
-    return _one(ctx, cancel.cancel(ctx, job_id, caller, force=force, grace_s=grace_s, reason=reason))
+    return _one(queries, cancel.cancel(ctx, job_id, caller, force=force, grace_s=grace_s, reason=reason))
 
 
 @router.patch("/jobs/{job_id}", summary="Change a waiting job")
 def change_job(
     ctx: Ctx,
+    queries: Queries,
     caller: Who,
     job_id: JobId,
     changes: Annotated[
@@ -121,32 +125,32 @@ def change_job(
         Body(description="fields of a submission", examples=[{"priority": "high", "time_limit_s": 3600}]),
     ],
 ) -> dict[str, Any]:
-    return _one(ctx, change.update(ctx, job_id, caller, changes))
+    return _one(queries, change.update(ctx, job_id, caller, changes))
 
 
 @router.post("/jobs/{job_id}/hold", summary="Take a waiting job out of line")
-def hold_job(ctx: Ctx, caller: Who, job_id: JobId) -> dict[str, Any]:
-    return _one(ctx, hold.hold(ctx, job_id, caller))
+def hold_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> dict[str, Any]:
+    return _one(queries, hold.hold(ctx, job_id, caller))
 
 
 @router.post("/jobs/{job_id}/release", summary="Put a held job back at its own place")
-def release_job(ctx: Ctx, caller: Who, job_id: JobId) -> dict[str, Any]:
-    return _one(ctx, hold.release(ctx, job_id, caller))
+def release_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> dict[str, Any]:
+    return _one(queries, hold.release(ctx, job_id, caller))
 
 
 @router.post("/jobs/{job_id}/retry", summary="Queue a failed or cancelled job again")
-def retry_job(ctx: Ctx, caller: Who, job_id: JobId) -> dict[str, Any]:
-    return _one(ctx, retry.retry(ctx, job_id, caller))
+def retry_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> dict[str, Any]:
+    return _one(queries, retry.retry(ctx, job_id, caller))
 
 
 @router.post("/jobs/{job_id}/top", summary="Move a waiting job to the front of its priority")
-def top_job(ctx: Ctx, caller: Who, job_id: JobId) -> dict[str, Any]:
-    return _one(ctx, change.top(ctx, job_id, caller))
+def top_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> dict[str, Any]:
+    return _one(queries, change.top(ctx, job_id, caller))
 
 
 @router.get("/jobs/{job_id}/why", summary="Why a job is not running, and when it is expected to")
-def why(ctx: Ctx, job_id: JobId) -> dict[str, Any]:
-    return forecast_cache.why(ctx, job_id)
+def why(queries: Queries, job_id: JobId) -> dict[str, Any]:
+    return queries.why(job_id)
 
 
 @router.get(

@@ -13,10 +13,11 @@ from gpuq.domain.spec import GroupName
 from gpuq.domain.states import FINAL
 from gpuq.engine.actions import dead_letters, groups, pause
 from gpuq.engine.context import Context
-from gpuq.engine.queries import forecast_cache, gpu_report
+from gpuq.engine.queries import gpu_report
 from gpuq.errors import UsageError
 from gpuq.ports.records import JobFilter
-from gpuq.server.http.auth import Ctx, Who, may_read
+from gpuq.server.http.auth import may_read
+from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import params
 from gpuq.server.routes.jobs import listed
 from gpuq.server.routes.params import JobId, Limit, Moment, Text
@@ -53,11 +54,12 @@ def _reason(remark: Remark | None) -> str | None:
 @router.get("/queue", summary="Running jobs, then waiting ones in the order in which they stand in line")
 def show_queue(
     ctx: Ctx,
+    queries: Queries,
     limit: Annotated[int | None, Query(ge=0, le=params.MAX_ROWS, description="all unless given")] = None,
     offset: Annotated[int, Query(ge=0, le=params.MAX_ID)] = 0,
     user: Text = None,
 ) -> dict[str, Any]:
-    view = forecast_cache.queue(ctx, limit=limit, offset=offset, user=user)
+    view = queries.queue(limit=limit, offset=offset, user=user)
     return {
         "running": view.running,
         "queued": view.queued,
@@ -82,6 +84,7 @@ def resume_queue(ctx: Ctx, caller: Who) -> dict[str, Any]:
 @router.get("/history", summary="Finished jobs, newest first")
 def history(
     ctx: Ctx,
+    queries: Queries,
     state: Annotated[str | None, Query(description="one or more final states, commas between")] = None,
     user: Text = None,
     group: Text = None,
@@ -105,7 +108,7 @@ def history(
     )
     with ctx.records.read() as reader:
         jobs = reader.jobs(where)
-    return listed(ctx, jobs)
+    return listed(queries, jobs)
 
 
 @router.get("/gpus", summary="Every GPU with its state and its holder")
@@ -156,8 +159,8 @@ def show_dead_letter(ctx: Ctx, caller: Who, job_id: JobId) -> dict[str, Any]:
 
 
 @router.post("/dlq/{job_id}/retry", summary="Queue a dead job again, retries reset")
-def retry_dead_letter(ctx: Ctx, caller: Who, job_id: JobId) -> dict[str, Any]:
-    return listed(ctx, [dead_letters.retry(ctx, job_id, caller)])[0]
+def retry_dead_letter(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> dict[str, Any]:
+    return listed(queries, [dead_letters.retry(ctx, job_id, caller)])[0]
 
 
 @router.delete("/dlq/{job_id}", summary="Remove a dead letter; the job's history stays")

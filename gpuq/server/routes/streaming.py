@@ -15,7 +15,8 @@ from gpuq.domain.states import ACTIVE, FINAL
 from gpuq.engine.attempt import logs
 from gpuq.engine.context import Context
 from gpuq.errors import UsageError
-from gpuq.server.http.auth import Ctx, Who, require_reader
+from gpuq.server.http.auth import require_reader
+from gpuq.server.http.dependencies import Ctx, Who
 from gpuq.server.http.sse import SSE, Open, Streams, frame, respond
 from gpuq.server.routes import params
 from gpuq.server.routes.params import JobId

@@ -24,7 +24,7 @@ from gpuq.domain.spec import Batch, JobSpec, usage_error
 from gpuq.domain.times import iso
 from gpuq.engine.context import Context
 from gpuq.engine.intake import submit
-from gpuq.engine.queries import forecast_cache
+from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.errors import GpuqError, UsageError
 from gpuq.ports.records import JobFilter
 from gpuq.server.http.error_handlers import malformed, response_of
@@ -146,16 +146,15 @@ def _answers(ctx: Context, done: submit.Submitted) -> list[bytes]:
     return [found[job_id] for job_id in done.ids]
 
 
-def _described(ctx: Context, ids: Sequence[int]) -> list[bytes]:
+def _described(ctx: Context, queries: JobQueries, ids: Sequence[int]) -> list[bytes]:
     with ctx.records.read() as reader:
         jobs = {job.id: job for job in reader.jobs(JobFilter(ids=tuple(dict.fromkeys(ids))))}
-    return [
-        to_json(job_json(job, seen)) for job, seen in forecast_cache.describe(ctx, [jobs[job_id] for job_id in ids])
-    ]
+    return [to_json(job_json(job, seen)) for job, seen in queries.describe([jobs[job_id] for job_id in ids])]
 
 
 def accept(
     ctx: Context,
+    queries: JobQueries,
     body: bytes,
     caller: Caller,
     request_key: str | None,
@@ -180,7 +179,7 @@ def accept(
         return answer(response_of(_of_item(error, error.index), index=error.index))
     if described:
         submit.tell(ctx, done)
-    jobs = _described(ctx, done.ids) if described else _answers(ctx, done)
+    jobs = _described(ctx, queries, done.ids) if described else _answers(ctx, done)
     payload = b"[%b]" % b",".join(jobs) if many or specs[0].array is not None else jobs[0]
     answer(Response(payload, 201, media_type="application/json"))
     if not described:
@@ -225,8 +224,9 @@ class _Answer:
 class Submission:
     """The endpoint, as an ASGI application behind the gate."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, queries: JobQueries) -> None:
         self._ctx = ctx
+        self._queries = queries
         # On SQLite, which has one writer, one thread: two would only take the processor from each other.
         threads = 1 if ctx.settings.database_url.startswith("sqlite") else 4
         self._lane = ThreadPoolExecutor(threads, thread_name_prefix="submit")
@@ -243,7 +243,7 @@ class Submission:
         caller: Caller = scope["state"]["caller"]
         body = await _whole(receive)
         answer = _Answer()
-        accepting = partial(accept, self._ctx, body, caller, request_key, described=described)
+        accepting = partial(accept, self._ctx, self._queries, body, caller, request_key, described=described)
         (self._lane if len(body) <= _LARGE else self._large).submit(answer.work, lambda give: accepting(answer=give))
         response = await answer
         await response(scope, receive, send)

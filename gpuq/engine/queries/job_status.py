@@ -1,0 +1,91 @@
+"""What is worked out of one job that has not ended: place in line, reason, estimated start and end, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gpuq.domain.job import Job, JobOutlook
+from gpuq.domain.quantities import duration_text
+from gpuq.domain.reasons import Reason, ReasonCode
+from gpuq.domain.states import ACTIVE, FINAL, JobState
+from gpuq.domain.times import iso
+from gpuq.engine.context import Context
+from gpuq.engine.queries.forecast_cache import ForecastPicture
+from gpuq.ports.records import Reader
+
+
+def job_status(
+    ctx: Context, tx: Reader, job: Job, picture: ForecastPicture, agent: bool, positions: Mapping[int, int]
+) -> JobOutlook:
+    """`agent`: whether one serves this node. `positions`: places in line that are known already, by job id; others are
+    counted."""
+    if job.state in FINAL:
+        return JobOutlook()
+    if job.state in ACTIVE:
+        return JobOutlook(
+            reason=_active_reason(ctx, job),
+            estimated_end=picture.forecast.end.get(job.id),
+            progress=read_progress(ctx, job.run_dir),
+        )
+    start = picture.forecast.start.get(job.id) if agent and picture.snapshot.paused is None else None
+    position = None
+    if job.state is JobState.QUEUED:
+        position = positions.get(job.id) or tx.position(job.score, job.id)
+    return JobOutlook(
+        position=position,
+        reason=_waiting_reason(ctx, tx, job, picture, agent),
+        estimated_start=start,
+        estimated_end=picture.forecast.end.get(job.id) if start is not None else None,
+    )
+
+
+def _active_reason(ctx: Context, job: Job) -> Reason | None:
+    if job.state is JobState.STARTING:
+        return Reason(ReasonCode.STARTING, "GPUs are leased; the process is being launched")
+    return None
+
+
+def _waiting_reason(ctx: Context, tx: Reader, job: Job, picture: ForecastPicture, agent: bool) -> Reason:
+    now = ctx.clock.now()
+    if job.state is JobState.HELD:
+        code = ReasonCode.HELD_BY_ADMIN if job.held_by == "admin" else ReasonCode.HELD_BY_USER
+        who = "an administrator" if job.held_by == "admin" else job.user
+        return Reason(code, f"held by {who}; `gpuq release {job.id}` puts it back in line")
+    if job.state is JobState.BLOCKED:
+        return _dependency_reason(tx, job)
+    if job.state is JobState.DELAYED:
+        wait = duration_text((job.eligible_at or now) - now)
+        if job.attempt:
+            return Reason(ReasonCode.RETRY_BACKOFF, f"attempt {job.attempt} failed; next in {wait}")
+        return Reason(ReasonCode.BEGIN_TIME, f"begins in {wait}, at {iso(job.eligible_at)}")
+    if not agent:
+        return Reason(ReasonCode.NO_AGENT, "no agent runs; nothing starts until `gpuq up`")
+    if picture.snapshot.paused is not None:
+        return Reason(ReasonCode.QUEUE_PAUSED, picture.snapshot.paused)
+    if picture.control.obstacle is not None:
+        text = f"this machine cannot launch anything now: {picture.control.obstacle}"
+        return Reason(ReasonCode.LAUNCH_TROUBLE, text)
+    found = picture.explainer.reasons(job.id)
+    if found:
+        return found[0]
+    return Reason(ReasonCode.PRIORITY, "jobs before it in line come first")
+
+
+def _dependency_reason(tx: Reader, job: Job) -> Reason:
+    still = tx.open_dependencies(job.id)
+    for on_id, kind, state in still:
+        if kind == "success" and state in FINAL:
+            text = f"job {on_id} {state}; it runs only after `gpuq retry {on_id}` succeeds"
+            return Reason(ReasonCode.DEPENDENCY_NEVER_SATISFIED, text)
+    waited = ", ".join(f"job {on_id} ({state})" for on_id, _, state in still[:5])
+    more = f" and {len(still) - 5} more" if len(still) > 5 else ""
+    return Reason(ReasonCode.DEPENDENCY, f"waits for {waited}{more}")
+
+
+def read_progress(ctx: Context, run_dir: str | None) -> float | None:
+    """0 to 1 from what the program wrote to progress.json; None for anything else in there."""
+    data = ctx.launcher.progress(run_dir) if run_dir is not None else None
+    value = data.get("progress") if data is not None else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 <= value <= 1 else None
