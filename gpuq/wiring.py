@@ -82,7 +82,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
         # A daemon tells its notifier; a command that works straight on the database has only this way to wake an agent.
         queue=redis_stores.RedisHotQueue(link, expected_epoch=expected, announce=not roles),
         leases=redis_stores.RedisLeases(link, expected_epoch=expected),
-        agent_key=redis_stores.AgentLock(link),
+        agent_key=redis_stores.RedisAgentKey(link),
         notifier=_notifier(settings, link, roles),
         clock=SystemClock(),
         gpus=open_gpus(settings),

@@ -123,7 +123,7 @@ class Launched:
 
 
 @dataclass(frozen=True, slots=True)
-class JobOutlook:
+class JobStatus:
     """What is not stored but worked out when somebody asks: place in line (from 1), reason, estimates."""
 
     position: int | None = None
@@ -133,7 +133,7 @@ class JobOutlook:
     progress: float | None = None
 
 
-def job_json(job: Job, outlook: JobOutlook = JobOutlook()) -> dict[str, object]:
+def job_json(job: Job, outlook: JobStatus = JobStatus()) -> dict[str, object]:
     """The contract's JSON of a job."""
     return {
         "id": job.id,

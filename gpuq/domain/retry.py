@@ -13,7 +13,7 @@ JITTER = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RetryDecision:
     """The job's next state. `delay_s` is set exactly for `delayed`; `dead_letter` for `failed`."""
 
     state: JobState
@@ -31,7 +31,7 @@ def backoff_s(retry: int, base_s: float, jitter: float) -> float:
     return min(plain * (1 + JITTER * (2 * jitter - 1)), MAX_DELAY_S)
 
 
-def judge(
+def decide_retry(
     outcome: Outcome,
     *,
     stop_reason: str | None,
@@ -41,30 +41,32 @@ def judge(
     base_s: float,
     jitter: float,
     machine_fault: bool = False,
-) -> Verdict:
+) -> RetryDecision:
     """`stop_reason` is what gpuq itself had asked for (`cancel`, `preempt`, `time_limit`, `drain`) or None;
     `machine_fault`: no job could have been launched on this machine.
 
     A cancel wins over everything but success: a job that ended well before the stop reached it is completed.
     """
     if outcome is Outcome.SUCCEEDED:
-        return Verdict(JobState.COMPLETED)
+        return RetryDecision(JobState.COMPLETED)
     if outcome is Outcome.CANCELLED or stop_reason == "cancel":
-        return Verdict(JobState.CANCELLED)
+        return RetryDecision(JobState.CANCELLED)
     if outcome is Outcome.PREEMPTED:
-        return Verdict(JobState.QUEUED, why="back in line, no retry used")
+        return RetryDecision(JobState.QUEUED, why="back in line, no retry used")
     if outcome is Outcome.LAUNCH_ERROR and machine_fault:
-        return Verdict(JobState.QUEUED, why="the machine's fault: back in line, no retry used")
+        return RetryDecision(JobState.QUEUED, why="the machine's fault: back in line, no retry used")
     if outcome is Outcome.LOST:
         if lost_count + 1 >= MAX_LOST:
-            return Verdict(JobState.FAILED, counts_lost=True, dead_letter=True, why=f"lost {lost_count + 1} times")
+            return RetryDecision(
+                JobState.FAILED, counts_lost=True, dead_letter=True, why=f"lost {lost_count + 1} times"
+            )
         delay = backoff_s(lost_count + 1, base_s, jitter)
-        return Verdict(JobState.DELAYED, counts_lost=True, delay_s=delay, why="lost; no retry used")
+        return RetryDecision(JobState.DELAYED, counts_lost=True, delay_s=delay, why="lost; no retry used")
     if outcome in USES_RETRY and retries_used < max_retries:
-        return Verdict(
+        return RetryDecision(
             JobState.DELAYED,
             uses_retry=True,
             delay_s=backoff_s(retries_used + 1, base_s, jitter),
             why=f"retry {retries_used + 1} of {max_retries}",
         )
-    return Verdict(JobState.FAILED, dead_letter=True, why=f"{retries_used} of {max_retries} retries used")
+    return RetryDecision(JobState.FAILED, dead_letter=True, why=f"{retries_used} of {max_retries} retries used")

@@ -38,8 +38,9 @@ class RunTimes:
         time_limit_s: float | None,
         elapsed_s: float = 0.0,
         *,
-        typical: bool = False,
+        use_median: bool = False,
     ) -> Expectation:
-        """For the whole run, of a job that has run for `elapsed_s` already. Seconds. `typical`: what to tell people."""
+        """For the whole run, of a job that has run for `elapsed_s` already. Seconds. `use_median`: what people are
+        told; otherwise the mean, which reservations rest on."""
         with self._lock:
-            return self._expectations.expect(user, command, gpus, time_limit_s, elapsed_s, typical=typical)
+            return self._expectations.expect(user, command, gpus, time_limit_s, elapsed_s, use_median=use_median)

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 
-class Member(NamedTuple):
+class QueueEntry(NamedTuple):
     job_id: int
     gpus: int
     score: float
@@ -36,19 +36,19 @@ class GpuClaim:
 
 
 class HotQueue(Protocol):
-    def add(self, members: Sequence[Member]) -> None:
+    def add(self, entries: Sequence[QueueEntry]) -> None:
         """Also wakes the agents (pub/sub)."""
 
-    def remove(self, members: Iterable[tuple[int, int]]) -> None:
+    def remove(self, entries: Iterable[tuple[int, int]]) -> None:
         """(job id, gpus) pairs; absent ones are ignored."""
 
-    def heads(self, per_size: int) -> list[Member]:
+    def heads(self, per_size: int) -> list[QueueEntry]:
         """The first `per_size` members of every size, merged in line order."""
 
     def sizes(self) -> dict[int, int]:
         """GPUs asked for → how many wait."""
 
-    def rebuild(self, members: Iterable[Member], *, epoch: str) -> int:
+    def rebuild(self, entries: Iterable[QueueEntry], *, epoch: str) -> int:
         """Drops the marker, empties the queue, adds every member in batches, and leaves the store cold;
         returns how many. `open` ends it."""
 
@@ -67,7 +67,7 @@ class Leases(Protocol):
 
     def take(
         self,
-        member: Member,
+        entry: QueueEntry,
         node: str,
         token: str,
         gpus: Sequence[GpuClaim],
@@ -78,7 +78,7 @@ class Leases(Protocol):
 
         `over`: tokens of attempts that are known to have ended; what they hold of these GPUs makes way."""
 
-    def give_back(self, member: Member, node: str, token: str, uuids: Sequence[str]) -> None:
+    def give_back(self, entry: QueueEntry, node: str, token: str, uuids: Sequence[str]) -> None:
         """Undo of `take`, in one script: leases of this token go, the member is back in its place."""
 
     def hold(self, node: str, token: str, gpus: Sequence[GpuClaim], ttl_s: float) -> None:

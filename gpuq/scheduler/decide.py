@@ -161,16 +161,16 @@ class _Turn:
         if policy.backfill != "easy":
             return None
         job = overdue(decision.line, room, policy, self._now)
-        if job is not None and self._comes_first(job):
+        if job is not None and self._overtakes(job):
             decision.passing = job, f"it has waited {int((self._now - job.submitted_at) // 86400)} days"
             return job
         job = whole_machine(decision.line, room, decision.usage, policy, self._now)
-        if job is not None and self._comes_first(job):
+        if job is not None and self._overtakes(job):
             decision.passing = job, f"it needs all {job.gpus} GPUs and those before it would leave some idle"
             return job
         return None
 
-    def _comes_first(self, job: Candidate) -> bool:
+    def _overtakes(self, job: Candidate) -> bool:
         """False when it waits for something else than other jobs' ends."""
         shape = self._decision.line.shape_of(job)
         if self._room.fits(shape) and self._decision.usage.reached(job) is None:

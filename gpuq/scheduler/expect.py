@@ -54,14 +54,14 @@ class _Recent:
         self.runs.append(run_s)
         self.total += run_s
 
-    def beyond(self, elapsed_s: float, typical: bool) -> tuple[float, int]:
+    def beyond(self, elapsed_s: float, use_median: bool) -> tuple[float, int]:
         """Mean, or median, and number of the runs that lasted longer."""
-        if elapsed_s <= 0 and not typical:
+        if elapsed_s <= 0 and not use_median:
             return self.total / len(self.runs), len(self.runs)
         longer = [run for run in self.runs if run > elapsed_s] if elapsed_s > 0 else list(self.runs)
         if not longer:
             return 0.0, 0
-        return (median(longer) if typical else sum(longer) / len(longer)), len(longer)
+        return (median(longer) if use_median else sum(longer) / len(longer)), len(longer)
 
 
 class Expectations:
@@ -97,11 +97,11 @@ class Expectations:
         time_limit_s: float | None,
         elapsed_s: float = 0.0,
         *,
-        typical: bool = False,
+        use_median: bool = False,
     ) -> Expectation:
         """For a job that has run for `elapsed_s` already. A limit caps it. Always more than `elapsed_s`: where nothing
-        known ran longer, it is expected to last as long again. `typical`: the median instead of the mean."""
-        found = self._from_history(user, command, gpus, time_limit_s, elapsed_s, typical)
+        known ran longer, it is expected to last as long again. `use_median`: the median instead of the mean."""
+        found = self._from_history(user, command, gpus, time_limit_s, elapsed_s, use_median)
         seconds = found.seconds
         if time_limit_s is not None and time_limit_s < seconds:
             seconds = time_limit_s
@@ -118,24 +118,24 @@ class Expectations:
         gpus: int,
         time_limit_s: float | None,
         elapsed_s: float,
-        typical: bool,
+        use_median: bool,
     ) -> Expectation:
         for key, needs, words in _circles(user, command, gpus, time_limit_s):
             recent = self._known.get(key)
             if recent is None:
                 continue
-            seconds, samples = recent.beyond(elapsed_s, typical)
+            seconds, samples = recent.beyond(elapsed_s, use_median)
             if samples >= needs:
                 whose = words.format(user=user, on=f"{gpus} GPU{'s' if gpus != 1 else ''}")
-                return Expectation(max(seconds, 1.0), f"{_count(samples, typical)} of {whose}", samples)
+                return Expectation(max(seconds, 1.0), f"{_count(samples, use_median)} of {whose}", samples)
         if elapsed_s <= 0 and self._all.runs:
-            seconds, samples = self._all.beyond(0.0, typical)
-            return Expectation(max(seconds, 1.0), f"{_count(samples, typical)} of everyone", samples)
+            seconds, samples = self._all.beyond(0.0, use_median)
+            return Expectation(max(seconds, 1.0), f"{_count(samples, use_median)} of everyone", samples)
         return Expectation(max(self._default_s, 2 * elapsed_s), "nothing known yet", 0)
 
 
-def _count(samples: int, typical: bool) -> str:
-    what = "median" if typical else "mean"
+def _count(samples: int, use_median: bool) -> str:
+    what = "median" if use_median else "mean"
     return f"{what} of the last {samples} runs" if samples > 1 else "the only run so far"
 
 

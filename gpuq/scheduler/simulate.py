@@ -146,7 +146,7 @@ class _Run:
                 coming += 1
             if self._watch is not None:
                 for job in arrivals[new:coming]:
-                    self._watch(job, self._snapshot(now, typical=True), now)
+                    self._watch(job, self._snapshot(now, use_median=True), now)
             if self._line.shapes:
                 self._plan(now)
         return list(self._placed.values())
@@ -184,14 +184,14 @@ class _Run:
         for candidate, mask in decision.starts:
             self._start(candidate, mask, now)
 
-    def _snapshot(self, now: float, *, typical: bool = False) -> Snapshot:
-        """`typical`: with medians, as a forecast wants it."""
+    def _snapshot(self, now: float, *, use_median: bool = False) -> Snapshot:
+        """`use_median`: with medians, as a forecast wants it."""
         return Snapshot(
             devices=self._devices,
-            holdings=self._as_seen(now, typical),
+            holdings=self._as_seen(now, use_median),
             waiting=self._line,
             policy=self._policy,
-            expected=self._expected(typical),
+            expected=self._expected(use_median),
             promises=self._promises,
         )
 
@@ -216,7 +216,7 @@ class _Run:
         node = devices[0].node if devices else 0
         self._placed[job.row] = Placement(job, now, end, node, tuple(device.index for device in devices))
 
-    def _as_seen(self, now: float, typical: bool) -> list[Holding]:
+    def _as_seen(self, now: float, use_median: bool) -> list[Holding]:
         """With what is expected of each by now: a run that outlasts others of its kind is known to be a long one."""
         if self._expectations is None:
             return list(self._holdings.values())
@@ -224,21 +224,21 @@ class _Run:
         for row, held in self._holdings.items():
             job = self._jobs[row]
             elapsed = now - held.started_at
-            expected = self._expectations.expect(job.user, (), job.gpus, job.limit_s, elapsed, typical=typical)
+            expected = self._expectations.expect(job.user, (), job.gpus, job.limit_s, elapsed, use_median=use_median)
             seen.append(replace(held, expected_s=expected.seconds))
         return seen
 
-    def _expected(self, typical: bool) -> Callable[[Candidate], float] | None:
+    def _expected(self, use_median: bool) -> Callable[[Candidate], float] | None:
         """One question to history for all jobs of a kind, until something more has ended."""
         expectations, known = self._expectations, self._known
         if expectations is None:
             return None
 
         def seconds(job: Candidate) -> float:
-            kind = (job.user, job.gpus, job.time_limit_s, typical)
+            kind = (job.user, job.gpus, job.time_limit_s, use_median)
             found = known.get(kind)
             if found is None:
-                expected = expectations.expect(job.user, (), job.gpus, job.time_limit_s, typical=typical)
+                expected = expectations.expect(job.user, (), job.gpus, job.time_limit_s, use_median=use_median)
                 found = known[kind] = expected.seconds
             return found
 

@@ -17,7 +17,7 @@ from gpuq.settings import Settings, load, prepare_home
 def main(arguments: list[str] | None = None) -> int:
     """The exit code. Errors go to stderr in two lines; GPUQ_DEBUG=1 shows where they came from."""
     given = _parser().parse_args(arguments)
-    word: detach.Word | None = None
+    word: detach.ReadyPipe | None = None
     try:
         settings, _ = load()
         if given.detach:
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _failed(error, word)
 
 
-def _failed(error: Exception, word: detach.Word | None) -> int:
+def _failed(error: Exception, word: detach.ReadyPipe | None) -> int:
     if not isinstance(error, GpuqError):
         error = GpuqError(f"{type(error).__name__}: {error}", hint="GPUQ_DEBUG=1 shows where this came from")
     detach.tell(error.message, error.hint)
@@ -44,7 +44,7 @@ def _failed(error: Exception, word: detach.Word | None) -> int:
     return error.exit_code
 
 
-def _run(given: argparse.Namespace, settings: Settings, word: detach.Word | None) -> int:
+def _run(given: argparse.Namespace, settings: Settings, word: detach.ReadyPipe | None) -> int:
     if given.what == "direct":
         from gpuq.server import in_process
 

@@ -17,7 +17,7 @@ from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
 from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.server.http import error_handlers
-from gpuq.server.http.middleware import Gate
+from gpuq.server.http.middleware import AccessMiddleware
 from gpuq.server.http.sse import Streams
 from gpuq.server.routes import admin, bulk, jobs, queue, streaming, submission
 from gpuq.server.routes.submission import Submission
@@ -54,7 +54,7 @@ _STATUSES = {
 class Application(FastAPI):
     """The framework's application, past which the one hot route is led."""
 
-    def lead_past(self, submission: Submission, gate: Gate) -> None:
+    def mount_fast_path(self, submission: Submission, gate: AccessMiddleware) -> None:
         self.submission = submission
         self._gate = gate
 
@@ -87,9 +87,9 @@ def create_app(
     app.state.on_shutdown = on_shutdown
     app.state.streams = Streams() if streams else None
     error_handlers.install(app)
-    app.add_middleware(Gate, ctx=ctx)
+    app.add_middleware(AccessMiddleware, ctx=ctx)
     fast = Submission(ctx, app.state.queries)
-    app.lead_past(fast, Gate(fast, ctx))
+    app.mount_fast_path(fast, AccessMiddleware(fast, ctx))
     routers = [part.router for part in (bulk, jobs, queue, streaming, admin)]
     for router in routers:
         app.include_router(router)

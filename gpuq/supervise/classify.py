@@ -53,7 +53,7 @@ class Ending:
         self.time_limit_s = time_limit_s
 
 
-def judge(end: Ending) -> tuple[str, str | None]:
+def classify_end(end: Ending) -> tuple[str, str | None]:
     """Outcome and the sentence that goes with it (None for a success)."""
     if end.stop_reason is not None:
         return of_reason(end.stop_reason, end.time_limit_s)
@@ -72,7 +72,7 @@ def judge(end: Ending) -> tuple[str, str | None]:
 
 def exit_record(end: Ending, *, token: str, started_at: float | None) -> dict[str, object]:
     """`exit.json` of an attempt whose program ran, as of now."""
-    outcome, error = judge(end)
+    outcome, error = classify_end(end)
     return record_of(
         outcome,
         token=token,

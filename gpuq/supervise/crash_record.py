@@ -25,7 +25,7 @@ _decode = json.JSONDecoder().raw_decode
 _UNTOLD = (-int(signal.SIGTERM), -int(signal.SIGKILL))
 
 
-class LastWill:
+class CrashRecord:
     """Made before the fork; the child writes, the parent reads after its death."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ def exit_code_of(seen: os.waitid_result) -> int:
     return seen.si_status if seen.si_code == os.CLD_EXITED else -seen.si_status
 
 
-def execute(last: dict[str, object], code: int | None) -> bool:
+def recover(last: dict[str, object], code: int | None) -> bool:
     """Writes the exit record that the dead supervisor could not write. `code`: how the job's main process ended,
     None when it had not. False when the disk does not take it now; then it is to be tried again."""
     run_dir = bundle.text(last, "dir") or ""

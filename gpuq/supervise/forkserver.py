@@ -28,7 +28,7 @@ import socket
 import sys
 
 from gpuq.supervise import kernel, processes, supervisor_pool
-from gpuq.supervise.crash_record import LastWill, execute, exit_code_of
+from gpuq.supervise.crash_record import CrashRecord, exit_code_of, recover
 from gpuq.supervise.orphans import Orphans
 
 # How many supervisors may wait for another attempt, besides a fresh one.
@@ -65,7 +65,7 @@ class _Server:
         self._served_fd = served_fd
         self._serial = 0
         self._serials: dict[int, int] = {}
-        self._wills: dict[int, LastWill] = {}
+        self._wills: dict[int, CrashRecord] = {}
         self._orphans = Orphans()
         self._disk_failed = False
         self._orphaned = False
@@ -97,7 +97,7 @@ class _Server:
 
     def _add_member(self) -> None:
         self._serial += 1
-        will = LastWill()
+        will = CrashRecord()
         try:
             pid = os.fork()
         except OSError as error:
@@ -111,7 +111,7 @@ class _Server:
             os.close(self._status)
             os.close(self._wake)
             os.close(self._served_fd)
-            supervisor_pool.Member(
+            supervisor_pool.PooledSupervisor(
                 self._serial, self._connection, self._status_end, self._tokens, will
             ).serve_and_exit()
         self._serials[pid] = self._serial
@@ -189,7 +189,7 @@ class _Server:
     def _inherit(self, supervisor: int) -> bool:
         """False while the disk keeps the record of its end from being written."""
         last = self._wills[supervisor].read()
-        if last is not None and not execute(last, self._orphans.end_of(last.get("pid"), last.get("pid_start"))):
+        if last is not None and not recover(last, self._orphans.end_of(last.get("pid"), last.get("pid_start"))):
             return False
         self._wills.pop(supervisor).close()
         return True

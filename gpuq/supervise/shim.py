@@ -14,11 +14,11 @@ from collections.abc import Callable
 
 from gpuq.domain import failpoints
 from gpuq.supervise import bundle, classify, kernel, processes
-from gpuq.supervise.crash_record import LastWill, exit_code_of
+from gpuq.supervise.crash_record import CrashRecord, exit_code_of
 from gpuq.supervise.descendants import Family, descendants
 from gpuq.supervise.events import Events
 from gpuq.supervise.ladder import KILL, NOTICE, STRAYS, TERMINATE, Ladder
-from gpuq.supervise.spawn import CannotRun, JobSpec, signal_number, spawn
+from gpuq.supervise.spawn import AttemptSpec, CannotRun, signal_number, spawn
 
 _RETRY_S = 0.05
 _RETRY_MAX_S = 15.0
@@ -35,7 +35,7 @@ def supervise(
     report_fd: int,
     server_fd: int,
     when_alone: Callable[[], None],
-    will: LastWill,
+    will: CrashRecord,
 ) -> bool:
     """Runs the attempt in `run_dir` to its end. True when this process may supervise another one after it.
 
@@ -69,11 +69,11 @@ def _supervise(
     report_fd: int,
     server_fd: int,
     when_alone: Callable[[], None],
-    will: LastWill,
+    will: CrashRecord,
 ) -> None:
     record = bundle.read(run_dir, bundle.SPEC)
     try:
-        spec = JobSpec(record or {})
+        spec = AttemptSpec(record or {})
     except ValueError as error:
         record_end(run_dir, classify.record_of("launch_error", error=f"{bundle.SPEC}: {error}"))
         return
@@ -108,7 +108,7 @@ class _Run:
     """One job from its fork to the end of its last descendant. `pid` and `exec_fd` are those of `spawn`."""
 
     def __init__(
-        self, run_dir: str, spec: JobSpec, events: Events, pid: int, exec_fd: int, report_fd: int, will: LastWill
+        self, run_dir: str, spec: AttemptSpec, events: Events, pid: int, exec_fd: int, report_fd: int, will: CrashRecord
     ) -> None:
         self.will = will
         self.run_dir = run_dir

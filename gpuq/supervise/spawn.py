@@ -20,7 +20,7 @@ _SIGKILL = int(signal.SIGKILL)
 _NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)
 
 
-class JobSpec:
+class AttemptSpec:
     """`spec.json` as the supervisor needs it. Raises ValueError for one that cannot be run."""
 
     def __init__(self, record: dict[str, object]) -> None:
@@ -57,7 +57,7 @@ class CannotRun(Exception):
     """Its text is the sentence that the submitter reads."""
 
 
-def spawn(spec: JobSpec, log_fd: int) -> tuple[int, int]:
+def spawn(spec: AttemptSpec, log_fd: int) -> tuple[int, int]:
     """Starts the job. Returns its PID, which is its session and its process group too, and -1 or the descriptor of a
     pipe that ends empty once the program runs, or holds a sentence saying why it could not be run.
 
@@ -68,7 +68,7 @@ def spawn(spec: JobSpec, log_fd: int) -> tuple[int, int]:
     return _fork(spec, log_fd)
 
 
-def _spawn_as_ourselves(spec: JobSpec, log_fd: int) -> int:
+def _spawn_as_ourselves(spec: AttemptSpec, log_fd: int) -> int:
     """By posix_spawn, which lends the child our memory until its exec: a fork copies the page tables and then, one by
     one, every page that either of the two touches, at three times the cost. What it cannot set for the child we
     take on ourselves for the moment: the umask and the working directory."""
@@ -87,7 +87,7 @@ def _spawn_as_ourselves(spec: JobSpec, log_fd: int) -> int:
         os.umask(own_umask)
 
 
-def _fork(spec: JobSpec, log_fd: int) -> tuple[int, int]:
+def _fork(spec: AttemptSpec, log_fd: int) -> tuple[int, int]:
     """For a job of another user: only a child of our own making can change its identity."""
     supervisor = os.getpid()
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -105,7 +105,7 @@ def _fork(spec: JobSpec, log_fd: int) -> tuple[int, int]:
     return pid, read_end
 
 
-def _become_the_job(spec: JobSpec, log_fd: int, error_fd: int, supervisor: int) -> None:
+def _become_the_job(spec: AttemptSpec, log_fd: int, error_fd: int, supervisor: int) -> None:
     """Runs in the child and never returns."""
     try:
         signal.set_wakeup_fd(-1)
@@ -131,7 +131,7 @@ def _become_the_job(spec: JobSpec, log_fd: int, error_fd: int, supervisor: int) 
         os._exit(127)
 
 
-def _take_identity(spec: JobSpec) -> None:
+def _take_identity(spec: AttemptSpec) -> None:
     if spec.uid is None:
         return
     if os.geteuid() != 0:
@@ -160,7 +160,7 @@ def _enter(cwd: str) -> None:
         raise CannotRun(f"cannot enter the working directory {cwd}: {error.strerror}") from None
 
 
-def _execute(spec: JobSpec, start: Callable[[str], int]) -> int:
+def _execute(spec: AttemptSpec, start: Callable[[str], int]) -> int:
     """`start` is tried with every file that the program's name may mean. Raises CannotRun, and OSError when the machine
     has no room for a process."""
     program = spec.argv[0]

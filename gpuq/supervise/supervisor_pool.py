@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 
 from gpuq.supervise import kernel, shim
-from gpuq.supervise.crash_record import LastWill
+from gpuq.supervise.crash_record import CrashRecord
 
 # What a member says to the fork server: its serial number and one of these.
 TAKEN, IDLE, OVER = 0, 1, 2
@@ -33,11 +33,13 @@ def messages(data: bytes) -> Iterator[tuple[int, int]]:
     return _MESSAGE.iter_unpack(data)
 
 
-class Member:
+class PooledSupervisor:
     """`status_fd`: the pipe to the fork server. `tokens_fd`: one byte for each that may wait for another attempt.
     `will`: what the fork server reads when this process is killed."""
 
-    def __init__(self, serial: int, connection: socket.socket, status_fd: int, tokens_fd: int, will: LastWill) -> None:
+    def __init__(
+        self, serial: int, connection: socket.socket, status_fd: int, tokens_fd: int, will: CrashRecord
+    ) -> None:
         self._serial = serial
         self._will = will
         self._connection: socket.socket | None = connection

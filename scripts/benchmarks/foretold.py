@@ -57,7 +57,7 @@ def _run_times(placed: list[Placement]) -> list[tuple[str, float]]:
         while ended < len(ends) and ends[ended].end_s <= one.job.submit_s:
             known.learn(finished_run(ends[ended]))
             ended += 1
-        expected = known.expect(one.job.user, (), one.job.gpus, one.job.limit_s, typical=True)
+        expected = known.expect(one.job.user, (), one.job.gpus, one.job.limit_s, use_median=True)
         real = max(one.job.run_s, 1.0)
         found.append((_kind(expected.source), max(expected.seconds / real, real / expected.seconds)))
     return found

@@ -15,9 +15,9 @@ def reason(world: Any, job_id: int) -> str:
     return str(world.queries.why(job_id)["reason"]["code"])
 
 
-def agent_elsewhere(world: Any) -> redis_stores.AgentLock:
+def agent_elsewhere(world: Any) -> redis_stores.RedisAgentKey:
     """An agent of this node whose home is on another machine: only its key is seen from here."""
-    key = redis_stores.AgentLock(world.link)
+    key = redis_stores.RedisAgentKey(world.link)
     assert key.acquire("box", "agent-elsewhere", 30)
     return key
 
@@ -52,8 +52,10 @@ def test_redis_is_asked_once_a_second_at_most_and_not_while_the_agent_runs_here(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    holder = redis_stores.AgentLock.holder
-    monkeypatch.setattr(redis_stores.AgentLock, "holder", lambda self, node: asked.append(node) or holder(self, node))
+    holder = redis_stores.RedisAgentKey.holder
+    monkeypatch.setattr(
+        redis_stores.RedisAgentKey, "holder", lambda self, node: asked.append(node) or holder(self, node)
+    )
     agent = AgentLiveness(world.ctx)
     assert [agent.is_alive() for _ in range(5)] == [False] * 5
     assert asked == ["box"]

@@ -15,9 +15,9 @@ from gpuq.engine.attempt.launch_breaker import FIRST_PAUSE_S, MAX_PAUSE_S
 from gpuq.engine.claim.claim import Claimed, claim
 from gpuq.engine.node_lock import Fence
 from gpuq.engine.outcome.finish import Ended
-from gpuq.engine.snapshot.builder import Lookout
+from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.errors import NodeTaken
-from gpuq.ports.hot_queue import Member
+from gpuq.ports.hot_queue import QueueEntry
 from gpuq.scheduler.snapshot import Start
 
 
@@ -27,7 +27,7 @@ def turn(world: World, agent: Agent) -> None:
 
 
 def heads(world: World) -> list[int]:
-    return [member.job_id for member in world.ctx.queue.heads(5)]
+    return [entry.job_id for entry in world.ctx.queue.heads(5)]
 
 
 class Plan:
@@ -35,7 +35,7 @@ class Plan:
 
     def __init__(self, world: World, *jobs: int) -> None:
         self.world = world
-        self.waiting = {job.id: job for job in Lookout(world.ctx).waiting()}
+        self.waiting = {job.id: job for job in SnapshotBuilder(world.ctx).waiting()}
         gpus = world.ctx.gpus.inventory()
         self.starts = [Start(job_id, (gpus[at].uuid,)) for at, job_id in enumerate(jobs)]
         self.fence = Fence("box", "the agent")
@@ -50,7 +50,7 @@ def test_a_job_that_was_held_under_the_plan_is_not_claimed_and_its_gpu_is_free_a
     plan = Plan(world, kept, wanted)
     hold(world.ctx, kept, world.user)
     # The hot queue did not hear of it.
-    world.ctx.queue.add([Member(kept, 1, world.job(kept).score)])
+    world.ctx.queue.add([QueueEntry(kept, 1, world.job(kept).score)])
     assert [claimed.job.id for claimed in plan.claim()] == [wanted]
     assert (world.state(kept), world.story(kept)) == ("held", ["queued", "held"])
     assert world.holders() == {plan.starts[1].gpu_uuids[0]: [world.job(wanted).token]}

@@ -16,10 +16,10 @@ from gpuq.engine.maintenance.promote import promote
 from gpuq.engine.maintenance.reap import reap
 from gpuq.engine.node_lock import Fence
 from gpuq.engine.outcome.finish import Ended, finish
-from gpuq.engine.snapshot.builder import Lookout
+from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.errors import DatabaseUnavailable
 from gpuq.scheduler.snapshot import Start
-from gpuq.stores.redis import AgentLock
+from gpuq.stores.redis import RedisAgentKey
 
 
 def started(world: World, agent: Agent, **fields: object) -> int:
@@ -124,7 +124,7 @@ def test_one_stale_end_keeps_no_other_end_from_being_written_and_its_dependents_
     written = finish(world.ctx, [end_of(world, stale), end_of(world, good)])
     assert written.states == {good: "completed"}
     assert world.state(after) == "queued"
-    assert [member.job_id for member in world.ctx.queue.heads(5)] == [after]
+    assert [entry.job_id for entry in world.ctx.queue.heads(5)] == [after]
 
 
 def test_a_later_attempt_stays_watched_when_the_end_of_an_earlier_one_comes_late(
@@ -149,15 +149,15 @@ def test_a_later_attempt_stays_watched_when_the_end_of_an_earlier_one_comes_late
     other.leases.release("box", world.launcher.order_of(job_id).token, [other.gpus.inventory()[0].uuid])
     world.clock.forward(60)
     promote(other)
-    facts = {job.id: job for job in Lookout(other).waiting()}
+    facts = {job.id: job for job in SnapshotBuilder(other).waiting()}
     [claimed] = claim(other, [Start(job_id, (other.gpus.inventory()[1].uuid,))], facts, fence)
     os.close(world.launcher.start(claimed.order))
     world.launcher.run(job_id)
     # The node is free again, and the first agent takes it.
-    AgentLock(world.link).release("box", "agent-0")
+    RedisAgentKey(world.link).release("box", "agent-0")
     agent.run_once()
     assert world.state(job_id) == "running"
-    assert [live.number for live in agent.live] == [2]
+    assert [tracked.number for tracked in agent.tracked] == [2]
     world.launcher.end(job_id, Outcome.SUCCEEDED, exit_code=0)
     agent.run_once()
     assert (world.state(job_id), world.holders()) == ("completed", {})

@@ -6,7 +6,7 @@ import pytest
 
 from gpuq.domain.gpu import IDLE_THRESHOLD_MB, Gpu, GpuObservation, GpuProcess, GpuState
 from gpuq.domain.reasons import ReasonCode
-from gpuq.engine.snapshot.devices import Drained, Ledger, devices, judge_gpu
+from gpuq.engine.snapshot.devices import Drained, Ledger, classify_gpu, devices
 
 GPU = Gpu(index=3, uuid="GPU-3", model="NVIDIA H100", memory_mb=80_000)
 OURS, BOBS, ANNS = 100, 200, 201
@@ -26,7 +26,7 @@ def reading(
 def judged(
     seen: GpuObservation | None, *, held: bool = False, drained: Drained | None = None
 ) -> tuple[GpuState | None, ReasonCode | None, str, list[int]]:
-    state, reason, foreign = judge_gpu(GPU, seen, held=held, drained=drained, is_ours=lambda pid: pid == OURS)
+    state, reason, foreign = classify_gpu(GPU, seen, held=held, drained=drained, is_ours=lambda pid: pid == OURS)
     return state, reason and reason.code, reason.text if reason else "", [process.pid for process in foreign]
 
 

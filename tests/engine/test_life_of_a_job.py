@@ -309,6 +309,6 @@ def test_a_short_job_tells_of_its_start_too(world: Any) -> None:
     agent.run_once()
     world.launcher.run(job_id)
     world.launcher.end(job_id, Outcome.SUCCEEDED, exit_code=0)
-    agent.turn(0.0, note_after_s=60.0)
-    agent.turn(0.0, note_after_s=60.0)
+    agent.turn(0.0, write_after_s=60.0)
+    agent.turn(0.0, write_after_s=60.0)
     assert world.story(job_id) == ["queued", "starting", "running", "completed"]

@@ -33,7 +33,7 @@ def out_of_memory(*_: object) -> None:
 
 
 def heads(world: Any) -> list[int]:
-    return [member.job_id for member in world.ctx.queue.heads(5)]
+    return [entry.job_id for entry in world.ctx.queue.heads(5)]
 
 
 def test_a_job_submitted_while_redis_takes_no_writes_is_seen_when_it_does_again(

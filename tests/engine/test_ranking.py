@@ -26,7 +26,7 @@ def restart_with(world: Any, **settings: Any) -> None:
 
 def line(world: Any) -> list[int]:
     """As the hot queue has it, which SQL must confirm."""
-    found = [member.job_id for member in world.ctx.queue.heads(100)]
+    found = [entry.job_id for entry in world.ctx.queue.heads(100)]
     with world.ctx.records.read() as tx:
         assert [job.id for job in tx.line()] == found
     return found

@@ -81,7 +81,7 @@ def test_an_agent_takes_over_although_a_stop_cannot_be_written(world: Any, monke
     cancel(world.ctx, stuck, world.user)
     refuse(world, monkeypatch, stuck)
     agent = restart(world)
-    assert {live.job.id for live in agent.live} == {stuck, other}
+    assert {tracked.job.id for tracked in agent.tracked} == {stuck, other}
     world.launcher.end(other, Outcome.SUCCEEDED, exit_code=0)
     agent.run_once()
     assert world.state(other) == "completed"

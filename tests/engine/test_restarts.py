@@ -11,13 +11,13 @@ import pytest
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
 from gpuq.engine.actions.cancel import cancel
-from gpuq.engine.attempt.tracked import Live
+from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.claim.claim import claim
 from gpuq.engine.maintenance.reap import reap
 from gpuq.engine.maintenance.rehydrate import Reconciler, is_cold, rehydrate
 from gpuq.engine.node_lock import Fence
 from gpuq.engine.outcome.finish import Ended, Written, finish
-from gpuq.engine.snapshot.builder import Lookout
+from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.errors import AlreadyRunning, HotStoreCold
 from gpuq.scheduler.snapshot import Start
 
@@ -119,7 +119,7 @@ def test_after_a_reboot_nothing_is_alive_whatever_the_locks_say(world: Any) -> N
 
 def test_a_claim_that_was_never_launched_goes_back_without_using_a_retry(world: Any) -> None:
     job_id = world.submit("train")
-    facts = {job.id: job for job in Lookout(world.ctx).waiting()}
+    facts = {job.id: job for job in SnapshotBuilder(world.ctx).waiting()}
     first_gpu = world.ctx.gpus.inventory()[0].uuid
     fence = Fence("box", "agent-0")
     fence.take(world.ctx.records, world.clock.now())
@@ -209,7 +209,7 @@ def test_a_flushed_redis_is_cold_and_comes_back_in_the_same_order(make_world: An
     late = world.submit("train", priority="critical")
     rehydrate(world.ctx)
     expected = [late, waiting[2], waiting[1], waiting[3], waiting[0]]
-    assert [member.job_id for member in world.ctx.queue.heads(10)] == expected
+    assert [entry.job_id for entry in world.ctx.queue.heads(10)] == expected
     assert len(world.holders()) == 1
     world.launcher.end(running, Outcome.SUCCEEDED, exit_code=0)
     agent.run_once()
@@ -244,7 +244,7 @@ def test_a_job_submitted_during_the_rebuild_is_not_missed(world: Any, monkeypatc
 
     monkeypatch.setattr(world.ctx.queue, "open", submit_first)
     rehydrate(world.ctx)
-    assert [member.job_id for member in world.ctx.queue.heads(5)] == late
+    assert [entry.job_id for entry in world.ctx.queue.heads(5)] == late
 
 
 def test_a_hint_that_was_lost_is_found_by_the_reconciler(world: Any) -> None:
@@ -253,16 +253,16 @@ def test_a_hint_that_was_lost_is_found_by_the_reconciler(world: Any) -> None:
     reconciler = Reconciler(world.ctx)
     reconciler.run()
     reconciler.run()
-    assert [member.job_id for member in world.ctx.queue.heads(5)] == [job_id]
+    assert [entry.job_id for entry in world.ctx.queue.heads(5)] == [job_id]
 
 
 def test_a_member_that_sql_knows_as_cancelled_is_dropped(world: Any) -> None:
-    from gpuq.ports.hot_queue import Member
+    from gpuq.ports.hot_queue import QueueEntry
 
     job_id = world.submit("train")
     score = world.job(job_id).score
     cancel(world.ctx, job_id, world.user)
-    world.ctx.queue.add([Member(job_id, 1, score)])
+    world.ctx.queue.add([QueueEntry(job_id, 1, score)])
     world.agent().run_once()
     assert world.launcher.orders == []
     assert sum(world.ctx.queue.sizes().values()) == 0
@@ -335,11 +335,11 @@ def test_an_agent_without_a_database_waits_between_its_tries(world: Any, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(world.ctx.records, "write", away)
-        agent.turn(0.0, note_after_s=0.0)
+        agent.turn(0.0, write_after_s=0.0)
         world.clock.forward(0.1)
         assert agent._timeout() > 0.1
         world.clock.forward(5)
-        agent.turn(0.0, note_after_s=0.0)
+        agent.turn(0.0, write_after_s=0.0)
         assert agent._timeout() > 0.1
     world.clock.forward(1)
     agent.run_once()
@@ -350,7 +350,7 @@ def test_two_records_of_an_attempt_are_two_even_if_they_say_the_same(world: Any)
     job_id, _ = started(world)
     with world.ctx.records.read() as tx:
         [(job, attempt)] = tx.live_attempts("box")
-    one, other = (Live.of_record(job, attempt, None) for _ in range(2))
+    one, other = (TrackedAttempt.of_record(job, attempt, None) for _ in range(2))
     assert one.job.id == other.job.id == job_id
     assert one != other
     assert one not in [other]

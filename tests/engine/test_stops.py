@@ -12,7 +12,7 @@ from gpuq.engine.actions.cancel import cancel
 from gpuq.engine.maintenance.reap import reap
 from gpuq.server.process import stop_all
 from gpuq.supervise.ladder import KILL, NOTICE, TERMINATE, Ladder
-from gpuq.supervise.spawn import JobSpec, signal_number
+from gpuq.supervise.spawn import AttemptSpec, signal_number
 
 MIN_RUN_S = 300.0
 # Of the setting.
@@ -69,7 +69,7 @@ def seconds_left(world: Any, job_id: int) -> float:
 
 def ladder_of(world: Any, job_id: int) -> Ladder:
     """That of a supervisor which was started with what the engine wrote for it, now."""
-    spec = JobSpec(world.launcher.order_of(job_id).spec)
+    spec = AttemptSpec(world.launcher.order_of(job_id).spec)
     return Ladder(
         started=0.0,
         time_limit_s=spec.time_limit_s,

@@ -143,7 +143,7 @@ def test_every_outcome_of_the_supervisor_is_one_of_the_domain() -> None:
         classify.Ending(exit_code=1, oom_kills=1),
         *(classify.Ending(exit_code=0, stop_reason=reason) for reason in classify.OF_REASON),
     ]
-    outcomes = [Outcome(classify.judge(end)[0]) for end in ends]
+    outcomes = [Outcome(classify.classify_end(end)[0]) for end in ends]
     assert outcomes[:8] == [
         Outcome.SUCCEEDED,
         Outcome.EXIT_NONZERO,

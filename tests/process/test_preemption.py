@@ -48,7 +48,7 @@ def test_a_preempted_job_with_a_signal_has_its_whole_notice_and_grace_while_the_
     world.adopt(LaunchOrder(job_id, 1, engine.job(job_id).token, run_dir, f"{run_dir}/output.log", {}))
     assert bell.wait() == "ready"
     while engine.state(job_id) == "starting":
-        agent.turn(PATIENCE_S, note_after_s=0.0)
+        agent.turn(PATIENCE_S, write_after_s=0.0)
     engine.clock.forward(3600)
     engine.submit("true", by=myself)
     agent.wake()

@@ -254,7 +254,7 @@ SLOWER = """
 import os, signal, sys
 sys.path[:0] = [sys.argv[1]]
 from gpuq.supervise import kernel, shim
-from gpuq.supervise.crash_record import LastWill
+from gpuq.supervise.crash_record import CrashRecord
 
 class Events(shim.Events):
     def wait(self, until, at_most_s=None):
@@ -265,7 +265,7 @@ class Events(shim.Events):
 shim.Events = Events
 null = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
 server, alive = os.pipe()
-shim.supervise(sys.argv[2], *null, server, lambda: None, LastWill())
+shim.supervise(sys.argv[2], *null, server, lambda: None, CrashRecord())
 """
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from gpuq.domain.outcome import Outcome
 from gpuq.supervise import bundle, processes
-from gpuq.supervise.crash_record import LastWill, execute
+from gpuq.supervise.crash_record import CrashRecord, recover
 from gpuq.supervise.launch import ForkServerLauncher
 from gpuq.supervise.orphans import Orphans
 
@@ -34,7 +34,7 @@ def known(tmp_path: Path) -> dict[str, object]:
 
 
 def ending(known: dict[str, object], code: int | None, **changes: object) -> dict[str, object] | None:
-    assert execute({**known, **changes}, code)
+    assert recover({**known, **changes}, code)
     return bundle.read(str(known["dir"]), bundle.EXIT)
 
 
@@ -72,14 +72,14 @@ def test_disk_that_is_full_is_tried_again_and_a_folder_that_is_gone_is_not(known
     with monkeypatch.context() as patch:
         patch.setattr(bundle, "write", refuse)
         number = errno.ENOSPC
-        assert not execute(known, 0)
+        assert not recover(known, 0)
         number = errno.ENOENT
-        assert execute(known, 0)
+        assert recover(known, 0)
     assert ending(known, 0) is not None
 
 
 def test_will_is_replaced_as_a_whole_and_can_be_forgotten() -> None:
-    will = LastWill()
+    will = CrashRecord()
     assert will.read() is None
     for number in range(3):
         will.write({"number": number, "text": "x" * (3000 - number)})
@@ -125,15 +125,15 @@ HEIR = """
 import os, signal, socket, subprocess, sys
 sys.path[:0] = [sys.argv[1]]
 from gpuq.supervise import forkserver
-from gpuq.supervise.crash_record import LastWill
+from gpuq.supervise.crash_record import CrashRecord
 ours, theirs = socket.socketpair()
 server = forkserver._Server(theirs, os.dup(0))
 signal.signal(signal.SIGCHLD, lambda *_: None)
 supervisor, stray = subprocess.Popen(["sleep", "100"]), subprocess.Popen(["sleep", "100"])
 server._serials[supervisor.pid] = 1
-server._wills[supervisor.pid] = LastWill()
+server._wills[supervisor.pid] = CrashRecord()
 server._wills[supervisor.pid].write({"dir": "/", "end": {"outcome": "succeeded"}})
-forkserver.execute = lambda *_: False
+forkserver.recover = lambda *_: False
 supervisor.kill()
 os.waitid(os.P_PID, supervisor.pid, os.WEXITED | os.WNOWAIT)
 server._reap()

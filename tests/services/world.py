@@ -204,7 +204,7 @@ class World:
             maintenance_runs=sql_stores.open_maintenance(base),
             queue=redis_stores.RedisHotQueue(link, expected_epoch=epoch.get),
             leases=redis_stores.RedisLeases(link, expected_epoch=epoch.get),
-            agent_key=redis_stores.AgentLock(link),
+            agent_key=redis_stores.RedisAgentKey(link),
             notifier=redis_stores.LocalNotifier(),
             clock=self.clock,
             gpus=SimulatedGpus(self.settings.gpus, self.settings.home / "sim-gpus.json"),
@@ -223,7 +223,7 @@ class World:
     def agent(self) -> Agent:
         """An agent that is turned by hand; adopts what runs, as after a restart."""
         lock = FileLock(self.ctx.agent_lock_path, "an agent")
-        key = redis_stores.AgentLock(self.link)
+        key = redis_stores.RedisAgentKey(self.link)
         locks = NodeLocks(lock, key, node="box", token=f"agent-{len(self.agents)}", ttl_s=30)
         agent = TurnedByHand(self.ctx, locks)
         self.agents.append(agent)

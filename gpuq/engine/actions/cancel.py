@@ -11,10 +11,10 @@ from gpuq.domain.stopping import StopTimes, effective_grace_s, grace_left_s, soo
 from gpuq.engine.access import require_owner
 from gpuq.engine.attempt.stop_request import try_stop
 from gpuq.engine.context import Context
-from gpuq.engine.hot.queue_hints import offer, withdraw
+from gpuq.engine.hot.queue_hints import publish_jobs, unpublish_jobs
 from gpuq.engine.outcome.dependents import wake_dependents
 from gpuq.errors import WrongState
-from gpuq.ports.hot_queue import Member
+from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
 from gpuq.ports.records import Move, Writer
 
@@ -34,7 +34,7 @@ def cancel(
     the request is durable in SQL and in the attempt folder, so it holds whoever dies next.
     """
     now = ctx.clock.now()
-    freed: list[Member] = []
+    freed: list[QueueEntry] = []
     with ctx.records.write() as tx:
         job = tx.job(job_id)
         require_owner(job, caller, "cancel")
@@ -54,8 +54,8 @@ def cancel(
         run_dir = job.run_dir or ctx.run_dir(job.id, job.attempt)
         try_stop(ctx, job_id, run_dir, reason="cancel", grace_s=grace)
     elif job.state is JobState.QUEUED:
-        withdraw(ctx, [(job.id, job.gpus)])
-    offer(ctx, freed)
+        unpublish_jobs(ctx, [(job.id, job.gpus)])
+    publish_jobs(ctx, freed)
     ctx.notifier.publish(Topic.EVENTS)
     with ctx.records.read() as reader:
         return reader.job(job_id)

@@ -12,13 +12,13 @@ from gpuq.domain.job import Job
 from gpuq.domain.spec import JobSpec, usage_error
 from gpuq.domain.states import WAITING, JobState
 from gpuq.engine.access import require_owner
-from gpuq.engine.actions.bulk import Step, Verb, one
+from gpuq.engine.actions.bulk import ActionTransaction, BulkAction, run_one
 from gpuq.engine.context import Context
-from gpuq.engine.hot.queue_hints import offer, withdraw
+from gpuq.engine.hot.queue_hints import publish_jobs, unpublish_jobs
 from gpuq.engine.hot.ranking import ranking
 from gpuq.engine.intake.constraints import check_fits
 from gpuq.errors import UsageError, WrongState
-from gpuq.ports.hot_queue import Member
+from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
 
 # Fields of a submission that may change while a job waits.
@@ -72,17 +72,17 @@ def update(ctx: Context, job_id: int, caller: Caller, changes: Mapping[str, Any]
         tx.update_job(job_id, values, expect=frozenset({job.state}))
         told = ", ".join(f"{name} = {value}" for name, value in changes.items())
         tx.add_event(job_id, job.state, caller.user, now, f"changed: {told}")
-    _move_in_line(ctx, job, Member(job_id, spec.gpus, place))
+    _move_in_line(ctx, job, QueueEntry(job_id, spec.gpus, place))
     with ctx.records.read() as reader:
         return reader.job(job_id)
 
 
 def top(ctx: Context, job_id: int, caller: Caller) -> Job:
     """To the front of its priority: one's own jobs past one's own only, for an administrator past everybody's."""
-    return one(ctx, job_id, caller, TOP)
+    return run_one(ctx, job_id, caller, TOP)
 
 
-def _top(step: Step, job: Job) -> JobState:
+def _top(step: ActionTransaction, job: Job) -> JobState:
     tx, caller = step.tx, step.caller
     require_owner(job, caller, "move")
     if job.state not in WAITING:
@@ -99,18 +99,18 @@ def _top(step: Step, job: Job) -> JobState:
     tx.add_event(job.id, job.state, caller.user, step.now, "moved to the front of its priority")
     if job.state is JobState.QUEUED:
         step.topics.add(Topic.CHANGED)
-        step.ready.append(Member(job.id, job.gpus, place))
+        step.ready.append(QueueEntry(job.id, job.gpus, place))
     return job.state
 
 
-TOP = Verb(_top)
+TOP = BulkAction(_top)
 
 
-def _move_in_line(ctx: Context, before: Job, after: Member) -> None:
+def _move_in_line(ctx: Context, before: Job, after: QueueEntry) -> None:
     if before.state is JobState.QUEUED:
         if before.gpus != after.gpus:
-            withdraw(ctx, [(before.id, before.gpus)])
+            unpublish_jobs(ctx, [(before.id, before.gpus)])
         # What the agent remembers of the job is out of date before the member shows up again.
         ctx.notifier.publish(Topic.CHANGED)
-        offer(ctx, [after])
+        publish_jobs(ctx, [after])
     ctx.notifier.publish(Topic.EVENTS)

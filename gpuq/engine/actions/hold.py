@@ -6,27 +6,27 @@ from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
 from gpuq.domain.states import WAITING, JobState
 from gpuq.engine.access import require_owner
-from gpuq.engine.actions.bulk import Step, Verb, one
+from gpuq.engine.actions.bulk import ActionTransaction, BulkAction, run_one
 from gpuq.engine.context import Context
 from gpuq.engine.intake.submit import begin_time, waiting_state
 from gpuq.engine.outcome.dependents import still_open
 from gpuq.errors import Forbidden, WrongState
-from gpuq.ports.hot_queue import Member
+from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
 from gpuq.ports.records import Move
 
 
 def hold(ctx: Context, job_id: int, caller: Caller) -> Job:
     """Holding a held job again does nothing. Raises NotFound, Forbidden, WrongState."""
-    return one(ctx, job_id, caller, HOLD)
+    return run_one(ctx, job_id, caller, HOLD)
 
 
 def release(ctx: Context, job_id: int, caller: Caller) -> Job:
     """Raises NotFound, Forbidden (also when an administrator holds it), WrongState."""
-    return one(ctx, job_id, caller, RELEASE)
+    return run_one(ctx, job_id, caller, RELEASE)
 
 
-def _hold(step: Step, job: Job) -> JobState:
+def _hold(step: ActionTransaction, job: Job) -> JobState:
     caller = step.caller
     require_owner(job, caller, "hold")
     if job.state not in WAITING:
@@ -51,7 +51,7 @@ def _hold(step: Step, job: Job) -> JobState:
     return JobState.HELD
 
 
-def _release(step: Step, job: Job) -> JobState:
+def _release(step: ActionTransaction, job: Job) -> JobState:
     caller = step.caller
     require_owner(job, caller, "release")
     if job.state is not JobState.HELD:
@@ -74,11 +74,11 @@ def _release(step: Step, job: Job) -> JobState:
         )
     )
     if target is JobState.QUEUED:
-        step.ready.append(Member(job.id, job.gpus, job.score))
+        step.ready.append(QueueEntry(job.id, job.gpus, job.score))
     elif target is JobState.DELAYED:
         step.topics.add(Topic.DELAYED)
     return target
 
 
-HOLD = Verb(_hold)
-RELEASE = Verb(_release)
+HOLD = BulkAction(_hold)
+RELEASE = BulkAction(_release)

@@ -7,22 +7,22 @@ from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
 from gpuq.domain.states import JobState
 from gpuq.engine.access import require_owner
-from gpuq.engine.actions.bulk import Step, Verb, one
+from gpuq.engine.actions.bulk import ActionTransaction, BulkAction, run_one
 from gpuq.engine.context import Context
 from gpuq.engine.hot.ranking import ahead, ranking
 from gpuq.engine.outcome.dependents import still_open
 from gpuq.errors import Refused, WrongState
-from gpuq.ports.hot_queue import Member
+from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.records import Move
 
 
 def retry(ctx: Context, job_id: int, caller: Caller) -> Job:
     """Retries are counted anew and the job stands where one submitted now would stand. Leaves the dead-letter
     queue. Raises NotFound, Forbidden, WrongState, Refused (its `--key` has meanwhile been taken)."""
-    return one(ctx, job_id, caller, RETRY)
+    return run_one(ctx, job_id, caller, RETRY)
 
 
-def _retry(step: Step, job: Job) -> JobState:
+def _retry(step: ActionTransaction, job: Job) -> JobState:
     tx = step.tx
     require_owner(job, step.caller, "retry")
     if job.state not in {JobState.FAILED, JobState.CANCELLED}:
@@ -46,7 +46,7 @@ def _retry(step: Step, job: Job) -> JobState:
     )
     tx.remove_dead_letter(job.id)
     if target is JobState.QUEUED:
-        step.ready.append(Member(job.id, job.gpus, place))
+        step.ready.append(QueueEntry(job.id, job.gpus, place))
     return target
 
 
@@ -54,4 +54,4 @@ def _committed() -> None:
     failpoints.point("retry.committed")
 
 
-RETRY = Verb(_retry, committed=_committed)
+RETRY = BulkAction(_retry, committed=_committed)

@@ -11,7 +11,7 @@ from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.states import JobState
 from gpuq.domain.stopping import grace_left_s, notice_of
 from gpuq.engine.attempt.stop_request import try_stop
-from gpuq.engine.attempt.tracked import Live
+from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
 
 log = logging.getLogger(__name__)
@@ -19,10 +19,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """`attempts`: all that SQL says are active on this node; `lives`: those of them that were not known before."""
+    """`attempts`: all that SQL says are active on this node; `tracked_attempts`: those of them that were not known
+    before."""
 
     attempts: list[Attempt]
-    lives: list[Live]
+    tracked_attempts: list[TrackedAttempt]
 
 
 def adopt(ctx: Context, *, known: Collection[str] = ()) -> Adopted:
@@ -33,20 +34,20 @@ def adopt(ctx: Context, *, known: Collection[str] = ()) -> Adopted:
     """
     with ctx.records.read() as tx:
         found = tx.live_attempts(ctx.node)
-    lives = []
+    tracked_attempts = []
     for job, attempt in found:
         if attempt.token in known:
             continue
-        live = _recalled(ctx, job, attempt)
+        tracked = _recalled(ctx, job, attempt)
         if not same_boot(ctx, attempt) or not ctx.launcher.alive(attempt.run_dir):
-            live.result = end_of(ctx, live, rebooted=not same_boot(ctx, attempt))
+            tracked.result = end_of(ctx, tracked, rebooted=not same_boot(ctx, attempt))
         elif job.state is JobState.STOPPING:
             ask_again(ctx, job, attempt.run_dir)
-        lives.append(live)
-    adopted = sum(live.result is None for live in lives)
-    if lives:
-        log.info("adopted %d running jobs; %d had ended meanwhile", adopted, len(lives) - adopted)
-    return Adopted([attempt for _, attempt in found], lives)
+        tracked_attempts.append(tracked)
+    adopted = sum(tracked.result is None for tracked in tracked_attempts)
+    if tracked_attempts:
+        log.info("adopted %d running jobs; %d had ended meanwhile", adopted, len(tracked_attempts) - adopted)
+    return Adopted([attempt for _, attempt in found], tracked_attempts)
 
 
 def same_boot(ctx: Context, attempt: Attempt) -> bool:
@@ -66,40 +67,40 @@ def ask_again(ctx: Context, job: Job, run_dir: str) -> None:
     try_stop(ctx, job.id, run_dir, reason=reason, grace_s=left)
 
 
-def end_of(ctx: Context, live: Live, *, rebooted: bool = False) -> Result | None:
+def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> Result | None:
     """The end of an attempt whose lock is free: its exit record; without one, what is left of it is killed and it
     is `lost`. None while something of it cannot be killed: its GPUs are not free then, and it is asked again."""
-    result = ctx.launcher.outcome(live.run_dir)
+    result = ctx.launcher.outcome(tracked.run_dir)
     if result is not None and (result.swept or rebooted):
         return result
     if rebooted:
         return Result(Outcome.LOST, error="the machine was restarted", finished_at=ctx.clock.now())
-    if result is None and live.launched is None and not _never_starts(ctx, live):
+    if result is None and tracked.launched is None and not _never_starts(ctx, tracked):
         return None
-    session, begun = (live.launched.pid, live.launched.pid_start) if live.launched else (None, None)
+    session, begun = (tracked.launched.pid, tracked.launched.pid_start) if tracked.launched else (None, None)
     try:
-        swept = ctx.launcher.sweep(live.token, session, begun)
+        swept = ctx.launcher.sweep(tracked.token, session, begun)
     except TimeoutError as error:
-        log.warning("job %d attempt %d is not over: %s", live.job.id, live.number, error)
+        log.warning("job %d attempt %d is not over: %s", tracked.job.id, tracked.number, error)
         return None
     if result is not None:
         return result
-    what = "its supervisor died" if live.launched else "it was never seen to run"
+    what = "its supervisor died" if tracked.launched else "it was never seen to run"
     more = f"; {swept} processes left of it were ended" if swept else ""
     return Result(Outcome.LOST, error=what + more, finished_at=ctx.clock.now())
 
 
-def _never_starts(ctx: Context, live: Live) -> bool:
+def _never_starts(ctx: Context, tracked: TrackedAttempt) -> bool:
     """Another agent may have been suspended between claim and launch, and go on at any moment: a stop request in the
     folder keeps that launch from ever running the job. If the lock is free after it, nothing can start any more."""
-    if not try_stop(ctx, live.job.id, live.run_dir, reason="shutdown", grace_s=0.0):
+    if not try_stop(ctx, tracked.job.id, tracked.run_dir, reason="shutdown", grace_s=0.0):
         return False
-    return not ctx.launcher.alive(live.run_dir)
+    return not ctx.launcher.alive(tracked.run_dir)
 
 
-def _recalled(ctx: Context, job: Job, attempt: Attempt) -> Live:
+def _recalled(ctx: Context, job: Job, attempt: Attempt) -> TrackedAttempt:
     launched = ctx.launcher.launched(attempt.run_dir) if same_boot(ctx, attempt) else _recorded(attempt)
-    return Live.of_record(job, attempt, launched)
+    return TrackedAttempt.of_record(job, attempt, launched)
 
 
 def _recorded(attempt: Attempt) -> Launched | None:

@@ -33,7 +33,7 @@ def is_machines_fault(error: OSError) -> bool:
     return error.errno in _OF_THE_MACHINE
 
 
-class Obstacle:
+class LaunchCircuitBreaker:
     """The agent's own; others read `KEY` + node from SQL, a text for people."""
 
     def __init__(self, ctx: Context) -> None:
@@ -43,12 +43,12 @@ class Obstacle:
         # One that an earlier agent met is not known to be there.
         self._told: str | None = ""
 
-    def met(self, why: str) -> None:
+    def trip(self, why: str) -> None:
         self._pause_s = min(max(2 * self._pause_s, FIRST_PAUSE_S), MAX_PAUSE_S)
         self._until = self._ctx.clock.monotonic() + self._pause_s
         self._tell(why)
 
-    def in_the_way(self) -> bool:
+    def is_open(self) -> bool:
         """Whether nothing may be claimed now."""
         if self._until is None:
             return False
@@ -57,12 +57,12 @@ class Obstacle:
         try:
             _probe(self._ctx.home / "jobs")
         except OSError as error:
-            self.met(f"{error.strerror} in {self._ctx.home / 'jobs'}")
+            self.trip(f"{error.strerror} in {self._ctx.home / 'jobs'}")
             return True
         self._until = None
         return False
 
-    def passed(self) -> None:
+    def reset(self) -> None:
         """Something was launched."""
         if self._until is None:
             self._pause_s = 0.0

@@ -7,7 +7,7 @@ from gpuq.domain.states import JobState
 from gpuq.ports.records import Move, Writer
 
 
-def note_running(tx: Writer, job: Job, number: int, token: str, launched: Launched) -> JobState:
+def record_running(tx: Writer, job: Job, number: int, token: str, launched: Launched) -> JobState:
     """The state that the job (as read in this transaction) has now: one that was told to stop meanwhile keeps its
     state and gets the facts. Raises LeaseLost when the attempt is not the live one any more."""
     tx.launched(job.id, number, token, launched)

@@ -15,12 +15,12 @@ from gpuq.scheduler.snapshot import Holding
 
 
 @dataclass(eq=False)
-class Live:
+class TrackedAttempt:
     """One attempt, from claim to the commit of its end: equal to itself alone. Times in epoch seconds, memory in MiB.
 
     `fd` is what the agent waits on: the supervisor's report, later its pidfd; None when the kernel gave none.
-    `noted`: the start is written in SQL. `peak_mb`, `utilisation`: what was seen of its GPUs so far. `flagged_mb`: the
-    peak with which it was last said to have outgrown its request.
+    `start_recorded`: the start is written in SQL. `peak_mb`, `utilisation`: what was seen of its GPUs so far.
+    `flagged_mb`: the peak with which it was last said to have outgrown its request.
     """
 
     job: Job
@@ -33,7 +33,7 @@ class Live:
     claimed_at: float
     launched: Launched | None = None
     fd: int | None = None
-    noted: bool = False
+    start_recorded: bool = False
     stopping: bool = False
     result: Result | None = None
     peak_mb: dict[str, int] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Live:
     utilisation: list[float] = field(default_factory=list)
 
     @classmethod
-    def of_claim(cls, claimed: Claimed) -> Live:
+    def of_claim(cls, claimed: Claimed) -> TrackedAttempt:
         order = claimed.order
         return cls(
             job=claimed.job,
@@ -55,7 +55,7 @@ class Live:
         )
 
     @classmethod
-    def of_record(cls, job: Job, attempt: Attempt, launched: Launched | None) -> Live:
+    def of_record(cls, job: Job, attempt: Attempt, launched: Launched | None) -> TrackedAttempt:
         return cls(
             job=job,
             number=attempt.number,
@@ -66,7 +66,7 @@ class Live:
             log_path=attempt.log_path,
             claimed_at=attempt.claimed_at,
             launched=launched,
-            noted=job.state is not JobState.STARTING and attempt.pid is not None,
+            start_recorded=job.state is not JobState.STARTING and attempt.pid is not None,
             stopping=job.state is JobState.STOPPING,
             # Which of its GPUs that was on is not kept; it counts for each of them.
             peak_mb=dict.fromkeys(attempt.gpu_uuids, attempt.peak_gpu_mem_mb) if attempt.peak_gpu_mem_mb else {},
@@ -114,7 +114,7 @@ class Live:
             result=self._with_usage(result),
             log_path=self.log_path,
             gpus=len(self.gpu_uuids),
-            launched=None if self.noted else self.launched,
+            launched=None if self.start_recorded else self.launched,
         )
 
     def _with_usage(self, result: Result) -> Result:
@@ -124,9 +124,9 @@ class Live:
         return replace(result, peak_gpu_mem_mb=peak, avg_gpu_util=mean)
 
 
-def ledger(lives: Iterable[Live]) -> Ledger:
+def ledger(tracked_attempts: Iterable[TrackedAttempt]) -> Ledger:
     held: dict[str, list[tuple[int, int | None]]] = {}
-    for live in lives:
-        for uuid in live.gpu_uuids:
-            held.setdefault(uuid, []).append((live.job.id, live.reserved_mb(uuid)))
+    for tracked in tracked_attempts:
+        for uuid in tracked.gpu_uuids:
+            held.setdefault(uuid, []).append((tracked.job.id, tracked.reserved_mb(uuid)))
     return Ledger(held)

@@ -15,158 +15,158 @@ from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.engine.attempt.adopt import adopt, end_of
 from gpuq.engine.attempt.launch import launch
-from gpuq.engine.attempt.launch_breaker import Obstacle, is_machines_fault
-from gpuq.engine.attempt.tracked import Live
+from gpuq.engine.attempt.launch_breaker import LaunchCircuitBreaker, is_machines_fault
+from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.claim.claim import Claimed
 from gpuq.engine.context import Context
 from gpuq.engine.outcome.finish import Ended
 
 
-class Watch:
-    """`live` by job id, until the end is written; `ended`: their end is known and not written; `unnoted`: they run, and
-    that is not written. `when_running` is called before the first is put there."""
+class AttemptWatcher:
+    """`tracked` by job id, until the end is written; `ended`: their end is known and not written; `unrecorded`: they
+    run, and that is not written. `when_running` is called before the first is put there."""
 
-    def __init__(self, ctx: Context, obstacle: Obstacle, when_running: Callable[[], None]) -> None:
+    def __init__(self, ctx: Context, breaker: LaunchCircuitBreaker, when_running: Callable[[], None]) -> None:
         self._ctx = ctx
-        self._obstacle = obstacle
+        self._breaker = breaker
         self._when_running = when_running
-        self.live: dict[int, Live] = {}
-        self.ended: list[Live] = []
-        self.unnoted: list[Live] = []
+        self.tracked: dict[int, TrackedAttempt] = {}
+        self.ended: list[TrackedAttempt] = []
+        self.unrecorded: list[TrackedAttempt] = []
         self._selector = selectors.DefaultSelector()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector.register(self._wake_fd, selectors.EVENT_READ, None)
 
     def wake(self) -> None:
-        """Ends a `hear` that waits. Any thread."""
+        """Ends a `wait_for_events` that waits. Any thread."""
         os.eventfd_write(self._wake_fd, 1)
 
     def close(self) -> None:
-        for live in self.live.values():
-            self._let_go(live)
+        for tracked in self.tracked.values():
+            self._unwatch(tracked)
         self._selector.close()
         os.close(self._wake_fd)
 
     @property
-    def holding(self) -> list[Live]:
+    def holding(self) -> list[TrackedAttempt]:
         """Those that are not known to have ended."""
-        return [live for live in self.live.values() if live.result is None]
+        return [tracked for tracked in self.tracked.values() if tracked.result is None]
 
     @property
     def unwatched(self) -> bool:
         """Whether one must be asked, because nothing tells of its end."""
-        return any(live.fd is None for live in self.live.values())
+        return any(tracked.fd is None for tracked in self.tracked.values())
 
     def adopt(self) -> None:
         """What SQL says is alive here: watched if its lock is held, ended as its exit record says if not."""
-        found = adopt(self._ctx, known={live.token for live in self.live.values()})
+        found = adopt(self._ctx, known={tracked.token for tracked in self.tracked.values()})
         alive = {attempt.token for attempt in found.attempts}
-        for live in [live for live in self.holding if live.token not in alive]:
+        for tracked in [tracked for tracked in self.holding if tracked.token not in alive]:
             # Another agent has written its end.
-            self._let_go(live)
-            del self.live[live.job.id]
-        for live in found.lives:
-            self.live[live.job.id] = live
-            if live.result is not None:
-                self.ended.append(live)
+            self._unwatch(tracked)
+            del self.tracked[tracked.job.id]
+        for tracked in found.tracked_attempts:
+            self.tracked[tracked.job.id] = tracked
+            if tracked.result is not None:
+                self.ended.append(tracked)
                 continue
-            if live.launched is not None and not live.noted:
-                self.unnoted.append(live)
-            self._follow(live)
+            if tracked.launched is not None and not tracked.start_recorded:
+                self.unrecorded.append(tracked)
+            self._watch_process(tracked)
 
     def launch(self, claimed: Claimed) -> None:
-        live = self.live[claimed.job.id] = Live.of_claim(claimed)
+        tracked = self.tracked[claimed.job.id] = TrackedAttempt.of_claim(claimed)
         try:
-            live.fd = launch(self._ctx, claimed.order)
+            tracked.fd = launch(self._ctx, claimed.order)
         except OSError as error:
             now, ours = self._ctx.clock.now(), is_machines_fault(error)
             why = f"could not be launched: {error}"
-            live.result = Result(Outcome.LAUNCH_ERROR, error=why, finished_at=now, machine_fault=ours)
+            tracked.result = Result(Outcome.LAUNCH_ERROR, error=why, finished_at=now, machine_fault=ours)
             if ours:
-                self._obstacle.met(str(error.strerror))
-            self.ended.append(live)
+                self._breaker.trip(str(error.strerror))
+            self.ended.append(tracked)
             self.wake()
             return
-        self._selector.register(live.fd, selectors.EVENT_READ, live)
+        self._selector.register(tracked.fd, selectors.EVENT_READ, tracked)
 
-    def over(self, ended: Collection[Live]) -> None:
+    def forget_ended(self, ended: Collection[TrackedAttempt]) -> None:
         """Their ends are written."""
-        self.ended = [live for live in self.ended if live not in ended]
-        for live in ended:
+        self.ended = [tracked for tracked in self.ended if tracked not in ended]
+        for tracked in ended:
             # The reaper may have written this end, and the job may live again.
-            if self.live.get(live.job.id) is live:
-                del self.live[live.job.id]
+            if self.tracked.get(tracked.job.id) is tracked:
+                del self.tracked[tracked.job.id]
 
-    def hear(self, timeout: float) -> bool:
+    def wait_for_events(self, timeout: float) -> bool:
         """Waits at most so many seconds for something to happen; whether it was a `wake`."""
         woken = False
         for key, _ in self._selector.select(timeout):
-            live = key.data
-            if live is None:
+            tracked = key.data
+            if tracked is None:
                 os.eventfd_read(self._wake_fd)
                 woken = True
-            elif live.launched is None:
-                self._hear_report(live)
+            elif tracked.launched is None:
+                self._read_report(tracked)
             else:
-                self._hear_end(live)
-        for live in self.holding:
-            if live.fd is None:
-                self._ask(live)
+                self._check_ended(tracked)
+        for tracked in self.holding:
+            if tracked.fd is None:
+                self._poll(tracked)
         return woken
 
-    def _hear_report(self, live: Live) -> None:
-        assert live.fd is not None
-        launched = self._ctx.launcher.report(live.fd)
+    def _read_report(self, tracked: TrackedAttempt) -> None:
+        assert tracked.fd is not None
+        launched = self._ctx.launcher.report(tracked.fd)
         if launched is None:
-            self._let_go(live)
-            self._end(live)
+            self._unwatch(tracked)
+            self._end(tracked)
             return
         failpoints.point("start.heard")
         # The descriptor stays: it is readable again when the attempt is over.
-        self._runs(live, launched)
+        self._mark_running(tracked, launched)
 
-    def _ask(self, live: Live) -> None:
+    def _poll(self, tracked: TrackedAttempt) -> None:
         """The lock; and the folder, if the report went to an agent that died before it read it."""
-        if not self._ctx.launcher.alive(live.run_dir):
-            self._end(live)
-        elif live.launched is None and (launched := self._ctx.launcher.launched(live.run_dir)) is not None:
-            self._runs(live, launched)
-            self._follow(live)
+        if not self._ctx.launcher.alive(tracked.run_dir):
+            self._end(tracked)
+        elif tracked.launched is None and (launched := self._ctx.launcher.launched(tracked.run_dir)) is not None:
+            self._mark_running(tracked, launched)
+            self._watch_process(tracked)
 
-    def _runs(self, live: Live, launched: Launched) -> None:
-        live.launched = launched
-        self._obstacle.passed()
-        if not self.unnoted:
+    def _mark_running(self, tracked: TrackedAttempt, launched: Launched) -> None:
+        tracked.launched = launched
+        self._breaker.reset()
+        if not self.unrecorded:
             self._when_running()
-        self.unnoted.append(live)
+        self.unrecorded.append(tracked)
 
-    def _follow(self, live: Live) -> None:
-        if live.launched is None:
+    def _watch_process(self, tracked: TrackedAttempt) -> None:
+        if tracked.launched is None:
             return
-        live.fd = self._ctx.launcher.watch(live.launched)
-        if live.fd is not None:
-            self._selector.register(live.fd, selectors.EVENT_READ, live)
+        tracked.fd = self._ctx.launcher.watch(tracked.launched)
+        if tracked.fd is not None:
+            self._selector.register(tracked.fd, selectors.EVENT_READ, tracked)
 
-    def _hear_end(self, live: Live) -> None:
-        self._let_go(live)
+    def _check_ended(self, tracked: TrackedAttempt) -> None:
+        self._unwatch(tracked)
         # The lock outlives the supervisor's PID only if somebody else holds it: asked again next time.
-        if not self._ctx.launcher.alive(live.run_dir):
-            self._end(live)
+        if not self._ctx.launcher.alive(tracked.run_dir):
+            self._end(tracked)
 
-    def _end(self, live: Live) -> None:
-        live.result = end_of(self._ctx, live)
+    def _end(self, tracked: TrackedAttempt) -> None:
+        tracked.result = end_of(self._ctx, tracked)
         failpoints.point("end.heard")
-        if live.result is not None:
-            if live.result.machine_fault:
-                self._obstacle.met(live.result.error or "")
-            self.ended.append(live)
+        if tracked.result is not None:
+            if tracked.result.machine_fault:
+                self._breaker.trip(tracked.result.error or "")
+            self.ended.append(tracked)
 
-    def _let_go(self, live: Live) -> None:
-        if live.fd is not None:
-            self._selector.unregister(live.fd)
-            os.close(live.fd)
-            live.fd = None
+    def _unwatch(self, tracked: TrackedAttempt) -> None:
+        if tracked.fd is not None:
+            self._selector.unregister(tracked.fd)
+            os.close(tracked.fd)
+            tracked.fd = None
 
 
-def ends(lives: Sequence[Live]) -> list[Ended]:
-    return [live.ended(live.result) for live in lives if live.result is not None]
+def ends(tracked_attempts: Sequence[TrackedAttempt]) -> list[Ended]:
+    return [tracked.ended(tracked.result) for tracked in tracked_attempts if tracked.result is not None]

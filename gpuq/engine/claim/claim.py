@@ -19,11 +19,11 @@ from gpuq.domain.job import Job
 from gpuq.domain.states import JobState
 from gpuq.engine.attempt.environment import job_environment, supervisor_spec
 from gpuq.engine.context import Context
-from gpuq.engine.hot.queue_hints import missed
+from gpuq.engine.hot.queue_hints import note_missed_hint
 from gpuq.engine.node_lock import Fence
 from gpuq.engine.outcome.finish import Ended, announce, classified, finish, finish_in
 from gpuq.errors import GpuqError, HotStoreUnavailable, LeaseLost, NodeTaken, NotFound, WrongState
-from gpuq.ports.hot_queue import GpuClaim, Member, Taken
+from gpuq.ports.hot_queue import GpuClaim, QueueEntry, Taken
 from gpuq.ports.launcher import LaunchOrder
 from gpuq.ports.records import Move, NewAttempt, Waiting, Writer
 from gpuq.scheduler.snapshot import Start
@@ -53,8 +53,8 @@ class _Leased:
     gpus: tuple[Gpu, ...]
 
     @property
-    def member(self) -> Member:
-        return Member(self.waiting.id, self.waiting.gpus, self.waiting.score)
+    def entry(self) -> QueueEntry:
+        return QueueEntry(self.waiting.id, self.waiting.gpus, self.waiting.score)
 
 
 def claim(
@@ -112,10 +112,10 @@ def _lease(ctx: Context, starts: Sequence[Start], waiting: Mapping[int, Waiting]
         item = _Leased(facts, ctx.new_token(), chosen)
         claims = [GpuClaim(gpu.uuid, facts.gpu_mem_mb, gpu.memory_mb) for gpu in chosen]
         try:
-            answer = ctx.leases.take(item.member, ctx.node, item.token, claims, ctx.settings.lease_ttl, over)
+            answer = ctx.leases.take(item.entry, ctx.node, item.token, claims, ctx.settings.lease_ttl, over)
         except HotStoreUnavailable as error:
             # The answer may have been lost, not the call: then the member is gone, and the leases expire.
-            missed(ctx, error)
+            note_missed_hint(ctx, error)
             if not leased:
                 raise
             break
@@ -187,10 +187,10 @@ def _claim_one(ctx: Context, tx: Writer, item: _Leased) -> Claimed:
 def _give_back(ctx: Context, item: _Leased) -> None:
     """Best effort: if Redis is away too, the leases expire and rehydration puts the member back."""
     try:
-        ctx.leases.give_back(item.member, ctx.node, item.token, [gpu.uuid for gpu in item.gpus])
+        ctx.leases.give_back(item.entry, ctx.node, item.token, [gpu.uuid for gpu in item.gpus])
     except HotStoreUnavailable as error:
         log.warning("job %d: lease not given back: %s", item.waiting.id, error.message)
-        missed(ctx, error)
+        note_missed_hint(ctx, error)
 
 
 def _release(ctx: Context, item: _Leased) -> None:

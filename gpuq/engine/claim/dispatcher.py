@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from gpuq.engine.attempt.tracked import Live
+from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.claim.claim import Claimed, claim
 from gpuq.engine.claim.preempt import preempt
 from gpuq.engine.context import Context
 from gpuq.engine.node_lock import Fence
 from gpuq.engine.outcome.finish import Ended
-from gpuq.engine.snapshot.builder import HEADS, Lookout
+from gpuq.engine.snapshot.builder import HEADS, SnapshotBuilder
 from gpuq.engine.snapshot.limit_bypass import more_behind
 from gpuq.ports.records import Waiting
 from gpuq.scheduler.plan import plan
@@ -38,10 +38,10 @@ class Dispatched:
 class Dispatcher:
     """One thread only."""
 
-    def __init__(self, ctx: Context, lookout: Lookout, fence: Fence) -> None:
+    def __init__(self, ctx: Context, snapshots: SnapshotBuilder, fence: Fence) -> None:
         self._ctx = ctx
         self._fence = fence
-        self._lookout = lookout
+        self._snapshots = snapshots
         self._stale = True
         self._read_at = 0.0
 
@@ -52,21 +52,21 @@ class Dispatcher:
     def begin(self) -> None:
         """A slow look: another process may have paused the queue or changed a job without our hearing of it."""
         if self._ctx.clock.monotonic() - self._read_at >= POLL_S:
-            self._lookout.forget()
+            self._snapshots.forget()
 
-    def start_some(self, lives: Collection[Live], ended: Sequence[Ended]) -> Dispatched:
-        """One plan and its commit. `lives` hold their GPUs; those of `ended` are free, and their ends are written with
-        the starts, if there are any. Raises HotStoreUnavailable, DatabaseUnavailable and NodeTaken; then nothing is
-        written."""
-        if self._lookout.control().paused is not None:
+    def start_some(self, tracked_attempts: Collection[TrackedAttempt], ended: Sequence[Ended]) -> Dispatched:
+        """One plan and its commit. `tracked_attempts` hold their GPUs; those of `ended` are free, and their ends are
+        written with the starts, if there are any. Raises HotStoreUnavailable, DatabaseUnavailable and NodeTaken; then
+        nothing is written."""
+        if self._snapshots.switches().paused is not None:
             return Dispatched()
-        waiting = self._waiting(lives)
+        waiting = self._waiting(tracked_attempts)
         if not waiting:
             return Dispatched()
-        snapshot = self._lookout.snapshot(waiting, lives)
+        snapshot = self._snapshots.snapshot(waiting, tracked_attempts)
         actions = plan(snapshot, self._ctx.clock.now(), waits=0)
-        self._preempt(actions, lives)
-        self._lookout.remember_promises(actions)
+        self._preempt(actions, tracked_attempts)
+        self._snapshots.remember_reservations(actions)
         # A foreign process may end without telling us.
         again_s = FOREIGN_S if any(device.unavailable for device in snapshot.devices) else POLL_S
         starts = [action for action in actions if isinstance(action, Start)]
@@ -74,28 +74,28 @@ class Dispatcher:
             return Dispatched(again_s=again_s)
         claimed = claim(self._ctx, starts, {job.id: job for job in waiting}, self._fence, ended)
         started = {start.job_id for start in starts}
-        self._lookout.drop(started)
+        self._snapshots.drop(started)
         # What the plan believed of a job that could not be claimed was wrong.
         self._stale = self._stale or len(claimed) < len(starts)
         more = False
         if claimed and len(waiting) >= HEADS:
-            usage = self._lookout.usage([*lives, *map(Live.of_claim, claimed)])
+            usage = self._snapshots.usage([*tracked_attempts, *map(TrackedAttempt.of_claim, claimed)])
             more = more_behind(waiting, started, usage, HEADS)
             # What was read does not reach further.
             self._stale = self._stale or more
         return Dispatched(claimed, True, more, again_s)
 
-    def _preempt(self, actions: Sequence[Action], lives: Collection[Live]) -> None:
+    def _preempt(self, actions: Sequence[Action], tracked_attempts: Collection[TrackedAttempt]) -> None:
         victims = {action.job_id: action.beneficiary for action in actions if isinstance(action, Preempt)}
-        for live in lives if victims else ():
-            if live.job.id in victims:
-                preempt(self._ctx, live, victims[live.job.id])
+        for tracked in tracked_attempts if victims else ():
+            if tracked.job.id in victims:
+                preempt(self._ctx, tracked, victims[tracked.job.id])
 
-    def _waiting(self, lives: Collection[Live]) -> list[Waiting]:
+    def _waiting(self, tracked_attempts: Collection[TrackedAttempt]) -> list[Waiting]:
         now = self._ctx.clock.monotonic()
         fresh = self._stale or now - self._read_at >= POLL_S
         if fresh:
             # Before the reading, so that a change in between is not taken as seen.
             self._stale = False
             self._read_at = now
-        return self._lookout.waiting(lives, fresh=fresh)
+        return self._snapshots.waiting(tracked_attempts, fresh=fresh)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 
-from gpuq.engine.attempt.tracked import Live
+from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
 from gpuq.engine.node_lock import NodeLocks
 from gpuq.errors import HotStoreUnavailable
@@ -18,7 +18,7 @@ from gpuq.ports.hot_queue import GpuClaim
 log = logging.getLogger(__name__)
 
 
-class Keeper:
+class LeaseRenewer:
     """`due_at`: monotonic seconds of the next renewal."""
 
     def __init__(self, ctx: Context, locks: NodeLocks) -> None:
@@ -29,12 +29,12 @@ class Keeper:
         self._failing = False
         self._to_release: list[tuple[str, tuple[str, ...]]] = []
 
-    def renew(self, lives: Collection[Live]) -> None:
+    def renew(self, tracked_attempts: Collection[TrackedAttempt]) -> None:
         now = self._ctx.clock.monotonic()
         if now < self.due_at:
             return
         self.due_at = now + self._every_s
-        held = [live for live in lives if live.gpu_uuids]
+        held = [tracked for tracked in tracked_attempts if tracked.gpu_uuids]
         try:
             self._locks.renew()
             if not self._locks.held:
@@ -42,12 +42,12 @@ class Keeper:
                 return
             self._release_now()
             if held:
-                pairs = [(live.token, live.gpu_uuids) for live in held]
+                pairs = [(tracked.token, tracked.gpu_uuids) for tracked in held]
                 lost = set(self._ctx.leases.renew(self._ctx.node, pairs, self._ctx.settings.lease_ttl))
-                for live in held:
-                    if live.token in lost:
-                        log.warning("job %d: lease was gone, set again", live.job.id)
-                        hold_again(self._ctx, live.token, live.gpu_uuids, live.mem_mb, self._ctx.node)
+                for tracked in held:
+                    if tracked.token in lost:
+                        log.warning("job %d: lease was gone, set again", tracked.job.id)
+                        hold_again(self._ctx, tracked.token, tracked.gpu_uuids, tracked.mem_mb, self._ctx.node)
             self._failing = False
         except HotStoreUnavailable as error:
             self.due_at = now + min(1.0, self._every_s)
@@ -55,12 +55,12 @@ class Keeper:
                 log.warning("leases not renewed: %s", error.message)
             self._failing = True
 
-    def release(self, ended: Sequence[Live], given: Collection[str] = ()) -> None:
+    def release(self, ended: Sequence[TrackedAttempt], given: Collection[str] = ()) -> None:
         """After the commit of their end. What Redis does not hear now is released later, or expires. On the GPUs
         `given` to others their leases have made way already."""
-        for live in ended:
-            if left := tuple(uuid for uuid in live.gpu_uuids if uuid not in given):
-                self._to_release.append((live.token, left))
+        for tracked in ended:
+            if left := tuple(uuid for uuid in tracked.gpu_uuids if uuid not in given):
+                self._to_release.append((tracked.token, left))
         try:
             self._release_now()
         except HotStoreUnavailable as error:

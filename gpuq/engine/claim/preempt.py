@@ -6,21 +6,21 @@ from gpuq.domain import failpoints
 from gpuq.domain.states import JobState
 from gpuq.domain.stopping import StopTimes, effective_grace_s, notice_of
 from gpuq.engine.attempt.stop_request import try_stop
-from gpuq.engine.attempt.tracked import Live
+from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
 from gpuq.errors import LeaseLost
 from gpuq.ports.notify import Topic
 from gpuq.ports.records import Move
 
 
-def preempt(ctx: Context, live: Live, beneficiary: int) -> None:
+def preempt(ctx: Context, tracked: TrackedAttempt, beneficiary: int) -> None:
     """`running → stopping` and the request to its supervisor: signal, grace, then back to the queue with the same id
     and checkpoint folder, no retry used."""
-    if live.stopping:
+    if tracked.stopping:
         return
     now = ctx.clock.now()
     with ctx.records.read() as reader:
-        spec, _, _ = reader.spec(live.job.id)
+        spec, _, _ = reader.spec(tracked.job.id)
     grace = effective_grace_s(spec.kill_grace_s, ctx.settings.kill_grace)
     signal, before_s = notice_of(spec.signal)
     times = StopTimes.of("preempt", now, grace, before_s)
@@ -28,20 +28,20 @@ def preempt(ctx: Context, live: Live, beneficiary: int) -> None:
         with ctx.records.write() as tx:
             tx.move(
                 Move(
-                    live.job.id,
+                    tracked.job.id,
                     JobState.STOPPING,
                     frozenset({JobState.RUNNING}),
                     "gpuq",
                     now,
                     detail=f"preempted for job {beneficiary}",
-                    attempt=live.number,
-                    token=live.token,
+                    attempt=tracked.number,
+                    token=tracked.token,
                     set={"stop_reason": "preempt", "stop_deadline": times.kill_at},
                 )
             )
     except LeaseLost:
         return
     failpoints.point("preempt.committed")
-    live.stopping = True
-    try_stop(ctx, live.job.id, live.run_dir, reason="preempt", grace_s=grace, signal=signal)
+    tracked.stopping = True
+    try_stop(ctx, tracked.job.id, tracked.run_dir, reason="preempt", grace_s=grace, signal=signal)
     ctx.notifier.publish(Topic.EVENTS)

@@ -7,36 +7,36 @@ from collections.abc import Sequence
 
 from gpuq.engine.context import Context
 from gpuq.errors import HotStoreCold, HotStoreUnavailable
-from gpuq.ports.hot_queue import Member
+from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
 
 log = logging.getLogger(__name__)
 
 
-def offer(ctx: Context, members: Sequence[Member]) -> None:
+def publish_jobs(ctx: Context, entries: Sequence[QueueEntry]) -> None:
     """Queued jobs become visible to the agent."""
-    if not members:
+    if not entries:
         return
     try:
-        ctx.queue.add(members)
+        ctx.queue.add(entries)
     except HotStoreUnavailable as error:
-        log.debug("hot queue not told of %d jobs: %s", len(members), error.message)
-        missed(ctx, error)
+        log.debug("hot queue not told of %d jobs: %s", len(entries), error.message)
+        note_missed_hint(ctx, error)
     ctx.notifier.publish(Topic.QUEUE)
 
 
-def missed(ctx: Context, error: HotStoreUnavailable) -> None:
+def note_missed_hint(ctx: Context, error: HotStoreUnavailable) -> None:
     """A queued job may not stand in the hot queue now, although Redis may be whole again in a moment: it was out of
     memory, or did not answer in time. A cold store needs no such word, because its rebuild reads everything."""
     if not isinstance(error, HotStoreCold):
         ctx.notifier.publish(Topic.MISSED)
 
 
-def withdraw(ctx: Context, members: Sequence[tuple[int, int]]) -> None:
+def unpublish_jobs(ctx: Context, entries: Sequence[tuple[int, int]]) -> None:
     """(job id, gpus): jobs that are not queued any more. A member left behind fails the claim's guard."""
-    if not members:
+    if not entries:
         return
     try:
-        ctx.queue.remove(members)
+        ctx.queue.remove(entries)
     except HotStoreUnavailable as error:
-        log.debug("hot queue not told that %d jobs left: %s", len(members), error.message)
+        log.debug("hot queue not told that %d jobs left: %s", len(entries), error.message)

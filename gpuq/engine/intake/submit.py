@@ -17,11 +17,11 @@ from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import WAITING, JobState
 from gpuq.domain.times import iso
 from gpuq.engine.context import Context
-from gpuq.engine.hot.queue_hints import offer
+from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.engine.hot.ranking import ahead, ranking
 from gpuq.engine.intake.constraints import check_fits
 from gpuq.errors import GpuqError, NotFound, Refused, UsageError
-from gpuq.ports.hot_queue import Member
+from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
 from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting
 
@@ -116,10 +116,10 @@ def tell(ctx: Context, done: Submitted) -> None:
     """Makes what is stored known to the hot queue and to whoever waits for news; nobody needs to wait for this."""
     if not done.stored:
         return
-    offer(
+    publish_jobs(
         ctx,
         [
-            Member(job_id, job.spec.gpus, job.score)
+            QueueEntry(job_id, job.spec.gpus, job.score)
             for job_id, job in done.stored.items()
             if job.state is JobState.QUEUED
         ],

@@ -6,9 +6,9 @@ from gpuq.domain import failpoints
 from gpuq.domain.retry import backoff_s
 from gpuq.domain.states import JobState
 from gpuq.engine.context import Context
-from gpuq.engine.hot.queue_hints import offer
+from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.errors import WrongState
-from gpuq.ports.hot_queue import Member
+from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
 from gpuq.ports.records import JobFilter, Move
 
@@ -19,7 +19,7 @@ def promote(ctx: Context) -> float | None:
     """Moves all that are due; returns when the next one is (epoch seconds), or None."""
     while True:
         now = ctx.clock.now()
-        members: list[Member] = []
+        entries: list[QueueEntry] = []
         with ctx.records.write() as tx:
             due = tx.due(now, BATCH)
             # Read together: one question for a batch while nobody else can write.
@@ -39,11 +39,11 @@ def promote(ctx: Context) -> float | None:
                     )
                 except WrongState:
                     continue
-                members.append(Member(job.id, job.gpus, job.score))
+                entries.append(QueueEntry(job.id, job.gpus, job.score))
             following = tx.delayed_until()
         failpoints.point("promote.committed")
-        if members:
-            offer(ctx, members)
+        if entries:
+            publish_jobs(ctx, entries)
             ctx.notifier.publish(Topic.EVENTS)
         if len(due) < BATCH:
             return following

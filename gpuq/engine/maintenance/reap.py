@@ -13,7 +13,7 @@ from gpuq.domain.job import Attempt, Job
 from gpuq.domain.states import JobState
 from gpuq.domain.stopping import is_overdue
 from gpuq.engine.attempt.adopt import ask_again, end_of, same_boot
-from gpuq.engine.attempt.tracked import Live
+from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
 from gpuq.engine.outcome.finish import finish
 from gpuq.errors import HotStoreUnavailable
@@ -36,12 +36,12 @@ def reap(ctx: Context, *, suspect_after_s: float = SUSPECT_AFTER_S) -> list[int]
         if same_boot(ctx, attempt) and ctx.launcher.alive(attempt.run_dir):
             _press(ctx, job, attempt, now)
             continue
-        live = Live.of_record(job, attempt, ctx.launcher.launched(attempt.run_dir))
-        result = end_of(ctx, live, rebooted=not same_boot(ctx, attempt))
+        tracked = TrackedAttempt.of_record(job, attempt, ctx.launcher.launched(attempt.run_dir))
+        result = end_of(ctx, tracked, rebooted=not same_boot(ctx, attempt))
         failpoints.point("reap.proved")
         if result is None:
             continue
-        written = finish(ctx, [live.ended(result)])
+        written = finish(ctx, [tracked.ended(result)])
         if job.id in written.states:
             log.warning("job %d attempt %d was dead: %s", job.id, attempt.number, result.outcome)
             dead.append(job.id)

@@ -16,7 +16,7 @@ from gpuq.engine.claim.lease_renewal import hold_again
 from gpuq.engine.context import Context
 from gpuq.engine.epoch import KEY as EPOCH_KEY
 from gpuq.engine.hot.ranking import enforce
-from gpuq.ports.hot_queue import Member
+from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
 from gpuq.ports.records import JobFilter
 
@@ -55,8 +55,8 @@ def rehydrate(ctx: Context) -> int:
     return count
 
 
-def _members(rows: Iterator[tuple[int, int, float]]) -> Iterator[Member]:
-    return (Member(job_id, gpus, score) for job_id, gpus, score in rows)
+def _members(rows: Iterator[tuple[int, int, float]]) -> Iterator[QueueEntry]:
+    return (QueueEntry(job_id, gpus, score) for job_id, gpus, score in rows)
 
 
 def _catch_up(ctx: Context, last_event: int) -> int:
@@ -64,7 +64,7 @@ def _catch_up(ctx: Context, last_event: int) -> int:
         events = tx.events(after_id=last_event)
         ids = sorted({event.job_id for event in events if event.to_state is JobState.QUEUED})
         waiting = tx.waiting(ids)
-    ctx.queue.add([Member(job.id, job.gpus, job.score) for job in waiting.values()])
+    ctx.queue.add([QueueEntry(job.id, job.gpus, job.score) for job in waiting.values()])
     return len(waiting)
 
 
@@ -99,10 +99,10 @@ class Reconciler:
 
     def fill_up(self) -> None:
         """Adds every queued job; those that stand there stay where they are. Raises HotStoreUnavailable."""
-        batch: list[Member] = []
+        batch: list[QueueEntry] = []
         with self._ctx.records.read() as tx:
-            for member in _members(tx.queued()):
-                batch.append(member)
+            for entry in _members(tx.queued()):
+                batch.append(entry)
                 if len(batch) == 5000:
                     self._ctx.queue.add(batch)
                     batch = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpuq.domain.states import JobState
 from gpuq.engine.intake.submit import begin_time, waiting_state
-from gpuq.ports.hot_queue import Member
+from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.records import Move, Reader, Writer
 
 
@@ -13,9 +13,9 @@ def still_open(tx: Reader, job_id: int) -> bool:
     return bool(tx.open_dependencies(job_id))
 
 
-def wake_dependents(tx: Writer, ended_id: int, now: float) -> list[Member]:
+def wake_dependents(tx: Writer, ended_id: int, now: float) -> list[QueueEntry]:
     """Moves every blocked dependent with nothing left open; returns those that are now queued."""
-    freed: list[Member] = []
+    freed: list[QueueEntry] = []
     for job in tx.ready_dependents(ended_id):
         begin = begin_time(job.begin)
         target = waiting_state(False, begin, now)
@@ -32,5 +32,5 @@ def wake_dependents(tx: Writer, ended_id: int, now: float) -> list[Member]:
             )
         )
         if target is JobState.QUEUED:
-            freed.append(Member(job.id, job.gpus, job.score))
+            freed.append(QueueEntry(job.id, job.gpus, job.score))
     return freed

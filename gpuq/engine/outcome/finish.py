@@ -16,15 +16,15 @@ from gpuq.domain.gpu_memory import raised
 from gpuq.domain.job import Job, Launched
 from gpuq.domain.oom import gpu_oom
 from gpuq.domain.outcome import Outcome, Result
-from gpuq.domain.retry import Verdict, judge
+from gpuq.domain.retry import RetryDecision, decide_retry
 from gpuq.domain.states import JobState
 from gpuq.engine.attempt.logs import open_log
-from gpuq.engine.attempt.running import note_running
+from gpuq.engine.attempt.running import record_running
 from gpuq.engine.context import Context
-from gpuq.engine.hot.queue_hints import offer
+from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.engine.outcome.dependents import wake_dependents
 from gpuq.errors import LeaseLost
-from gpuq.ports.hot_queue import Member
+from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
 from gpuq.ports.records import DeadLetter, Move, Writer
 
@@ -52,7 +52,7 @@ class Written:
     """What a pass of `finish` did: jobs by their new state, and members to offer."""
 
     states: dict[int, JobState] = field(default_factory=dict)
-    queued: list[Member] = field(default_factory=list)
+    queued: list[QueueEntry] = field(default_factory=list)
 
 
 def finish(ctx: Context, ended: Sequence[Ended]) -> Written:
@@ -77,7 +77,7 @@ def finish(ctx: Context, ended: Sequence[Ended]) -> Written:
 
 def announce(ctx: Context, written: Written) -> None:
     """After the commit: the jobs that wait again are offered, and whoever follows the events is woken."""
-    offer(ctx, written.queued)
+    publish_jobs(ctx, written.queued)
     if JobState.DELAYED in written.states.values():
         ctx.notifier.publish(Topic.DELAYED)
     ctx.notifier.publish(Topic.EVENTS)
@@ -105,10 +105,10 @@ def _finish_one(ctx: Context, tx: Writer, item: Ended, written: Written) -> None
     job = tx.job(item.job_id)
     state = job.state
     if item.launched is not None:
-        state = note_running(tx, job, item.number, item.token, item.launched)
+        state = record_running(tx, job, item.number, item.token, item.launched)
     tx.end_attempt(item.job_id, item.number, item.token, item.result)
     result = item.result
-    verdict = judge(
+    decision = decide_retry(
         result.outcome,
         stop_reason=job.stop_reason,
         retries_used=job.retries_used,
@@ -118,28 +118,28 @@ def _finish_one(ctx: Context, tx: Writer, item: Ended, written: Written) -> None
         jitter=ctx.random.random(),
         machine_fault=result.machine_fault,
     )
-    memory = _raised_memory(ctx, job, item, verdict)
+    memory = _raised_memory(ctx, job, item, decision)
     tx.move(
         Move(
             job.id,
-            verdict.state,
+            decision.state,
             # Exactly the state that was read: a cancel that slipped in between changes the verdict.
             frozenset({state}),
             "gpuq",
             now,
-            detail="; ".join([_detail(result, verdict), *memory.told]),
+            detail="; ".join([_detail(result, decision), *memory.told]),
             attempt=item.number,
             token=item.token,
-            set={**_columns(job, result, verdict, now), **memory.columns},
+            set={**_columns(job, result, decision, now), **memory.columns},
             seen=(state, job.attempt, job.token),
         )
     )
-    if verdict.dead_letter:
+    if decision.dead_letter:
         tx.add_dead_letter(DeadLetter(job.id, now, str(result.outcome), result.error, item.number, result.log_tail))
-    written.states[job.id] = verdict.state
-    if verdict.state is JobState.QUEUED:
-        written.queued.append(Member(job.id, job.gpus, job.score))
-    elif verdict.state in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}:
+    written.states[job.id] = decision.state
+    if decision.state is JobState.QUEUED:
+        written.queued.append(QueueEntry(job.id, job.gpus, job.score))
+    elif decision.state in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}:
         written.queued.extend(wake_dependents(tx, job.id, now))
 
 
@@ -151,10 +151,10 @@ class _Memory:
     told: tuple[str, ...] = ()
 
 
-def _raised_memory(ctx: Context, job: Job, item: Ended, verdict: Verdict) -> _Memory:
+def _raised_memory(ctx: Context, job: Job, item: Ended, decision: RetryDecision) -> _Memory:
     """A job that shares GPUs and ran out of their memory asks for more when it runs again."""
     asked = job.gpu_mem_mb
-    if item.result.outcome is not Outcome.GPU_OOM or verdict.state is not JobState.DELAYED or asked is None:
+    if item.result.outcome is not Outcome.GPU_OOM or decision.state is not JobState.DELAYED or asked is None:
         return _Memory()
     allowed = [
         gpu.memory_mb
@@ -171,37 +171,37 @@ def _raised_memory(ctx: Context, job: Job, item: Ended, verdict: Verdict) -> _Me
     return _Memory({"gpu_mem_mb": wanted}, (told,))
 
 
-def _columns(job: Job, result: Result, verdict: Verdict, now: float) -> dict[str, Any]:
+def _columns(job: Job, result: Result, decision: RetryDecision, now: float) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    if verdict.uses_retry:
+    if decision.uses_retry:
         values["retries_used"] = job.retries_used + 1
-    if verdict.counts_lost:
+    if decision.counts_lost:
         values["lost_count"] = job.lost_count + 1
-    if verdict.state is JobState.DELAYED:
-        values["eligible_at"] = round(now + (verdict.delay_s or 0.0), 3)
-    if verdict.state in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}:
+    if decision.state is JobState.DELAYED:
+        values["eligible_at"] = round(now + (decision.delay_s or 0.0), 3)
+    if decision.state in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}:
         values.update(
-            outcome=result.outcome if verdict.state is not JobState.CANCELLED else Outcome.CANCELLED,
+            outcome=result.outcome if decision.state is not JobState.CANCELLED else Outcome.CANCELLED,
             exit_code=result.exit_code,
             signal=result.signal,
             # A cancel is no error; who asked for it, and why, stands in the events.
-            error=result.error if verdict.state is not JobState.CANCELLED else None,
+            error=result.error if decision.state is not JobState.CANCELLED else None,
             started_at=result.started_at or job.started_at,
             finished_at=result.finished_at or now,
         )
     return values
 
 
-def _detail(result: Result, verdict: Verdict) -> str:
+def _detail(result: Result, decision: RetryDecision) -> str:
     parts = [str(result.outcome)]
     if result.error:
         parts.append(result.error)
     elif result.exit_code:
         parts.append(f"exit code {result.exit_code}")
-    if verdict.delay_s is not None:
-        parts.append(f"again in {verdict.delay_s:.1f} s")
-    if verdict.why:
-        parts.append(verdict.why)
+    if decision.delay_s is not None:
+        parts.append(f"again in {decision.delay_s:.1f} s")
+    if decision.why:
+        parts.append(decision.why)
     return "; ".join(parts)
 
 

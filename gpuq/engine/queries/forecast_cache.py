@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from gpuq.domain.job import Attempt, Job
-from gpuq.engine.attempt.tracked import Live
+from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
 from gpuq.engine.queries.agent_liveness import AgentLiveness
-from gpuq.engine.snapshot.builder import Lookout
+from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.engine.snapshot.candidates import candidate, expectation
 from gpuq.engine.snapshot.limit_bypass import past_limits
-from gpuq.engine.snapshot.switches import Control, control_in
+from gpuq.engine.snapshot.switches import Switches, switches_in
 from gpuq.ports.records import Waiting
 from gpuq.scheduler.explain import Explainer
 from gpuq.scheduler.forecast import Forecast, forecast
@@ -41,7 +41,7 @@ class ForecastPicture:
     """
 
     event_id: int
-    control: Control
+    switches: Switches
     at: float
     snapshot: Snapshot
     forecast: Forecast
@@ -60,7 +60,7 @@ class ForecastCache:
     def __init__(self, ctx: Context, agent: AgentLiveness) -> None:
         self._ctx = ctx
         self._agent = agent
-        self._lookout = Lookout(ctx, typical=True)
+        self._snapshots = SnapshotBuilder(ctx, use_median=True)
         self._lock = threading.Lock()
         self._picture: ForecastPicture | None = None
         self._cost_s = 0.0
@@ -72,9 +72,9 @@ class ForecastCache:
             now = self._ctx.clock.now()
             begun = self._ctx.clock.monotonic()
             with self._ctx.records.read() as tx:
-                event_id, control = tx.last_event_id(), control_in(self._ctx, tx)
+                event_id, switches = tx.last_event_id(), switches_in(self._ctx, tx)
                 kept = self._picture
-                if kept is not None and kept.control == control:
+                if kept is not None and kept.switches == switches:
                     same = kept.event_id == event_id
                     missing = not same and self._cost_s < QUICK_S and wanted is not None and kept.misses(wanted)
                     max_age_s = FORECAST_MAX_AGE_S if same else FORECAST_COST_FACTOR * self._cost_s
@@ -84,17 +84,17 @@ class ForecastCache:
                 reach = line[-1].score if len(line) >= FORECAST_JOBS else inf
                 waiting = list(tx.waiting([job.id for job in line]).values())
                 active = tx.live_attempts(self._ctx.node)
-                self._lookout.forget(control)
-                lives = [self._live(job, attempt) for job, attempt in active]
+                self._snapshots.forget(switches)
+                tracked_attempts = [self._live(job, attempt) for job, attempt in active]
                 if len(waiting) >= FORECAST_JOBS:
-                    waiting += past_limits(tx, waiting, self._lookout.usage(lives), enough=FORECAST_JOBS)
+                    waiting += past_limits(tx, waiting, self._snapshots.usage(tracked_attempts), enough=FORECAST_JOBS)
             waiting.sort(key=lambda job: (job.score, job.id))
             self._ctx.run_times.refresh()
-            snapshot = self._lookout.snapshot(waiting, lives)
+            snapshot = self._snapshots.snapshot(waiting, tracked_attempts)
             foreseen = forecast(snapshot, now)
             known = frozenset(job.id for job in waiting)
             explainer = Explainer(snapshot, now)
-            self._picture = ForecastPicture(event_id, control, now, snapshot, foreseen, explainer, known, reach)
+            self._picture = ForecastPicture(event_id, switches, now, snapshot, foreseen, explainer, known, reach)
             self._cost_s = self._ctx.clock.monotonic() - begun
             return self._picture
 
@@ -106,7 +106,7 @@ class ForecastCache:
         new = candidate(job)
         line = sorted([*picture.snapshot.waiting, new], key=lambda c: (c.score, c.id))
         known = picture.snapshot.expected
-        its_own = expectation(self._ctx, [job], typical=True)(new)
+        its_own = expectation(self._ctx, [job], use_median=True)(new)
         supposed = replace(
             picture.snapshot,
             waiting=line,
@@ -114,5 +114,5 @@ class ForecastCache:
         )
         return forecast(supposed, self._ctx.clock.now()).start.get(job.id)
 
-    def _live(self, job: Job, attempt: Attempt) -> Live:
-        return Live.of_record(job, attempt, self._ctx.launcher.launched(attempt.run_dir))
+    def _live(self, job: Job, attempt: Attempt) -> TrackedAttempt:
+        return TrackedAttempt.of_record(job, attempt, self._ctx.launcher.launched(attempt.run_dir))

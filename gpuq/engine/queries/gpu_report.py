@@ -10,9 +10,9 @@ from gpuq.domain.job import Attempt, Job
 from gpuq.domain.times import iso
 from gpuq.engine.access import require_admin
 from gpuq.engine.context import Context
-from gpuq.engine.snapshot.devices import judge_gpu
+from gpuq.engine.snapshot.devices import classify_gpu
 from gpuq.engine.snapshot.gpu_processes import belongs_to, exists
-from gpuq.engine.snapshot.switches import DRAINED, read_control
+from gpuq.engine.snapshot.switches import DRAINED, read_switches
 from gpuq.errors import NotFound
 from gpuq.ports.notify import Topic
 
@@ -20,7 +20,7 @@ from gpuq.ports.notify import Topic
 def report(ctx: Context) -> list[dict[str, Any]]:
     """One row a GPU, ready for JSON: index, uuid, model, memory_mb, used_mb, state, reason, jobs, processes
     (foreign ones: pid, user, command, mem_mb), utilisation (0 to 1), temperature_c, power_w."""
-    control = read_control(ctx)
+    switches = read_switches(ctx)
     readings = {reading.uuid: reading for reading in ctx.gpus.observe(ctx.clock.now())}
     with ctx.records.read() as tx:
         active = tx.live_attempts(ctx.node)
@@ -29,11 +29,11 @@ def report(ctx: Context) -> list[dict[str, Any]]:
     rows = []
     for gpu in ctx.gpus.inventory():
         holders = [(job, attempt) for job, attempt in active if gpu.uuid in attempt.gpu_uuids]
-        state, reason, foreign = judge_gpu(
+        state, reason, foreign = classify_gpu(
             gpu,
             readings.get(gpu.uuid),
             held=bool(holders),
-            drained=control.drained.get(gpu.uuid),
+            drained=switches.drained.get(gpu.uuid),
             is_ours=lambda pid: not exists(pid) or belongs_to(pid, supervisors, sessions),
         )
         if state is None or (holders and state is GpuState.EXTERNAL and not foreign):

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpuq.domain.job import Job, JobOutlook
+from gpuq.domain.job import Job, JobStatus
 from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
 from gpuq.domain.times import iso
 from gpuq.engine.context import Context
@@ -27,7 +27,7 @@ class QueueView:
     queued: int
     waiting: int
     total: int
-    jobs: list[tuple[Job, JobOutlook]]
+    jobs: list[tuple[Job, JobStatus]]
 
 
 class JobQueries:
@@ -42,11 +42,11 @@ class JobQueries:
         """When a job that is not stored would start, epoch seconds; None beyond the forecast's reach."""
         return self._forecasts.estimate(job)
 
-    def describe(self, jobs: Sequence[Job], positions: Mapping[int, int] | None = None) -> list[tuple[Job, JobOutlook]]:
+    def describe(self, jobs: Sequence[Job], positions: Mapping[int, int] | None = None) -> list[tuple[Job, JobStatus]]:
         """In the order given. Final jobs cost nothing; others share one forecast. `positions`: places in line that
         the caller knows already, by job id."""
         if all(job.state in FINAL for job in jobs):
-            return [(job, JobOutlook()) for job in jobs]
+            return [(job, JobStatus()) for job in jobs]
         queued = [job for job in jobs if job.state is JobState.QUEUED]
         picture = self._forecasts.picture(queued[0] if len(queued) == 1 else None)
         agent = self.agent.is_alive()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gpuq.domain.job import Job, JobOutlook
+from gpuq.domain.job import Job, JobStatus
 from gpuq.domain.quantities import duration_text
 from gpuq.domain.reasons import Reason, ReasonCode
 from gpuq.domain.states import ACTIVE, FINAL, JobState
@@ -16,13 +16,13 @@ from gpuq.ports.records import Reader
 
 def job_status(
     ctx: Context, tx: Reader, job: Job, picture: ForecastPicture, agent: bool, positions: Mapping[int, int]
-) -> JobOutlook:
+) -> JobStatus:
     """`agent`: whether one serves this node. `positions`: places in line that are known already, by job id; others are
     counted."""
     if job.state in FINAL:
-        return JobOutlook()
+        return JobStatus()
     if job.state in ACTIVE:
-        return JobOutlook(
+        return JobStatus(
             reason=_active_reason(ctx, job),
             estimated_end=picture.forecast.end.get(job.id),
             progress=read_progress(ctx, job.run_dir),
@@ -31,7 +31,7 @@ def job_status(
     position = None
     if job.state is JobState.QUEUED:
         position = positions.get(job.id) or tx.position(job.score, job.id)
-    return JobOutlook(
+    return JobStatus(
         position=position,
         reason=_waiting_reason(ctx, tx, job, picture, agent),
         estimated_start=start,
@@ -62,8 +62,8 @@ def _waiting_reason(ctx: Context, tx: Reader, job: Job, picture: ForecastPicture
         return Reason(ReasonCode.NO_AGENT, "no agent runs; nothing starts until `gpuq up`")
     if picture.snapshot.paused is not None:
         return Reason(ReasonCode.QUEUE_PAUSED, picture.snapshot.paused)
-    if picture.control.obstacle is not None:
-        text = f"this machine cannot launch anything now: {picture.control.obstacle}"
+    if picture.switches.launch_trouble is not None:
+        text = f"this machine cannot launch anything now: {picture.switches.launch_trouble}"
         return Reason(ReasonCode.LAUNCH_TROUBLE, text)
     found = picture.explainer.reasons(job.id)
     if found:

@@ -8,16 +8,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from gpuq.domain.gpu import GpuObservation
-from gpuq.engine.attempt.tracked import Live, ledger
+from gpuq.engine.attempt.tracked import TrackedAttempt, ledger
 from gpuq.engine.context import Context
-from gpuq.engine.hot.queue_hints import withdraw
+from gpuq.engine.hot.queue_hints import unpublish_jobs
 from gpuq.engine.snapshot.candidates import candidate, expectation
 from gpuq.engine.snapshot.devices import devices
 from gpuq.engine.snapshot.gpu_processes import belongs_to, exists
 from gpuq.engine.snapshot.limit_bypass import past_limits
-from gpuq.engine.snapshot.switches import Control, policy, read_control
+from gpuq.engine.snapshot.switches import Switches, policy, read_switches
 from gpuq.engine.snapshot.usage import see_peaks
-from gpuq.ports.hot_queue import Member
+from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.records import Waiting
 from gpuq.scheduler.limits import Usage
 from gpuq.scheduler.overtaking import PATIENCE_S
@@ -36,18 +36,18 @@ READING_MAX_AGE_S = 1.0
 OLDEST_EVERY_S = 600.0
 
 
-class Lookout:
-    """Caches between turns: job facts by (id, score), the last reading of the GPUs. One thread only. `typical`: for
+class SnapshotBuilder:
+    """Caches between turns: job facts by (id, score), the last reading of the GPUs. One thread only. `use_median`: for
     what people are told, run times are medians instead of means."""
 
-    def __init__(self, ctx: Context, *, typical: bool = False) -> None:
+    def __init__(self, ctx: Context, *, use_median: bool = False) -> None:
         self._ctx = ctx
-        self._typical = typical
+        self._typical = use_median
         self._facts: dict[int, Waiting] = {}
         self._candidates: dict[int, tuple[Waiting, Candidate]] = {}
         self._observations: Sequence[GpuObservation] = ()
         self._observed_at = float("-inf")
-        self._control: Control | None = None
+        self._control: Switches | None = None
         self._promises: dict[int, float] = {}
         self._aged: list[int] = []
         self._line: list[Waiting] | None = None
@@ -56,16 +56,16 @@ class Lookout:
         self._past: list[Waiting] = []
         self._past_at = float("-inf")
 
-    def forget(self, control: Control | None = None) -> None:
-        """Somebody changed a job, paused, drained, or set a limit. `control`: what is set now, if the caller knows."""
+    def forget(self, switches: Switches | None = None) -> None:
+        """Somebody changed a job, paused, drained, or set a limit. `switches`: what is set now, if the caller knows."""
         self._facts.clear()
         self._candidates.clear()
-        self._control = control
+        self._control = switches
         self._past_at = float("-inf")
 
-    def control(self) -> Control:
+    def switches(self) -> Switches:
         if self._control is None:
-            self._control = read_control(self._ctx)
+            self._control = read_switches(self._ctx)
         return self._control
 
     def observe(self, max_age_s: float = READING_MAX_AGE_S) -> Sequence[GpuObservation]:
@@ -75,29 +75,29 @@ class Lookout:
             self._observed_at = monotonic
         return self._observations
 
-    def waiting(self, lives: Collection[Live] = (), *, fresh: bool = True) -> list[Waiting]:
+    def waiting(self, tracked_attempts: Collection[TrackedAttempt] = (), *, fresh: bool = True) -> list[Waiting]:
         """Facts of the queue's heads, and of those behind them if limits keep the heads back, in line order. Unless
         `fresh`, what is left of the last reading serves, as long as it reaches far enough: nobody has said that the
         queue changed, and a start is checked against the stores anyhow. Raises HotStoreUnavailable or HotStoreCold."""
         if fresh or self._line is None or (self._cut and len(self._line) < HEADS // 2):
-            self._line = self._read_line(lives)
+            self._line = self._read_line(tracked_attempts)
         return list(self._line)
 
-    def _read_line(self, lives: Collection[Live]) -> list[Waiting]:
+    def _read_line(self, tracked_attempts: Collection[TrackedAttempt]) -> list[Waiting]:
         heads = self._ctx.queue.heads(HEADS)
         missing = [head.job_id for head in heads if not self._known(head)]
         if missing:
             self._read(missing, heads)
         line = [self._facts[head.job_id] for head in heads if head.job_id in self._facts]
         self._cut = len(heads) >= HEADS
-        return self._with_the_oldest(self._past_limits(line, lives)) if line else line
+        return self._with_the_oldest(self._past_limits(line, tracked_attempts)) if line else line
 
-    def usage(self, lives: Collection[Live]) -> Usage:
-        return Usage(policy(self._ctx, self.control()), [live.holding(0.0) for live in lives])
+    def usage(self, tracked_attempts: Collection[TrackedAttempt]) -> Usage:
+        return Usage(policy(self._ctx, self.switches()), [tracked.holding(0.0) for tracked in tracked_attempts])
 
-    def _past_limits(self, line: list[Waiting], lives: Collection[Live]) -> list[Waiting]:
+    def _past_limits(self, line: list[Waiting], tracked_attempts: Collection[TrackedAttempt]) -> list[Waiting]:
         """With those behind the heads of every size whose heads a limit keeps back."""
-        usage = self.usage(lives)
+        usage = self.usage(tracked_attempts)
         seen = Counter(job.gpus for job in line)
         crowded = {gpus for gpus, count in seen.items() if count >= HEADS}
         if not any(job.gpus in crowded and usage.reached(candidate(job)) for job in line):
@@ -133,11 +133,11 @@ class Lookout:
             found = tx.waiting(sorted(hidden))
         return sorted([*line, *found.values()], key=lambda job: (job.score, job.id))
 
-    def _known(self, head: Member) -> bool:
+    def _known(self, head: QueueEntry) -> bool:
         facts = self._facts.get(head.job_id)
         return facts is not None and facts.score == head.score
 
-    def _read(self, missing: Sequence[int], heads: Sequence[Member]) -> None:
+    def _read(self, missing: Sequence[int], heads: Sequence[QueueEntry]) -> None:
         if len(self._facts) > FACTS_KEPT:
             self._facts.clear()
             self._candidates.clear()
@@ -149,7 +149,7 @@ class Lookout:
         for job_id in gone:
             self._facts.pop(job_id, None)
         # Not queued in SQL any more: a hint that came late.
-        withdraw(self._ctx, [(head.job_id, head.gpus) for head in heads if head.job_id in gone])
+        unpublish_jobs(self._ctx, [(head.job_id, head.gpus) for head in heads if head.job_id in gone])
 
     def drop(self, job_ids: Collection[int]) -> None:
         """These left the queue; if they come back, their facts are read again."""
@@ -162,33 +162,35 @@ class Lookout:
             self._line = [job for job in self._line if job.id not in gone]
             self._past = [job for job in self._past if job.id not in gone]
 
-    def snapshot(self, waiting: Sequence[Waiting], lives: Collection[Live]) -> Snapshot:
+    def snapshot(self, waiting: Sequence[Waiting], tracked_attempts: Collection[TrackedAttempt]) -> Snapshot:
         ctx = self._ctx
-        control = self.control()
+        switches = self.switches()
         observations = self.observe() if any(job.gpus for job in waiting) else self._observations
         # A share that has grown since the last sample must not meet another one.
-        if any(live.mem_mb is not None for live in lives):
-            see_peaks(observations, lives)
-        supervisors = {live.launched.supervisor_pid for live in lives if live.launched}
-        sessions = {live.launched.pid for live in lives if live.launched}
-        often = self._preemptions(waiting, lives)
+        if any(tracked.mem_mb is not None for tracked in tracked_attempts):
+            see_peaks(observations, tracked_attempts)
+        supervisors = {tracked.launched.supervisor_pid for tracked in tracked_attempts if tracked.launched}
+        sessions = {tracked.launched.pid for tracked in tracked_attempts if tracked.launched}
+        often = self._preemptions(waiting, tracked_attempts)
         return Snapshot(
             devices=devices(
                 ctx.gpus.inventory(),
                 observations,
-                ledger(lives),
-                control.drained,
+                ledger(tracked_attempts),
+                switches.drained,
                 # A process that is gone already may linger in the driver's list for a moment.
                 lambda pid: not exists(pid) or belongs_to(pid, supervisors, sessions),
             ),
-            holdings=[live.holding(self._expected(live), often.get(live.job.id, 0)) for live in lives],
+            holdings=[
+                tracked.holding(self._expected(tracked), often.get(tracked.job.id, 0)) for tracked in tracked_attempts
+            ],
             waiting=[
                 replace(one, preemptions_last_hour=often[one.id]) if one.id in often else one
                 for one in map(self._candidate, waiting)
             ],
-            policy=policy(ctx, control),
-            paused=control.paused,
-            expected=expectation(ctx, waiting, typical=self._typical),
+            policy=policy(ctx, switches),
+            paused=switches.paused,
+            expected=expectation(ctx, waiting, use_median=self._typical),
             promises=self._promises,
         )
 
@@ -199,23 +201,23 @@ class Lookout:
             known = self._candidates[job.id] = (job, candidate(job))
         return known[1]
 
-    def _preemptions(self, waiting: Sequence[Waiting], lives: Collection[Live]) -> dict[int, int]:
+    def _preemptions(self, waiting: Sequence[Waiting], tracked_attempts: Collection[TrackedAttempt]) -> dict[int, int]:
         """In the last hour, by job id, of preemptible jobs that have run before: seldom any, so asked anew."""
         ids = {job.id for job in waiting if job.preemptible and job.attempt}
-        ids |= {live.job.id for live in lives if live.job.preemptible and live.number > 1}
+        ids |= {tracked.job.id for tracked in tracked_attempts if tracked.job.preemptible and tracked.number > 1}
         if not ids:
             return {}
         with self._ctx.records.read() as tx:
             return tx.preemptions(ids, since=self._ctx.clock.now() - 3600.0)
 
-    def _expected(self, live: Live) -> float:
-        job = live.job
-        elapsed = max(0.0, self._ctx.clock.now() - live.started_at)
+    def _expected(self, tracked: TrackedAttempt) -> float:
+        job = tracked.job
+        elapsed = max(0.0, self._ctx.clock.now() - tracked.started_at)
         return self._ctx.run_times.expect(
-            job.user, job.command, job.gpus, job.time_limit_s, elapsed, typical=self._typical
+            job.user, job.command, job.gpus, job.time_limit_s, elapsed, use_median=self._typical
         ).seconds
 
-    def remember_promises(self, actions: Sequence[Action]) -> None:
+    def remember_reservations(self, actions: Sequence[Action]) -> None:
         """When the first in line was told that it starts, set once: its reservation may not drift."""
         for action in actions:
             if isinstance(action, Wait) and action.reserved_at is not None:

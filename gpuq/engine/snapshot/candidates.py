@@ -9,15 +9,17 @@ from gpuq.ports.records import Waiting
 from gpuq.scheduler.snapshot import Candidate
 
 
-def expectation(ctx: Context, waiting: Sequence[Waiting], *, typical: bool = False) -> Callable[[Candidate], float]:
-    """Run times in seconds, worked out for those candidates only that a decision asks about. `typical`: medians."""
+def expectation(ctx: Context, waiting: Sequence[Waiting], *, use_median: bool = False) -> Callable[[Candidate], float]:
+    """Run times in seconds, worked out for those candidates only that a decision asks about. `use_median`: medians."""
     by_id = {job.id: job for job in waiting}
     known: dict[int, float] = {}
 
     def seconds(job: Candidate) -> float:
         if job.id not in known:
             facts = by_id[job.id]
-            found = ctx.run_times.expect(facts.user, facts.command, facts.gpus, facts.time_limit_s, typical=typical)
+            found = ctx.run_times.expect(
+                facts.user, facts.command, facts.gpus, facts.time_limit_s, use_median=use_median
+            )
             known[job.id] = found.seconds
         return known[job.id]
 

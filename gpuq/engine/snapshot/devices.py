@@ -35,7 +35,7 @@ class Ledger:
         return max(0, seen.used_mb - sum(mem or 0 for _, mem in shares) - IDLE_THRESHOLD_MB)
 
 
-def judge_gpu(
+def classify_gpu(
     gpu: Gpu,
     seen: GpuObservation | None,
     *,
@@ -78,7 +78,7 @@ def devices(
     seen = {reading.uuid: reading for reading in observations}
     result = []
     for gpu in inventory:
-        _, reason, _ = judge_gpu(
+        _, reason, _ = classify_gpu(
             gpu,
             seen.get(gpu.uuid),
             held=bool(ledger.held.get(gpu.uuid)),

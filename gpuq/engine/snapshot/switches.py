@@ -18,44 +18,44 @@ GROUP_LIMIT = "group-limit:"
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
-    """`drained` by GPU uuid, of this node; `group_limits`: running jobs by group; `obstacle`: why nothing can be
+class Switches:
+    """`drained` by GPU uuid, of this node; `group_limits`: running jobs by group; `launch_trouble`: why nothing can be
     launched on this machine, not set by people but treated alike."""
 
     paused: str | None
     drained: dict[str, Drained]
     group_limits: dict[str, int]
-    obstacle: str | None = None
+    launch_trouble: str | None = None
 
 
-def read_control(ctx: Context) -> Control:
+def read_switches(ctx: Context) -> Switches:
     with ctx.records.read() as tx:
-        return control_in(ctx, tx)
+        return switches_in(ctx, tx)
 
 
-def control_in(ctx: Context, tx: Reader) -> Control:
+def switches_in(ctx: Context, tx: Reader) -> Switches:
     paused = tx.value(PAUSED)
     drained = tx.values(f"{DRAINED}{ctx.node}:")
     limits = tx.values(GROUP_LIMIT)
-    return Control(
+    return Switches(
         paused=pause_text(paused) if paused else None,
         drained={
             key.removeprefix(f"{DRAINED}{ctx.node}:"): Drained(value["by"], value.get("reason"))
             for key, value in drained.items()
         },
         group_limits={key.removeprefix(GROUP_LIMIT): value["running"] for key, value in limits.items()},
-        obstacle=tx.value(OBSTACLE + ctx.node),
+        launch_trouble=tx.value(OBSTACLE + ctx.node),
     )
 
 
-def policy(ctx: Context, control: Control) -> Policy:
+def policy(ctx: Context, switches: Switches) -> Policy:
     settings = ctx.settings
     return Policy(
         backfill=settings.backfill,
         cpu_jobs=settings.cpu_jobs,
         user_max_gpus=settings.user_max_gpus,
         user_max_running=settings.user_max_running,
-        group_limits=control.group_limits,
+        group_limits=switches.group_limits,
         preempt_min_run_s=settings.preempt_min_run,
         preempt_max_per_hour=settings.preempt_max_per_hour,
         ranking=wanted(ctx),

@@ -6,34 +6,34 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from gpuq.domain.gpu import IDLE_THRESHOLD_MB, GpuObservation
-from gpuq.engine.attempt.tracked import Live
+from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.snapshot.gpu_processes import belongs_to
 
 
-def sample(observations: Sequence[GpuObservation], lives: Collection[Live]) -> None:
+def sample(observations: Sequence[GpuObservation], tracked_attempts: Collection[TrackedAttempt]) -> None:
     """Adds one sample to each live attempt: memory by its own processes (peak, MiB, per GPU), utilisation of the
     GPUs (0 to 1). A simulated GPU reports no utilisation and gives none."""
-    see_peaks(observations, lives)
+    see_peaks(observations, tracked_attempts)
     by_uuid = {reading.uuid: reading for reading in observations}
-    for live in lives:
-        for uuid in live.gpu_uuids if live.launched is not None else ():
+    for tracked in tracked_attempts:
+        for uuid in tracked.gpu_uuids if tracked.launched is not None else ():
             reading = by_uuid.get(uuid)
             if reading is not None and reading.utilisation is not None:
-                live.utilisation.append(reading.utilisation)
+                tracked.utilisation.append(reading.utilisation)
 
 
-def see_peaks(observations: Sequence[GpuObservation], lives: Collection[Live]) -> None:
+def see_peaks(observations: Sequence[GpuObservation], tracked_attempts: Collection[TrackedAttempt]) -> None:
     by_uuid = {reading.uuid: reading for reading in observations}
-    holders = Counter(uuid for live in lives for uuid in live.gpu_uuids)
-    for live in lives:
-        if live.launched is None:
+    holders = Counter(uuid for tracked in tracked_attempts for uuid in tracked.gpu_uuids)
+    for tracked in tracked_attempts:
+        if tracked.launched is None:
             continue
-        mine = ({live.launched.supervisor_pid}, {live.launched.pid})
-        for uuid in live.gpu_uuids:
+        mine = ({tracked.launched.supervisor_pid}, {tracked.launched.pid})
+        for uuid in tracked.gpu_uuids:
             reading = by_uuid.get(uuid)
             used = 0 if reading is None else _used_mb(reading, mine, alone=holders[uuid] == 1)
             if used:
-                live.peak_mb[uuid] = max(used, live.peak_mb.get(uuid, 0))
+                tracked.peak_mb[uuid] = max(used, tracked.peak_mb.get(uuid, 0))
 
 
 def _used_mb(reading: GpuObservation, mine: tuple[set[int], set[int]], *, alone: bool) -> int:

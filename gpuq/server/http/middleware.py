@@ -48,7 +48,7 @@ class _Exchange:
         await self.send_next(message)
 
 
-class Gate:
+class AccessMiddleware:
     """Pure ASGI, because each layer of the framework's own kind costs more than a whole submission may."""
 
     def __init__(self, app: ASGIApp, ctx: Context) -> None:

@@ -32,7 +32,7 @@ WORKERS = 16
 SWITCH_S = 0.0005
 
 
-class Going:
+class Shutdown:
     """Whether the daemon is to go down, and how."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ def run(
         raise UsageError("--listen is for `gpuq up` and `gpuq server`")
     daemon_log.set_up(settings.log_level)
     sys.setswitchinterval(SWITCH_S)
-    going = Going()
+    going = Shutdown()
     with _interruptible(going), ExitStack() as stack:
         prepare_home(settings.home)
         if "server" in roles:
@@ -90,7 +90,7 @@ def run(
 
 
 @contextmanager
-def _interruptible(going: Going) -> Iterator[None]:
+def _interruptible(going: Shutdown) -> Iterator[None]:
     """Until the serving has its own handlers, a signal ends the start in good order, children included."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
@@ -111,7 +111,7 @@ def _interruptible(going: Going) -> Iterator[None]:
 def _serve(
     ctx: Context,
     services: Services,
-    going: Going,
+    going: Shutdown,
     listen: str | None,
     stack: ExitStack,
     when_ready: Callable[[list[str]], None],
@@ -133,7 +133,7 @@ def _serve(
             loop.add_signal_handler(each, going.down)
         _limit_workers()
         _settle()
-        when_ready(_told(ctx, [listening.address_of(listener) for listener in listeners]))
+        when_ready(_addresses(ctx, [listening.address_of(listener) for listener in listeners]))
 
     listening.run(app, listeners, when_up)
     _ignore_signals()
@@ -141,7 +141,7 @@ def _serve(
     log.info("stopping")
 
 
-def _wait(ctx: Context, going: Going, roles: Collection[Role], when_ready: Callable[[list[str]], None]) -> None:
+def _wait(ctx: Context, going: Shutdown, roles: Collection[Role], when_ready: Callable[[list[str]], None]) -> None:
     for each in STOP_SIGNALS:
         signal.signal(each, lambda signum, frame: going.down())
     _settle()
@@ -171,7 +171,7 @@ def _settle() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def _told(ctx: Context, addresses: list[str]) -> list[str]:
+def _addresses(ctx: Context, addresses: list[str]) -> list[str]:
     gpus = ctx.gpus.inventory()
     simulated = " (simulated)" if any(gpu.simulated for gpu in gpus) else ""
     lines = [
@@ -188,7 +188,7 @@ def _exposed(address: str) -> bool:
     return not address.startswith(("unix://", "http://127.", "http://[::1]"))
 
 
-def _stop_jobs_if_told(ctx: Context, going: Going) -> None:
+def _stop_jobs_if_told(ctx: Context, going: Shutdown) -> None:
     if going.stop_jobs:
         from gpuq.server.process.stop_all import stop_jobs
 

@@ -26,7 +26,7 @@ class Interrupted(BaseException):
         self.exit_code = 128 + signum
 
 
-def fork(log_path: Path) -> Word | int:
+def fork(log_path: Path) -> ReadyPipe | int:
     """Returns twice. In the child, which is to be the daemon: its end of the pipe. In the parent, when the child has
     told how it went: the exit code, 0 when it is up, else that of what went wrong. Must be called by a process with a
     single thread."""
@@ -39,7 +39,7 @@ def fork(log_path: Path) -> Word | int:
     if child == 0:
         os.close(reading)
         _detached(output)
-        return Word(writing)
+        return ReadyPipe(writing)
     os.close(writing)
     os.close(output)
     with open(reading, "rb") as pipe:
@@ -89,7 +89,7 @@ def _keep_small(path: Path) -> None:
         return
 
 
-class Word:
+class ReadyPipe:
     """The child's end of the pipe."""
 
     def __init__(self, fd: int) -> None:

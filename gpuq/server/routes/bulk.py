@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from gpuq.engine.actions.bulk import Done, Verb, many
+from gpuq.engine.actions.bulk import ActionResult, BulkAction, run_many
 from gpuq.engine.actions.change import TOP
 from gpuq.engine.actions.hold import HOLD, RELEASE
 from gpuq.engine.actions.retry import RETRY
@@ -30,7 +30,7 @@ class Named(BaseModel):
     ]
 
 
-def _told(done: Done) -> dict[str, Any]:
+def _result_json(done: ActionResult) -> dict[str, Any]:
     if done.error is None:
         return {"id": done.job_id, "state": done.state}
     error = {"code": done.error.code, "message": done.error.message, "hint": done.error.hint}
@@ -40,10 +40,10 @@ def _told(done: Done) -> dict[str, Any]:
 _ANSWER = "An item for each id, in the order given: `{id, state}`, or `{id, error}` where nothing was done."
 
 
-def _route(name: str, verb: Verb, summary: str) -> None:
+def _route(name: str, verb: BulkAction, summary: str) -> None:
     @router.post(f"/jobs/{name}", name=f"{name}_jobs", summary=summary, response_description=_ANSWER)
     def endpoint(ctx: Ctx, caller: Who, named: Named) -> list[dict[str, Any]]:
-        return [_told(done) for done in many(ctx, named.ids, caller, verb)]
+        return [_result_json(done) for done in run_many(ctx, named.ids, caller, verb)]
 
 
 _route("hold", HOLD, "Hold many jobs")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
 
-from gpuq.domain.job import Job, JobOutlook, job_json
+from gpuq.domain.job import Job, JobStatus, job_json
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import FINAL
 from gpuq.engine.actions import cancel, change, hold, retry
@@ -30,10 +30,10 @@ MAX_LOG_BYTES = 16 * 1024 * 1024
 def listed(queries: JobQueries, jobs: list[Job]) -> list[dict[str, object]]:
     """Described where there is something to say that is not stored: final jobs are as they are."""
     open_jobs = [job for job in jobs if job.finished_at is None]
-    seen: dict[int, JobOutlook] = {}
+    seen: dict[int, JobStatus] = {}
     if open_jobs:
         seen = {job.id: view for job, view in queries.describe(open_jobs)}
-    return [job_json(job, seen.get(job.id, JobOutlook())) for job in jobs]
+    return [job_json(job, seen.get(job.id, JobStatus())) for job in jobs]
 
 
 def _one(queries: JobQueries, job: Job) -> dict[str, object]:
@@ -95,7 +95,7 @@ def _expected(ctx: Context, job: Job) -> dict[str, Any] | None:
     if job.state in FINAL:
         return None
     elapsed = max(0.0, ctx.clock.now() - job.started_at) if job.started_at is not None else 0.0
-    found = ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s, elapsed, typical=True)
+    found = ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s, elapsed, use_median=True)
     return {"seconds": round(found.seconds, 3), "source": found.source, "samples": found.samples}
 
 

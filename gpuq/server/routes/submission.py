@@ -28,7 +28,7 @@ from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.errors import GpuqError, UsageError
 from gpuq.ports.records import JobFilter
 from gpuq.server.http.error_handlers import malformed, response_of
-from gpuq.server.routes.submission_response import Forms
+from gpuq.server.routes.submission_response import SubmissionEncoder
 
 log = logging.getLogger(__name__)
 
@@ -93,19 +93,19 @@ def parse(body: bytes) -> tuple[list[JobSpec], bool]:
         try:
             return _SPECS.validate_json(body), True
         except ValidationError as error:
-            raise _told(error, 0) from None
+            raise _as_usage_error(error, 0) from None
     try:
         return [JobSpec.model_validate_json(body)], False
     except ValidationError as error:
         if not any(one["loc"] == ("jobs",) for one in error.errors(include_url=False, include_input=False)):
-            raise _told(error, None) from None
+            raise _as_usage_error(error, None) from None
     try:
         return Batch.model_validate_json(body).specs(), True
     except ValidationError as error:
-        raise _told(error, 1) from None
+        raise _as_usage_error(error, 1) from None
 
 
-def _told(error: ValidationError, index_at: int | None) -> Exception:
+def _as_usage_error(error: ValidationError, index_at: int | None) -> Exception:
     """`index_at`: where in the place of a complaint the number of the item stands."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
@@ -138,7 +138,7 @@ def _answers(ctx: Context, done: submit.Submitted) -> list[bytes]:
         found = {job.id: to_json(job_json(job)) for job in jobs}
     array_id: int | None = None
     # One submission, so one time.
-    forms = Forms(iso(next(iter(done.stored.values())).submitted_at) if done.stored else None)
+    forms = SubmissionEncoder(iso(next(iter(done.stored.values())).submitted_at) if done.stored else None)
     for job_id, new in done.stored.items():
         if new.array_first:
             array_id = job_id

@@ -47,7 +47,7 @@ def stored_json(job_id: int, new: NewJob, array_id: int | None, submitted_at: st
     }
 
 
-class Forms:
+class SubmissionEncoder:
     """The JSON of jobs that were just stored, as text. Most jobs of a submission differ in their id, name and command
     alone: what stands between and behind these is made once for all that share it."""
 

@@ -7,16 +7,16 @@ leases = RedisLeases(link, expected_epoch=...)
 
 from __future__ import annotations
 
-from gpuq.stores.redis.leases import AgentLock, RedisLeases
+from gpuq.stores.redis.leases import RedisAgentKey, RedisLeases
 from gpuq.stores.redis.link import RedisLink, connect
 from gpuq.stores.redis.notify import LocalNotifier, RedisNotifier
 from gpuq.stores.redis.private.server import PrivateRedis, private_url
 from gpuq.stores.redis.queue import RedisHotQueue
 
 __all__ = [
-    "AgentLock",
     "LocalNotifier",
     "PrivateRedis",
+    "RedisAgentKey",
     "RedisHotQueue",
     "RedisLeases",
     "RedisLink",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
-from gpuq.ports.hot_queue import GpuClaim, Member, Taken
+from gpuq.ports.hot_queue import GpuClaim, QueueEntry, Taken
 from gpuq.stores.redis.keys import padded
 from gpuq.stores.redis.link import RedisLink
 from gpuq.stores.redis.queue import ExpectedEpoch
@@ -40,25 +40,25 @@ class RedisLeases:
 
     def take(
         self,
-        member: Member,
+        entry: QueueEntry,
         node: str,
         token: str,
         gpus: Sequence[GpuClaim],
         ttl_s: float,
         over: Collection[str] = (),
     ) -> Taken:
-        keys = [self._keys.epoch, self._keys.queue(member.gpus), self._keys.queues, self._keys.leases(node)]
+        keys = [self._keys.epoch, self._keys.queue(entry.gpus), self._keys.queues, self._keys.leases(node)]
         ended = "".join(f"{ended}," for ended in over)
-        args: list[str | int] = [self._expected(), padded(member.job_id), token, _ms(ttl_s), ended]
+        args: list[str | int] = [self._expected(), padded(entry.job_id), token, _ms(ttl_s), ended]
         for claim in gpus:
             keys.append(self._keys.lease(node, claim.uuid))
             args.extend((_share(claim), claim.total_mb, claim.uuid))
         return Taken(str(self._link.run_warm("take", keys, args)).lower())
 
-    def give_back(self, member: Member, node: str, token: str, uuids: Sequence[str]) -> None:
-        keys = [self._keys.epoch, self._keys.queue(member.gpus), self._keys.queues]
+    def give_back(self, entry: QueueEntry, node: str, token: str, uuids: Sequence[str]) -> None:
+        keys = [self._keys.epoch, self._keys.queue(entry.gpus), self._keys.queues]
         keys.extend(self._keys.lease(node, uuid) for uuid in uuids)
-        args = [self._expected(), token, padded(member.job_id), repr(float(member.score))]
+        args = [self._expected(), token, padded(entry.job_id), repr(float(entry.score))]
         self._link.run_warm("give_back", keys, args)
 
     def hold(self, node: str, token: str, gpus: Sequence[GpuClaim], ttl_s: float) -> None:
@@ -98,7 +98,7 @@ class RedisLeases:
         return (self._expected_epoch() if self._expected_epoch else None) or ""
 
 
-class AgentLock:
+class RedisAgentKey:
     """At most one agent a node, among all that share this Redis. The epoch does not matter to it.
 
     It ends by itself after its TTL, and a flush ends it at once: an agent whose `renew` is refused may `acquire`

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from gpuq.errors import HotStoreCold
-from gpuq.ports.hot_queue import Member
+from gpuq.ports.hot_queue import QueueEntry
 from gpuq.stores.redis.keys import padded
 from gpuq.stores.redis.link import COLD, RedisLink, cold
 
@@ -23,7 +23,7 @@ class _Heads:
     """What Redis said about one size, and what it means: (score, id, member), in line order."""
 
     text: str
-    line: list[tuple[float, int, Member]]
+    line: list[tuple[float, int, QueueEntry]]
 
 
 def _parse(gpus: int, text: str) -> _Heads:
@@ -31,7 +31,7 @@ def _parse(gpus: int, text: str) -> _Heads:
     line = []
     for word, score_word in zip(words[::2], words[1::2], strict=True):
         job_id, score = int(word), float(score_word)
-        line.append((score, job_id, Member(job_id, gpus, score)))
+        line.append((score, job_id, QueueEntry(job_id, gpus, score)))
     return _Heads(text, line)
 
 
@@ -52,15 +52,15 @@ class RedisHotQueue:
     def link(self) -> RedisLink:
         return self._link
 
-    def add(self, members: Sequence[Member]) -> None:
+    def add(self, entries: Sequence[QueueEntry]) -> None:
         channel = self._keys.wake if self._announce else ""
-        for start in range(0, len(members), BATCH):
-            keys, texts = self._by_size(members[start : start + BATCH])
+        for start in range(0, len(entries), BATCH):
+            keys, texts = self._by_size(entries[start : start + BATCH])
             args = [self._expected(), channel, *texts]
             self._link.run_warm("add", [self._keys.epoch, self._keys.queues, *keys], args)
 
-    def remove(self, members: Iterable[tuple[int, int]]) -> None:
-        pending = iter(members)
+    def remove(self, entries: Iterable[tuple[int, int]]) -> None:
+        pending = iter(entries)
         while batch := list(islice(pending, BATCH)):
             sizes: dict[int, list[str]] = defaultdict(list)
             for job_id, gpus in batch:
@@ -69,12 +69,12 @@ class RedisHotQueue:
             texts = [" ".join(group) for group in sizes.values()]
             self._link.run_warm("remove", [self._keys.epoch, self._keys.queues, *keys], [self._expected(), *texts])
 
-    def heads(self, per_size: int) -> list[Member]:
+    def heads(self, per_size: int) -> list[QueueEntry]:
         if per_size < 1:
             return []
         keys = [self._keys.epoch, self._keys.queues]
         answer = self._link.run_warm("heads", keys, [self._expected(), per_size, self._keys.queue_prefix])
-        line: list[tuple[float, int, Member]] = []
+        line: list[tuple[float, int, QueueEntry]] = []
         seen: dict[str, _Heads] = {}
         for gpus, text in zip(answer[::2], answer[1::2], strict=True):
             # Most sizes have not changed since the last look, and parsing costs more than asking.
@@ -83,7 +83,7 @@ class RedisHotQueue:
             line += seen[gpus].line
         self._seen = seen
         line.sort()
-        return [member for _, _, member in line]
+        return [entry for _, _, entry in line]
 
     def sizes(self) -> dict[int, int]:
         keys = [self._keys.epoch, self._keys.queues]
@@ -91,12 +91,12 @@ class RedisHotQueue:
         pairs = zip(answer[::2], answer[1::2], strict=True)
         return dict(sorted((int(gpus), int(count)) for gpus, count in pairs))
 
-    def rebuild(self, members: Iterable[Member], *, epoch: str) -> int:
+    def rebuild(self, entries: Iterable[QueueEntry], *, epoch: str) -> int:
         """Raises HotStoreCold when Redis was flushed, or another rebuild began, before the last batch."""
         self._rebuilding = epoch
         keys = [self._keys.epoch, self._keys.rebuild, self._keys.queues]
         self._link.run("rebuild_begin", keys, [epoch, self._keys.queue_prefix])
-        pending, count = iter(members), 0
+        pending, count = iter(entries), 0
         while batch := list(islice(pending, BATCH)):
             queues, texts = self._by_size(batch)
             answer = self._link.run("add", [self._keys.rebuild, self._keys.queues, *queues], [epoch, "", *texts])
@@ -121,10 +121,10 @@ class RedisHotQueue:
     def _expected(self) -> str:
         return (self._expected_epoch() if self._expected_epoch else None) or ""
 
-    def _by_size(self, members: Sequence[Member]) -> tuple[list[str], list[str]]:
+    def _by_size(self, entries: Sequence[QueueEntry]) -> tuple[list[str], list[str]]:
         """Queue keys, and for each `score member score member ...`. `repr` of a float is exact."""
         sizes: dict[int, list[str]] = defaultdict(list)
-        for item in members:
+        for item in entries:
             sizes[item.gpus].append(f"{float(item.score)!r} {padded(item.job_id)}")
         return [self._keys.queue(gpus) for gpus in sizes], [" ".join(group) for group in sizes.values()]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import fakeredis
 import pytest
 
-from gpuq.ports.hot_queue import GpuClaim, Member
+from gpuq.ports.hot_queue import GpuClaim, QueueEntry
 from gpuq.stores.redis import RedisHotQueue, RedisLeases, RedisLink, connect
 
 NODE = "box1"
@@ -61,9 +61,9 @@ def leases(store: HotStore, queue: RedisHotQueue) -> RedisLeases:
 
 
 @pytest.fixture
-def member() -> Callable[..., Member]:
-    def build(job_id: int = 1, gpus: int = 1, score: float = 2e11 + 1_790_000_000.123) -> Member:
-        return Member(job_id, gpus, score)
+def entry() -> Callable[..., QueueEntry]:
+    def build(job_id: int = 1, gpus: int = 1, score: float = 2e11 + 1_790_000_000.123) -> QueueEntry:
+        return QueueEntry(job_id, gpus, score)
 
     return build
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from gpuq.errors import HotStoreCold
-from gpuq.ports.hot_queue import GpuClaim, Member, Taken
+from gpuq.ports.hot_queue import GpuClaim, QueueEntry, Taken
 from gpuq.stores.redis import RedisHotQueue, RedisLeases
 
 NODE = "box1"
-ONE = Member(1, 1, 5.0)
+ONE = QueueEntry(1, 1, 5.0)
 Claims = Callable[..., Sequence[GpuClaim]]
 
 CALLS: dict[str, Callable[[RedisHotQueue, RedisLeases], object]] = {
@@ -51,15 +51,15 @@ def test_without_an_expected_epoch_any_open_store_answers(store: Any, queue: Red
 
 
 def test_cold_calls_add_and_take_nothing(store: Any, queue: RedisHotQueue, leases: RedisLeases) -> None:
-    queue.add([Member(2, 1, 1.0)])
+    queue.add([QueueEntry(2, 1, 1.0)])
     other_queue, other_leases = store.queue("e0"), store.leases("e0")
     with pytest.raises(HotStoreCold):
         other_queue.add([ONE])
     with pytest.raises(HotStoreCold):
-        other_leases.take(Member(2, 1, 1.0), NODE, "a", [GpuClaim("G0", None, 24_000)], 30)
+        other_leases.take(QueueEntry(2, 1, 1.0), NODE, "a", [GpuClaim("G0", None, 24_000)], 30)
     with pytest.raises(HotStoreCold):
         other_leases.give_back(ONE, NODE, "a", [])
-    assert queue.heads(9) == [Member(2, 1, 1.0)]
+    assert queue.heads(9) == [QueueEntry(2, 1, 1.0)]
     assert leases.holders(NODE) == {}
 
 
@@ -69,7 +69,7 @@ def test_leases_end_and_last_also_while_the_store_is_cold(
     leases.hold(NODE, "stays", alone("G0"), 30)
     leases.hold(NODE, "goes", alone("G1"), 30)
     leases.hold(NODE, "back", alone("G2"), 30)
-    queue.rebuild([Member(7, 1, 1.0)], epoch="e1")
+    queue.rebuild([QueueEntry(7, 1, 1.0)], epoch="e1")
     for call in (
         lambda: leases.renew(NODE, [("stays", ["G0"])], 60),
         lambda: leases.release(NODE, "goes", ["G1"]),
@@ -83,33 +83,33 @@ def test_leases_end_and_last_also_while_the_store_is_cold(
     assert queue.sizes() == {}
 
 
-def test_holding_needs_no_epoch_and_lasts_through_a_rebuild(store: Any, member: Any, alone: Claims) -> None:
+def test_holding_needs_no_epoch_and_lasts_through_a_rebuild(store: Any, entry: Any, alone: Claims) -> None:
     queue, leases = store.queue(), store.leases()
     leases.hold(NODE, "lives", alone("G0"), 30)
-    queue.rebuild([member(1)], epoch="e1")
+    queue.rebuild([entry(1)], epoch="e1")
     queue.open("e1")
     assert leases.holders(NODE) == {"G0": ["lives"]}
-    assert leases.take(member(1), NODE, "new", alone("G0"), 30) is Taken.BUSY
+    assert leases.take(entry(1), NODE, "new", alone("G0"), 30) is Taken.BUSY
 
 
 def test_a_rebuild_in_batches_stays_cold_until_it_is_opened(store: Any, queue: RedisHotQueue) -> None:
     watcher = store.queue(None)
     cold_looks = []
 
-    def members() -> Iterator[Member]:
+    def entries() -> Iterator[QueueEntry]:
         for job_id in range(12_000):
             if job_id % 3000 == 0:
                 with pytest.raises(HotStoreCold):
                     watcher.heads(1)
                 cold_looks.append(job_id)
-            yield Member(job_id, 1, float(job_id))
+            yield QueueEntry(job_id, 1, float(job_id))
 
-    assert queue.rebuild(members(), epoch="e1") == 12_000
+    assert queue.rebuild(entries(), epoch="e1") == 12_000
     assert len(cold_looks) == 4
     with pytest.raises(HotStoreCold):
         watcher.heads(1)
     queue.open("e1")
-    assert [member.job_id for member in watcher.heads(3)] == [0, 1, 2]
+    assert [entry.job_id for entry in watcher.heads(3)] == [0, 1, 2]
     queue.open("e1")
     assert watcher.sizes() == {1: 12_000}
 
@@ -117,28 +117,28 @@ def test_a_rebuild_in_batches_stays_cold_until_it_is_opened(store: Any, queue: R
 def test_after_a_flush_everything_is_cold_until_it_is_rebuilt(
     store: Any, queue: RedisHotQueue, leases: RedisLeases, alone: Claims
 ) -> None:
-    queue.add([Member(1, 1, 1.0), Member(2, 1, 2.0)])
-    assert leases.take(Member(1, 1, 1.0), NODE, "a", alone("G0"), 30) is Taken.TAKEN
+    queue.add([QueueEntry(1, 1, 1.0), QueueEntry(2, 1, 2.0)])
+    assert leases.take(QueueEntry(1, 1, 1.0), NODE, "a", alone("G0"), 30) is Taken.TAKEN
     store.link().client.flushall()
     for call in CALLS.values():
         with pytest.raises(HotStoreCold):
             call(queue, leases)
-    queue.rebuild([Member(2, 1, 2.0)], epoch="e1")
+    queue.rebuild([QueueEntry(2, 1, 2.0)], epoch="e1")
     leases.hold(NODE, "a", alone("G0"), 30)
     queue.open("e1")
-    assert queue.heads(5) == [Member(2, 1, 2.0)]
+    assert queue.heads(5) == [QueueEntry(2, 1, 2.0)]
     assert leases.holders(NODE) == {"G0": ["a"]}
 
 
 def test_a_flush_in_the_middle_of_a_rebuild_ends_it(store: Any, queue: RedisHotQueue) -> None:
-    def members() -> Iterator[Member]:
+    def entries() -> Iterator[QueueEntry]:
         for job_id in range(12_000):
             if job_id == 7000:
                 store.link().client.flushall()
-            yield Member(job_id, 1, float(job_id))
+            yield QueueEntry(job_id, 1, float(job_id))
 
     with pytest.raises(HotStoreCold):
-        queue.rebuild(members(), epoch="e1")
+        queue.rebuild(entries(), epoch="e1")
     with pytest.raises(HotStoreCold):
         queue.open("e1")
     with pytest.raises(HotStoreCold):
@@ -146,22 +146,22 @@ def test_a_flush_in_the_middle_of_a_rebuild_ends_it(store: Any, queue: RedisHotQ
 
 
 def test_a_flush_between_rebuild_and_open_is_noticed(store: Any, queue: RedisHotQueue) -> None:
-    queue.rebuild([Member(1, 1, 1.0)], epoch="e2")
+    queue.rebuild([QueueEntry(1, 1, 1.0)], epoch="e2")
     store.link().client.flushall()
     with pytest.raises(HotStoreCold):
         queue.open("e2")
-    assert queue.rebuild([Member(1, 1, 1.0)], epoch="e2") == 1
+    assert queue.rebuild([QueueEntry(1, 1, 1.0)], epoch="e2") == 1
     queue.open("e2")
     assert store.queue("e2").sizes() == {1: 1}
 
 
 def test_of_two_rebuilds_only_the_later_one_opens(store: Any) -> None:
     first, second = store.queue("e1"), store.queue("e2")
-    first.rebuild([Member(1, 1, 1.0), Member(2, 1, 2.0)], epoch="e1")
-    second.rebuild([Member(2, 1, 2.0)], epoch="e2")
+    first.rebuild([QueueEntry(1, 1, 1.0), QueueEntry(2, 1, 2.0)], epoch="e1")
+    second.rebuild([QueueEntry(2, 1, 2.0)], epoch="e2")
     with pytest.raises(HotStoreCold):
         first.open("e1")
     second.open("e2")
-    assert second.heads(5) == [Member(2, 1, 2.0)]
+    assert second.heads(5) == [QueueEntry(2, 1, 2.0)]
     with pytest.raises(HotStoreCold):
         first.heads(5)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.ports.hot_queue import Member
+from gpuq.ports.hot_queue import QueueEntry
 from gpuq.stores.redis import RedisHotQueue, connect
 
 pytestmark = pytest.mark.redis
@@ -23,7 +23,9 @@ def test_a_hundred_thousand_waiting_jobs_are_small_and_their_heads_found_with_no
     link = connect(redis_url, "gpuq")
     queue = RedisHotQueue(link, expected_epoch=lambda: "e1")
     empty = link.client.info("memory")["used_memory"]
-    line = [Member(job_id, (0, 1, 2, 4, 8)[job_id % 5], 2e11 + 1.79e9 + job_id * 0.137) for job_id in range(WAITING)]
+    line = [
+        QueueEntry(job_id, (0, 1, 2, 4, 8)[job_id % 5], 2e11 + 1.79e9 + job_id * 0.137) for job_id in range(WAITING)
+    ]
     cost = []
     for count in (1000, WAITING):
         assert queue.rebuild(line[:count], epoch="e1") == count

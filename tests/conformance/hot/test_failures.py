@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from gpuq.errors import ConfigError, HotStoreCold, HotStoreUnavailable
-from gpuq.ports.hot_queue import GpuClaim, Member, Taken
+from gpuq.ports.hot_queue import GpuClaim, QueueEntry, Taken
 from gpuq.stores.redis import RedisHotQueue, RedisLeases, RedisLink, connect
 
 pytestmark = pytest.mark.redis
 
-ONE = Member(1, 1, 5.0)
+ONE = QueueEntry(1, 1, 5.0)
 CLAIM = [GpuClaim("G0", None, 24_000)]
 
 
@@ -102,7 +102,7 @@ def test_out_of_memory_is_unavailable_and_loses_nothing(start_redis: Callable[..
     with opened(server.url) as (link, queue, leases):
         link.client.config_set("maxmemory", "100kb")
         for call in (
-            lambda: queue.add([Member(2, 1, 6.0)]),
+            lambda: queue.add([QueueEntry(2, 1, 6.0)]),
             lambda: leases.hold("box1", "x", CLAIM, 30),
             lambda: queue.rebuild([ONE], epoch="e2"),
         ):
@@ -129,7 +129,7 @@ def test_a_read_only_replica_is_unavailable_for_writes_and_says_so(start_redis: 
     with opened(server.url) as (link, queue, leases):
         link.client.replicaof("127.0.0.1", "1")
         with pytest.raises(HotStoreUnavailable, match="read-only replica"):
-            queue.add([Member(2, 1, 6.0)])
+            queue.add([QueueEntry(2, 1, 6.0)])
         with pytest.raises(HotStoreUnavailable, match="read-only replica"):
             leases.take(ONE, "box1", "a", CLAIM, 30)
         link.client.replicaof("NO", "ONE")
@@ -167,18 +167,18 @@ def test_a_user_who_may_only_touch_our_namespace_is_enough(start_redis: Callable
             "ACL", "SETUSER", "tenant", "on", ">pw", "~gpuq:*", "resetchannels", "&gpuq:*", "+@all", "-@dangerous"
         )
     with opened(server.url.replace("unix://", "unix://tenant:pw@")) as (_, queue, leases):
-        queue.add([Member(2, 0, 6.0)])
+        queue.add([QueueEntry(2, 0, 6.0)])
         assert leases.take(ONE, "box1", "a", CLAIM, 30) is Taken.TAKEN
         assert leases.renew("box1", [("a", ["G0"])], 30) == []
         assert leases.holders("box1") == {"G0": ["a"]}
-        assert queue.heads(1) == [Member(2, 0, 6.0)]
+        assert queue.heads(1) == [QueueEntry(2, 0, 6.0)]
 
 
 def test_a_key_of_another_program_in_our_namespace_is_pointed_out(redis_url: str) -> None:
     with opened(redis_url) as (link, queue, _):
         link.client.set("gpuq:queue:3", "something else")
         with pytest.raises(HotStoreUnavailable, match="another program under gpuq's namespace"):
-            queue.add([Member(2, 3, 6.0)])
+            queue.add([QueueEntry(2, 3, 6.0)])
 
 
 def test_two_namespaces_share_a_server_without_seeing_each_other(redis_url: str) -> None:

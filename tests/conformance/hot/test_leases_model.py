@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpuq.ports.hot_queue import GpuClaim, Member, Taken
+from gpuq.ports.hot_queue import GpuClaim, QueueEntry, Taken
 from gpuq.stores.redis import RedisHotQueue, RedisLeases
 
 NODE = "box1"
@@ -75,7 +75,7 @@ class Model:
 def test_leases_do_what_the_model_says(
     store: Any, queue: RedisHotQueue, leases: RedisLeases, script: list[tuple[Any, ...]]
 ) -> None:
-    job = Member(1, 1, 5.0)
+    job = QueueEntry(1, 1, 5.0)
     client = store.links[0].client
     client.flushall()
     queue.rebuild([job], epoch="e1")

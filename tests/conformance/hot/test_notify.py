@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from gpuq.ports.hot_queue import Member
+from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
 from gpuq.stores.redis import LocalNotifier, RedisHotQueue, RedisNotifier, connect
 from gpuq.stores.redis.notify import EVERY_TOPIC
@@ -105,8 +105,8 @@ def test_adding_jobs_wakes_every_listener_unless_told_not_to(redis_url: str, pro
     loud.open("e1")
     for each in (here, there):
         assert each.heard.get(timeout=WAIT_S) == "queue"
-    quiet.add([Member(1, 1, 1.0)])
-    loud.add([Member(2, 1, 1.0)])
+    quiet.add([QueueEntry(1, 1, 1.0)])
+    loud.add([QueueEntry(2, 1, 1.0)])
     here.notifier.publish("events")
     assert [there.heard.get(timeout=WAIT_S) for _ in range(2)] == ["queue", "events"]
 

@@ -85,10 +85,10 @@ def test_a_long_run_is_compared_with_the_long_ones_only() -> None:
 
 def test_what_people_are_told_is_the_median() -> None:
     known = knowing(*[run(s) for s in (10.0, 20.0, 60.0, 1000.0, 5000.0)])
-    found = known.expect("alice", TRAIN, 1, None, typical=True)
+    found = known.expect("alice", TRAIN, 1, None, use_median=True)
     assert found.seconds == 60.0
     assert found.source == "median of the last 5 runs of this command by alice on 1 GPU with this --time"
-    assert known.expect("alice", TRAIN, 1, None, 30.0, typical=True).seconds == 1000.0
+    assert known.expect("alice", TRAIN, 1, None, 30.0, use_median=True).seconds == 1000.0
 
 
 def test_a_run_longer_than_all_is_expected_to_last_as_long_again() -> None:
