@@ -136,9 +136,34 @@ def test_a_token_gives_exactly_its_users_rights(api: Any) -> None:
     job = bearer.post("/jobs", json={"command": ["true"], "cwd": "/"}).json()
     assert job["user"] == "bin"
     assert bearer.delete(f"/jobs/{submit(api.daemon)}").status_code == 403
-    guest = api.root.post("/tokens", json={"name": "t", "user": "someone-else"}).json()["token"]
-    whoami = api.caller(None, Authorization=f"Bearer {guest}").get("/whoami").json()
-    assert whoami == {"user": "someone-else", "uid": None, "admin": False}
+
+
+@pytest.mark.usefixtures("as_root")
+def test_a_name_without_an_account_gets_no_token_on_a_daemon_of_roots(api: Any) -> None:
+    answer = api.root.post("/tokens", json={"name": "t", "user": "no-such-user"})
+    assert answer.status_code == 403
+    assert "no account" in answer.json()["error"]["message"]
+    # Made through the socket by a uid that a user namespace lends, it would be one of a name that nobody has.
+    assert api.caller(165540).post("/tokens", json={"name": "t"}).status_code == 403
+    assert api.root.get("/tokens").json() == []
+
+
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize(("method", "path"), [("GET", "/whoami"), ("GET", "/jobs"), ("POST", "/jobs")])
+def test_a_token_whose_account_has_gone_opens_nothing_on_a_daemon_of_roots(api: Any, method: str, path: str) -> None:
+    _, secret = api.ctx.tokens.create("gone", "t", api.ctx.clock.now())
+    caller = api.caller(None, Authorization=f"Bearer {secret}")
+    answer = caller.request(method, path, json={"command": ["id"], "gpus": 0, "cwd": "/"} if method == "POST" else None)
+    assert answer.status_code == 403
+    assert "gone has no account" in answer.json()["error"]["message"]
+    assert api.root.get("/jobs").json() == []
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_on_a_users_own_daemon_a_token_may_name_anybody(api: Any) -> None:
+    _, secret = api.ctx.tokens.create("guest", "t", api.ctx.clock.now())
+    whoami = api.caller(None, Authorization=f"Bearer {secret}").get("/whoami").json()
+    assert whoami == {"user": "guest", "uid": None, "admin": False}
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Bearer wrong", "Basic cm9vdDo=", "bearer \xff"])

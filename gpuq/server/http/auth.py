@@ -43,7 +43,21 @@ def local_caller(ctx: Context, peer: Peer) -> Caller:
     return Caller(name, peer.uid, peer.gid, admin)
 
 
+def require_account(user: str) -> None:
+    """Raises Forbidden for a name without an account here, where each job runs as its submitter: nobody could say as
+    whom a job of that name is to run."""
+    if daemon_uid() != 0:
+        return
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        raise Forbidden(
+            f"{user} has no account on this machine", hint="jobs run as their submitters; ask whoever looks after it"
+        ) from None
+
+
 def _token_caller(ctx: Context, user: str) -> Caller:
+    require_account(user)
     try:
         account = pwd.getpwnam(user)
     except KeyError:
@@ -61,7 +75,7 @@ def _bearer(scope: Scope) -> str:
 
 
 async def authenticate(ctx: Context, scope: Scope) -> Caller:
-    """Raises Unauthenticated."""
+    """Raises Unauthenticated, and Forbidden for a token of a name without an account on a daemon of root's."""
     peer = scope.get("extensions", {}).get(EXTENSION)
     if peer is not None:
         return local_caller(ctx, peer)

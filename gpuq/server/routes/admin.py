@@ -17,6 +17,7 @@ from gpuq.engine.access import require_admin
 from gpuq.engine.queries import health
 from gpuq.errors import Forbidden, NotFound, Refused, Unavailable
 from gpuq.observe import metrics
+from gpuq.server.http.auth import require_account
 from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import metrics_source, params, reports
 from gpuq.server.routes.params import Moment
@@ -125,6 +126,7 @@ def create_token(ctx: Ctx, caller: Who, wanted: NewToken) -> dict[str, Any]:
     user = wanted.user or caller.user
     if not caller.may_act_on(user):
         raise Forbidden(f"{caller.user} may not make a token for {user}", hint="leave the user out to make your own")
+    require_account(user)
     token_id, secret = ctx.tokens.create(user, wanted.name, ctx.clock.now())
     return {"id": token_id, "user": user, "name": wanted.name, "token": secret}
 
