@@ -36,6 +36,8 @@ _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # The plain C scanner: json.loads looks at much more memory, which a forked process has to copy.
 _decode = json.JSONDecoder().raw_decode
 _MAX_RECORD = 64 * 1024 * 1024
+# What anybody may write is looked at with every listing.
+_MAX_BY_ANYONE = 64 * 1024
 
 
 def write(run_dir: str, name: str, record: dict[str, object]) -> None:
@@ -80,7 +82,7 @@ def create(run_dir: str, name: str, record: dict[str, object]) -> None:
 def read(run_dir: str, name: str, *, by_anyone: bool = False) -> dict[str, object] | None:
     """A record; None when it is missing, torn, not an object, or not written by the folder's owner or root.
 
-    `by_anyone` is for what the job's user writes (`PROGRESS`). Raises OSError when it cannot be known.
+    `by_anyone` is for what the job's user writes (`PROGRESS`): 64 KiB at most. Raises OSError when it cannot be known.
     """
     try:
         fd = os.open(os.path.join(run_dir, name), _READ_FLAGS)
@@ -90,21 +92,22 @@ def read(run_dir: str, name: str, *, by_anyone: bool = False) -> dict[str, objec
         raise
     try:
         seen = os.fstat(fd)
-        if not stat.S_ISREG(seen.st_mode) or seen.st_size > _MAX_RECORD:
+        most = _MAX_BY_ANYONE if by_anyone else _MAX_RECORD
+        if not stat.S_ISREG(seen.st_mode) or seen.st_size > most:
             return None
         if not by_anyone and seen.st_uid not in (0, os.stat(run_dir).st_uid):
             return None
-        data = _read_all(fd, seen.st_size)
+        data = _read_all(fd, most)
     finally:
         os.close(fd)
-    return parsed(data)
+    return parsed(data) if len(data) <= most else None
 
 
 def parsed(data: bytes) -> dict[str, object] | None:
-    """None when it is torn or not an object."""
+    """None when it is torn, not an object, or nested deeper than the decoder goes."""
     try:
         record, _ = _decode(data.decode())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
@@ -163,8 +166,10 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _read_all(fd: int, size: int) -> bytes:
-    parts = []
-    while part := os.read(fd, size + 1):
+def _read_all(fd: int, most: int) -> bytes:
+    """To its end, or little more than `most` bytes of what grows meanwhile."""
+    parts, left = [], most + 1
+    while left > 0 and (part := os.read(fd, min(left, 1 << 16))):
         parts.append(part)
+        left -= len(part)
     return b"".join(parts)

@@ -1,0 +1,79 @@
+"""What is read from an attempt's folder, where the job's user may put anything."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gpuq.supervise import bundle
+
+MOST = 64 * 1024
+
+
+def progress(folder: Path) -> dict[str, object] | None:
+    return bundle.read(str(folder), bundle.PROGRESS, by_anyone=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 2000,
+        b'{"a":' * 50_000,
+        b'{"progress": ' + b"9" * 6000 + b"}",
+        b'{"progress": 0.5, "x": "' + b"x" * MOST + b'"}',
+        b"\0" * (MOST + 1),
+        b"[0.5]",
+        b'{"progress": 0.5',
+        b"\xff\xfe",
+        b"",
+    ],
+)
+def test_whatever_a_job_writes_as_its_progress_is_no_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "progress.json").write_bytes(content)
+    assert progress(tmp_path) is None
+
+
+def test_progress_of_64_kib_is_read_and_one_byte_more_is_not(tmp_path: Path) -> None:
+    head, tail = b'{"progress": 0.5, "x": "', b'"}'
+    record = head + b"x" * (MOST - len(head) - len(tail)) + tail
+    (tmp_path / "progress.json").write_bytes(record)
+    found = progress(tmp_path)
+    assert found is not None
+    assert found["progress"] == 0.5
+    (tmp_path / "progress.json").write_bytes(record[:-2] + b"x" + tail)
+    assert progress(tmp_path) is None
+
+
+def test_progress_that_grows_while_it_is_read_is_not_read_on_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "progress.json"
+    path.write_bytes(b"{}")
+    given: list[int] = []
+
+    def endless(fd: int, size: int) -> bytes:
+        given.append(size)
+        assert sum(given) < 2 * MOST
+        return b"x" * size
+
+    monkeypatch.setattr(os, "read", endless)
+    assert progress(tmp_path) is None
+
+
+def test_a_link_or_a_pipe_in_the_place_of_progress_is_not_followed(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text('{"progress": 0.5}')
+    (tmp_path / "progress.json").symlink_to(secret)
+    assert progress(tmp_path) is None
+    (tmp_path / "progress.json").unlink()
+    os.mkfifo(tmp_path / "progress.json")
+    assert progress(tmp_path) is None
+
+
+def test_a_record_of_the_supervisors_own_may_be_long(tmp_path: Path) -> None:
+    bundle.write(str(tmp_path), bundle.SPEC, {"env": {"X": "x" * 3 * MOST}})
+    found = bundle.read(str(tmp_path), bundle.SPEC)
+    assert found is not None
+    assert found["env"] == {"X": "x" * 3 * MOST}
