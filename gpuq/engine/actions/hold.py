@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from gpuq.domain.caller import Caller
+from gpuq.domain.eligibility import begin_time, waiting_state
 from gpuq.domain.job import Job
 from gpuq.domain.states import WAITING, JobState
 from gpuq.engine.access import require_owner
 from gpuq.engine.actions.bulk import ActionTransaction, BulkAction, run_one
 from gpuq.engine.context import Context
-from gpuq.engine.intake.submit import begin_time, waiting_state
 from gpuq.engine.outcome.dependents import still_open
 from gpuq.errors import Forbidden, WrongState
 from gpuq.ports.hot_queue import QueueEntry

@@ -6,11 +6,11 @@ import logging
 import pwd
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from gpuq.domain import failpoints
 from gpuq.domain.array import parse_array
 from gpuq.domain.caller import Caller
+from gpuq.domain.eligibility import begin_time, waiting_state
 from gpuq.domain.job import Job
 from gpuq.domain.priority import Ranking
 from gpuq.domain.spec import JobSpec
@@ -26,9 +26,6 @@ from gpuq.ports.notify import Topic
 from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting
 
 log = logging.getLogger(__name__)
-
-# 2100-01-01T00:00:00Z.
-LATEST_BEGIN = 4_102_444_800
 
 # Stands behind every job of the same score, as a job submitted now would.
 _UNBORN = 2**62
@@ -174,36 +171,6 @@ def check(ctx: Context, spec: JobSpec, caller: Caller, estimate: Callable[[Waiti
             )
         )
     )
-
-
-def begin_time(begin: float | str | None) -> float | None:
-    """Epoch seconds. Raises UsageError for text that is not ISO 8601, and for what no calendar has."""
-    if begin is None:
-        return None
-    at = begin if isinstance(begin, (int, float)) else _parsed(begin)
-    if not 0 <= at <= LATEST_BEGIN:
-        raise UsageError(f"begin: {begin} is out of range", hint="a job can wait until the year 2100")
-    return at
-
-
-def _parsed(begin: str) -> float:
-    try:
-        moment = datetime.fromisoformat(begin)
-    except ValueError:
-        raise UsageError(
-            f"begin: {begin!r} is not a time", hint="write 2026-11-22T10:00:00Z or epoch seconds"
-        ) from None
-    try:
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except OverflowError:
-        raise UsageError(f"begin: {begin!r} is out of range") from None
-
-
-def waiting_state(open_dependencies: bool, begin: float | None, now: float) -> JobState:
-    """Where a job waits that nobody holds."""
-    if open_dependencies:
-        return JobState.BLOCKED
-    return JobState.DELAYED if begin is not None and begin > now else JobState.QUEUED
 
 
 def _rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpuq.domain import failpoints
+from gpuq.domain.caller import ACTOR
 from gpuq.domain.retry import backoff_s
 from gpuq.domain.states import JobState
 from gpuq.engine.context import Context
@@ -31,7 +32,7 @@ def promote(ctx: Context) -> float | None:
                             job.id,
                             JobState.QUEUED,
                             frozenset({JobState.DELAYED}),
-                            "gpuq",
+                            ACTOR,
                             now,
                             detail="its time has come",
                             seen=(job.state, job.attempt, job.token),

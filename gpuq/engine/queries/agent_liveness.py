@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from gpuq.engine.node_lock import is_held
+from gpuq.engine.file_lock import is_held
 from gpuq.errors import HotStoreUnavailable
 
 if TYPE_CHECKING:
