@@ -7,12 +7,12 @@ from gpuq.domain.gpu import Gpu
 from gpuq.domain.installation_keys import InstallationKey
 from gpuq.domain.times import iso
 from gpuq.engine.access import require_admin
-from gpuq.engine.context import Context
+from gpuq.engine.context import ActionContext
 from gpuq.errors import NotFound
 from gpuq.ports.notify import Topic
 
 
-def drain(ctx: Context, index: int, caller: Caller, reason: str | None = None) -> None:
+def drain(ctx: ActionContext, index: int, caller: Caller, reason: str | None = None) -> None:
     """Nothing new starts on it; what runs there goes on. Survives restarts. Raises NotFound, Forbidden."""
     require_admin(caller, "drain a GPU")
     gpu = _by_index(ctx, index)
@@ -23,7 +23,7 @@ def drain(ctx: Context, index: int, caller: Caller, reason: str | None = None) -
     ctx.notifier.publish(Topic.CONTROL)
 
 
-def undrain(ctx: Context, index: int, caller: Caller) -> None:
+def undrain(ctx: ActionContext, index: int, caller: Caller) -> None:
     require_admin(caller, "undrain a GPU")
     gpu = _by_index(ctx, index)
     with ctx.records.write() as tx:
@@ -31,7 +31,7 @@ def undrain(ctx: Context, index: int, caller: Caller) -> None:
     ctx.notifier.publish(Topic.CONTROL)
 
 
-def _by_index(ctx: Context, index: int) -> Gpu:
+def _by_index(ctx: ActionContext, index: int) -> Gpu:
     for gpu in ctx.gpus.inventory():
         if gpu.index == index:
             return gpu

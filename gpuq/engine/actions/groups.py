@@ -6,11 +6,11 @@ from gpuq.domain.caller import Caller
 from gpuq.domain.installation_keys import InstallationKey
 from gpuq.domain.times import iso
 from gpuq.engine.access import require_admin
-from gpuq.engine.context import Context
+from gpuq.engine.context import ActionContext
 from gpuq.ports.notify import Topic
 
 
-def limit_group(ctx: Context, name: str, running: int, caller: Caller) -> None:
+def limit_group(ctx: ActionContext, name: str, running: int, caller: Caller) -> None:
     """`running` 0: no limit. Durable; jobs that run go on. Raises Forbidden."""
     require_admin(caller, "limit a group")
     now = ctx.clock.now()

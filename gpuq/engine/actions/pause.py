@@ -8,11 +8,11 @@ from gpuq.domain.caller import Caller
 from gpuq.domain.installation_keys import InstallationKey
 from gpuq.domain.times import iso
 from gpuq.engine.access import require_admin
-from gpuq.engine.context import Context
+from gpuq.engine.context import ActionContext
 from gpuq.ports.notify import Topic
 
 
-def pause(ctx: Context, caller: Caller, reason: str | None = None) -> dict[str, Any]:
+def pause(ctx: ActionContext, caller: Caller, reason: str | None = None) -> dict[str, Any]:
     require_admin(caller, "pause the queue")
     now = ctx.clock.now()
     value = {"by": caller.user, "reason": reason, "at": iso(now)}
@@ -22,7 +22,7 @@ def pause(ctx: Context, caller: Caller, reason: str | None = None) -> dict[str, 
     return value
 
 
-def resume(ctx: Context, caller: Caller) -> None:
+def resume(ctx: ActionContext, caller: Caller) -> None:
     require_admin(caller, "resume the queue")
     with ctx.records.write() as tx:
         tx.set_value(InstallationKey.PAUSED, None, ctx.clock.now())

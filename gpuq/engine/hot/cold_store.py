@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gpuq.engine.context import Context
+from gpuq.engine.context import HotContext
 
 
-def is_cold(ctx: Context) -> bool:
+def is_cold(ctx: HotContext) -> bool:
     """Whether the hot store was emptied, replaced, or never filled. Raises HotStoreUnavailable."""
     found = ctx.queue.epoch()
     return found is None or found != ctx.epoch.refresh()

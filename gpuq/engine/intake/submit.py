@@ -16,7 +16,7 @@ from gpuq.domain.priority import Ranking
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import WAITING, JobState
 from gpuq.domain.times import iso
-from gpuq.engine.context import Context
+from gpuq.engine.context import IntakeContext
 from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.engine.hot.ranking import ahead, ranking
 from gpuq.engine.intake.constraints import check_fits
@@ -39,7 +39,9 @@ class Submitted:
     stored: dict[int, NewJob]
 
 
-def submit(ctx: Context, specs: Sequence[JobSpec], caller: Caller, *, request_key: str | None = None) -> list[Job]:
+def submit(
+    ctx: IntakeContext, specs: Sequence[JobSpec], caller: Caller, *, request_key: str | None = None
+) -> list[Job]:
     """All of `specs` or none, durable on return. The jobs in the order given, arrays unfolded.
 
     `request_key` names the request: the same key from the same user again returns the same jobs. A spec's own
@@ -54,7 +56,7 @@ def submit(ctx: Context, specs: Sequence[JobSpec], caller: Caller, *, request_ke
 
 
 def store(
-    ctx: Context,
+    ctx: IntakeContext,
     specs: Sequence[JobSpec],
     caller: Caller,
     *,
@@ -109,7 +111,7 @@ def _with_key(tx: Reader, spec: JobSpec, caller: Caller, keys_here: set[str]) ->
     return None
 
 
-def tell(ctx: Context, done: Submitted) -> None:
+def tell(ctx: IntakeContext, done: Submitted) -> None:
     """Makes what is stored known to the hot queue and to whoever waits for news; nobody needs to wait for this."""
     if not done.stored:
         return
@@ -137,7 +139,7 @@ def _check_same(before: AnsweredRequest, fingerprint: str | None) -> None:
     )
 
 
-def check(ctx: Context, spec: JobSpec, caller: Caller, estimate: Callable[[Waiting], float | None]) -> str | None:
+def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[[Waiting], float | None]) -> str | None:
     """Everything that `submit` checks, and when the job would start (ISO 8601, None when nobody can say); stores
     nothing. `estimate`: when a job that is not stored would start, epoch seconds. Raises as `submit` does."""
     now = ctx.clock.now()
@@ -174,7 +176,7 @@ def check(ctx: Context, spec: JobSpec, caller: Caller, estimate: Callable[[Waiti
 
 
 def _rows(
-    ctx: Context, tx: Reader, spec: JobSpec, caller: Caller, now: float, rule: Ranking, waiting: int
+    ctx: IntakeContext, tx: Reader, spec: JobSpec, caller: Caller, now: float, rule: Ranking, waiting: int
 ) -> list[NewJob]:
     """`waiting`: jobs of the caller that stand before these."""
     begin = begin_time(spec.begin)
@@ -241,7 +243,7 @@ def _depends(tx: Reader, spec: JobSpec) -> bool:
     )
 
 
-def _check_room(ctx: Context, tx: Reader, caller: Caller, extra: int) -> None:
+def _check_room(ctx: IntakeContext, tx: Reader, caller: Caller, extra: int) -> None:
     limits = (
         (None, ctx.settings.max_waiting, "the queue holds"),
         (caller.user, ctx.settings.user_max_waiting, "you have"),

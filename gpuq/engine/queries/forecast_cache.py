@@ -12,7 +12,7 @@ from math import inf
 
 from gpuq.domain.job import Attempt, Job
 from gpuq.engine.attempt.tracked import TrackedAttempt
-from gpuq.engine.context import Context
+from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.engine.snapshot.candidates import candidate, expectation
@@ -57,7 +57,7 @@ class ForecastPicture:
 class ForecastCache:
     """One per process; thread-safe."""
 
-    def __init__(self, ctx: Context, agent: AgentLiveness) -> None:
+    def __init__(self, ctx: QueryContext, agent: AgentLiveness) -> None:
         self._ctx = ctx
         self._agent = agent
         self._snapshots = SnapshotBuilder(ctx, use_median=True)

@@ -7,13 +7,13 @@ from typing import Any
 from gpuq.domain.gpu import Gpu, GpuObservation, GpuState
 from gpuq.domain.job import Attempt, Job
 from gpuq.domain.times import iso
-from gpuq.engine.context import Context
+from gpuq.engine.context import QueryContext
 from gpuq.engine.snapshot.devices import classify_gpu
 from gpuq.engine.snapshot.gpu_processes import belongs_to, exists
 from gpuq.engine.switches import read_switches
 
 
-def report(ctx: Context) -> list[dict[str, Any]]:
+def report(ctx: QueryContext) -> list[dict[str, Any]]:
     """One row a GPU, ready for JSON: index, uuid, model, memory_mb, used_mb, state, reason, jobs, processes
     (foreign ones: pid, user, command, mem_mb), utilisation (0 to 1), temperature_c, power_w."""
     readings = {reading.uuid: reading for reading in ctx.gpus.observe(ctx.clock.now())}

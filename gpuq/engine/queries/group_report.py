@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from gpuq.domain.states import ACTIVE, WAITING
-from gpuq.engine.context import Context
+from gpuq.engine.context import QueryContext
 from gpuq.engine.switches import group_limits
 
 
-def report(ctx: Context) -> list[dict[str, Any]]:
+def report(ctx: QueryContext) -> list[dict[str, Any]]:
     """One row for each group that has a limit or jobs that are not final, by name, ready for JSON: group, running,
     waiting, limit (None: none), limited_by."""
     with ctx.records.read() as tx:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from gpuq.domain.gpu import GpuObservation
 from gpuq.engine.attempt.tracked import TrackedAttempt
-from gpuq.engine.context import Context
+from gpuq.engine.context import SnapshotContext
 from gpuq.engine.hot.queue_hints import unpublish_jobs
 from gpuq.engine.snapshot.candidates import candidate, expectation
 from gpuq.engine.snapshot.devices import devices
@@ -42,7 +42,7 @@ class SnapshotBuilder:
     """Caches between turns: job facts by (id, score), the last reading of the GPUs. One thread only. `use_median`: for
     what people are told, run times are medians instead of means."""
 
-    def __init__(self, ctx: Context, *, use_median: bool = False) -> None:
+    def __init__(self, ctx: SnapshotContext, *, use_median: bool = False) -> None:
         self._ctx = ctx
         self._typical = use_median
         self._facts: dict[int, Waiting] = {}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from gpuq.engine.context import Context
+from gpuq.engine.context import SnapshotContext
 from gpuq.engine.hot.ranking import wanted
 from gpuq.engine.switches import Switches
 from gpuq.scheduler.snapshot import Policy
 
 
-def policy(ctx: Context, switches: Switches) -> Policy:
+def policy(ctx: SnapshotContext, switches: Switches) -> Policy:
     settings = ctx.settings
     return Policy(
         backfill=settings.backfill,
