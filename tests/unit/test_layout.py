@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -10,11 +11,20 @@ from pathlib import Path
 import grimp
 import pytest
 
+from gpuq.engine import context
+
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "gpuq" / "engine"
 PACKAGES = sorted(path.parent for path in (ROOT / "gpuq").rglob("__init__.py"))
 # Keep values that hold for the whole installation: see `gpuq.ports.records`.
 KEPT_VALUES = {"value", "values", "set_value"}
+SLICES = {
+    "hot": "HotContext",
+    "intake": "IntakeContext",
+    "snapshot": "SnapshotContext",
+    "actions": "ActionContext",
+    "queries": "QueryContext",
+}
 
 
 def test_no_module_imports_itself_through_others_not_even_for_a_hint() -> None:
@@ -34,6 +44,27 @@ def test_queries_and_snapshots_begin_no_transaction_that_writes() -> None:
 
 def test_only_the_claim_takes_leases() -> None:
     assert _rooms_that_call("leases", "take") == {"claim"}
+
+
+@pytest.mark.parametrize(("room", "slice_"), SLICES.items())
+def test_a_room_knows_its_own_slice_of_the_context_alone(room: str, slice_: str) -> None:
+    named = {
+        alias.name
+        for path in (ENGINE / room).glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "gpuq.engine.context"
+        for alias in node.names
+    }
+    assert named == {slice_}
+
+
+def test_no_slice_offers_what_its_room_may_not_do() -> None:
+    offered = {name: set(dir(getattr(context, name))) for name in SLICES.values()}
+    assert [name for name, members in offered.items() if "leases" in members] == []
+    assert {name for name, members in offered.items() if "launcher" in members} == {"ActionContext", "QueryContext"}
+    assert not hasattr(context.ReadOnlyRecords, "write")
+    for name in ("SnapshotContext", "QueryContext"):
+        assert inspect.get_annotations(getattr(context, name).records.fget)["return"] == "ReadOnlyRecords"
 
 
 def test_keys_of_the_installation_are_written_down_in_one_place() -> None:
