@@ -16,8 +16,9 @@ from gpuq.domain.ids import new_token
 from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
 from gpuq.engine.epoch import EpochCell
+from gpuq.engine.file_lock import FileLock
 from gpuq.engine.maintenance.timers import Maintenance
-from gpuq.engine.node_lock import FileLock, NodeLocks
+from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.run_times import RunTimes
 from gpuq.engine.service import Service
 from gpuq.errors import HotStoreUnavailable

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from gpuq.cli.complain import tell
 from gpuq.errors import GpuqError
 
 TYPE_CHECKING = False
@@ -36,14 +37,6 @@ def main(line: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-
-
-def tell(error: GpuqError) -> int:
-    """Message and hint on stderr, a line each; returns the exit code."""
-    print(f"gpuq: {' '.join(error.message.split())}", file=sys.stderr)
-    if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
-    return error.exit_code
 
 
 def _run(words: list[str]) -> int:

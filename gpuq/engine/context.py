@@ -1,18 +1,24 @@
-"""What every verb is given: the stores, the clock, and the name of this machine."""
+"""What the engine is given: the stores, the clock, the drivers, and the name of this machine.
+
+One process has one `Context`, made by `gpuq.wiring`. Each room takes the slice of it that it uses, and with that slice
+the slices of the rooms that it calls; so what a room cannot do, a type checker refuses.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gpuq.domain.gpu import Gpu
 from gpuq.settings import Settings
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from gpuq.domain.job import Launched
     from gpuq.engine.epoch import EpochCell
     from gpuq.engine.run_times import RunTimes
     from gpuq.ports.admin import MaintenanceRuns, Tokens
@@ -22,7 +28,98 @@ if TYPE_CHECKING:
     from gpuq.ports.hot_queue import AgentKey, HotQueue, Leases
     from gpuq.ports.launcher import Launcher
     from gpuq.ports.notify import Notifier
-    from gpuq.ports.records import Records
+    from gpuq.ports.records import Reader, Records
+
+
+class ReadOnlyRecords(Protocol):
+    """Records to those who may not change them."""
+
+    def read(self) -> AbstractContextManager[Reader]: ...
+
+
+class AttemptFolders(Protocol):
+    """The launcher to those who may only look at attempts: see `gpuq.ports.launcher.Launcher`."""
+
+    def launched(self, run_dir: str) -> Launched | None: ...
+    def progress(self, run_dir: str) -> dict[str, Any] | None: ...
+
+
+class AttemptStops(Protocol):
+    """The launcher to those who may only ask attempts to stop: see `gpuq.ports.launcher.Launcher`."""
+
+    def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None: ...
+
+
+class HotContext(Protocol):
+    """For `hot`."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def queue(self) -> HotQueue: ...
+    @property
+    def notifier(self) -> Notifier: ...
+    @property
+    def epoch(self) -> EpochCell: ...
+
+
+class IntakeContext(HotContext, Protocol):
+    """For `intake`: no node and no launcher."""
+
+    @property
+    def records(self) -> Records: ...
+    @property
+    def gpus(self) -> GpuSource: ...
+
+
+class SnapshotContext(HotContext, Protocol):
+    """For `snapshot`: SQL is only read."""
+
+    @property
+    def records(self) -> ReadOnlyRecords: ...
+    @property
+    def gpus(self) -> GpuSource: ...
+    @property
+    def run_times(self) -> RunTimes: ...
+    @property
+    def node(self) -> str: ...
+
+
+class StopContext(Protocol):
+    """For `attempt.stop_request`."""
+
+    @property
+    def launcher(self) -> AttemptStops: ...
+
+
+class ActionContext(IntakeContext, StopContext, Protocol):
+    """For `actions`: of attempts, their stop."""
+
+    @property
+    def node(self) -> str: ...
+    def run_dir(self, job_id: int, number: int) -> str: ...
+
+
+class QueryContext(SnapshotContext, Protocol):
+    """For `queries`: SQL is only read, and of attempts only what their folders tell."""
+
+    @property
+    def launcher(self) -> AttemptFolders: ...
+    @property
+    def maintenance_runs(self) -> MaintenanceRuns: ...
+    @property
+    def agent_key(self) -> AgentKey: ...
+    @property
+    def agent_lock_path(self) -> Path: ...
+
+
+class MaintenanceContext(HotContext, Protocol):
+    """For those tasks of `maintenance` that meet neither processes nor leases."""
+
+    @property
+    def records(self) -> Records: ...
 
 
 @dataclass(frozen=True)
@@ -59,15 +156,11 @@ class Context:
     def home(self) -> Path:
         return self.settings.home
 
-    @cached_property
-    def _jobs_dir(self) -> str:
-        return str(self.home / "jobs")
-
     def run_dir(self, job_id: int, number: int) -> str:
-        return f"{self._jobs_dir}/{job_id}/{number}"
+        return f"{self.home / 'jobs'}/{job_id}/{number}"
 
     def checkpoint_dir(self, job_id: int) -> str:
-        return f"{self._jobs_dir}/{job_id}/checkpoint"
+        return f"{self.home / 'jobs'}/{job_id}/checkpoint"
 
     def gpu_by_uuid(self) -> dict[str, Gpu]:
         return {gpu.uuid: gpu for gpu in self.gpus.inventory()}

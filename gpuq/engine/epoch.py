@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from gpuq.domain.installation_keys import InstallationKey
 from gpuq.ports.records import Records
-
-KEY = "epoch"
 
 
 class EpochCell:
@@ -22,7 +21,7 @@ class EpochCell:
     def refresh(self) -> str | None:
         """What SQL says now; another process may have rebuilt the store."""
         with self._records.read() as tx:
-            self._value = tx.value(KEY)
+            self._value = tx.value(InstallationKey.EPOCH)
         return self._value
 
     def set(self, epoch: str) -> None:

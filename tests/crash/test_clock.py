@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from gpuq.domain.outcome import Outcome
+from gpuq.engine.file_lock import FileLock
 from gpuq.engine.maintenance.promote import promote
 from gpuq.engine.maintenance.reap import reap
 from gpuq.engine.maintenance.timers import TASKS, Maintenance
-from gpuq.engine.node_lock import FileLock
 
 
 def running(world: Any, **fields: Any) -> tuple[int, Any]:

@@ -6,7 +6,9 @@ import pytest
 
 from gpuq.domain.gpu import IDLE_THRESHOLD_MB, Gpu, GpuObservation, GpuProcess, GpuState
 from gpuq.domain.reasons import ReasonCode
-from gpuq.engine.snapshot.devices import Drained, Ledger, classify_gpu, devices
+from gpuq.engine.snapshot.devices import classify_gpu, devices
+from gpuq.engine.snapshot.ledger import Ledger
+from gpuq.engine.switches import Drained
 
 GPU = Gpu(index=3, uuid="GPU-3", model="NVIDIA H100", memory_mb=80_000)
 OURS, BOBS, ANNS = 100, 200, 201

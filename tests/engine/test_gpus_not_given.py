@@ -12,9 +12,10 @@ from world import World
 
 from gpuq.domain.gpu import IDLE_THRESHOLD_MB, GpuState
 from gpuq.domain.outcome import Outcome
+from gpuq.engine.actions.drain import drain, undrain
 from gpuq.engine.agent import Agent
 from gpuq.engine.claim.dispatcher import FOREIGN_S, POLL_S
-from gpuq.engine.queries.gpu_report import drain, report, undrain
+from gpuq.engine.queries.gpu_report import report
 from gpuq.engine.snapshot.builder import READING_MAX_AGE_S
 from gpuq.errors import Forbidden, NotFound
 

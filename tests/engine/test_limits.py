@@ -9,8 +9,9 @@ import pytest
 from gpuq.domain.caller import Caller
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.spec import JobSpec
-from gpuq.engine.actions.groups import limit_group, report
+from gpuq.engine.actions.groups import limit_group
 from gpuq.engine.intake.submit import submit
+from gpuq.engine.queries.group_report import report
 from gpuq.errors import Forbidden, Refused
 
 BOB = Caller("bob", uid=1001, gid=1001)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from gpuq.engine.file_lock import FileLock
 from gpuq.engine.maintenance.rehydrate import Reconciler
 from gpuq.engine.maintenance.timers import Maintenance
-from gpuq.engine.node_lock import FileLock
 from gpuq.errors import HotStoreUnavailable
 
 

@@ -13,8 +13,9 @@ from gpuq.domain.states import JobState
 from gpuq.engine.actions.cancel import cancel
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.claim.claim import claim
+from gpuq.engine.hot.cold_store import is_cold
 from gpuq.engine.maintenance.reap import reap
-from gpuq.engine.maintenance.rehydrate import Reconciler, is_cold, rehydrate
+from gpuq.engine.maintenance.rehydrate import Reconciler, rehydrate
 from gpuq.engine.node_lock import Fence
 from gpuq.engine.outcome.finish import Ended, Written, finish
 from gpuq.engine.snapshot.builder import SnapshotBuilder
@@ -188,7 +189,7 @@ def test_a_stale_token_cannot_end_a_later_attempt(world: Any) -> None:
 
 def test_a_second_agent_on_the_same_home_is_refused(world: Any) -> None:
     world.agent()
-    from gpuq.engine.node_lock import FileLock
+    from gpuq.engine.file_lock import FileLock
 
     with pytest.raises(AlreadyRunning):
         FileLock(world.ctx.agent_lock_path, "an agent").acquire()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from gpuq.engine.file_lock import FileLock
 from gpuq.engine.maintenance import timers
-from gpuq.engine.node_lock import FileLock
 
 
 class _Said(logging.Handler):

@@ -33,9 +33,10 @@ from gpuq.engine.actions.hold import hold, release
 from gpuq.engine.actions.pause import pause, resume
 from gpuq.engine.actions.retry import retry
 from gpuq.engine.agent import Agent
+from gpuq.engine.hot.cold_store import is_cold
 from gpuq.engine.maintenance.promote import promote
 from gpuq.engine.maintenance.reap import reap
-from gpuq.engine.maintenance.rehydrate import Reconciler, is_cold, rehydrate
+from gpuq.engine.maintenance.rehydrate import Reconciler, rehydrate
 from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreUnavailable
 from gpuq.ports.launcher import LaunchOrder
 from gpuq.ports.records import JobFilter

@@ -20,9 +20,10 @@ from gpuq.domain.spec import JobSpec
 from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
 from gpuq.engine.epoch import EpochCell
+from gpuq.engine.file_lock import FileLock
 from gpuq.engine.intake.submit import submit
 from gpuq.engine.maintenance.rehydrate import rehydrate
-from gpuq.engine.node_lock import FileLock, NodeLocks
+from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.engine.run_times import RunTimes
 from gpuq.gpus.simulated import SimulatedGpus

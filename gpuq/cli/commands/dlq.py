@@ -69,7 +69,7 @@ def _chosen(client: Client, args: Args) -> list[int]:
 
 
 def _each(ids: list[int], verb: Callable[[int], str]) -> int:
-    from gpuq.cli.__main__ import tell
+    from gpuq.cli.complain import tell
 
     code = 0
     for job_id in ids:
@@ -87,7 +87,7 @@ def _each(ids: list[int], verb: Callable[[int], str]) -> int:
 def _ask_for_each(client: Client) -> int:
     if not sys.stdin.isatty():
         raise UsageError("dlq retry: which?", hint="gpuq dlq retry 7, or all --yes; asking needs a terminal")
-    from gpuq.cli.__main__ import tell
+    from gpuq.cli.complain import tell
 
     letters, code = client.dlq(), 0
     for letter in letters:

@@ -45,7 +45,7 @@ def _submit(args: Args, *, wait: bool) -> int:
     _print(args, answer)
     if not wait:
         return 0
-    from gpuq.cli.commands.run import wait_for
+    from gpuq.cli.commands.wait import wait_for
 
     jobs = answer if isinstance(answer, list) else [answer]
     return wait_for(client, [job["id"] for job in jobs])[1]

@@ -10,7 +10,7 @@ from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
 from gpuq.domain.priority import Priority
 from gpuq.domain.states import JobState
-from gpuq.engine.context import Context
+from gpuq.engine.context import ActionContext
 from gpuq.engine.hot.queue_hints import publish_jobs, unpublish_jobs
 from gpuq.errors import GpuqError, Unavailable
 from gpuq.ports.hot_queue import QueueEntry
@@ -25,7 +25,7 @@ PER_TRANSACTION = 500
 class ActionTransaction:
     """One transaction of a verb: what it works with, and what is to be told when it is committed."""
 
-    ctx: Context
+    ctx: ActionContext
     tx: Writer
     caller: Caller
     now: float
@@ -64,7 +64,7 @@ class ActionResult:
     error: GpuqError | None = None
 
 
-def run_one(ctx: Context, job_id: int, caller: Caller, verb: BulkAction) -> Job:
+def run_one(ctx: ActionContext, job_id: int, caller: Caller, verb: BulkAction) -> Job:
     """The job as it is then. Raises NotFound and what the verb refuses."""
     with ctx.records.write() as tx:
         step = ActionTransaction(ctx, tx, caller, ctx.clock.now())
@@ -74,7 +74,7 @@ def run_one(ctx: Context, job_id: int, caller: Caller, verb: BulkAction) -> Job:
         return reader.job(job_id)
 
 
-def run_many(ctx: Context, ids: Iterable[int], caller: Caller, verb: BulkAction) -> list[ActionResult]:
+def run_many(ctx: ActionContext, ids: Iterable[int], caller: Caller, verb: BulkAction) -> list[ActionResult]:
     """In the order given, each id once. What one job is refused for keeps no other from being done. Raises Unavailable;
     what earlier transactions did stays done, and may be asked for again."""
     done: list[ActionResult] = []

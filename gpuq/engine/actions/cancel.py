@@ -10,7 +10,7 @@ from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
 from gpuq.domain.stopping import StopTimes, effective_grace_s, grace_left_s, sooner
 from gpuq.engine.access import require_owner
 from gpuq.engine.attempt.stop_request import try_stop
-from gpuq.engine.context import Context
+from gpuq.engine.context import ActionContext
 from gpuq.engine.hot.queue_hints import publish_jobs, unpublish_jobs
 from gpuq.engine.outcome.dependents import wake_dependents
 from gpuq.errors import WrongState
@@ -20,7 +20,7 @@ from gpuq.ports.records import Move, Writer
 
 
 def cancel(
-    ctx: Context,
+    ctx: ActionContext,
     job_id: int,
     caller: Caller,
     *,

@@ -13,7 +13,7 @@ from gpuq.domain.spec import JobSpec, usage_error
 from gpuq.domain.states import WAITING, JobState
 from gpuq.engine.access import require_owner
 from gpuq.engine.actions.bulk import ActionTransaction, BulkAction, run_one
-from gpuq.engine.context import Context
+from gpuq.engine.context import ActionContext
 from gpuq.engine.hot.queue_hints import publish_jobs, unpublish_jobs
 from gpuq.engine.hot.ranking import ranking
 from gpuq.engine.intake.constraints import check_fits
@@ -38,7 +38,7 @@ CHANGEABLE = (
 )
 
 
-def update(ctx: Context, job_id: int, caller: Caller, changes: Mapping[str, Any]) -> Job:
+def update(ctx: ActionContext, job_id: int, caller: Caller, changes: Mapping[str, Any]) -> Job:
     """`changes` has field names of a submission. A new priority or time limit gives the job the place that it
     would have had with it from the start. Raises UsageError, Constraint, NotFound, Forbidden, WrongState."""
     unknown = [name for name in changes if name not in CHANGEABLE]
@@ -77,7 +77,7 @@ def update(ctx: Context, job_id: int, caller: Caller, changes: Mapping[str, Any]
         return reader.job(job_id)
 
 
-def top(ctx: Context, job_id: int, caller: Caller) -> Job:
+def top(ctx: ActionContext, job_id: int, caller: Caller) -> Job:
     """To the front of its priority: one's own jobs past one's own only, for an administrator past everybody's."""
     return run_one(ctx, job_id, caller, TOP)
 
@@ -106,7 +106,7 @@ def _top(step: ActionTransaction, job: Job) -> JobState:
 TOP = BulkAction(_top)
 
 
-def _move_in_line(ctx: Context, before: Job, after: QueueEntry) -> None:
+def _move_in_line(ctx: ActionContext, before: Job, after: QueueEntry) -> None:
     if before.state is JobState.QUEUED:
         if before.gpus != after.gpus:
             unpublish_jobs(ctx, [(before.id, before.gpus)])

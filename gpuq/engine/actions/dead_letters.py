@@ -9,13 +9,13 @@ from gpuq.domain.job import Job
 from gpuq.domain.times import iso
 from gpuq.engine.access import require_owner
 from gpuq.engine.actions import retry as retry_verb
-from gpuq.engine.context import Context
+from gpuq.engine.context import ActionContext
 from gpuq.errors import NotFound
 from gpuq.ports.notify import Topic
 from gpuq.ports.records import DeadLetter, JobFilter
 
 
-def list_letters(ctx: Context, *, limit: int | None = None) -> list[dict[str, Any]]:
+def list_letters(ctx: ActionContext, *, limit: int | None = None) -> list[dict[str, Any]]:
     """Newest first, ready for JSON."""
     with ctx.records.read() as tx:
         letters = tx.dead_letters(limit)
@@ -23,7 +23,7 @@ def list_letters(ctx: Context, *, limit: int | None = None) -> list[dict[str, An
     return [_json(letter, jobs[letter.job_id]) for letter in letters]
 
 
-def show_letter(ctx: Context, job_id: int) -> dict[str, Any]:
+def show_letter(ctx: ActionContext, job_id: int) -> dict[str, Any]:
     """One dead letter, ready for JSON. Raises NotFound."""
     with ctx.records.read() as tx:
         letter = tx.dead_letter(job_id)
@@ -49,13 +49,13 @@ def _no_letter(job_id: int) -> NotFound:
     return NotFound(f"job {job_id} is not in the dead-letter queue", hint="`gpuq dlq list` shows what is")
 
 
-def retry(ctx: Context, job_id: int, caller: Caller) -> Job:
+def retry(ctx: ActionContext, job_id: int, caller: Caller) -> Job:
     """Raises NotFound for a job that is not in the dead-letter queue, else as `gpuq retry`."""
     _require_letter(ctx, job_id)
     return retry_verb.retry(ctx, job_id, caller)
 
 
-def remove(ctx: Context, job_id: int, caller: Caller) -> None:
+def remove(ctx: ActionContext, job_id: int, caller: Caller) -> None:
     """The letter goes, the job and its history stay."""
     with ctx.records.write() as tx:
         require_owner(tx.job(job_id), caller, "drop the dead letter of")
@@ -64,7 +64,7 @@ def remove(ctx: Context, job_id: int, caller: Caller) -> None:
     ctx.notifier.publish(Topic.EVENTS)
 
 
-def _require_letter(ctx: Context, job_id: int) -> None:
+def _require_letter(ctx: ActionContext, job_id: int) -> None:
     with ctx.records.read() as tx:
         tx.job(job_id)
         if tx.dead_letter(job_id) is None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from gpuq.domain.caller import Caller
+from gpuq.domain.eligibility import begin_time, waiting_state
 from gpuq.domain.job import Job
 from gpuq.domain.states import WAITING, JobState
 from gpuq.engine.access import require_owner
 from gpuq.engine.actions.bulk import ActionTransaction, BulkAction, run_one
-from gpuq.engine.context import Context
-from gpuq.engine.intake.submit import begin_time, waiting_state
+from gpuq.engine.context import ActionContext
 from gpuq.engine.outcome.dependents import still_open
 from gpuq.errors import Forbidden, WrongState
 from gpuq.ports.hot_queue import QueueEntry
@@ -16,12 +16,12 @@ from gpuq.ports.notify import Topic
 from gpuq.ports.records import Move
 
 
-def hold(ctx: Context, job_id: int, caller: Caller) -> Job:
+def hold(ctx: ActionContext, job_id: int, caller: Caller) -> Job:
     """Holding a held job again does nothing. Raises NotFound, Forbidden, WrongState."""
     return run_one(ctx, job_id, caller, HOLD)
 
 
-def release(ctx: Context, job_id: int, caller: Caller) -> Job:
+def release(ctx: ActionContext, job_id: int, caller: Caller) -> Job:
     """Raises NotFound, Forbidden (also when an administrator holds it), WrongState."""
     return run_one(ctx, job_id, caller, RELEASE)
 

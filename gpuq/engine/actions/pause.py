@@ -5,37 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from gpuq.domain.caller import Caller
+from gpuq.domain.installation_keys import InstallationKey
 from gpuq.domain.times import iso
 from gpuq.engine.access import require_admin
-from gpuq.engine.context import Context
+from gpuq.engine.context import ActionContext
 from gpuq.ports.notify import Topic
 
-KEY = "paused"
 
-
-def pause(ctx: Context, caller: Caller, reason: str | None = None) -> dict[str, Any]:
+def pause(ctx: ActionContext, caller: Caller, reason: str | None = None) -> dict[str, Any]:
     require_admin(caller, "pause the queue")
     now = ctx.clock.now()
     value = {"by": caller.user, "reason": reason, "at": iso(now)}
     with ctx.records.write() as tx:
-        tx.set_value(KEY, value, now)
+        tx.set_value(InstallationKey.PAUSED, value, now)
     ctx.notifier.publish(Topic.CONTROL)
     return value
 
 
-def resume(ctx: Context, caller: Caller) -> None:
+def resume(ctx: ActionContext, caller: Caller) -> None:
     require_admin(caller, "resume the queue")
     with ctx.records.write() as tx:
-        tx.set_value(KEY, None, ctx.clock.now())
+        tx.set_value(InstallationKey.PAUSED, None, ctx.clock.now())
     ctx.notifier.publish(Topic.CONTROL)
-
-
-def paused(ctx: Context) -> dict[str, Any] | None:
-    """`{"by", "reason", "at"}` while the queue is paused."""
-    with ctx.records.read() as tx:
-        value: dict[str, Any] | None = tx.value(KEY)
-        return value
-
-
-def pause_text(value: dict[str, Any]) -> str:
-    return f"the queue is paused by {value['by']}" + (f": {value['reason']}" if value.get("reason") else "")

@@ -8,7 +8,7 @@ from gpuq.domain.job import Job
 from gpuq.domain.states import JobState
 from gpuq.engine.access import require_owner
 from gpuq.engine.actions.bulk import ActionTransaction, BulkAction, run_one
-from gpuq.engine.context import Context
+from gpuq.engine.context import ActionContext
 from gpuq.engine.hot.ranking import ahead, ranking
 from gpuq.engine.outcome.dependents import still_open
 from gpuq.errors import Refused, WrongState
@@ -16,7 +16,7 @@ from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.records import Move
 
 
-def retry(ctx: Context, job_id: int, caller: Caller) -> Job:
+def retry(ctx: ActionContext, job_id: int, caller: Caller) -> Job:
     """Retries are counted anew and the job stands where one submitted now would stand. Leaves the dead-letter
     queue. Raises NotFound, Forbidden, WrongState, Refused (its `--key` has meanwhile been taken)."""
     return run_one(ctx, job_id, caller, RETRY)

@@ -11,12 +11,12 @@ import logging
 import os
 from pathlib import Path
 
+from gpuq.domain.installation_keys import InstallationKey
 from gpuq.engine.context import Context
 from gpuq.errors import GpuqError
 
 log = logging.getLogger(__name__)
 
-KEY = "obstacle:"
 FIRST_PAUSE_S = 1.0
 MAX_PAUSE_S = 30.0
 # A launch writes less.
@@ -34,7 +34,7 @@ def is_machines_fault(error: OSError) -> bool:
 
 
 class LaunchCircuitBreaker:
-    """The agent's own; others read `KEY` + node from SQL, a text for people."""
+    """The agent's own; others read what `gpuq.engine.switches` finds in SQL, a text for people."""
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
@@ -77,8 +77,8 @@ class LaunchCircuitBreaker:
             log.info("jobs can be launched again")
         try:
             with self._ctx.records.write() as tx:
-                if why is not None or tx.value(KEY + self._ctx.node) is not None:
-                    tx.set_value(KEY + self._ctx.node, why, self._ctx.clock.now())
+                if why is not None or tx.value(InstallationKey.LAUNCH_TROUBLE.of(self._ctx.node)) is not None:
+                    tx.set_value(InstallationKey.LAUNCH_TROUBLE.of(self._ctx.node), why, self._ctx.clock.now())
         except GpuqError as error:
             # The database may be on the same disk. Told again with the next launch.
             log.debug("obstacle not noted: %s", error.message)

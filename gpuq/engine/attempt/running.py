@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpuq.domain.caller import ACTOR
 from gpuq.domain.job import Job, Launched
 from gpuq.domain.states import JobState
 from gpuq.ports.records import Move, Writer
@@ -17,7 +18,7 @@ def record_running(tx: Writer, job: Job, number: int, token: str, launched: Laun
         job.id,
         JobState.RUNNING,
         frozenset({JobState.STARTING}),
-        "gpuq",
+        ACTOR,
         launched.started_at,
         detail=f"pid {launched.pid}",
         attempt=number,

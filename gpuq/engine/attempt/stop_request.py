@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from gpuq.engine.context import Context
+from gpuq.engine.context import StopContext
 
 log = logging.getLogger(__name__)
 
 
 def try_stop(
-    ctx: Context, job_id: int, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None
+    ctx: StopContext, job_id: int, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None
 ) -> bool:
     """Whether the request is where a supervisor hears of it. The arguments are those of `Launcher.request_stop`.
 

@@ -1,8 +1,7 @@
-"""The agent's ledger: every attempt that lives (or may live) on this node."""
+"""What the agent keeps of every attempt that lives (or may live) on this node."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from gpuq.domain.job import Attempt, Job, Launched
@@ -10,7 +9,6 @@ from gpuq.domain.outcome import Result
 from gpuq.domain.states import JobState
 from gpuq.engine.claim.claim import Claimed
 from gpuq.engine.outcome.finish import Ended
-from gpuq.engine.snapshot.devices import Ledger
 from gpuq.scheduler.snapshot import Holding
 
 
@@ -122,11 +120,3 @@ class TrackedAttempt:
         peak = max(self.peak_mb.values(), default=None)
         mean = sum(self.utilisation) / len(self.utilisation) if self.utilisation else None
         return replace(result, peak_gpu_mem_mb=peak, avg_gpu_util=mean)
-
-
-def ledger(tracked_attempts: Iterable[TrackedAttempt]) -> Ledger:
-    held: dict[str, list[tuple[int, int | None]]] = {}
-    for tracked in tracked_attempts:
-        for uuid in tracked.gpu_uuids:
-            held.setdefault(uuid, []).append((tracked.job.id, tracked.reserved_mb(uuid)))
-    return Ledger(held)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 
 from gpuq.domain import failpoints
+from gpuq.domain.caller import ACTOR
 from gpuq.domain.states import JobState
 from gpuq.domain.stopping import StopTimes, effective_grace_s
 from gpuq.engine.attempt.running import record_running
@@ -49,7 +50,7 @@ def record_outgrown(ctx: Context, tracked_attempts: Collection[TrackedAttempt]) 
             if job.token != tracked.token or not tx.note_peak(job.id, tracked.number, tracked.token, peak):
                 continue
             told = f"uses {peak} MiB of a GPU and asked for {tracked.mem_mb}; {peak} are reserved for it from now on"
-            tx.add_event(job.id, job.state, "gpuq", ctx.clock.now(), told, tracked.number)
+            tx.add_event(job.id, job.state, ACTOR, ctx.clock.now(), told, tracked.number)
     for tracked in grown:
         tracked.flagged_mb = _outgrown_mb(tracked)
         log.warning("job %d uses %d MiB of a GPU and asked for %d", tracked.job.id, tracked.flagged_mb, tracked.mem_mb)
@@ -75,7 +76,7 @@ def record_limit_reached(ctx: Context, tracked: TrackedAttempt) -> None:
                     tracked.job.id,
                     JobState.STOPPING,
                     frozenset({JobState.RUNNING}),
-                    "gpuq",
+                    ACTOR,
                     now,
                     detail="time limit reached",
                     attempt=tracked.number,

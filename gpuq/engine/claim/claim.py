@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gpuq.domain import failpoints
+from gpuq.domain.caller import ACTOR
 from gpuq.domain.gpu import Gpu
 from gpuq.domain.job import Job
 from gpuq.domain.states import JobState
@@ -29,8 +30,6 @@ from gpuq.ports.records import Move, NewAttempt, Waiting, Writer
 from gpuq.scheduler.snapshot import Start
 
 log = logging.getLogger(__name__)
-
-ACTOR = "gpuq"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpuq.domain import failpoints
+from gpuq.domain.caller import ACTOR
 from gpuq.domain.states import JobState
 from gpuq.domain.stopping import StopTimes, effective_grace_s, notice_of
 from gpuq.engine.attempt.stop_request import try_stop
@@ -31,7 +32,7 @@ def preempt(ctx: Context, tracked: TrackedAttempt, beneficiary: int) -> None:
                     tracked.job.id,
                     JobState.STOPPING,
                     frozenset({JobState.RUNNING}),
-                    "gpuq",
+                    ACTOR,
                     now,
                     detail=f"preempted for job {beneficiary}",
                     attempt=tracked.number,

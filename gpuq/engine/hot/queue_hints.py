@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from gpuq.engine.context import Context
+from gpuq.engine.context import HotContext
 from gpuq.errors import HotStoreCold, HotStoreUnavailable
 from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
@@ -13,7 +13,7 @@ from gpuq.ports.notify import Topic
 log = logging.getLogger(__name__)
 
 
-def publish_jobs(ctx: Context, entries: Sequence[QueueEntry]) -> None:
+def publish_jobs(ctx: HotContext, entries: Sequence[QueueEntry]) -> None:
     """Queued jobs become visible to the agent."""
     if not entries:
         return
@@ -25,14 +25,14 @@ def publish_jobs(ctx: Context, entries: Sequence[QueueEntry]) -> None:
     ctx.notifier.publish(Topic.QUEUE)
 
 
-def note_missed_hint(ctx: Context, error: HotStoreUnavailable) -> None:
+def note_missed_hint(ctx: HotContext, error: HotStoreUnavailable) -> None:
     """A queued job may not stand in the hot queue now, although Redis may be whole again in a moment: it was out of
     memory, or did not answer in time. A cold store needs no such word, because its rebuild reads everything."""
     if not isinstance(error, HotStoreCold):
         ctx.notifier.publish(Topic.MISSED)
 
 
-def unpublish_jobs(ctx: Context, entries: Sequence[tuple[int, int]]) -> None:
+def unpublish_jobs(ctx: HotContext, entries: Sequence[tuple[int, int]]) -> None:
     """(job id, gpus): jobs that are not queued any more. A member left behind fails the claim's guard."""
     if not entries:
         return

@@ -9,25 +9,24 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 
+from gpuq.domain.installation_keys import InstallationKey
 from gpuq.domain.priority import Ranking
 from gpuq.domain.states import WAITING
-from gpuq.engine.context import Context
+from gpuq.engine.context import HotContext
 from gpuq.ports.records import JobFilter, Reader, Writer
 
 log = logging.getLogger(__name__)
 
-KEY = "ranking"
 
-
-def wanted(ctx: Context) -> Ranking:
+def wanted(ctx: HotContext) -> Ranking:
     """What this process's settings say."""
     settings = ctx.settings
     return Ranking(settings.order, settings.priority_aging, settings.user_spacing)
 
 
-def ranking(ctx: Context, tx: Reader) -> Ranking:
+def ranking(ctx: HotContext, tx: Reader) -> Ranking:
     """The rule in force; before the first rebuild, what the settings say."""
-    stored = tx.value(KEY)
+    stored = tx.value(InstallationKey.RANKING)
     return wanted(ctx) if stored is None else Ranking(**stored)
 
 
@@ -36,14 +35,14 @@ def ahead(tx: Reader, rule: Ranking, user: str) -> int:
     return tx.count(JobFilter(states=WAITING, user=user)) if rule.spacing_s else 0
 
 
-def enforce(ctx: Context, tx: Writer) -> None:
+def enforce(ctx: HotContext, tx: Writer) -> None:
     """Puts the settings' rule in force. A job that somebody moved to the front stays as far ahead of the others of its
     priority as it was, and one that was spaced as far behind."""
-    rule, stored = wanted(ctx), tx.value(KEY)
+    rule, stored = wanted(ctx), tx.value(InstallationKey.RANKING)
     # A release that kept no rule had no ageing.
     before = Ranking(rule.order) if stored is None else Ranking(**stored)
     if stored is None or before != rule:
-        tx.set_value(KEY, asdict(rule), ctx.clock.now())
+        tx.set_value(InstallationKey.RANKING, asdict(rule), ctx.clock.now())
     shifts = rule.step_s - before.step_s, rule.factor - before.factor
     if any(shifts):
         moved = tx.rescore(*shifts)

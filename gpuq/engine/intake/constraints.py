@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from gpuq.domain.gpu import Gpu, suits
 from gpuq.domain.spec import JobSpec
-from gpuq.engine.context import Context
+from gpuq.engine.context import IntakeContext
 from gpuq.errors import Constraint
 
 
-def check_fits(ctx: Context, specs: Sequence[JobSpec]) -> None:
+def check_fits(ctx: IntakeContext, specs: Sequence[JobSpec]) -> None:
     """Raises Constraint for a job that can never run on this machine. Unknown machine: everything passes,
     the plan will say."""
     if not any(spec.gpus > 0 for spec in specs):
@@ -22,7 +22,7 @@ def check_fits(ctx: Context, specs: Sequence[JobSpec]) -> None:
             raise error
 
 
-def _misfit(ctx: Context, spec: JobSpec, inventory: Sequence[Gpu]) -> Constraint | None:
+def _misfit(ctx: IntakeContext, spec: JobSpec, inventory: Sequence[Gpu]) -> Constraint | None:
     fitting = [
         gpu
         for gpu in inventory

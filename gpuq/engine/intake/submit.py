@@ -6,17 +6,17 @@ import logging
 import pwd
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from gpuq.domain import failpoints
 from gpuq.domain.array import parse_array
 from gpuq.domain.caller import Caller
+from gpuq.domain.eligibility import begin_time, waiting_state
 from gpuq.domain.job import Job
 from gpuq.domain.priority import Ranking
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import WAITING, JobState
 from gpuq.domain.times import iso
-from gpuq.engine.context import Context
+from gpuq.engine.context import IntakeContext
 from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.engine.hot.ranking import ahead, ranking
 from gpuq.engine.intake.constraints import check_fits
@@ -26,9 +26,6 @@ from gpuq.ports.notify import Topic
 from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting
 
 log = logging.getLogger(__name__)
-
-# 2100-01-01T00:00:00Z.
-LATEST_BEGIN = 4_102_444_800
 
 # Stands behind every job of the same score, as a job submitted now would.
 _UNBORN = 2**62
@@ -42,7 +39,9 @@ class Submitted:
     stored: dict[int, NewJob]
 
 
-def submit(ctx: Context, specs: Sequence[JobSpec], caller: Caller, *, request_key: str | None = None) -> list[Job]:
+def submit(
+    ctx: IntakeContext, specs: Sequence[JobSpec], caller: Caller, *, request_key: str | None = None
+) -> list[Job]:
     """All of `specs` or none, durable on return. The jobs in the order given, arrays unfolded.
 
     `request_key` names the request: the same key from the same user again returns the same jobs. A spec's own
@@ -57,7 +56,7 @@ def submit(ctx: Context, specs: Sequence[JobSpec], caller: Caller, *, request_ke
 
 
 def store(
-    ctx: Context,
+    ctx: IntakeContext,
     specs: Sequence[JobSpec],
     caller: Caller,
     *,
@@ -112,7 +111,7 @@ def _with_key(tx: Reader, spec: JobSpec, caller: Caller, keys_here: set[str]) ->
     return None
 
 
-def tell(ctx: Context, done: Submitted) -> None:
+def tell(ctx: IntakeContext, done: Submitted) -> None:
     """Makes what is stored known to the hot queue and to whoever waits for news; nobody needs to wait for this."""
     if not done.stored:
         return
@@ -140,7 +139,7 @@ def _check_same(before: AnsweredRequest, fingerprint: str | None) -> None:
     )
 
 
-def check(ctx: Context, spec: JobSpec, caller: Caller, estimate: Callable[[Waiting], float | None]) -> str | None:
+def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[[Waiting], float | None]) -> str | None:
     """Everything that `submit` checks, and when the job would start (ISO 8601, None when nobody can say); stores
     nothing. `estimate`: when a job that is not stored would start, epoch seconds. Raises as `submit` does."""
     now = ctx.clock.now()
@@ -176,38 +175,8 @@ def check(ctx: Context, spec: JobSpec, caller: Caller, estimate: Callable[[Waiti
     )
 
 
-def begin_time(begin: float | str | None) -> float | None:
-    """Epoch seconds. Raises UsageError for text that is not ISO 8601, and for what no calendar has."""
-    if begin is None:
-        return None
-    at = begin if isinstance(begin, (int, float)) else _parsed(begin)
-    if not 0 <= at <= LATEST_BEGIN:
-        raise UsageError(f"begin: {begin} is out of range", hint="a job can wait until the year 2100")
-    return at
-
-
-def _parsed(begin: str) -> float:
-    try:
-        moment = datetime.fromisoformat(begin)
-    except ValueError:
-        raise UsageError(
-            f"begin: {begin!r} is not a time", hint="write 2026-11-22T10:00:00Z or epoch seconds"
-        ) from None
-    try:
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except OverflowError:
-        raise UsageError(f"begin: {begin!r} is out of range") from None
-
-
-def waiting_state(open_dependencies: bool, begin: float | None, now: float) -> JobState:
-    """Where a job waits that nobody holds."""
-    if open_dependencies:
-        return JobState.BLOCKED
-    return JobState.DELAYED if begin is not None and begin > now else JobState.QUEUED
-
-
 def _rows(
-    ctx: Context, tx: Reader, spec: JobSpec, caller: Caller, now: float, rule: Ranking, waiting: int
+    ctx: IntakeContext, tx: Reader, spec: JobSpec, caller: Caller, now: float, rule: Ranking, waiting: int
 ) -> list[NewJob]:
     """`waiting`: jobs of the caller that stand before these."""
     begin = begin_time(spec.begin)
@@ -274,7 +243,7 @@ def _depends(tx: Reader, spec: JobSpec) -> bool:
     )
 
 
-def _check_room(ctx: Context, tx: Reader, caller: Caller, extra: int) -> None:
+def _check_room(ctx: IntakeContext, tx: Reader, caller: Caller, extra: int) -> None:
     limits = (
         (None, ctx.settings.max_waiting, "the queue holds"),
         (caller.user, ctx.settings.user_max_waiting, "you have"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from gpuq.domain import failpoints
+from gpuq.domain.caller import ACTOR
 from gpuq.domain.retry import backoff_s
 from gpuq.domain.states import JobState
-from gpuq.engine.context import Context
+from gpuq.engine.context import MaintenanceContext
 from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.errors import WrongState
 from gpuq.ports.hot_queue import QueueEntry
@@ -15,7 +16,7 @@ from gpuq.ports.records import JobFilter, Move
 BATCH = 1000
 
 
-def promote(ctx: Context) -> float | None:
+def promote(ctx: MaintenanceContext) -> float | None:
     """Moves all that are due; returns when the next one is (epoch seconds), or None."""
     while True:
         now = ctx.clock.now()
@@ -31,7 +32,7 @@ def promote(ctx: Context) -> float | None:
                             job.id,
                             JobState.QUEUED,
                             frozenset({JobState.DELAYED}),
-                            "gpuq",
+                            ACTOR,
                             now,
                             detail="its time has come",
                             seen=(job.state, job.attempt, job.token),
@@ -49,7 +50,7 @@ def promote(ctx: Context) -> float | None:
             return following
 
 
-def shorten_backoffs(ctx: Context) -> int:
+def shorten_backoffs(ctx: MaintenanceContext) -> int:
     """After the wall clock was set back: no retry waits longer than its backoff from now. Returns how many were moved.
     `--begin` is a time of day and stays."""
     now = ctx.clock.now()

@@ -11,10 +11,11 @@ import logging
 from collections.abc import Iterator
 
 from gpuq.domain import failpoints
+from gpuq.domain.installation_keys import InstallationKey
 from gpuq.domain.states import JobState
 from gpuq.engine.claim.lease_renewal import hold_again
 from gpuq.engine.context import Context
-from gpuq.engine.epoch import KEY as EPOCH_KEY
+from gpuq.engine.hot.cold_store import is_cold
 from gpuq.engine.hot.ranking import enforce
 from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
@@ -23,18 +24,12 @@ from gpuq.ports.records import JobFilter
 log = logging.getLogger(__name__)
 
 
-def is_cold(ctx: Context) -> bool:
-    """Whether the hot store was emptied, replaced, or never filled. Raises HotStoreUnavailable."""
-    found = ctx.queue.epoch()
-    return found is None or found != ctx.epoch.refresh()
-
-
 def rehydrate(ctx: Context) -> int:
     """Returns how many jobs wait. Raises DatabaseUnavailable or HotStoreUnavailable; the store stays cold then."""
     epoch = ctx.new_token()[:12]
     begun = ctx.clock.monotonic()
     with ctx.records.write() as tx:
-        tx.set_value(EPOCH_KEY, epoch, ctx.clock.now())
+        tx.set_value(InstallationKey.EPOCH, epoch, ctx.clock.now())
         enforce(ctx, tx)
         last_event = tx.last_event_id()
     ctx.epoch.set(epoch)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 
-from gpuq.engine.context import Context
+from gpuq.engine.context import MaintenanceContext
 
 log = logging.getLogger(__name__)
 
 REQUEST_KEYS_KEPT_S = 2 * 86400.0
 
 
-def retain(ctx: Context) -> int:
+def retain(ctx: MaintenanceContext) -> int:
     """Returns how many dead letters were dropped."""
     now = ctx.clock.now()
     with ctx.records.write() as tx:

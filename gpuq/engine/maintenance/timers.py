@@ -22,11 +22,12 @@ from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from gpuq.engine.context import Context
+from gpuq.engine.file_lock import FileLock
+from gpuq.engine.hot.cold_store import is_cold
 from gpuq.engine.maintenance.promote import promote, shorten_backoffs
 from gpuq.engine.maintenance.reap import reap
-from gpuq.engine.maintenance.rehydrate import Reconciler, is_cold, rehydrate
+from gpuq.engine.maintenance.rehydrate import Reconciler, rehydrate
 from gpuq.engine.maintenance.retain import retain
-from gpuq.engine.node_lock import FileLock
 from gpuq.errors import GpuqError, HotStoreUnavailable
 from gpuq.ports.notify import Topic
 

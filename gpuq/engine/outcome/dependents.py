@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from gpuq.domain.caller import ACTOR
+from gpuq.domain.eligibility import begin_time, waiting_state
 from gpuq.domain.states import JobState
-from gpuq.engine.intake.submit import begin_time, waiting_state
 from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.records import Move, Reader, Writer
 
@@ -24,7 +25,7 @@ def wake_dependents(tx: Writer, ended_id: int, now: float) -> list[QueueEntry]:
                 job.id,
                 target,
                 frozenset({JobState.BLOCKED}),
-                "gpuq",
+                ACTOR,
                 now,
                 detail=f"job {ended_id} ended; nothing left to wait for",
                 set={"eligible_at": begin} if target is JobState.DELAYED else {},

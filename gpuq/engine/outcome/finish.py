@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gpuq.domain import failpoints
+from gpuq.domain.caller import ACTOR
 from gpuq.domain.gpu import suits
 from gpuq.domain.gpu_memory import raised
 from gpuq.domain.job import Job, Launched
@@ -125,7 +126,7 @@ def _finish_one(ctx: Context, tx: Writer, item: Ended, written: Written) -> None
             decision.state,
             # Exactly the state that was read: a cancel that slipped in between changes the verdict.
             frozenset({state}),
-            "gpuq",
+            ACTOR,
             now,
             detail="; ".join([_detail(result, decision), *memory.told]),
             attempt=item.number,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from gpuq.engine.node_lock import is_held
+from gpuq.engine.file_lock import is_held
 from gpuq.errors import HotStoreUnavailable
 
 if TYPE_CHECKING:
-    from gpuq.engine.context import Context
+    from gpuq.engine.context import QueryContext
 
 # Lists are asked for far more often than agents come and go.
 ASK_REDIS_EVERY_S = 1.0
@@ -23,7 +23,7 @@ class AgentLiveness:
     agent that was killed by at most its TTL, the lease time. While Redis is away the file lock is all there is.
     """
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: QueryContext) -> None:
         self._ctx = ctx
         self._lock = threading.Lock()
         self._asked_at: float | None = None

@@ -12,12 +12,12 @@ from math import inf
 
 from gpuq.domain.job import Attempt, Job
 from gpuq.engine.attempt.tracked import TrackedAttempt
-from gpuq.engine.context import Context
+from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.engine.snapshot.candidates import candidate, expectation
 from gpuq.engine.snapshot.limit_bypass import past_limits
-from gpuq.engine.snapshot.switches import Switches, switches_in
+from gpuq.engine.switches import Switches, read_switches
 from gpuq.ports.records import Waiting
 from gpuq.scheduler.explain import Explainer
 from gpuq.scheduler.forecast import Forecast, forecast
@@ -57,7 +57,7 @@ class ForecastPicture:
 class ForecastCache:
     """One per process; thread-safe."""
 
-    def __init__(self, ctx: Context, agent: AgentLiveness) -> None:
+    def __init__(self, ctx: QueryContext, agent: AgentLiveness) -> None:
         self._ctx = ctx
         self._agent = agent
         self._snapshots = SnapshotBuilder(ctx, use_median=True)
@@ -72,7 +72,7 @@ class ForecastCache:
             now = self._ctx.clock.now()
             begun = self._ctx.clock.monotonic()
             with self._ctx.records.read() as tx:
-                event_id, switches = tx.last_event_id(), switches_in(self._ctx, tx)
+                event_id, switches = tx.last_event_id(), read_switches(tx, self._ctx.node)
                 kept = self._picture
                 if kept is not None and kept.switches == switches:
                     same = kept.event_id == event_id

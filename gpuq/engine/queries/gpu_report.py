@@ -1,28 +1,24 @@
-"""What `gpuq gpus` shows, and taking GPUs out of the queue."""
+"""What `gpuq gpus` shows."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from gpuq.domain.caller import Caller
 from gpuq.domain.gpu import Gpu, GpuObservation, GpuState
 from gpuq.domain.job import Attempt, Job
 from gpuq.domain.times import iso
-from gpuq.engine.access import require_admin
-from gpuq.engine.context import Context
+from gpuq.engine.context import QueryContext
 from gpuq.engine.snapshot.devices import classify_gpu
 from gpuq.engine.snapshot.gpu_processes import belongs_to, exists
-from gpuq.engine.snapshot.switches import DRAINED, read_switches
-from gpuq.errors import NotFound
-from gpuq.ports.notify import Topic
+from gpuq.engine.switches import read_switches
 
 
-def report(ctx: Context) -> list[dict[str, Any]]:
+def report(ctx: QueryContext) -> list[dict[str, Any]]:
     """One row a GPU, ready for JSON: index, uuid, model, memory_mb, used_mb, state, reason, jobs, processes
     (foreign ones: pid, user, command, mem_mb), utilisation (0 to 1), temperature_c, power_w."""
-    switches = read_switches(ctx)
     readings = {reading.uuid: reading for reading in ctx.gpus.observe(ctx.clock.now())}
     with ctx.records.read() as tx:
+        switches = read_switches(tx, ctx.node)
         active = tx.live_attempts(ctx.node)
     supervisors = {attempt.supervisor_pid for _, attempt in active if attempt.supervisor_pid}
     sessions = {attempt.pid for _, attempt in active if attempt.pid}
@@ -70,28 +66,3 @@ def _row(gpu: Gpu, reading: GpuObservation | None, holders: list[tuple[Job, Atte
         ],
         "job": holders[0][0].id if len(holders) == 1 else None,
     }
-
-
-def _by_index(ctx: Context, index: int) -> Gpu:
-    for gpu in ctx.gpus.inventory():
-        if gpu.index == index:
-            return gpu
-    raise NotFound(f"this machine has no gpu {index}", hint="`gpuq gpus` lists them")
-
-
-def drain(ctx: Context, index: int, caller: Caller, reason: str | None = None) -> None:
-    """Nothing new starts on it; what runs there goes on. Survives restarts. Raises NotFound, Forbidden."""
-    require_admin(caller, "drain a GPU")
-    gpu = _by_index(ctx, index)
-    now = ctx.clock.now()
-    with ctx.records.write() as tx:
-        tx.set_value(f"{DRAINED}{ctx.node}:{gpu.uuid}", {"by": caller.user, "reason": reason, "at": iso(now)}, now)
-    ctx.notifier.publish(Topic.CONTROL)
-
-
-def undrain(ctx: Context, index: int, caller: Caller) -> None:
-    require_admin(caller, "undrain a GPU")
-    gpu = _by_index(ctx, index)
-    with ctx.records.write() as tx:
-        tx.set_value(f"{DRAINED}{ctx.node}:{gpu.uuid}", None, ctx.clock.now())
-    ctx.notifier.publish(Topic.CONTROL)

@@ -6,20 +6,19 @@ from typing import Any
 
 from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
 from gpuq.domain.times import iso
-from gpuq.engine.actions.pause import paused
-from gpuq.engine.attempt.launch_breaker import KEY as OBSTACLE
-from gpuq.engine.context import Context
-from gpuq.engine.maintenance.rehydrate import is_cold
+from gpuq.engine.context import QueryContext
+from gpuq.engine.hot.cold_store import is_cold
 from gpuq.engine.queries.agent_liveness import AgentLiveness
+from gpuq.engine.switches import launch_trouble, paused
 from gpuq.errors import GpuqError
 
 
-def healthz(ctx: Context) -> dict[str, Any]:
+def healthz(ctx: QueryContext) -> dict[str, Any]:
     """The process lives; asks nobody else."""
     return {"status": "ok", "node": ctx.node, "at": iso(ctx.clock.now())}
 
 
-def readyz(ctx: Context, agent: AgentLiveness) -> dict[str, Any]:
+def readyz(ctx: QueryContext, agent: AgentLiveness) -> dict[str, Any]:
     """`{"ready": bool, "checks": {part: {"ok", "detail"}}, "maintenance": [...]}`."""
     checks = {"database": _database(ctx), "redis": _redis(ctx), "agent": _agent(ctx, agent)}
     return {
@@ -29,7 +28,7 @@ def readyz(ctx: Context, agent: AgentLiveness) -> dict[str, Any]:
     }
 
 
-def maintenance(ctx: Context) -> list[dict[str, Any]]:
+def maintenance(ctx: QueryContext) -> list[dict[str, Any]]:
     return [
         {
             "task": run.task,
@@ -42,10 +41,11 @@ def maintenance(ctx: Context) -> list[dict[str, Any]]:
     ]
 
 
-def stats(ctx: Context) -> dict[str, Any]:
+def stats(ctx: QueryContext) -> dict[str, Any]:
     with ctx.records.read() as tx:
         counts = tx.count_by_state()
         letters = tx.count_dead_letters()
+        pause = paused(tx)
     return {
         "jobs": {str(state): counts.get(state, 0) for state in JobState},
         "running": sum(counts.get(state, 0) for state in ACTIVE),
@@ -53,21 +53,21 @@ def stats(ctx: Context) -> dict[str, Any]:
         "finished": sum(counts.get(state, 0) for state in FINAL),
         "dead_letters": letters,
         "gpus": len(ctx.gpus.inventory()),
-        "paused": paused(ctx),
+        "paused": pause,
         "node": ctx.node,
     }
 
 
-def _database(ctx: Context) -> dict[str, Any]:
+def _database(ctx: QueryContext) -> dict[str, Any]:
     try:
         with ctx.records.read() as tx:
-            tx.value("paused")
+            paused(tx)
     except GpuqError as error:
         return {"ok": False, "detail": error.message}
     return {"ok": True, "detail": "answers"}
 
 
-def _redis(ctx: Context) -> dict[str, Any]:
+def _redis(ctx: QueryContext) -> dict[str, Any]:
     try:
         cold = is_cold(ctx)
     except GpuqError as error:
@@ -75,18 +75,17 @@ def _redis(ctx: Context) -> dict[str, Any]:
     return {"ok": not cold, "detail": "is being rebuilt from the database" if cold else "answers"}
 
 
-def _agent(ctx: Context, agent: AgentLiveness) -> dict[str, Any]:
+def _agent(ctx: QueryContext, agent: AgentLiveness) -> dict[str, Any]:
     alive = agent.is_alive()
-    if alive and (trouble := _obstacle(ctx)) is not None:
+    if alive and (trouble := _launch_trouble(ctx)) is not None:
         return {"ok": False, "detail": f"cannot launch anything: {trouble}; tried again by itself"}
     return {"ok": alive, "detail": "runs" if alive else "no agent runs on this home; start one with `gpuq up`"}
 
 
-def _obstacle(ctx: Context) -> str | None:
+def _launch_trouble(ctx: QueryContext) -> str | None:
     try:
         with ctx.records.read() as tx:
-            found = tx.value(OBSTACLE + ctx.node)
+            return launch_trouble(tx, ctx.node)
     except GpuqError:
         # Told as the database's trouble.
         return None
-    return None if found is None else str(found)

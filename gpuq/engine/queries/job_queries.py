@@ -12,7 +12,7 @@ from typing import Any
 from gpuq.domain.job import Job, JobStatus
 from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
 from gpuq.domain.times import iso
-from gpuq.engine.context import Context
+from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.queries.forecast_cache import ForecastCache
 from gpuq.engine.queries.job_status import job_status
@@ -33,7 +33,7 @@ class QueueView:
 class JobQueries:
     """One per process, because it keeps the forecast between questions; thread-safe."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: QueryContext) -> None:
         self._ctx = ctx
         self.agent = AgentLiveness(ctx)
         self._forecasts = ForecastCache(ctx, self.agent)

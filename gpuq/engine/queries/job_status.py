@@ -9,13 +9,13 @@ from gpuq.domain.quantities import duration_text
 from gpuq.domain.reasons import Reason, ReasonCode
 from gpuq.domain.states import ACTIVE, FINAL, JobState
 from gpuq.domain.times import iso
-from gpuq.engine.context import Context
+from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.forecast_cache import ForecastPicture
 from gpuq.ports.records import Reader
 
 
 def job_status(
-    ctx: Context, tx: Reader, job: Job, picture: ForecastPicture, agent: bool, positions: Mapping[int, int]
+    ctx: QueryContext, tx: Reader, job: Job, picture: ForecastPicture, agent: bool, positions: Mapping[int, int]
 ) -> JobStatus:
     """`agent`: whether one serves this node. `positions`: places in line that are known already, by job id; others are
     counted."""
@@ -39,13 +39,13 @@ def job_status(
     )
 
 
-def _active_reason(ctx: Context, job: Job) -> Reason | None:
+def _active_reason(ctx: QueryContext, job: Job) -> Reason | None:
     if job.state is JobState.STARTING:
         return Reason(ReasonCode.STARTING, "GPUs are leased; the process is being launched")
     return None
 
 
-def _waiting_reason(ctx: Context, tx: Reader, job: Job, picture: ForecastPicture, agent: bool) -> Reason:
+def _waiting_reason(ctx: QueryContext, tx: Reader, job: Job, picture: ForecastPicture, agent: bool) -> Reason:
     now = ctx.clock.now()
     if job.state is JobState.HELD:
         code = ReasonCode.HELD_BY_ADMIN if job.held_by == "admin" else ReasonCode.HELD_BY_USER
@@ -82,7 +82,7 @@ def _dependency_reason(tx: Reader, job: Job) -> Reason:
     return Reason(ReasonCode.DEPENDENCY, f"waits for {waited}{more}")
 
 
-def read_progress(ctx: Context, run_dir: str | None) -> float | None:
+def read_progress(ctx: QueryContext, run_dir: str | None) -> float | None:
     """0 to 1 from what the program wrote to progress.json; None for anything else in there."""
     data = ctx.launcher.progress(run_dir) if run_dir is not None else None
     value = data.get("progress") if data is not None else None

@@ -8,15 +8,17 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from gpuq.domain.gpu import GpuObservation
-from gpuq.engine.attempt.tracked import TrackedAttempt, ledger
-from gpuq.engine.context import Context
+from gpuq.engine.attempt.tracked import TrackedAttempt
+from gpuq.engine.context import SnapshotContext
 from gpuq.engine.hot.queue_hints import unpublish_jobs
 from gpuq.engine.snapshot.candidates import candidate, expectation
 from gpuq.engine.snapshot.devices import devices
 from gpuq.engine.snapshot.gpu_processes import belongs_to, exists
+from gpuq.engine.snapshot.ledger import ledger
 from gpuq.engine.snapshot.limit_bypass import past_limits
-from gpuq.engine.snapshot.switches import Switches, policy, read_switches
+from gpuq.engine.snapshot.policy import policy
 from gpuq.engine.snapshot.usage import see_peaks
+from gpuq.engine.switches import Switches, read_switches
 from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.records import Waiting
 from gpuq.scheduler.limits import Usage
@@ -40,7 +42,7 @@ class SnapshotBuilder:
     """Caches between turns: job facts by (id, score), the last reading of the GPUs. One thread only. `use_median`: for
     what people are told, run times are medians instead of means."""
 
-    def __init__(self, ctx: Context, *, use_median: bool = False) -> None:
+    def __init__(self, ctx: SnapshotContext, *, use_median: bool = False) -> None:
         self._ctx = ctx
         self._typical = use_median
         self._facts: dict[int, Waiting] = {}
@@ -65,7 +67,8 @@ class SnapshotBuilder:
 
     def switches(self) -> Switches:
         if self._control is None:
-            self._control = read_switches(self._ctx)
+            with self._ctx.records.read() as tx:
+                self._control = read_switches(tx, self._ctx.node)
         return self._control
 
     def observe(self, max_age_s: float = READING_MAX_AGE_S) -> Sequence[GpuObservation]:

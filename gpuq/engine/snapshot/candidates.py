@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gpuq.engine.context import Context
+from gpuq.engine.context import SnapshotContext
 from gpuq.ports.records import Waiting
 from gpuq.scheduler.snapshot import Candidate
 
 
-def expectation(ctx: Context, waiting: Sequence[Waiting], *, use_median: bool = False) -> Callable[[Candidate], float]:
+def expectation(
+    ctx: SnapshotContext, waiting: Sequence[Waiting], *, use_median: bool = False
+) -> Callable[[Candidate], float]:
     """Run times in seconds, worked out for those candidates only that a decision asks about. `use_median`: medians."""
     by_id = {job.id: job for job in waiting}
     known: dict[int, float] = {}

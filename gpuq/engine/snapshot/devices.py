@@ -7,32 +7,12 @@ no more memory in use than the idle threshold unless we hold it. What cannot be 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from gpuq.domain.gpu import IDLE_THRESHOLD_MB, Gpu, GpuObservation, GpuProcess, GpuState
 from gpuq.domain.reasons import Reason, ReasonCode
+from gpuq.engine.snapshot.ledger import Ledger
+from gpuq.engine.switches import Drained
 from gpuq.scheduler.snapshot import Device
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    by: str
-    reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Ledger:
-    """What gpuq itself has given: GPU uuid → (job id, share in MiB or None for alone). A share is what was asked for,
-    or the observed peak where that is larger."""
-
-    held: Mapping[str, Sequence[tuple[int, int | None]]]
-
-    def unaccounted_mb(self, seen: GpuObservation | None) -> int:
-        """Memory in use on a shared GPU beyond its shares and the driver's own: a driver need not tell whose it is."""
-        shares = [] if seen is None else self.held.get(seen.uuid, ())
-        if seen is None or not shares or any(mem is None for _, mem in shares):
-            return 0
-        return max(0, seen.used_mb - sum(mem or 0 for _, mem in shares) - IDLE_THRESHOLD_MB)
 
 
 def classify_gpu(

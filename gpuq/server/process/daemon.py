@@ -16,7 +16,7 @@ from types import FrameType
 
 from gpuq import wiring
 from gpuq.engine.context import Context
-from gpuq.engine.node_lock import FileLock
+from gpuq.engine.file_lock import FileLock
 from gpuq.errors import UsageError
 from gpuq.observe import log as daemon_log
 from gpuq.server.process.detach import Interrupted

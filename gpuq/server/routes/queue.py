@@ -11,9 +11,10 @@ from gpuq.domain.caller import Caller
 from gpuq.domain.job import job_json
 from gpuq.domain.spec import GroupName
 from gpuq.domain.states import FINAL
-from gpuq.engine.actions import dead_letters, groups, pause
+from gpuq.engine.actions import dead_letters, drain, groups, pause
 from gpuq.engine.context import Context
-from gpuq.engine.queries import gpu_report
+from gpuq.engine.queries import gpu_report, group_report
+from gpuq.engine.switches import paused
 from gpuq.errors import UsageError
 from gpuq.ports.records import JobFilter
 from gpuq.server.http.auth import may_read
@@ -60,12 +61,14 @@ def show_queue(
     user: Text = None,
 ) -> dict[str, Any]:
     view = queries.queue(limit=limit, offset=offset, user=user)
+    with ctx.records.read() as tx:
+        standing = paused(tx)
     return {
         "running": view.running,
         "queued": view.queued,
         "waiting": view.waiting,
         "total": view.total,
-        "paused": pause.paused(ctx),
+        "paused": standing,
         "jobs": [job_json(job, seen) for job, seen in view.jobs],
     }
 
@@ -118,13 +121,13 @@ def gpus(ctx: Ctx) -> list[dict[str, Any]]:
 
 @router.post("/gpus/{index}/drain", summary="Take a GPU out of the queue; what runs on it goes on")
 def drain_gpu(ctx: Ctx, caller: Who, index: GpuIndex, remark: OptionalRemark = None) -> dict[str, Any]:
-    gpu_report.drain(ctx, index, caller, _reason(remark))
+    drain.drain(ctx, index, caller, _reason(remark))
     return _gpu(ctx, index)
 
 
 @router.post("/gpus/{index}/undrain", summary="Put a drained GPU back")
 def undrain_gpu(ctx: Ctx, caller: Who, index: GpuIndex) -> dict[str, Any]:
-    gpu_report.undrain(ctx, index, caller)
+    drain.undrain(ctx, index, caller)
     return _gpu(ctx, index)
 
 
@@ -134,7 +137,7 @@ def _gpu(ctx: Context, index: int) -> dict[str, Any]:
 
 @router.get("/groups", summary="Groups with their jobs and limits")
 def list_groups(ctx: Ctx) -> list[dict[str, Any]]:
-    return groups.report(ctx)
+    return group_report.report(ctx)
 
 
 @router.post("/groups", summary="How many jobs of a group may run at once")

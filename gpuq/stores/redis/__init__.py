@@ -3,6 +3,9 @@
 link = connect(url, namespace)
 queue = RedisHotQueue(link, expected_epoch=...)
 leases = RedisLeases(link, expected_epoch=...)
+
+In and out: as `gpuq.ports.hot_queue` and `gpuq.ports.notify` say. Each step is one script, so it happened or it did
+not; nothing stands here that SQL cannot give back. May import: `gpuq.ports`, `gpuq.errors`, redis-py.
 """
 
 from __future__ import annotations

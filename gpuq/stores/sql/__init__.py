@@ -7,6 +7,10 @@
     migrate.ensure / upgrade / current / backup / restore
 
 The schema is made or brought up to date by `migrate.ensure(url)`, never by opening.
+
+In and out: values of the domain and of `gpuq.ports.records`. What a transaction that has ended wrote is on the disk.
+From the bottom: `schema`, `core`, then reading and writing, then the doors above. May import: `gpuq.ports`,
+`gpuq.domain`, `gpuq.errors`, SQLAlchemy and Alembic.
 """
 
 from __future__ import annotations

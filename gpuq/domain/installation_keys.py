@@ -1,0 +1,25 @@
+"""The names under which the database keeps what holds for a whole installation or one of its nodes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class InstallationKey(StrEnum):
+    """Stored by every release, so a value never changes. Those that are kept per node, GPU or group are written with
+    `of`, and found with `prefix`."""
+
+    PAUSED = "paused"  # {"by", "reason", "at"} while no new job may start
+    DRAINED = "drained"  # of (node, GPU uuid): {"by", "reason", "at"}
+    GROUP_LIMIT = "group-limit"  # of (group,): {"running", "by", "at"}
+    LAUNCH_TROUBLE = "obstacle"  # of (node,): why nothing can be launched there, a text for people
+    RANKING = "ranking"  # the rule of the line that is in force
+    EPOCH = "epoch"  # the marker that a hot store must carry to be believed
+    AGENT = "agent"  # of (node,): the token of the agent that took the node last
+
+    def of(self, *names: str) -> str:
+        return ":".join((self, *names))
+
+    def prefix(self, *names: str) -> str:
+        """What all keys of this kind begin with, those of one node for instance."""
+        return f"{self.of(*names)}:"

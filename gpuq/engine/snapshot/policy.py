@@ -1,0 +1,22 @@
+"""The rules of this installation as the scheduler is shown them."""
+
+from __future__ import annotations
+
+from gpuq.engine.context import SnapshotContext
+from gpuq.engine.hot.ranking import wanted
+from gpuq.engine.switches import Switches
+from gpuq.scheduler.snapshot import Policy
+
+
+def policy(ctx: SnapshotContext, switches: Switches) -> Policy:
+    settings = ctx.settings
+    return Policy(
+        backfill=settings.backfill,
+        cpu_jobs=settings.cpu_jobs,
+        user_max_gpus=settings.user_max_gpus,
+        user_max_running=settings.user_max_running,
+        group_limits=switches.group_limits,
+        preempt_min_run_s=settings.preempt_min_run,
+        preempt_max_per_hour=settings.preempt_max_per_hour,
+        ranking=wanted(ctx),
+    )

@@ -1,0 +1,65 @@
+"""What holds for the whole queue: pause, drained GPUs, limits of groups, and whether this machine can launch anything.
+
+Durable, in SQL. Read here by every room; `gpuq.engine.actions` and the launch breaker write it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gpuq.domain.installation_keys import InstallationKey
+from gpuq.ports.records import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    by: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """`drained` by GPU uuid, of this node; `group_limits`: running jobs by group; `launch_trouble`: why nothing can be
+    launched on this machine, not set by people but treated alike."""
+
+    paused: str | None
+    drained: dict[str, Drained]
+    group_limits: dict[str, int]
+    launch_trouble: str | None = None
+
+
+def read_switches(tx: Reader, node: str) -> Switches:
+    pause = paused(tx)
+    prefix = InstallationKey.DRAINED.prefix(node)
+    return Switches(
+        paused=_pause_text(pause) if pause else None,
+        drained={
+            key.removeprefix(prefix): Drained(value["by"], value.get("reason"))
+            for key, value in tx.values(prefix).items()
+        },
+        group_limits={name: limit["running"] for name, limit in group_limits(tx).items()},
+        launch_trouble=launch_trouble(tx, node),
+    )
+
+
+def paused(tx: Reader) -> dict[str, Any] | None:
+    """`{"by", "reason", "at"}` while the queue is paused."""
+    value: dict[str, Any] | None = tx.value(InstallationKey.PAUSED)
+    return value
+
+
+def group_limits(tx: Reader) -> dict[str, dict[str, Any]]:
+    """By group: `{"running", "by", "at"}`."""
+    prefix = InstallationKey.GROUP_LIMIT.prefix()
+    return {key.removeprefix(prefix): value for key, value in tx.values(prefix).items()}
+
+
+def launch_trouble(tx: Reader, node: str) -> str | None:
+    """Why nothing can be launched on that node, a text for people."""
+    found = tx.value(InstallationKey.LAUNCH_TROUBLE.of(node))
+    return None if found is None else str(found)
+
+
+def _pause_text(value: dict[str, Any]) -> str:
+    return f"the queue is paused by {value['by']}" + (f": {value['reason']}" if value.get("reason") else "")
