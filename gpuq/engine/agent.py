@@ -14,17 +14,16 @@ from collections.abc import Callable, Collection, Sequence
 from gpuq.domain import failpoints
 from gpuq.engine.attempt.launch_breaker import LaunchCircuitBreaker
 from gpuq.engine.attempt.tracked import TrackedAttempt
-from gpuq.engine.attempt.updates import record_limit_reached, record_outgrown, record_started
-from gpuq.engine.attempt.watcher import AttemptWatcher, ends
+from gpuq.engine.attempt.updates import record_limits_reached, record_outgrown, record_started
+from gpuq.engine.attempt.watcher import AttemptWatcher
+from gpuq.engine.claim.claim import write_turn
 from gpuq.engine.claim.dispatcher import POLL_S, Dispatcher
 from gpuq.engine.claim.lease_renewal import LeaseRenewer
 from gpuq.engine.context import Context
 from gpuq.engine.node_lock import NodeLocks
-from gpuq.engine.outcome.finish import finish
 from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.engine.snapshot.usage import sample
 from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold, HotStoreUnavailable, NodeTaken
-from gpuq.ports.history import FinishedRun
 from gpuq.ports.notify import Topic
 
 log = logging.getLogger(__name__)
@@ -160,7 +159,7 @@ class Agent:
             self._next_sample_at = now + SAMPLE_S
             sample(self._snapshots.observe(), self._attempts.tracked.values())
             record_outgrown(self._ctx, self._attempts.tracked.values())
-        self._mark_limits()
+        record_limits_reached(self._ctx, self._attempts.tracked.values())
         self.last_turn_at = self._ctx.clock.now()
 
     def _may_start(self) -> bool:
@@ -176,12 +175,8 @@ class Agent:
         if self._attempts.ended:
             return SOON_S
         wall = self._ctx.clock.now()
-        # A start that is not written yet cannot be marked; it has a time of its own.
-        limits = [
-            tracked.limit_end - wall
-            for tracked in self._attempts.tracked.values()
-            if tracked.limit_end is not None and tracked.start_recorded and not tracked.stopping
-        ]
+        tracked_attempts = self._attempts.tracked.values()
+        limits = [limit - wall for tracked in tracked_attempts if (limit := tracked.unrecorded_limit) is not None]
         unwatched = SOON_S if self._attempts.unwatched else POLL_S
         if self._attempts.unrecorded:
             limits.append(self._next_write_at - now)
@@ -213,7 +208,7 @@ class Agent:
     def _write_ends(self) -> None:
         """All ends of this turn in one transaction, unless they were written with the starts that followed them."""
         if ended := list(self._attempts.ended):
-            written = finish(self._ctx, ends(ended))
+            written = write_turn(self._ctx, ended)
             log.debug("written: %s", written.states)
             self._ends_written(ended)
 
@@ -223,36 +218,8 @@ class Agent:
         self._lease_renewer.release(ended, given)
         failpoints.point("finish.released")
         for tracked in ended:
-            self._learn(tracked)
-
-    def _learn(self, tracked: TrackedAttempt) -> None:
-        result = tracked.result
-        if result is None or result.started_at is None or result.finished_at is None:
-            return
-        self._ctx.run_times.learn(
-            FinishedRun(
-                job_id=tracked.job.id,
-                user=tracked.job.user,
-                gpus=tracked.job.gpus,
-                command=tracked.job.command,
-                time_limit_s=tracked.job.time_limit_s,
-                outcome=result.outcome,
-                run_s=max(0.0, result.finished_at - result.started_at),
-                finished_at=result.finished_at,
-            )
-        )
-
-    def _mark_limits(self) -> None:
-        now = self._ctx.clock.now()
-        for tracked in self._attempts.tracked.values():
-            if (
-                tracked.limit_end is not None
-                and now >= tracked.limit_end
-                and not tracked.stopping
-                and tracked.start_recorded
-            ):
-                tracked.stopping = True
-                record_limit_reached(self._ctx, tracked)
+            if (run := tracked.finished_run()) is not None:
+                self._ctx.run_times.learn(run)
 
     # -- starting ------------------------------------------------------------------------------------------------
 
@@ -284,10 +251,10 @@ class Agent:
     def _start_some(self) -> bool:
         """Whether a further look may pay."""
         ended = list(self._attempts.ended)
-        done = self._dispatcher.start_some(self._attempts.holding, ends(ended))
-        for item in done.claimed:
-            self._attempts.launch(item)
+        done = self._dispatcher.start_some(self._attempts.holding, ended)
+        for tracked in done.claimed:
+            self._attempts.launch(tracked)
         if ended and done.ends_written:
-            self._ends_written(ended, {gpu.uuid for item in done.claimed for gpu in item.gpus})
+            self._ends_written(ended, {uuid for tracked in done.claimed for uuid in tracked.gpu_uuids})
         self._next_plan_at = min(self._next_plan_at, self._ctx.clock.monotonic() + done.again_s)
         return done.more

@@ -12,9 +12,9 @@ from gpuq.engine.actions.change import update
 from gpuq.engine.actions.hold import hold, release
 from gpuq.engine.agent import Agent
 from gpuq.engine.attempt.launch_breaker import FIRST_PAUSE_S, MAX_PAUSE_S
-from gpuq.engine.claim.claim import Claimed, claim
+from gpuq.engine.attempt.tracked import TrackedAttempt
+from gpuq.engine.claim.claim import claim
 from gpuq.engine.node_lock import Fence
-from gpuq.engine.outcome.finish import Ended
 from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.errors import NodeTaken
 from gpuq.ports.hot_queue import QueueEntry
@@ -41,7 +41,7 @@ class Plan:
         self.fence = Fence("box", "the agent")
         self.fence.take(world.ctx.records, world.clock.now())
 
-    def claim(self, *ended: Ended) -> list[Claimed]:
+    def claim(self, *ended: TrackedAttempt) -> list[TrackedAttempt]:
         return claim(self.world.ctx, self.starts, self.waiting, self.fence, ended)
 
 
@@ -78,9 +78,8 @@ def test_an_end_that_is_not_live_any_more_costs_the_starts_beside_it_nothing_but
     for job_id in (done, ends):
         world.launcher.run(job_id)
         agent.run_once()
-        order = world.launcher.order_of(job_id)
         result = Result(Outcome.SUCCEEDED, exit_code=0, finished_at=world.clock.now())
-        ended.append(Ended(job_id, 1, order.token, result, order.log_path, 1))
+        ended.append(world.ended(job_id, result))
     world.launcher.end(done, Outcome.SUCCEEDED, exit_code=0)
     agent.run_once()
     wanted = world.submit("train")

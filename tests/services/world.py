@@ -18,6 +18,7 @@ from gpuq.domain.job import Job, Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.agent import Agent
+from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
 from gpuq.engine.epoch import EpochCell
 from gpuq.engine.intake.submit import submit
@@ -237,6 +238,15 @@ class World:
     def job(self, job_id: int) -> Job:
         with self.ctx.records.read() as tx:
             return tx.job(job_id)
+
+    def ended(self, job_id: int, result: Result | None = None, *, number: int = 1) -> TrackedAttempt:
+        """An attempt of the job as one sees it who knows of its end: without `result`, by its exit record."""
+        with self.ctx.records.read() as tx:
+            [attempt] = [attempt for attempt in tx.attempts(job_id) if attempt.number == number]
+            tracked = TrackedAttempt.of_record(tx.job(job_id), attempt, None)
+        tracked.result = result or self.launcher.outcome(attempt.run_dir)
+        assert tracked.result is not None
+        return tracked
 
     def state(self, job_id: int) -> str:
         return str(self.job(job_id).state)
