@@ -167,12 +167,6 @@ class PlayedLauncher:
             os.close(fd)
 
 
-class TurnedByHand(Agent):
-    """Started as any agent, but its thread ends at once: the test takes the turns."""
-
-    def _run(self) -> None: ...
-
-
 class World:
     """One installation and the people who use it."""
 
@@ -222,13 +216,13 @@ class World:
         return submit(self.ctx, [spec], by or self.user)[0].id
 
     def agent(self) -> Agent:
-        """An agent that is turned by hand; adopts what runs, as after a restart."""
+        """An agent without its thread, so the test takes the turns; adopts what runs, as after a restart."""
         lock = FileLock(self.ctx.agent_lock_path, "an agent")
         key = redis_stores.RedisAgentKey(self.link)
         locks = NodeLocks(lock, key, node="box", token=f"agent-{len(self.agents)}", ttl_s=30)
-        agent = TurnedByHand(self.ctx, locks)
+        agent = Agent(self.ctx, locks)
         self.agents.append(agent)
-        agent.start()
+        agent.open()
         return agent
 
     @property
