@@ -64,9 +64,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run of a job. `outcome` is None while it lives. `pid` is the job's process; `supervisor_pid` the
-    supervisor's, each meaningful only with its start time (clock ticks since boot, /proc/PID/stat field 22)
-    and only under `boot_id`."""
+    """One run of a job. What comes after `claimed_at` is None until it is known, `outcome` while it lives. `pid` is the
+    job's process; `supervisor_pid` the supervisor's, each meaningful only with its start time (clock ticks since boot,
+    /proc/PID/stat field 22) and only under `boot_id`."""
 
     job_id: int
     number: int
@@ -79,18 +79,18 @@ class Attempt:
     run_dir: str
     log_path: str
     claimed_at: float
-    started_at: float | None
-    finished_at: float | None
-    supervisor_pid: int | None
-    supervisor_start: int | None
-    pid: int | None
-    pid_start: int | None
-    outcome: Outcome | None
-    exit_code: int | None
-    signal: int | None
-    error: str | None
-    peak_gpu_mem_mb: int | None
-    avg_gpu_util: float | None
+    started_at: float | None = None
+    finished_at: float | None = None
+    supervisor_pid: int | None = None
+    supervisor_start: int | None = None
+    pid: int | None = None
+    pid_start: int | None = None
+    outcome: Outcome | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    error: str | None = None
+    peak_gpu_mem_mb: int | None = None
+    avg_gpu_util: float | None = None
 
     def to_json(self) -> dict[str, object]:
         return {

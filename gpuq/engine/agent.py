@@ -1,7 +1,21 @@
 """The agent: one a node. It wakes on notification, plans, commits, launches, and writes down what ended.
 
-A turn is: hear (reports, ends, wake-ups) → renew leases → write starts → plan → claim, and write the ends → launch. One
-thread does all of it, so the ledger of live attempts needs no lock. Notify for speed, poll for truth: every source of
+One turn, in this order:
+
+| step   | when                                     | what is so after it                                            |
+|--------|------------------------------------------|----------------------------------------------------------------|
+| hear   | always; waits until something is due     | the ledger knows every start, end and wake-up up to now        |
+| renew  | three times in a lease's TTL             | leases and node are ours for a TTL, or known to be another's   |
+| prove  | the node was taken since the last proof  | the fence is ours; what others started is in the ledger        |
+| starts | `write_at` has passed                    | SQL says `running` of all that run                             |
+| plan   | something ended, or `plan_at` has passed | what can start is leased, then claimed in SQL, then launched;  |
+|        |                                          | the ends were written with the first claim                     |
+| ends   | some are not written yet                 | they are, and their leases are released                        |
+| sample | `sample_at` has passed                   | peaks are known, and written where they outgrew the request    |
+| limits | a time limit has passed                  | SQL says `stopping` (the supervisor stops it by itself)        |
+
+From prove to ends all is left out, and tried again a little later, while SQL does not answer; plan alone while Redis
+does not. One thread does all of it, so the ledger needs no lock. Notify for speed, poll for truth: every source of
 events is also looked at slowly by itself.
 """
 
@@ -10,21 +24,21 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from gpuq.domain import failpoints
 from gpuq.engine.attempt.launch_breaker import LaunchCircuitBreaker
 from gpuq.engine.attempt.tracked import TrackedAttempt
-from gpuq.engine.attempt.updates import record_limit_reached, record_outgrown, record_started
-from gpuq.engine.attempt.watcher import AttemptWatcher, ends
+from gpuq.engine.attempt.updates import record_limits_reached, record_outgrown, record_started
+from gpuq.engine.attempt.watcher import AttemptWatcher
+from gpuq.engine.claim.claim import write_turn
 from gpuq.engine.claim.dispatcher import POLL_S, Dispatcher
 from gpuq.engine.claim.lease_renewal import LeaseRenewer
 from gpuq.engine.context import Context
 from gpuq.engine.node_lock import NodeLocks
-from gpuq.engine.outcome.finish import finish
 from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.engine.snapshot.usage import sample
 from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold, HotStoreUnavailable, NodeTaken
-from gpuq.ports.history import FinishedRun
 from gpuq.ports.notify import Topic
 
 log = logging.getLogger(__name__)
@@ -36,8 +50,27 @@ SAMPLE_S = 5.0
 WRITE_AFTER_S = 0.02
 
 
+@dataclass(slots=True)
+class TurnState:
+    """What a turn leaves to the next one. Times in monotonic seconds.
+
+    `plan_at`: no plan before, unless something ended. `write_at`: starts are written then. `sample_at`: the GPUs are
+    looked at then. `cache_stale`: somebody changed jobs or switches. `proved_tenure`: the tenure of the node for which
+    the ledger is known to be whole. `redis_down`: the last plan found it so; said in the log once. `db_down`: likewise,
+    and SQL is not asked again before `plan_at`.
+    """
+
+    plan_at: float = 0.0
+    write_at: float = 0.0
+    sample_at: float = 0.0
+    cache_stale: bool = False
+    proved_tenure: int = -1
+    redis_down: bool = False
+    db_down: bool = False
+
+
 class Agent:
-    """A Service. `lock` keeps a second agent off this node."""
+    """A Service. `lock` keeps a second agent off this node. `last_turn_at`: epoch seconds, 0 before the first."""
 
     name = "agent"
 
@@ -49,31 +82,32 @@ class Agent:
         self._lease_renewer = LeaseRenewer(ctx, lock)
         self._breaker = LaunchCircuitBreaker(ctx)
         self._attempts = AttemptWatcher(ctx, self._breaker, self._write_soon)
-        self._next_write_at = 0.0
+        self._state = TurnState()
         self._write_after_s = WRITE_AFTER_S
         self._thread: threading.Thread | None = None
         self._stopping = False
-        self._cache_stale = False
-        # The tenure of the node for which this ledger is known to be whole.
-        self._proved_tenure = -1
-        self._redis_down = False
-        self._db_down = False
-        self._next_plan_at = 0.0
-        self._next_sample_at = 0.0
         self._unsubscribe: Callable[[], None] | None = None
         self.last_turn_at = 0.0
 
-    # -- service -----------------------------------------------------------------------------------------------
-
     def start(self) -> None:
-        """Adopts what runs, then begins. Raises AlreadyRunning when this node has an agent."""
-        self._lock.acquire()
-        self._unsubscribe = self._ctx.notifier.subscribe(self._on_topic)
-        self.take_over()
+        """Opens, and takes turns on a thread of its own. Raises what `open` raises."""
+        self.open()
         self._thread = threading.Thread(target=self._run, name="gpuq-agent", daemon=True)
         self._thread.start()
 
+    def open(self) -> None:
+        """Takes the node, hears of changes from now on, and adopts what SQL says is alive here: watched if its lock is
+        held, ended as its exit record says if not. After it turns may be taken; `stop` ends it. Raises AlreadyRunning
+        when this node has an agent."""
+        self._lock.acquire()
+        self._unsubscribe = self._ctx.notifier.subscribe(self._on_topic)
+        if self._lock.held:
+            self._prove_standing(fresh=True)
+        else:
+            self._attempts.adopt()
+
     def stop(self) -> None:
+        """After the turn that is under way; the jobs run on. A second call does nothing."""
         if self._stopping:
             return
         self._stopping = True
@@ -92,7 +126,7 @@ class Agent:
 
     def wake(self) -> None:
         """Any thread: something may be startable."""
-        self._next_plan_at = 0.0
+        self._state.plan_at = 0.0
         self._attempts.wake()
 
     @property
@@ -102,7 +136,7 @@ class Agent:
 
     def _on_topic(self, topic: Topic) -> None:
         if topic in {Topic.CHANGED, Topic.CONTROL}:
-            self._cache_stale = True
+            self._state.cache_stale = True
         if topic in {Topic.QUEUE, Topic.CHANGED, Topic.CONTROL} and not self._stopping:
             self._dispatcher.forget()
             self.wake()
@@ -113,98 +147,97 @@ class Agent:
                 self.turn(self._timeout())
             except GpuqError as error:
                 log.warning("%s%s", error.message, f" ({error.hint})" if error.hint else "")
-                self._next_plan_at = self._ctx.clock.monotonic() + SOON_S
+                self._plan_soon()
             except Exception:
                 log.exception("a turn of the agent failed")
-                self._next_plan_at = self._ctx.clock.monotonic() + SOON_S
-
-    def take_over(self) -> None:
-        """What SQL says is alive here: adopted if its lock is held, finished from its exit record if not."""
-        if self._lock.held:
-            self._prove_standing(fresh=True)
-        else:
-            self._attempts.adopt()
+                self._plan_soon()
 
     def _prove_standing(self, *, fresh: bool = False) -> None:
         """Nothing is given before this: the fence is ours, and what others started meanwhile stands in the ledger."""
         if self._lock.fence.take(self._ctx.records, self._ctx.clock.now()) or fresh:
             self._attempts.adopt()
-        self._proved_tenure = self._lock.tenure
-
-    # -- one turn ------------------------------------------------------------------------------------------------
+        self._state.proved_tenure = self._lock.tenure
 
     def turn(self, timeout: float, *, write_after_s: float = WRITE_AFTER_S) -> None:
+        """All steps of the table above. `timeout`: seconds to wait for something to happen; `write_after_s`: how much
+        later a start may be written. A store that is away is logged, not raised, except for the last two steps."""
         self._write_after_s = write_after_s
         self._collect_events(timeout)
         self._lease_renewer.renew(self._attempts.tracked.values())
-        due = self._ctx.clock.monotonic() >= self._next_plan_at
+        self._write_and_plan()
+        self._sample_gpus()
+        record_limits_reached(self._ctx, self._attempts.tracked.values())
+        self.last_turn_at = self._ctx.clock.now()
+
+    def _write_and_plan(self) -> None:
+        state = self._state
+        due = self._ctx.clock.monotonic() >= state.plan_at
         try:
-            if self._lock.held and self._proved_tenure != self._lock.tenure:
+            if self._lock.held and state.proved_tenure != self._lock.tenure:
                 self._prove_standing()
-            if due or self._stopping or not self._db_down:
+            if due or self._stopping or not state.db_down:
                 self._write_starts()
                 if (due or self._attempts.ended) and self._may_start():
                     self._dispatch()
                 self._write_ends()
         except DatabaseUnavailable as error:
             # Nothing is forgotten: the ends stay in memory and in the attempt folders. Leases are still renewed.
-            if not self._db_down:
+            if not state.db_down:
                 log.warning("nothing is started now; starts and ends are written later: %s", error.message)
-            self._db_down = True
+            state.db_down = True
             self._dispatcher.forget()
-            self._next_plan_at = self._next_write_at = self._ctx.clock.monotonic() + SOON_S
+            self._plan_soon()
+            state.write_at = state.plan_at
         else:
-            self._db_down = self._db_down and not due
-        now = self._ctx.clock.monotonic()
-        if now >= self._next_sample_at and any(tracked.gpu_uuids for tracked in self._attempts.tracked.values()):
-            self._next_sample_at = now + SAMPLE_S
-            sample(self._snapshots.observe(), self._attempts.tracked.values())
-            record_outgrown(self._ctx, self._attempts.tracked.values())
-        self._mark_limits()
-        self.last_turn_at = self._ctx.clock.now()
+            state.db_down = state.db_down and not due
+
+    def _sample_gpus(self) -> None:
+        now, tracked_attempts = self._ctx.clock.monotonic(), self._attempts.tracked.values()
+        if now >= self._state.sample_at and any(tracked.gpu_uuids for tracked in tracked_attempts):
+            self._state.sample_at = now + SAMPLE_S
+            sample(self._snapshots.observe(), tracked_attempts)
+            record_outgrown(self._ctx, tracked_attempts)
 
     def _may_start(self) -> bool:
         if self._stopping or not self._lock.held:
             return False
         if self._breaker.is_open():
-            self._next_plan_at = self._ctx.clock.monotonic() + SOON_S
+            self._plan_soon()
             return False
         return True
+
+    def _plan_soon(self) -> None:
+        """Not at once: what failed now would fail again."""
+        self._state.plan_at = self._ctx.clock.monotonic() + SOON_S
 
     def _timeout(self) -> float:
         now = self._ctx.clock.monotonic()
         if self._attempts.ended:
             return SOON_S
         wall = self._ctx.clock.now()
-        # A start that is not written yet cannot be marked; it has a time of its own.
-        limits = [
-            tracked.limit_end - wall
-            for tracked in self._attempts.tracked.values()
-            if tracked.limit_end is not None and tracked.start_recorded and not tracked.stopping
-        ]
+        tracked_attempts = self._attempts.tracked.values()
+        limits = [limit - wall for tracked in tracked_attempts if (limit := tracked.unrecorded_limit) is not None]
         unwatched = SOON_S if self._attempts.unwatched else POLL_S
         if self._attempts.unrecorded:
-            limits.append(self._next_write_at - now)
-        due = min([self._next_plan_at - now, self._lease_renewer.due_at - now, unwatched, *limits])
+            limits.append(self._state.write_at - now)
+        due = min([self._state.plan_at - now, self._lease_renewer.due_at - now, unwatched, *limits])
         return max(0.0, min(due, POLL_S))
 
     def _collect_events(self, timeout: float) -> None:
         if self._attempts.wait_for_events(timeout):
             # Again here, because what `wake` wrote may have met a write of this thread.
-            self._next_plan_at = 0.0
-        if self._cache_stale:
-            self._cache_stale = False
+            self._state.plan_at = 0.0
+        if self._state.cache_stale:
+            self._state.cache_stale = False
             self._snapshots.forget()
 
     def _write_soon(self) -> None:
-        self._next_write_at = self._ctx.clock.monotonic() + self._write_after_s
-
-    # -- writing -------------------------------------------------------------------------------------------------
+        self._state.write_at = self._ctx.clock.monotonic() + self._write_after_s
 
     def _write_starts(self) -> None:
         """All starts of this turn in one transaction."""
         unrecorded = self._attempts.unrecorded
-        if unrecorded and self._ctx.clock.monotonic() >= self._next_write_at:
+        if unrecorded and self._ctx.clock.monotonic() >= self._state.write_at:
             started = [tracked for tracked in unrecorded if tracked.result is None]
             if started:
                 record_started(self._ctx, started)
@@ -213,7 +246,7 @@ class Agent:
     def _write_ends(self) -> None:
         """All ends of this turn in one transaction, unless they were written with the starts that followed them."""
         if ended := list(self._attempts.ended):
-            written = finish(self._ctx, ends(ended))
+            written = write_turn(self._ctx, ended)
             log.debug("written: %s", written.states)
             self._ends_written(ended)
 
@@ -223,71 +256,41 @@ class Agent:
         self._lease_renewer.release(ended, given)
         failpoints.point("finish.released")
         for tracked in ended:
-            self._learn(tracked)
-
-    def _learn(self, tracked: TrackedAttempt) -> None:
-        result = tracked.result
-        if result is None or result.started_at is None or result.finished_at is None:
-            return
-        self._ctx.run_times.learn(
-            FinishedRun(
-                job_id=tracked.job.id,
-                user=tracked.job.user,
-                gpus=tracked.job.gpus,
-                command=tracked.job.command,
-                time_limit_s=tracked.job.time_limit_s,
-                outcome=result.outcome,
-                run_s=max(0.0, result.finished_at - result.started_at),
-                finished_at=result.finished_at,
-            )
-        )
-
-    def _mark_limits(self) -> None:
-        now = self._ctx.clock.now()
-        for tracked in self._attempts.tracked.values():
-            if (
-                tracked.limit_end is not None
-                and now >= tracked.limit_end
-                and not tracked.stopping
-                and tracked.start_recorded
-            ):
-                tracked.stopping = True
-                record_limit_reached(self._ctx, tracked)
-
-    # -- starting ------------------------------------------------------------------------------------------------
+            if (run := tracked.finished_run()) is not None:
+                self._ctx.run_times.learn(run)
 
     def _dispatch(self) -> None:
         """Starts what can start; the ends of this turn go with the first of it. Raises DatabaseUnavailable."""
-        self._next_plan_at = self._ctx.clock.monotonic() + POLL_S
+        self._state.plan_at = self._ctx.clock.monotonic() + POLL_S
         self._dispatcher.begin()
         try:
             while self._start_some():
                 pass
-            self._redis_down = False
+            self._state.redis_down = False
         except NodeTaken:
             # It is asked who has the node before anything else is started.
             self._dispatcher.forget()
-            self._proved_tenure = -1
-            self._lease_renewer.due_at = self._next_plan_at = 0.0
+            self._state.proved_tenure = -1
+            self._lease_renewer.due_at = self._state.plan_at = 0.0
         except HotStoreCold:
             self._dispatcher.forget()
             self._ctx.epoch.refresh()
             self._ctx.notifier.publish(Topic.COLD)
-            self._next_plan_at = self._ctx.clock.monotonic() + SOON_S
+            self._plan_soon()
         except HotStoreUnavailable as error:
             self._dispatcher.forget()
-            if not self._redis_down:
+            if not self._state.redis_down:
                 log.warning("nothing can be started now: %s", error.message)
-            self._redis_down = True
-            self._next_plan_at = self._ctx.clock.monotonic() + SOON_S
+            self._state.redis_down = True
+            self._plan_soon()
 
     def _start_some(self) -> bool:
         """Whether a further look may pay."""
         ended = list(self._attempts.ended)
-        done = self._dispatcher.start_some(self._attempts.holding, ends(ended))
-        for item in done.claimed:
-            self._attempts.launch(item)
+        done = self._dispatcher.start_some(self._attempts.holding, ended)
+        for tracked in done.claimed:
+            self._attempts.launch(tracked)
         if ended and done.ends_written:
-            self._ends_written(ended, {gpu.uuid for item in done.claimed for gpu in item.gpus})
-        self._next_plan_at = min(self._next_plan_at, self._ctx.clock.monotonic() + done.again_s)
+            self._ends_written(ended, {uuid for tracked in done.claimed for uuid in tracked.gpu_uuids})
+        self._state.plan_at = min(self._state.plan_at, self._ctx.clock.monotonic() + done.again_s)
         return done.more

@@ -68,21 +68,6 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class NewAttempt:
-    job_id: int
-    number: int
-    token: str
-    node: str
-    boot_id: str
-    gpu_indices: tuple[int, ...]
-    gpu_uuids: tuple[str, ...]
-    gpu_mem_mb: int | None
-    run_dir: str
-    log_path: str
-    claimed_at: float
-
-
-@dataclass(frozen=True, slots=True)
 class JobFilter:
     """All given conditions together. `limit` None is unlimited. `newest_first` orders by id, descending;
     otherwise by id. `after_id`: only ids greater than it (smaller, with `newest_first`)."""
@@ -248,8 +233,9 @@ class Writer(Reader, Protocol):
         """Raises LeaseLost when the guard matched no row and a token was given, else WrongState
         (NotFound when there is no such job)."""
 
-    def add_attempt(self, attempt: NewAttempt) -> None:
-        """Together with the move `queued → starting`, whose `set` carries `attempt` and `token`."""
+    def add_attempt(self, attempt: Attempt) -> None:
+        """One that is claimed and has not run yet, up to its `claimed_at`. Together with the move `queued → starting`,
+        whose `set` carries `attempt` and `token`."""
 
     def launched(self, job_id: int, number: int, token: str, facts: Launched) -> None:
         """Process facts onto the attempt row (guarded by number and token, outcome still null)."""

@@ -17,7 +17,7 @@ from gpuq.settings import load
 
 def run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", f"from gpuq.domain import faults\n{code}"],
+        [sys.executable, "-c", f"from gpuq.domain import failpoints\n{code}"],
         env={**os.environ, failpoints.VARIABLE: str(folder)},
         capture_output=True,
         text=True,
@@ -35,7 +35,7 @@ def test_without_its_variable_a_point_costs_next_to_nothing() -> None:
 
 def test_an_armed_point_kills_once(tmp_path: Path) -> None:
     (tmp_path / "claim.committed").write_text("kill@2\n")
-    code = "for n in range(3): faults.point('claim.committed'); print(n)"
+    code = "for n in range(3): failpoints.point('claim.committed'); print(n)"
     first, second = run(tmp_path, code), run(tmp_path, code)
     assert (first.returncode, second.returncode) == (-signal.SIGKILL, 0)
     assert second.stdout.split() == ["0", "1", "2"]
@@ -44,15 +44,15 @@ def test_an_armed_point_kills_once(tmp_path: Path) -> None:
 
 def test_an_armed_point_raises(tmp_path: Path) -> None:
     (tmp_path / "claim.committed").write_text("raise")
-    done = run(tmp_path, "faults.point('claim.before_commit')\nfaults.point('claim.committed')")
+    done = run(tmp_path, "failpoints.point('claim.before_commit')\nfailpoints.point('claim.committed')")
     assert "Injected: fault injected at claim.committed" in done.stderr
 
 
 def test_the_boot_id_can_be_another_one(tmp_path: Path) -> None:
     assert failpoints.boot_id() is None
-    assert run(tmp_path, "print(faults.boot_id())").stdout == "None\n"
+    assert run(tmp_path, "print(failpoints.boot_id())").stdout == "None\n"
     (tmp_path / failpoints.BOOT_ID).write_text("another\n")
-    assert run(tmp_path, "print(faults.boot_id())").stdout == "another\n"
+    assert run(tmp_path, "print(failpoints.boot_id())").stdout == "another\n"
 
 
 def test_the_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from gpuq.domain.outcome import Outcome, Result
 from gpuq.engine.actions.change import update
 from gpuq.engine.actions.hold import hold, release
 from gpuq.engine.agent import Agent
-from gpuq.engine.attempt.launch_breaker import FIRST_PAUSE_S, MAX_PAUSE_S
-from gpuq.engine.claim.claim import Claimed, claim
+from gpuq.engine.attempt.launch_breaker import FIRST_PAUSE_S, MAX_PAUSE_S, LaunchCircuitBreaker
+from gpuq.engine.attempt.tracked import TrackedAttempt
+from gpuq.engine.attempt.watcher import AttemptWatcher
+from gpuq.engine.claim.claim import claim
 from gpuq.engine.node_lock import Fence
-from gpuq.engine.outcome.finish import Ended
 from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.errors import NodeTaken
 from gpuq.ports.hot_queue import QueueEntry
@@ -41,7 +42,7 @@ class Plan:
         self.fence = Fence("box", "the agent")
         self.fence.take(world.ctx.records, world.clock.now())
 
-    def claim(self, *ended: Ended) -> list[Claimed]:
+    def claim(self, *ended: TrackedAttempt) -> list[TrackedAttempt]:
         return claim(self.world.ctx, self.starts, self.waiting, self.fence, ended)
 
 
@@ -78,9 +79,8 @@ def test_an_end_that_is_not_live_any_more_costs_the_starts_beside_it_nothing_but
     for job_id in (done, ends):
         world.launcher.run(job_id)
         agent.run_once()
-        order = world.launcher.order_of(job_id)
         result = Result(Outcome.SUCCEEDED, exit_code=0, finished_at=world.clock.now())
-        ended.append(Ended(job_id, 1, order.token, result, order.log_path, 1))
+        ended.append(world.ended(job_id, result))
     world.launcher.end(done, Outcome.SUCCEEDED, exit_code=0)
     agent.run_once()
     wanted = world.submit("train")
@@ -93,6 +93,19 @@ def test_an_end_that_is_not_live_any_more_costs_the_starts_beside_it_nothing_but
     assert heads(world) == [wanted]
     # What was leased for the start is free again.
     assert world.holders().keys() <= held.keys()
+
+
+def test_a_launched_attempt_keeps_no_copy_of_its_environment(world: World) -> None:
+    job_id = world.submit("train", env={"BIG": "x" * 10_000})
+    plan = Plan(world, job_id)
+    [claimed] = plan.claim()
+    assert claimed.order is not None
+    assert claimed.order.spec["env"]["BIG"] == "x" * 10_000
+    watcher = AttemptWatcher(world.ctx, LaunchCircuitBreaker(world.ctx), lambda: None)
+    watcher.launch(claimed)
+    watcher.close()
+    assert world.launcher.order_of(job_id).spec["env"]["BIG"] == "x" * 10_000
+    assert claimed.order is None
 
 
 def test_after_another_agent_has_had_the_node_ours_proves_itself_before_it_starts_anything(world: World) -> None:

@@ -8,14 +8,13 @@ from dataclasses import replace
 import pytest
 from world import BOOT, World
 
-from gpuq.domain.outcome import Outcome, Result
+from gpuq.domain.outcome import Outcome
 from gpuq.engine.actions.cancel import cancel
 from gpuq.engine.agent import Agent
-from gpuq.engine.claim.claim import claim
+from gpuq.engine.claim.claim import claim, write_turn
 from gpuq.engine.maintenance.promote import promote
 from gpuq.engine.maintenance.reap import reap
 from gpuq.engine.node_lock import Fence
-from gpuq.engine.outcome.finish import Ended, finish
 from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.errors import DatabaseUnavailable
 from gpuq.scheduler.snapshot import Start
@@ -36,13 +35,6 @@ def new_process(world: World) -> None:
     """The agent is gone; whoever comes now opens everything anew."""
     world.agents.pop().stop()
     world.ctx = world.open()
-
-
-def end_of(world: World, job_id: int, result: Result | None = None) -> Ended:
-    order = world.launcher.order_of(job_id)
-    result = result or world.launcher.outcome(order.run_dir)
-    assert result is not None
-    return Ended(job_id, order.number, order.token, result, order.log_path, 1)
 
 
 def end_with_supervisor_killed(world: World, job_id: int) -> None:
@@ -121,7 +113,7 @@ def test_one_stale_end_keeps_no_other_end_from_being_written_and_its_dependents_
     agent.run_once()
     new_process(world)
     world.launcher.end(good, Outcome.SUCCEEDED, exit_code=0)
-    written = finish(world.ctx, [end_of(world, stale), end_of(world, good)])
+    written = write_turn(world.ctx, [world.ended(stale), world.ended(good)])
     assert written.states == {good: "completed"}
     assert world.state(after) == "queued"
     assert [entry.job_id for entry in world.ctx.queue.heads(5)] == [after]
@@ -145,12 +137,13 @@ def test_a_later_attempt_stays_watched_when_the_end_of_an_earlier_one_comes_late
     other = world.open()
     fence = Fence("box", "another agent")
     fence.take(other.records, other.clock.now())
-    finish(other, [end_of(world, job_id)])
+    write_turn(other, [world.ended(job_id)])
     other.leases.release("box", world.launcher.order_of(job_id).token, [other.gpus.inventory()[0].uuid])
     world.clock.forward(60)
     promote(other)
     facts = {job.id: job for job in SnapshotBuilder(other).waiting()}
     [claimed] = claim(other, [Start(job_id, (other.gpus.inventory()[1].uuid,))], facts, fence)
+    assert claimed.order is not None
     os.close(world.launcher.start(claimed.order))
     world.launcher.run(job_id)
     # The node is free again, and the first agent takes it.

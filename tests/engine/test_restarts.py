@@ -12,12 +12,12 @@ from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
 from gpuq.engine.actions.cancel import cancel
 from gpuq.engine.attempt.tracked import TrackedAttempt
-from gpuq.engine.claim.claim import claim
+from gpuq.engine.claim.claim import claim, write_turn
 from gpuq.engine.hot.cold_store import is_cold
 from gpuq.engine.maintenance.reap import reap
 from gpuq.engine.maintenance.rehydrate import Reconciler, rehydrate
 from gpuq.engine.node_lock import Fence
-from gpuq.engine.outcome.finish import Ended, Written, finish
+from gpuq.engine.outcome.finish import Written
 from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.errors import AlreadyRunning, HotStoreCold
 from gpuq.scheduler.snapshot import Start
@@ -158,11 +158,9 @@ def test_a_stop_that_may_not_have_arrived_is_asked_for_again(world: Any) -> None
 
 def test_the_same_end_read_twice_is_written_once(world: Any) -> None:
     job_id, agent = started(world)
-    order = world.launcher.order_of(job_id)
     world.launcher.end(job_id, Outcome.SUCCEEDED, exit_code=0)
     agent.run_once()
-    result = world.launcher.outcome(order.run_dir)
-    written = finish(world.ctx, [Ended(job_id, 1, order.token, result, order.log_path, 1)])
+    written = write_turn(world.ctx, [world.ended(job_id)])
     assert written == Written()
     assert world.story(job_id).count("completed") == 1
 
@@ -171,7 +169,6 @@ def test_a_stale_token_cannot_end_a_later_attempt(world: Any) -> None:
     from gpuq.engine.maintenance.promote import promote
 
     job_id, agent = started(world)
-    first = world.launcher.order_of(job_id)
     world.launcher.end(job_id, Outcome.EXIT_NONZERO, exit_code=1)
     agent.run_once()
     world.clock.forward(10)
@@ -182,7 +179,7 @@ def test_a_stale_token_cannot_end_a_later_attempt(world: Any) -> None:
     agent.run_once()
     from gpuq.domain.outcome import Result
 
-    written = finish(world.ctx, [Ended(job_id, 1, first.token, Result(Outcome.SUCCEEDED, 0), first.log_path, 1)])
+    written = write_turn(world.ctx, [world.ended(job_id, Result(Outcome.SUCCEEDED, 0))])
     assert written == Written()
     assert world.state(job_id) == "running"
 

@@ -14,11 +14,11 @@ import pytest
 from fastapi import FastAPI
 
 from gpuq import wiring
-from gpuq.domain.job import Launched
+from gpuq.domain.job import Attempt, Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.states import JobState
 from gpuq.engine.context import Context
-from gpuq.ports.records import Move, NewAttempt
+from gpuq.ports.records import Move
 from gpuq.server import listen
 from gpuq.server.app import Application, create_app
 from gpuq.server.http.peer import EXTENSION, Peer
@@ -182,7 +182,7 @@ def start(ctx: Context) -> Callable[..., Run]:
                 )
             )
             tx.add_attempt(
-                NewAttempt(job_id, number, token, ctx.node, ctx.boot_id, gpus, uuids, None, str(run_dir), str(log), at)
+                Attempt(job_id, number, token, ctx.node, ctx.boot_id, gpus, uuids, None, str(run_dir), str(log), at)
             )
         with ctx.records.write() as tx:
             tx.launched(job_id, number, token, Launched(1, 1, 1, 1, at))

@@ -18,6 +18,7 @@ from gpuq.domain.job import Job, Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.agent import Agent
+from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
 from gpuq.engine.epoch import EpochCell
 from gpuq.engine.file_lock import FileLock
@@ -167,12 +168,6 @@ class PlayedLauncher:
             os.close(fd)
 
 
-class TurnedByHand(Agent):
-    """Started as any agent, but its thread ends at once: the test takes the turns."""
-
-    def _run(self) -> None: ...
-
-
 class World:
     """One installation and the people who use it."""
 
@@ -222,13 +217,13 @@ class World:
         return submit(self.ctx, [spec], by or self.user)[0].id
 
     def agent(self) -> Agent:
-        """An agent that is turned by hand; adopts what runs, as after a restart."""
+        """An agent without its thread, so the test takes the turns; adopts what runs, as after a restart."""
         lock = FileLock(self.ctx.agent_lock_path, "an agent")
         key = redis_stores.RedisAgentKey(self.link)
         locks = NodeLocks(lock, key, node="box", token=f"agent-{len(self.agents)}", ttl_s=30)
-        agent = TurnedByHand(self.ctx, locks)
+        agent = Agent(self.ctx, locks)
         self.agents.append(agent)
-        agent.start()
+        agent.open()
         return agent
 
     @property
@@ -238,6 +233,15 @@ class World:
     def job(self, job_id: int) -> Job:
         with self.ctx.records.read() as tx:
             return tx.job(job_id)
+
+    def ended(self, job_id: int, result: Result | None = None, *, number: int = 1) -> TrackedAttempt:
+        """An attempt of the job as one sees it who knows of its end: without `result`, by its exit record."""
+        with self.ctx.records.read() as tx:
+            [attempt] = [attempt for attempt in tx.attempts(job_id) if attempt.number == number]
+            tracked = TrackedAttempt.of_record(tx.job(job_id), attempt, None)
+        tracked.result = result or self.launcher.outcome(attempt.run_dir)
+        assert tracked.result is not None
+        return tracked
 
     def state(self, job_id: int) -> str:
         return str(self.job(job_id).state)

@@ -7,72 +7,70 @@ from typing import Any
 
 from gpuq.domain.attempt_mark import MARK, mark_of
 from gpuq.domain.gpu import Gpu
-from gpuq.domain.job import Job
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.stopping import effective_grace_s, notice_of
+from gpuq.engine.attempt.tracked import TrackedAttempt
 
 
 def job_environment(
-    spec: JobSpec,
-    job: Job,
-    *,
-    number: int,
-    token: str,
-    gpus: Sequence[Gpu],
-    home: str,
-    run_dir: str,
-    checkpoint_dir: str,
-    now: float,
+    spec: JobSpec, tracked: TrackedAttempt, gpus: Sequence[Gpu], *, home: str, checkpoint_dir: str
 ) -> dict[str, str]:
-    """The submitter's variables, then ours over them. `now`: epoch seconds of the start, for the time limit's end."""
-    simulated = any(gpu.simulated for gpu in gpus)
+    """The submitter's variables, then ours over them. A time limit is counted from the claim."""
+    job = tracked.job
     env = dict(spec.env)
     env.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
+    env.update(_of_gpus(gpus))
     env.update(
         {
-            "CUDA_VISIBLE_DEVICES": ",".join(str(gpu.index) if simulated else gpu.uuid for gpu in gpus),
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             # So that `gpuq` inside a job finds this daemon.
             "GPUQ_HOME": home,
             "GPUQ_JOB_ID": str(job.id),
             "GPUQ_JOB_NAME": job.name,
-            "GPUQ_ATTEMPT": str(number),
-            "GPUQ_GPU_COUNT": str(len(gpus)),
-            "GPUQ_GPUS": ",".join(str(gpu.index) for gpu in gpus),
-            "GPUQ_RUN_DIR": run_dir,
+            "GPUQ_ATTEMPT": str(tracked.number),
+            "GPUQ_RUN_DIR": tracked.run_dir,
             "GPUQ_CHECKPOINT_DIR": checkpoint_dir,
             "PYTHONUNBUFFERED": "1",
-            MARK: mark_of(token),
+            MARK: mark_of(tracked.token),
         }
     )
+    # Those that only some jobs have: what the submitter's own environment says of them is another job's.
     for name in ("GPUQ_ARRAY_ID", "GPUQ_ARRAY_INDEX", "GPUQ_TIME_LIMIT_END"):
         env.pop(name, None)
     if job.array_id is not None:
         env["GPUQ_ARRAY_ID"] = str(job.array_id)
         env["GPUQ_ARRAY_INDEX"] = str(job.array_index)
     if job.time_limit_s is not None:
-        env["GPUQ_TIME_LIMIT_END"] = f"{now + job.time_limit_s:.0f}"
+        env["GPUQ_TIME_LIMIT_END"] = f"{tracked.claimed_at + job.time_limit_s:.0f}"
     return env
+
+
+def _of_gpus(gpus: Sequence[Gpu]) -> dict[str, str]:
+    simulated = any(gpu.simulated for gpu in gpus)
+    return {
+        "CUDA_VISIBLE_DEVICES": ",".join(str(gpu.index) if simulated else gpu.uuid for gpu in gpus),
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "GPUQ_GPU_COUNT": str(len(gpus)),
+        "GPUQ_GPUS": ",".join(str(gpu.index) for gpu in gpus),
+    }
 
 
 def supervisor_spec(
     spec: JobSpec,
-    job: Job,
+    tracked: TrackedAttempt,
     env: dict[str, str],
     *,
-    number: int,
-    token: str,
     uid: int | None,
     gid: int | None,
     kill_grace_s: float,
 ) -> dict[str, Any]:
-    """What `spec.json` of the attempt folder holds."""
+    """What `spec.json` of the attempt folder holds. `kill_grace_s`: of the installation, for a job without its own."""
+    job = tracked.job
     name, before_s = notice_of(spec.signal)
     return {
         "schema": 1,
         "job_id": job.id,
-        "attempt": number,
-        "token": token,
+        "attempt": tracked.number,
+        "token": tracked.token,
         "argv": list(spec.command),
         "env": env,
         "cwd": job.cwd,

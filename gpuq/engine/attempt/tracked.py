@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from gpuq.domain.job import Attempt, Job, Launched
 from gpuq.domain.outcome import Result
 from gpuq.domain.states import JobState
-from gpuq.engine.claim.claim import Claimed
-from gpuq.engine.outcome.finish import Ended
+from gpuq.ports.history import FinishedRun
+from gpuq.ports.launcher import LaunchOrder
 from gpuq.scheduler.snapshot import Holding
 
 
@@ -16,9 +16,11 @@ from gpuq.scheduler.snapshot import Holding
 class TrackedAttempt:
     """One attempt, from claim to the commit of its end: equal to itself alone. Times in epoch seconds, memory in MiB.
 
+    `order`: how to launch it, from the claim to the launch; None for one that was read back from its record.
     `fd` is what the agent waits on: the supervisor's report, later its pidfd; None when the kernel gave none.
-    `start_recorded`: the start is written in SQL. `peak_mb`, `utilisation`: what was seen of its GPUs so far.
-    `flagged_mb`: the peak with which it was last said to have outgrown its request.
+    `start_recorded`: the start is written in SQL. `result`: how it ended, as soon as that is known.
+    `peak_mb`, `utilisation`: what was seen of its GPUs so far. `flagged_mb`: the peak with which it was last said to
+    have outgrown its request.
     """
 
     job: Job
@@ -29,6 +31,7 @@ class TrackedAttempt:
     run_dir: str
     log_path: str
     claimed_at: float
+    order: LaunchOrder | None = None
     launched: Launched | None = None
     fd: int | None = None
     start_recorded: bool = False
@@ -37,20 +40,6 @@ class TrackedAttempt:
     peak_mb: dict[str, int] = field(default_factory=dict)
     flagged_mb: int = 0
     utilisation: list[float] = field(default_factory=list)
-
-    @classmethod
-    def of_claim(cls, claimed: Claimed) -> TrackedAttempt:
-        order = claimed.order
-        return cls(
-            job=claimed.job,
-            number=claimed.number,
-            token=claimed.token,
-            gpu_uuids=tuple(gpu.uuid for gpu in claimed.gpus),
-            mem_mb=claimed.mem_mb,
-            run_dir=order.run_dir,
-            log_path=order.log_path,
-            claimed_at=claimed.claimed_at,
-        )
 
     @classmethod
     def of_record(cls, job: Job, attempt: Attempt, launched: Launched | None) -> TrackedAttempt:
@@ -104,19 +93,37 @@ class TrackedAttempt:
             preemptions_last_hour=preemptions_last_hour,
         )
 
-    def ended(self, result: Result) -> Ended:
-        return Ended(
-            job_id=self.job.id,
-            number=self.number,
-            token=self.token,
-            result=self._with_usage(result),
-            log_path=self.log_path,
-            gpus=len(self.gpu_uuids),
-            launched=None if self.start_recorded else self.launched,
-        )
+    @property
+    def unrecorded_start(self) -> Launched | None:
+        """Of a process that runs, or ran, and of which SQL does not know yet."""
+        return None if self.start_recorded else self.launched
 
-    def _with_usage(self, result: Result) -> Result:
-        """The peak is of the GPU that needed most."""
+    @property
+    def unrecorded_limit(self) -> float | None:
+        """When it is to be shown as stopped for its time limit; None once it is being stopped, and before its start is
+        written, because that comes first."""
+        return self.limit_end if self.start_recorded and not self.stopping else None
+
+    def result_with_usage(self) -> Result:
+        """How it ended, with what was seen of its GPUs; the peak is of the one that needed most. To be asked only once
+        `result` is set."""
+        assert self.result is not None
         peak = max(self.peak_mb.values(), default=None)
         mean = sum(self.utilisation) / len(self.utilisation) if self.utilisation else None
-        return replace(result, peak_gpu_mem_mb=peak, avg_gpu_util=mean)
+        return replace(self.result, peak_gpu_mem_mb=peak, avg_gpu_util=mean)
+
+    def finished_run(self) -> FinishedRun | None:
+        """What later jobs of its kind are expected by; None when it never ran or its end is not known exactly."""
+        result = self.result
+        if result is None or result.started_at is None or result.finished_at is None:
+            return None
+        return FinishedRun(
+            job_id=self.job.id,
+            user=self.job.user,
+            gpus=self.job.gpus,
+            command=self.job.command,
+            time_limit_s=self.job.time_limit_s,
+            outcome=result.outcome,
+            run_s=max(0.0, result.finished_at - result.started_at),
+            finished_at=result.finished_at,
+        )

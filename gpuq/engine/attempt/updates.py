@@ -63,9 +63,16 @@ def _outgrown_mb(tracked: TrackedAttempt) -> int:
     return peak if tracked.mem_mb is not None and peak > tracked.mem_mb else 0
 
 
-def record_limit_reached(ctx: Context, tracked: TrackedAttempt) -> None:
+def record_limits_reached(ctx: Context, tracked_attempts: Collection[TrackedAttempt]) -> None:
     """`running → stopping`: the supervisor stops a job at its limit by itself, this only shows it."""
     now = ctx.clock.now()
+    for tracked in tracked_attempts:
+        if (limit := tracked.unrecorded_limit) is not None and now >= limit:
+            tracked.stopping = True
+            _record_limit_reached(ctx, tracked, now)
+
+
+def _record_limit_reached(ctx: Context, tracked: TrackedAttempt, now: float) -> None:
     try:
         with ctx.records.write() as tx:
             spec, _, _ = tx.spec(tracked.job.id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import selectors
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 
 from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
@@ -17,9 +17,7 @@ from gpuq.engine.attempt.adopt import adopt, end_of
 from gpuq.engine.attempt.launch import launch
 from gpuq.engine.attempt.launch_breaker import LaunchCircuitBreaker, is_machines_fault
 from gpuq.engine.attempt.tracked import TrackedAttempt
-from gpuq.engine.claim.claim import Claimed
 from gpuq.engine.context import Context
-from gpuq.engine.outcome.finish import Ended
 
 
 class AttemptWatcher:
@@ -74,10 +72,14 @@ class AttemptWatcher:
                 self.unrecorded.append(tracked)
             self._watch_process(tracked)
 
-    def launch(self, claimed: Claimed) -> None:
-        tracked = self.tracked[claimed.job.id] = TrackedAttempt.of_claim(claimed)
+    def launch(self, claimed: TrackedAttempt) -> None:
+        """Takes a claimed attempt into the ledger and carries its order out. One that cannot be launched has ended."""
+        tracked = self.tracked[claimed.job.id] = claimed
+        assert tracked.order is not None
+        # Not kept: it holds the whole environment of the job.
+        order, tracked.order = tracked.order, None
         try:
-            tracked.fd = launch(self._ctx, claimed.order)
+            tracked.fd = launch(self._ctx, order)
         except OSError as error:
             now, ours = self._ctx.clock.now(), is_machines_fault(error)
             why = f"could not be launched: {error}"
@@ -166,7 +168,3 @@ class AttemptWatcher:
             self._selector.unregister(tracked.fd)
             os.close(tracked.fd)
             tracked.fd = None
-
-
-def ends(tracked_attempts: Sequence[TrackedAttempt]) -> list[Ended]:
-    return [tracked.ended(tracked.result) for tracked in tracked_attempts if tracked.result is not None]

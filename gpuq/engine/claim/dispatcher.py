@@ -9,11 +9,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from gpuq.engine.attempt.tracked import TrackedAttempt
-from gpuq.engine.claim.claim import Claimed, claim
+from gpuq.engine.claim.claim import claim
 from gpuq.engine.claim.preempt import preempt
 from gpuq.engine.context import Context
 from gpuq.engine.node_lock import Fence
-from gpuq.engine.outcome.finish import Ended
 from gpuq.engine.snapshot.builder import HEADS, SnapshotBuilder
 from gpuq.engine.snapshot.limit_bypass import more_behind
 from gpuq.ports.records import Waiting
@@ -27,9 +26,10 @@ FOREIGN_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """`more`: a further look may pay. `again_s`: look again after this many seconds, whatever is heard."""
+    """`claimed`: to be launched. `more`: a further look may pay. `again_s`: look again after this many seconds,
+    whatever is heard."""
 
-    claimed: Sequence[Claimed] = ()
+    claimed: Sequence[TrackedAttempt] = ()
     ends_written: bool = False
     more: bool = False
     again_s: float = POLL_S
@@ -54,7 +54,7 @@ class Dispatcher:
         if self._ctx.clock.monotonic() - self._read_at >= POLL_S:
             self._snapshots.forget()
 
-    def start_some(self, tracked_attempts: Collection[TrackedAttempt], ended: Sequence[Ended]) -> Dispatched:
+    def start_some(self, tracked_attempts: Collection[TrackedAttempt], ended: Sequence[TrackedAttempt]) -> Dispatched:
         """One plan and its commit. `tracked_attempts` hold their GPUs; those of `ended` are free, and their ends are
         written with the starts, if there are any. Raises HotStoreUnavailable, DatabaseUnavailable and NodeTaken; then
         nothing is written."""
@@ -79,7 +79,7 @@ class Dispatcher:
         self._stale = self._stale or len(claimed) < len(starts)
         more = False
         if claimed and len(waiting) >= HEADS:
-            usage = self._snapshots.usage([*tracked_attempts, *map(TrackedAttempt.of_claim, claimed)])
+            usage = self._snapshots.usage([*tracked_attempts, *claimed])
             more = more_behind(waiting, started, usage, HEADS)
             # What was read does not reach further.
             self._stale = self._stale or more

@@ -14,8 +14,8 @@ from gpuq.domain.states import JobState
 from gpuq.domain.stopping import is_overdue
 from gpuq.engine.attempt.adopt import ask_again, end_of, same_boot
 from gpuq.engine.attempt.tracked import TrackedAttempt
+from gpuq.engine.claim.claim import write_turn
 from gpuq.engine.context import Context
-from gpuq.engine.outcome.finish import finish
 from gpuq.errors import HotStoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -37,13 +37,13 @@ def reap(ctx: Context, *, suspect_after_s: float = SUSPECT_AFTER_S) -> list[int]
             _press(ctx, job, attempt, now)
             continue
         tracked = TrackedAttempt.of_record(job, attempt, ctx.launcher.launched(attempt.run_dir))
-        result = end_of(ctx, tracked, rebooted=not same_boot(ctx, attempt))
+        tracked.result = end_of(ctx, tracked, rebooted=not same_boot(ctx, attempt))
         failpoints.point("reap.proved")
-        if result is None:
+        if tracked.result is None:
             continue
-        written = finish(ctx, [tracked.ended(result)])
+        written = write_turn(ctx, [tracked])
         if job.id in written.states:
-            log.warning("job %d attempt %d was dead: %s", job.id, attempt.number, result.outcome)
+            log.warning("job %d attempt %d was dead: %s", job.id, attempt.number, tracked.result.outcome)
             dead.append(job.id)
             _release(ctx, attempt)
     return dead

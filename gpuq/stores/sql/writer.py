@@ -8,13 +8,13 @@ from typing import Any
 
 from sqlalchemy import ClauseElement, insert, null, update
 
-from gpuq.domain.job import Launched
+from gpuq.domain.job import Attempt, Launched
 from gpuq.domain.outcome import Result
 from gpuq.domain.priority import UNDECLARED_S
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import ACTIVE, FIELDS_OF_STATES, JobState, allowed
 from gpuq.errors import GpuqError, LeaseLost, WrongState
-from gpuq.ports.records import DeadLetter, Move, NewAttempt, NewJob
+from gpuq.ports.records import DeadLetter, Move, NewJob
 from gpuq.stores.sql.core import statements as sql
 from gpuq.stores.sql.core import write_statements as to
 from gpuq.stores.sql.core.errors import violated
@@ -153,7 +153,7 @@ class SqlWriter(SqlReader):
         values = (at, job_id, attempt, source.value, target.value, clean(actor), told)
         prepared(self._driver, dict(zip(to.EVENT_COLUMNS, values, strict=True)))
 
-    def add_attempt(self, attempt: NewAttempt) -> None:
+    def add_attempt(self, attempt: Attempt) -> None:
         prepared = self._statements.made("attempt", lambda: insert(attempts), to.ATTEMPT_COLUMNS)
         prepared(self._driver, {name: plain(getattr(attempt, name)) for name in to.ATTEMPT_COLUMNS})
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from gpuq.domain.ids import new_token
-from gpuq.domain.job import Job, Launched
+from gpuq.domain.job import Attempt, Job, Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import ACTIVE, FINAL, JobState
-from gpuq.ports.records import Move, NewAttempt, NewJob, Writer
+from gpuq.ports.records import Move, NewJob, Writer
 from gpuq.stores.sql import SqlRecords, migrate, open_records
 
 S = JobState
@@ -129,7 +129,7 @@ class Jobs:
         uuids = tuple(f"GPU-{index}" for index in gpus)
         run_dir = f"/gpuq/jobs/{job_id}/{number}"
         tx.add_attempt(
-            NewAttempt(
+            Attempt(
                 job_id, number, token, node, "boot-1", gpus, uuids, None, run_dir, run_dir + "/output.log", at
             )
         )  # fmt: skip

@@ -1,0 +1,83 @@
+"""`queued → starting`: the rows of a start, and the attempt as the agent tracks it from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gpuq.domain.caller import ACTOR
+from gpuq.domain.gpu import Gpu
+from gpuq.domain.job import Attempt, Job
+from gpuq.domain.states import JobState
+from gpuq.engine.attempt.environment import job_environment, supervisor_spec
+from gpuq.engine.attempt.tracked import TrackedAttempt
+from gpuq.engine.claim.leased import Leased
+from gpuq.engine.context import Context
+from gpuq.ports.launcher import LaunchOrder
+from gpuq.ports.records import Move, Writer
+
+
+def record_starting(ctx: Context, tx: Writer, item: Leased) -> TrackedAttempt:
+    """Nothing is launched yet: that waits in its `order`. Raises WrongState, LeaseLost or NotFound when the job is not
+    waiting any more as it was planned with; then nothing is written."""
+    job = tx.job(item.waiting.id)
+    tracked = _tracked(ctx, job, item)
+    _move(tx, job, item, tracked.claimed_at)
+    tx.add_attempt(
+        Attempt(
+            job_id=job.id,
+            number=tracked.number,
+            token=tracked.token,
+            node=ctx.node,
+            boot_id=ctx.boot_id,
+            gpu_indices=tuple(gpu.index for gpu in item.gpus),
+            gpu_uuids=tracked.gpu_uuids,
+            gpu_mem_mb=tracked.mem_mb,
+            run_dir=tracked.run_dir,
+            log_path=tracked.log_path,
+            claimed_at=tracked.claimed_at,
+        )
+    )
+    tracked.order = _order(ctx, tx, tracked, item.gpus)
+    return tracked
+
+
+def _tracked(ctx: Context, job: Job, item: Leased) -> TrackedAttempt:
+    number = item.waiting.attempt + 1
+    run_dir = ctx.run_dir(job.id, number)
+    return TrackedAttempt(
+        job=replace(job, state=JobState.STARTING, attempt=number, token=item.token),
+        number=number,
+        token=item.token,
+        gpu_uuids=tuple(gpu.uuid for gpu in item.gpus),
+        mem_mb=item.waiting.gpu_mem_mb,
+        run_dir=run_dir,
+        log_path=f"{run_dir}/output.log",
+        claimed_at=ctx.clock.now(),
+    )
+
+
+def _move(tx: Writer, job: Job, item: Leased, now: float) -> None:
+    facts, gpus = item.waiting, item.gpus
+    tx.move(
+        Move(
+            facts.id,
+            JobState.STARTING,
+            frozenset({JobState.QUEUED}),
+            ACTOR,
+            now,
+            detail="on gpus " + ",".join(str(gpu.index) for gpu in gpus) if gpus else "without a gpu",
+            # Guards against another attempt since the facts were read.
+            attempt=facts.attempt,
+            set={"attempt": facts.attempt + 1, "token": item.token, "started_at": None},
+            seen=(job.state, job.attempt, job.token),
+        )
+    )
+
+
+def _order(ctx: Context, tx: Writer, tracked: TrackedAttempt, gpus: Sequence[Gpu]) -> LaunchOrder:
+    job_id = tracked.job.id
+    spec, uid, gid = tx.spec(job_id)
+    env = job_environment(spec, tracked, gpus, home=str(ctx.home), checkpoint_dir=ctx.checkpoint_dir(job_id))
+    payload = supervisor_spec(spec, tracked, env, uid=uid, gid=gid, kill_grace_s=ctx.settings.kill_grace)
+    return LaunchOrder(job_id, tracked.number, tracked.token, tracked.run_dir, tracked.log_path, payload)
