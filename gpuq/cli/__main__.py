@@ -26,6 +26,8 @@ def main(line: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except GpuqError as error:
+        from gpuq.cli.messages import tell
+
         _debug()
         return tell(error)
     except Exception as error:  # noqa: BLE001 - the outermost handler: a person gets a line, not a traceback
@@ -36,14 +38,6 @@ def main(line: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-
-
-def tell(error: GpuqError) -> int:
-    """Message and hint on stderr, a line each; returns the exit code."""
-    print(f"gpuq: {' '.join(error.message.split())}", file=sys.stderr)
-    if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
-    return error.exit_code
 
 
 def _run(words: list[str]) -> int:

@@ -1,5 +1,5 @@
 """The daemon's HTTP API as Python calls that answer its JSON. Light to import: the command line is built on it, and so
-is the typed client of `gpuq.client.typed`."""
+is the client of `gpuq.client.client`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class LogChunk:
         self.final = reply.headers.get("x-final") == "1"
 
 
-class Client(Session):
-    """The queue as JSON. `Client().submit(["python", "train.py"], gpus=2)` returns the job as a dict.
+class Calls(Session):
+    """The queue as JSON. `Calls().submit(["python", "train.py"], gpus=2)` returns the job as a dict.
 
     Finds the daemon as the command line does; `server` and `token` override that. When no daemon runs on this home
     (and none was named), calls work straight on the database and nothing starts until `gpuq up`; `on_direct` is

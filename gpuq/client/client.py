@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Unpack, cast, overload
 
 from gpuq.client.administration import Administration
-from gpuq.client.client import LogChunk
+from gpuq.client.calls import LogChunk
 from gpuq.client.environment import collect
 from gpuq.client.job import Job, Queue
 from gpuq.client.submission import Changes, Options, Submission, moment_text, submission_json

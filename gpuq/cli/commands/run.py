@@ -1,22 +1,21 @@
-"""`gpuq run` and `gpuq wait`: commands that end when jobs do."""
+"""`gpuq run`: queues a command, shows its output, ends with its exit code."""
 
 from __future__ import annotations
 
 import sys
 
-from gpuq.cli.connect import connect, print_json, say
-from gpuq.cli.exit_code import TIME_LIMIT, of_job
+from gpuq.cli.commands.wait import wait_for
+from gpuq.cli.connect import connect, say
+from gpuq.cli.messages import submitted_line
 from gpuq.cli.parse.options import Args
 from gpuq.client.watch import follow
-from gpuq.client.watch import wait as wait_until_final
 from gpuq.errors import GpuqError, UsageError, WrongState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
-    from gpuq.client.client import Client
+    from gpuq.client.calls import Calls
 
 INTERRUPTED = 130
 
@@ -36,9 +35,7 @@ def run(args: Args) -> int:
         raise UsageError("run waits for the job, --hold keeps it from running", hint="use `gpuq submit --hold`")
     client.require_daemon("`gpuq run`")
     job = client.post_jobs(build(args, client), outlook=True)
-    from gpuq.cli.commands.submit import told
-
-    say(f"gpuq: {told(job)}")
+    say(f"gpuq: {submitted_line(job)}")
     return _Follower(client, job["id"], max(1, job["attempt"])).follow()
 
 
@@ -46,7 +43,7 @@ class _Follower:
     """Streams a job's output to its end. The first Ctrl-C cancels the job, the second kills it, the third lets
     it be."""
 
-    def __init__(self, client: Client, job_id: int, attempt: int) -> None:
+    def __init__(self, client: Calls, job_id: int, attempt: int) -> None:
         self._client = client
         self._job_id = job_id
         self._interrupts = 0
@@ -104,40 +101,5 @@ class _Follower:
             raise KeyboardInterrupt from None
 
     def _end(self) -> int:
-        job = wait_until_final(self._client, [self._job_id])[0]
-        code = of_job(job)
-        if code:
-            say(f"gpuq: job {self._job_id} {_ended(job)}")
+        [job], code = wait_for(self._client, [self._job_id])
         return INTERRUPTED if self._interrupts and job["state"] == "cancelled" else code
-
-
-def wait(args: Args) -> int:
-    from gpuq.cli.parse.select import ACTIVE, WAITING, select
-
-    client = connect()
-    ids = select(client, args, WAITING + ACTIVE)
-    timeout = args.seconds("timeout")
-    try:
-        jobs, code = wait_for(client, ids, timeout)
-    except TimeoutError as error:
-        say(f"gpuq: {error}")
-        return TIME_LIMIT
-    if args.flag("json"):
-        print_json(jobs)
-    return code
-
-
-def wait_for(client: Client, ids: list[int], timeout_s: float | None = None) -> tuple[list[Any], int]:
-    """The final jobs and the largest of their exit codes; stderr is told of those that did not succeed."""
-    jobs = wait_until_final(client, ids, timeout_s)
-    for job in jobs:
-        if of_job(job):
-            say(f"gpuq: job {job['id']} {_ended(job)}")
-    return jobs, max((of_job(job) for job in jobs), default=0)
-
-
-def _ended(job: Any) -> str:
-    from gpuq.cli.commands.status import ending
-
-    how = ending(job)
-    return f"{job['state']}: {how}" if how and how != job["state"] else str(job["state"])

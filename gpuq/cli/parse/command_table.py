@@ -136,7 +136,7 @@ COMMANDS: dict[str, Command] = {
             examples="gpuq logs 7 -f\ngpuq logs last -n 20\ngpuq logs 7 --attempt 1",
         ),
         _many(
-            "wait", "run:wait", "wait until all are final; the largest of their exit codes is ours",
+            "wait", "wait:wait", "wait until all are final; the largest of their exit codes is ours",
             "gpuq wait 7 9\ngpuq wait 300-440 --timeout 2h\ngpuq wait all --me",
             *FILTERS, YES, Option("--timeout", "duration", "give up after so long (exit 124)"), JSON,
         ),
