@@ -34,7 +34,7 @@ class BatchLine:
         self.spec = spec
 
 
-class Batch:
+class BatchFile:
     """The lines of a file and the environment that lies under that of each."""
 
     __slots__ = ("env", "lines")
@@ -44,7 +44,7 @@ class Batch:
         self.env = env
 
 
-def read(args: Args) -> Batch:
+def read(args: Args) -> BatchFile:
     """Raises UsageError that names the file and the line."""
     name = args.path("from_file") or ""
     wrong = [option for option in args.values if option not in _ALLOWED]
@@ -56,7 +56,7 @@ def read(args: Args) -> Batch:
     lines = _lines(name, env, cwd, check=not args.flag("no_check"))
     if not lines:
         raise UsageError(f"{_shown(name)} has no jobs", hint=HINT)
-    return Batch(lines, env)
+    return BatchFile(lines, env)
 
 
 def _lines(name: str, env: dict[str, str], cwd: str, *, check: bool) -> list[BatchLine]:
@@ -119,7 +119,7 @@ def _is_text(raw: bytes, spec: object) -> bool:
     return True
 
 
-def post(client: Calls, name: str, batch: Batch) -> list[Any]:
+def post(client: Calls, name: str, batch: BatchFile) -> list[Any]:
     """In one transaction. Raises the daemon's error with the number of the line that it is about."""
     lines = batch.lines
     body = {"env": batch.env, "jobs": [line.spec for line in lines]}
