@@ -15,10 +15,10 @@ from __future__ import annotations
 # As in gpuq.errors: typing costs 8 ms of import.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from gpuq.client.client import LogChunk
+    from gpuq.client.calls import LogChunk
+    from gpuq.client.client import Client
     from gpuq.client.job import Expected, Job, Queue
     from gpuq.client.submission import Changes, Options, Submission
-    from gpuq.client.typed import Client
     from gpuq.client.values import (
         Attempt,
         Check,
@@ -88,10 +88,10 @@ __all__ = [
 
 # Where each of them comes from when the program runs.
 _HOMES = {
-    "gpuq.client.client": ("LogChunk",),
+    "gpuq.client.calls": ("LogChunk",),
     "gpuq.client.job": ("Expected", "Job", "Queue"),
     "gpuq.client.submission": ("Changes", "Options", "Submission"),
-    "gpuq.client.typed": ("Client",),
+    "gpuq.client.client": ("Client",),
     "gpuq.client.values": (
         *("Attempt", "Check", "DeadLetter", "Event", "Gpu", "GpuJob", "GpuProcess", "Group"),
         *("Pause", "Reason", "Stats", "Table", "Why"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-from gpuq.cli.complain import tell
 from gpuq.errors import GpuqError
 
 TYPE_CHECKING = False
@@ -27,6 +26,8 @@ def main(line: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except GpuqError as error:
+        from gpuq.cli.messages import tell
+
         _debug()
         return tell(error)
     except Exception as error:  # noqa: BLE001 - the outermost handler: a person gets a line, not a traceback

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from gpuq.client.client import Client
+from gpuq.client.calls import Calls
 
 NOTICE = "gpuq: no daemon is running on this home: nothing starts until `gpuq up`"
 
 
-def connect() -> Client:
+def connect() -> Calls:
     """Straight on the database when no daemon runs, which stderr is told."""
-    return Client(on_direct=lambda: print(NOTICE, file=sys.stderr))
+    return Calls(on_direct=lambda: print(NOTICE, file=sys.stderr))
 
 
 def say(text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Self
 
-from gpuq.client.client import Client as JsonClient
+from gpuq.client.calls import Calls
 from gpuq.client.submission import moment_text
 from gpuq.client.values import DeadLetter, Gpu, Group, Pause, Stats, Table
 
@@ -17,7 +17,7 @@ class Administration:
     """What concerns no single job. `session`: the same daemon's answers as JSON, for what has no method here
     (`client.session.call("GET", "/tokens")`), over the same connection."""
 
-    session: JsonClient
+    session: Calls
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Administration:
         direct: bool = True,
         on_direct: Callable[[], None] | None = None,
     ) -> None:
-        self.session = JsonClient(server, token, direct=direct, on_direct=on_direct)
+        self.session = Calls(server, token, direct=direct, on_direct=on_direct)
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ from gpuq.client.watch import FINAL
 from gpuq.errors import UsageError
 
 
-class Calls(Protocol):
+class JobClient(Protocol):
     """What a job asks of the client that it came from."""
 
     def job(self, job_id: int) -> Job: ...
@@ -104,7 +104,7 @@ class Job(Value):
     attempts: tuple[Attempt, ...] = ()
     events: tuple[Event, ...] = ()
 
-    _client: Calls | None = field(default=None, repr=False, compare=False)
+    _client: JobClient | None = field(default=None, repr=False, compare=False)
 
     _read: ClassVar[Mapping[str, Read]] = {
         "reason": Reason.from_json,
@@ -122,7 +122,7 @@ class Job(Value):
     }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], client: Calls | None = None) -> Self:
+    def from_json(cls, data: Mapping[str, Any], client: JobClient | None = None) -> Self:
         """The job of one decoded JSON object; `client` is asked by the methods below, which without one raise
         UsageError. Raises GpuqError for what is no job."""
         return cls._made(data, _client=client)
@@ -160,7 +160,7 @@ class Job(Value):
         """Why it is not running, and when it is expected to."""
         return self._calls("why").why(self.id)
 
-    def _calls(self, verb: str) -> Calls:
+    def _calls(self, verb: str) -> JobClient:
         if self._client is None:
             raise UsageError(
                 f"job {self.id} came from no client, so `{verb}` has nobody to ask",
@@ -184,7 +184,7 @@ class Queue(Value):
     _read: ClassVar[Mapping[str, Read]] = {"paused": Pause.from_json}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], client: Calls | None = None) -> Self:
+    def from_json(cls, data: Mapping[str, Any], client: JobClient | None = None) -> Self:
         """As for a job: `client` is asked by the methods of the jobs."""
         jobs = tuple(Job.from_json(job, client) for job in data.get("jobs", ()))
         return cls._made({**data, "jobs": jobs})

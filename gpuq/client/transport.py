@@ -118,7 +118,9 @@ class UnixTransport:
             if error.errno == errno.EACCES:
                 hint = "the daemon belongs to another user, who does not let you in"
             elif "too long" in str(error):
-                hint = "a Unix socket's path has at most 107 bytes: choose a shorter GPUQ_HOME"
+                from gpuq.linux import SOCKET_PATH_MAX
+
+                hint = f"a Unix socket's path has at most {SOCKET_PATH_MAX} bytes: choose a shorter GPUQ_HOME"
             raise DaemonUnreachable(f"cannot connect to {self._path}: {reason}", hint=hint) from None
         return sock, sock.makefile("rb")
 

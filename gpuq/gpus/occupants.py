@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import psutil
 
 from gpuq.domain.gpu import GpuProcess
 from gpuq.gpus.driver import Driver
+from gpuq.linux import pid_taken
 
 MIB = 1024 * 1024
 # What NVML says for a process whose memory it does not know (NVML_VALUE_NOT_AVAILABLE).
@@ -37,19 +37,8 @@ def occupants(driver: Driver, handle: Any) -> tuple[GpuProcess, ...] | None:
     return tuple(
         GpuProcess(pid, memory[pid], *_identity(pid), graphics=pid not in computing)
         for pid in sorted(memory)
-        if _alive(pid)
+        if pid_taken(pid)
     )
-
-
-def _alive(pid: int) -> bool:
-    """By signal 0 and not by /proc, which may hide other users' processes."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _identity(pid: int) -> tuple[str | None, str | None]:

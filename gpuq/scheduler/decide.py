@@ -48,7 +48,7 @@ class Reservation:
 @dataclass(slots=True)
 class Decision:
     """`starts`: jobs and the devices they get. `first`: the first GPU job that must wait, if its turn has come.
-    `passing`: the job that comes before those ahead of it in line, and the words why it does. `room` is what is left
+    `overtaking`: the job that overtakes those ahead of it in line, and the words why it does. `room` is what is left
     after the starts."""
 
     room: Room
@@ -56,7 +56,7 @@ class Decision:
     usage: Usage
     starts: list[tuple[Candidate, int]] = field(default_factory=list)
     first: Reservation | None = None
-    passing: tuple[Candidate, str] | None = None
+    overtaking: tuple[Candidate, str] | None = None
     paused: bool = False
 
 
@@ -125,13 +125,13 @@ class _Turn:
         shapes = self._decision.line.shapes
         self._lane([(shape, bucket) for shape, bucket in shapes.items() if shape.gpus == 0])
         if self._room.free or self._room.shared:
-            passing = self._passing()
+            overtaking = self._overtake()
             # Preemptible jobs fill what the others leave: one that has just yielded must not start again before the one
             # it yielded to, however early it was submitted.
-            if self._gpus([(s, bucket) for s, bucket in shapes.items() if s.gpus and not s.preemptible], passing):
+            if self._gpus([(s, bucket) for s, bucket in shapes.items() if s.gpus and not s.preemptible], overtaking):
                 self._gpus([(s, bucket) for s, bucket in shapes.items() if s.gpus and s.preemptible], None)
         elif self._policy.backfill != "greedy":
-            self._passing()
+            self._overtake()
             self._reserve_only([(shape, bucket) for shape, bucket in shapes.items() if shape.gpus])
 
     def _lane(self, buckets: list[tuple[Shape, list[Candidate]]]) -> None:
@@ -154,23 +154,23 @@ class _Turn:
                 return
             drop()
 
-    def _passing(self) -> Candidate | None:
-        """Starts the job that comes before those ahead of it in line, if there is one, or gives it the reservation.
+    def _overtake(self) -> Candidate | None:
+        """Starts the job that overtakes those ahead of it in line, if there is one, or gives it the reservation.
         Returns it."""
         decision, room, policy = self._decision, self._room, self._policy
         if policy.backfill != "easy":
             return None
         job = overdue(decision.line, room, policy, self._now)
-        if job is not None and self._overtakes(job):
-            decision.passing = job, f"it has waited {int((self._now - job.submitted_at) // 86400)} days"
+        if job is not None and self._starts_or_reserves(job):
+            decision.overtaking = job, f"it has waited {int((self._now - job.submitted_at) // 86400)} days"
             return job
         job = whole_machine(decision.line, room, decision.usage, policy, self._now)
-        if job is not None and self._overtakes(job):
-            decision.passing = job, f"it needs all {job.gpus} GPUs and those before it would leave some idle"
+        if job is not None and self._starts_or_reserves(job):
+            decision.overtaking = job, f"it needs all {job.gpus} GPUs and those before it would leave some idle"
             return job
         return None
 
-    def _overtakes(self, job: Candidate) -> bool:
+    def _starts_or_reserves(self, job: Candidate) -> bool:
         """False when it waits for something else than other jobs' ends."""
         shape = self._decision.line.shape_of(job)
         if self._room.fits(shape) and self._decision.usage.reached(job) is None:
@@ -178,7 +178,7 @@ class _Turn:
             return True
         return self._reserves(shape, job)
 
-    def _gpus(self, buckets: list[tuple[Shape, list[Candidate]]], passing: Candidate | None) -> bool:
+    def _gpus(self, buckets: list[tuple[Shape, list[Candidate]]], overtaking: Candidate | None) -> bool:
         """Whether others may start as well, if there is room."""
         easy, greedy = self._policy.backfill == "easy", self._policy.backfill == "greedy"
         open_to = {shape for shape, _ in buckets if self._room.fits(shape)}
@@ -187,7 +187,7 @@ class _Turn:
                 if self._decision.first is not None or not easy:
                     return False
                 open_to.clear()
-            if job is passing:
+            if job is overtaking:
                 continue
             if self._decision.usage.reached(job) is not None:
                 drop()

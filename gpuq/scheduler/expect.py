@@ -1,6 +1,6 @@
-"""How long will it run? From what has ended: the same command of the same user first, then ever wider circles.
+"""How long will it run? From what has ended: the same command of the same user first, then ever wider buckets.
 
-An expectation is the mean of the last runs in the narrowest circle that knows enough, and, for a job that has already
+An expectation is the mean of the last runs in the narrowest bucket that knows enough, and, for a job that has already
 run for a while, of those among them that ran longer (the mean residual life; what ended sooner says nothing any more).
 Reservations use it, for they weigh how much is lost. What people are told is the median of the same runs: run times are
 skewed, and a few long ones would make most forecasts far too late. Every end counts that freed the GPUs by itself,
@@ -23,8 +23,8 @@ from gpuq.ports.history import FinishedRun
 DEFAULT_S = 3600.0
 RECENT = 50
 RECENT_OF_ALL = 200
-# Circles that are remembered; the one unused for longest is forgotten first.
-CIRCLES = 20_000
+# Buckets that are remembered; the one unused for longest is forgotten first.
+BUCKETS = 20_000
 _SAYS_NOTHING = frozenset({Outcome.PREEMPTED, Outcome.LOST, Outcome.LAUNCH_ERROR})
 _DIGITS = re.compile(r"\d+")
 _SCRIPTS = (".py", ".sh", ".ipynb", ".jl", ".R", ".pl", ".lua", ".js")
@@ -40,7 +40,7 @@ class Expectation:
 
 
 class _Recent:
-    """The last runs of a circle, and their sum so that the mean costs nothing."""
+    """The last runs of a bucket, and their sum so that the mean costs nothing."""
 
     __slots__ = ("runs", "total")
 
@@ -65,7 +65,7 @@ class _Recent:
 
 
 class Expectations:
-    """Learns from ended runs, oldest first. Memory is bounded by CIRCLES x RECENT numbers. Not thread-safe."""
+    """Learns from ended runs, oldest first. Memory is bounded by BUCKETS x RECENT numbers. Not thread-safe."""
 
     def __init__(self, default_s: float = DEFAULT_S) -> None:
         self._default_s = default_s
@@ -77,12 +77,12 @@ class Expectations:
         if run.outcome in _SAYS_NOTHING or run.run_s < 0:
             return
         self.learned += 1
-        # A set, because a job that declares nothing has one key in two circles.
-        for key in {key for key, _, _ in _circles(run.user, run.command, run.gpus, run.time_limit_s)}:
+        # A set, because a job that declares nothing has one key in two buckets.
+        for key in {key for key, _, _ in _buckets(run.user, run.command, run.gpus, run.time_limit_s)}:
             recent = self._known.get(key)
             if recent is None:
                 recent = self._known[key] = _Recent(RECENT)
-                if len(self._known) > CIRCLES:
+                if len(self._known) > BUCKETS:
                     self._known.popitem(last=False)
             else:
                 self._known.move_to_end(key)
@@ -120,7 +120,7 @@ class Expectations:
         elapsed_s: float,
         use_median: bool,
     ) -> Expectation:
-        for key, needs, words in _circles(user, command, gpus, time_limit_s):
+        for key, needs, words in _buckets(user, command, gpus, time_limit_s):
             recent = self._known.get(key)
             if recent is None:
                 continue
@@ -139,7 +139,7 @@ def _count(samples: int, use_median: bool) -> str:
     return f"{what} of the last {samples} runs" if samples > 1 else "the only run so far"
 
 
-def _circles(
+def _buckets(
     user: str, command: Sequence[str], gpus: int, time_limit_s: float | None
 ) -> Iterator[tuple[Hashable, int, str]]:
     """(key, runs it takes to believe it, what they are), from narrow to wide. A declared limit is as good a sign of the

@@ -58,12 +58,12 @@ def reasons(decision: Decision, snapshot: Snapshot, job: Candidate, now: float) 
 def _held_back(decision: Decision, snapshot: Snapshot, job: Candidate, shape: Shape, now: float) -> Iterator[Reason]:
     first = decision.first
     if first is not None and first.job.id == job.id:
-        place = _passes(decision, job) or "first in line"
+        place = _why_it_overtakes(decision, job) or "first in line"
         yield Reason(ReasonCode.RESOURCES, f"{_room(decision, snapshot, shape, now)}; {place}")
         return
     fits = decision.room.fits(shape)
     if first is not None:
-        place = _passes(decision, first.job) or "is first in line"
+        place = _why_it_overtakes(decision, first.job) or "is first in line"
         when = clock(first.at, now)
         then = f"would start later than {when} if this one started now" if fits else f"starts at about {when}"
         yield Reason(ReasonCode.PRIORITY, f"job {first.job.id} {place} and {then}")
@@ -73,10 +73,10 @@ def _held_back(decision: Decision, snapshot: Snapshot, job: Candidate, shape: Sh
         yield Reason(ReasonCode.RESOURCES, _room(decision, snapshot, shape, now))
 
 
-def _passes(decision: Decision, job: Candidate) -> str:
-    """Why it comes before those ahead of it in line; empty when there is nothing to say."""
-    passing = decision.passing
-    return f"comes first ({passing[1]})" if passing is not None and passing[0].id == job.id else ""
+def _why_it_overtakes(decision: Decision, job: Candidate) -> str:
+    """Why it overtakes those ahead of it in line; empty when there is nothing to say."""
+    overtaking = decision.overtaking
+    return f"comes first ({overtaking[1]})" if overtaking is not None and overtaking[0].id == job.id else ""
 
 
 def _asked(shape: Shape) -> str:

@@ -1,4 +1,4 @@
-"""Who comes before jobs that are ahead of it in line: one that has waited for too long, and one that wants the whole
+"""Who overtakes jobs that are ahead of it in line: one that has waited for too long, and one that wants the whole
 machine while those ahead of it would leave most of it idle.
 
 Both bound what the order by declared time costs the biggest jobs. The line itself stays as it is.
@@ -15,7 +15,7 @@ from gpuq.scheduler.order import Line, Shape
 from gpuq.scheduler.placement import positions
 from gpuq.scheduler.snapshot import Candidate, Policy
 
-# Seconds of waiting after which a job that needs the whole machine comes before all others of its priority. One that
+# Seconds of waiting after which a job that needs the whole machine overtakes all others of its priority. One that
 # needs less finds room between others, and has twice the patience. On 519 teams' real jobs that takes the longest wait
 # of the jobs that need 8 of 8 GPUs from 1.20 to 1.12 times that of strict order (on the four teams of the README from
 # 1.41 to 1.20), and the mean wait from 0.435 to 0.460 of that of greedy starts.
@@ -24,13 +24,13 @@ PATIENCE_S = 13.4 * 86400
 # for every GPU that they leave idle per GPU that they use. On the same 519 teams the longest waits fall from 1.15 to
 # 1.12 and the mean from 0.466 to 0.460; weights from 1 to 8 give the same within 0.002.
 IDLE_WEIGHT = 2.0
-# Nobody is passed by a job that stands further behind in line than this for that.
+# Nobody is overtaken by a job that stands further behind in line than this for that.
 FURTHEST_S = 4 * 86400.0
 
 
 def overdue(line: Line, room: Room, policy: Policy, now: float) -> Candidate | None:
-    """The job that has outwaited its patience by most: none waits for ever behind others that declare less. It passes
-    those of higher priority only if waiting makes up for it, and then after so much more of it."""
+    """The job that has outwaited its patience by most: none waits for ever behind others that declare less. It
+    overtakes those of higher priority only if waiting makes up for it, and then after so much more of it."""
     gpus = max(room.machine.usable.bit_count(), 1)
     late = []
     for job, patience in ((line.oldest(gpus), PATIENCE_S), (line.oldest(), 2 * PATIENCE_S)):
@@ -43,7 +43,7 @@ def overdue(line: Line, room: Room, policy: Policy, now: float) -> Candidate | N
 
 
 def whole_machine(line: Line, room: Room, usage: Usage, policy: Policy, now: float) -> Candidate | None:
-    """The first job that wants every GPU in service, alone, if it comes before those ahead of it once what they declare
+    """The first job that wants every GPU in service, alone, if it overtakes those ahead of it once what they declare
     is weighed by the GPUs that they leave idle: a machine is not broken up for a job or two when many can share the
     price a little later. Never before higher priority, nor before a job that was moved to the front."""
     gpus = room.machine.usable.bit_count()

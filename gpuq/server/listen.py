@@ -18,13 +18,12 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from gpuq.errors import Refused, UsageError
+from gpuq.linux import SOCKET_PATH_MAX
 from gpuq.server.app import Application
 from gpuq.server.http.peer import PeerProtocol
 
 log = logging.getLogger(__name__)
 
-# sun_path has 108 bytes, the last a NUL.
-MAX_SOCKET_PATH = 107
 BACKLOG = 1024
 KEEP_ALIVE_S = 75
 # Answers under way get this long to finish when the daemon stops; then they are cut off.
@@ -36,9 +35,9 @@ def unix_socket(path: Path) -> socket.socket:
 
     Everybody may connect to root's, since each caller is told by the kernel; to another's only its owner.
     """
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+    if len(os.fsencode(path)) > SOCKET_PATH_MAX:
         raise Refused(
-            f"the socket's path is longer than {MAX_SOCKET_PATH} bytes: {path}",
+            f"the socket's path is longer than {SOCKET_PATH_MAX} bytes: {path}",
             hint="choose a shorter GPUQ_HOME, or link to it from a short path",
         )
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

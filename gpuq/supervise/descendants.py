@@ -6,8 +6,8 @@ import contextlib
 import os
 import signal
 
+from gpuq.linux import Process
 from gpuq.supervise import processes
-from gpuq.supervise.processes import Process
 
 # New processes can appear while the others are being told to stop.
 _TERMINATE_ROUNDS = 3

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterable
 from types import FrameType
 
+from gpuq.linux import PR_SET_PDEATHSIG
+
 Handler = Callable[[int, FrameType | None], None]
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -21,7 +23,6 @@ _prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong,
 
 # Of the fork server and its supervisors, as `ps -o comm` shows it; at most 15 bytes.
 NAME = b"gpuq-supervisor"
-_PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _TFD_TIMER_ABSTIME = 1
@@ -79,7 +80,7 @@ def become_subreaper() -> None:
 
 def die_with_parent(signum: int) -> None:
     """Must come after a change of user or group, which clears it."""
-    _checked(_prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+    _checked(_prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
 
 
 def set_name(name: bytes) -> None:

@@ -14,6 +14,7 @@ import threading
 import time
 from typing import Any
 
+from gpuq import linux
 from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
@@ -109,7 +110,7 @@ class ForkServerLauncher:
             fd = os.pidfd_open(running.supervisor_pid)
         except OSError:
             return None
-        now = processes.look(running.supervisor_pid)
+        now = linux.look(running.supervisor_pid)
         if now is None or now.start != running.supervisor_start or not now.living:
             os.close(fd)
             return None
@@ -162,7 +163,7 @@ def _end_comes(run_dir: str) -> bool:
     launched = None if record is None else _launched(record)
     if launched is None:
         return False
-    dead = processes.look(launched.supervisor_pid)
+    dead = linux.look(launched.supervisor_pid)
     return (
         dead is not None
         and dead.start == launched.supervisor_start
@@ -186,17 +187,13 @@ def _make_folder(run_dir: str) -> bool:
 
 def _take_lock(run_dir: str) -> int:
     path = os.path.join(run_dir, bundle.LOCK)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     for left in range(_LOCK_TRIES, 0, -1):
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
+            return linux.lock_file(path)
         except BlockingIOError:
-            if left == 1:
-                os.close(fd)
-                raise BlockingIOError(errno.EWOULDBLOCK, "this attempt has a live supervisor", run_dir) from None
-            time.sleep(_LOCK_PAUSE_S)
-    return fd
+            if left > 1:
+                time.sleep(_LOCK_PAUSE_S)
+    raise BlockingIOError(errno.EWOULDBLOCK, "this attempt has a live supervisor", run_dir)
 
 
 def _refuse_a_second_run(run_dir: str) -> None:

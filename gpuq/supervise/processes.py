@@ -6,50 +6,7 @@ import os
 import signal
 from collections.abc import Iterable
 
-_DEAD_STATES = ("Z", "X", "x")
-
-
-class Process:
-    """One line of /proc/PID/stat. `start` in clock ticks since boot; equal when pid and start are."""
-
-    __slots__ = ("group", "parent", "pid", "session", "start", "state")
-
-    def __init__(self, pid: int, stat: bytes) -> None:
-        # The second field is the program's name in brackets and may hold anything, brackets and blanks included.
-        fields = stat[stat.rindex(b")") + 2 :].split()
-        self.pid = pid
-        self.state = fields[0].decode()
-        self.parent = int(fields[1])
-        self.group = int(fields[2])
-        self.session = int(fields[3])
-        self.start = int(fields[19])
-
-    @property
-    def key(self) -> tuple[int, int]:
-        return (self.pid, self.start)
-
-    @property
-    def living(self) -> bool:
-        """False for a zombie: it runs nothing and holds nothing but its number."""
-        return self.state not in _DEAD_STATES
-
-    @property
-    def stopped(self) -> bool:
-        return self.state in ("T", "t")
-
-
-def look(pid: int) -> Process | None:
-    """None when there is no such process."""
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    try:
-        return Process(pid, os.read(fd, 4096))
-    except ProcessLookupError:
-        return None
-    finally:
-        os.close(fd)
+from gpuq.linux import Process, look
 
 
 def name_of(pid: int) -> bytes:

@@ -8,8 +8,8 @@ import signal
 import time
 
 from gpuq.domain.attempt_mark import MARK, mark_of
+from gpuq.linux import Process
 from gpuq.supervise import processes
-from gpuq.supervise.processes import Process
 
 _PAUSE_S = 0.05
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gpuq.client.client import Client
+from gpuq.client.calls import Calls
 
 GPUQ = str(Path(sys.executable).parent / "gpuq")
 
@@ -28,8 +28,8 @@ class Daemon:
     def gpuq(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return subprocess.run([GPUQ, *words], env=self.env, capture_output=True, text=True, check=check)
 
-    def client(self) -> Client:
-        return Client(server=f"unix://{self.home}/gpuq.sock")
+    def client(self) -> Calls:
+        return Calls(server=f"unix://{self.home}/gpuq.sock")
 
     def pid(self) -> int:
         return int((self.home / "daemon.lock").read_text())
@@ -51,7 +51,7 @@ def daemon(gpus: int = 4, **settings: str) -> Iterator[Daemon]:
         running.gpuq("down", "--stop-jobs", check=False)
 
 
-def wait_until_final(client: Client, expected: int, timeout_s: float = 120.0) -> None:
+def wait_until_final(client: Calls, expected: int, timeout_s: float = 120.0) -> None:
     """Until that many jobs have ended. Polls: the measured thing must not be slowed by a stream of events."""
     deadline = time.monotonic() + timeout_s
     while client.stats()["finished"] < expected:

@@ -13,7 +13,7 @@ from pathlib import Path
 from daemon import GPUQ, Daemon, daemon, spec, wait_until_final
 from stats import Figure, median, quantile, timed
 
-from gpuq.client.client import Client
+from gpuq.client.calls import Calls
 
 # Writes the wall clock in nanoseconds as the first thing it does; its own start (about 1 ms) is counted.
 STAMP = ("date", "+%s%N")
@@ -31,7 +31,7 @@ def dispatch(rounds: int) -> list[Figure]:
     ]
 
 
-def _dispatch_once(client: Client) -> float:
+def _dispatch_once(client: Calls) -> float:
     begin = time.time_ns()
     job = client.post_jobs(spec(*STAMP))
     while True:
@@ -184,7 +184,7 @@ def _cpu_of_tree(process: object) -> float:
     return sum(part.cpu_times().user + part.cpu_times().system for part in tree)
 
 
-def _supervisors(client: Client) -> list[int]:
+def _supervisors(client: Calls) -> list[int]:
     parents = []
     for job in client.jobs(state="running"):
         stat = Path(f"/proc/{job['pid']}/stat").read_text()

@@ -14,7 +14,7 @@ from evidence import Request, Submission
 from installation import GPUQ, Installation
 from shapes import Shapes
 
-from gpuq.client.client import Client
+from gpuq.client.calls import Calls
 from gpuq.errors import GpuqError
 
 # No more than this many jobs are kept waiting and running: the queue shall turn over, not pile up.
@@ -59,7 +59,7 @@ class Customers:
             try:
                 # A new client each time: one that found no daemon stays with the database for good. Most give up then,
                 # because going there costs a Python start with everything in it.
-                with contextlib.closing(Client(direct=random.random() < DIRECT)) as client:
+                with contextlib.closing(Calls(direct=random.random() < DIRECT)) as client:
                     what(random, client)
             except GpuqError:
                 self.unanswered += 1
@@ -70,7 +70,7 @@ class Customers:
 
     # -- submitting ---------------------------------------------------------------------------------------------
 
-    def _submit_some(self, random: Random, client: Client) -> None:
+    def _submit_some(self, random: Random, client: Calls) -> None:
         count = random.choices((1, random.randrange(2, 8)), weights=(5, 1))[0]
         by_command_line = random.random() < 0.08
         specs = [self._settled(self._shapes.draw(self._ids[-12:]), random) for _ in range(count)]
@@ -105,7 +105,7 @@ class Customers:
             raise GpuqError(done.stderr)
         return _as_list(json.loads(done.stdout))
 
-    def _wait_for_room(self, random: Random, client: Client) -> None:
+    def _wait_for_room(self, random: Random, client: Calls) -> None:
         while not self._stop.wait(random.uniform(0.02, 0.25)):
             counts = client.stats()
             if client.is_direct or counts["waiting"] + counts["running"] < OUTSTANDING:
@@ -113,7 +113,7 @@ class Customers:
 
     # -- changing one's mind ------------------------------------------------------------------------------------
 
-    def _change_something(self, random: Random, client: Client) -> None:
+    def _change_something(self, random: Random, client: Calls) -> None:
         verb = random.choices(
             ("cancel", "force", "hold", "release", "top", "update", "retry"), weights=(10, 3, 4, 5, 2, 3, 3)
         )[0]
@@ -129,7 +129,7 @@ class Customers:
                 getattr(client, verb)(job)
         self._stop.wait(pause)
 
-    def _asked(self, verb: str, job: int, client: Client, *, force: bool = False) -> None:
+    def _asked(self, verb: str, job: int, client: Calls, *, force: bool = False) -> None:
         asked = time.time()
         try:
             answer = client.cancel(job, force=force) if verb == "cancel" else client.retry(job)
@@ -146,7 +146,7 @@ class Customers:
         begun = time.monotonic()
         while (left := timeout_s - (time.monotonic() - begun)) > 0:
             try:
-                with contextlib.closing(Client(direct=False)) as client:
+                with contextlib.closing(Calls(direct=False)) as client:
                     if not self._settle(client):
                         break
             except GpuqError as error:
@@ -155,7 +155,7 @@ class Customers:
             time.sleep(0.2)
         return time.monotonic() - begun
 
-    def _settle(self, client: Client) -> bool:
+    def _settle(self, client: Calls) -> bool:
         """One look; whether something is still to be waited for."""
         counts = client.stats()["jobs"]
         for job in client.jobs(state="held"):

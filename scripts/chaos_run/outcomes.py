@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from checker import Picture
     from evidence import Line, Run
+    from picture import Picture
 
 # Failures that use up a retry, as the documents state them; apart from `lost`, which has a limit of its own.
 COUNTED = {"exit_nonzero", "signal", "gpu_oom", "host_oom", "time_limit", "launch_error"}

@@ -20,7 +20,7 @@ from installation import Installation
 from processes import Reaper, become_subreaper, wait_until
 from shapes import KILL_GRACE_S, Shapes
 
-from gpuq.client.client import Client
+from gpuq.client.calls import Calls
 from gpuq.errors import GpuqError
 
 # On average; some faults last for seconds, and others go on meanwhile.
@@ -153,7 +153,7 @@ def _unready() -> list[tuple[str, str]]:
 
     def ready() -> bool:
         try:
-            with contextlib.closing(Client(direct=False)) as client:
+            with contextlib.closing(Calls(direct=False)) as client:
                 said.update(client.health())
         except GpuqError as error:
             said.update(ready=False, checks={"daemon": {"ok": False, "detail": error.message}})

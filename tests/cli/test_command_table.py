@@ -9,9 +9,12 @@ import typer
 
 from gpuq.cli import app
 from gpuq.cli.__main__ import main
-from gpuq.cli.parse import fast_parser
+from gpuq.cli.parse import fast_parser, select
 from gpuq.cli.parse.command_table import COMMANDS
 from gpuq.cli.parse.options import Command
+from gpuq.client import watch
+from gpuq.domain import states
+from gpuq.domain.states import JobState
 
 PUBLIC = {
     "up": "-d --detach --listen",
@@ -134,6 +137,13 @@ def test_options_of_simulate_are_those_of_the_replay() -> None:
 
     names = {"json" if name == "as_json" else name for name in inspect.signature(simulate).parameters} - {"trace"}
     assert {option.name for option in COMMANDS["simulate"].options} == names
+
+
+def test_the_states_that_the_command_line_writes_out_are_those_of_the_state_machine() -> None:
+    # Written out there, because the state machine's enums cost every command their import.
+    assert tuple(JobState) == select.STATES
+    assert [set(select.WAITING), set(select.ACTIVE), set(select.FINAL)] == [states.WAITING, states.ACTIVE, states.FINAL]
+    assert watch.FINAL == states.FINAL
 
 
 def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:

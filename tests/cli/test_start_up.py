@@ -12,7 +12,7 @@ from stub_daemon import Answer, Gpuq, StubDaemon, job
 HEAVY = {
     "sqlalchemy", "redis", "pydantic", "pydantic_settings", "fastapi", "starlette", "typer", "click", "rich", "httpx",
     "ssl", "email", "http", "urllib", "asyncio", "subprocess", "typing", "dataclasses", "inspect", "logging",
-    "argparse", "tempfile", "shutil", "gpuq.settings", "gpuq.client.typed", "gpuq.client.values", "gpuq.client.job",
+    "argparse", "tempfile", "shutil", "gpuq.settings", "gpuq.client.client", "gpuq.client.values", "gpuq.client.job",
 }  # fmt: skip
 
 
@@ -30,5 +30,5 @@ def test_everyday_commands_import_nothing_heavy(gpuq: Gpuq, daemon: StubDaemon, 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
-    assert {"json", "socket", "gpuq.client.client"} <= imported
+    assert {"json", "socket", "gpuq.client.calls"} <= imported
     assert imported & HEAVY == set()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.client.client import Client
+from gpuq.client.calls import Calls
 from gpuq.errors import DatabaseUnavailable, GpuqError
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
@@ -54,8 +54,8 @@ def up(make_site: Callable[..., Any]) -> Callable[..., Any]:
     return start
 
 
-def client(site: Any) -> Client:
-    return Client(server=f"unix://{site.box.home}/gpuq.sock")
+def client(site: Any) -> Calls:
+    return Calls(server=f"unix://{site.box.home}/gpuq.sock")
 
 
 def refused(site: Any, words: str, **fields: Any) -> GpuqError:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from box import Box
 
-from gpuq.client.client import Client
+from gpuq.client.calls import Calls
 
 # GPUs, seconds, declared seconds, priority, of one job after the other, EVERY_S apart, from one user after the other.
 # Their order is that of no simpler rule, and delays of a quarter of a second do not change it.
@@ -71,13 +71,13 @@ def day(make_boxes: Callable[..., Box]) -> Day:
     box.gpuq("up", "-d", "--listen", f"127.0.0.1:{port}")
     tokens = [box.json("token", "create", "test", "-u", f"user{n}")["token"] for n in range(USERS)]
     with contextlib.ExitStack() as stack:
-        users = [stack.enter_context(Client(server=f"http://127.0.0.1:{port}", token=token)) for token in tokens]
+        users = [stack.enter_context(Calls(server=f"http://127.0.0.1:{port}", token=token)) for token in tokens]
         for user in users:
             user.whoami()
         return _lived(box, users)
 
 
-def _lived(box: Box, users: list[Client]) -> Day:
+def _lived(box: Box, users: list[Calls]) -> Day:
     submitted: list[dict[str, Any]] = []
     begun = time.monotonic()
     for row, (gpus, seconds, limit, priority) in enumerate(JOBS):

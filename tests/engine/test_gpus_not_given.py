@@ -16,6 +16,7 @@ from gpuq.engine.actions.drain import drain, undrain
 from gpuq.engine.agent import Agent
 from gpuq.engine.claim.dispatcher import FOREIGN_S, POLL_S
 from gpuq.engine.queries.gpu_report import report
+from gpuq.engine.snapshot import gpu_processes
 from gpuq.engine.snapshot.builder import READING_MAX_AGE_S
 from gpuq.errors import Forbidden, NotFound
 
@@ -107,6 +108,38 @@ def test_a_process_that_is_gone_and_lingers_in_the_drivers_list_is_nobodys(one_g
         assert report(one_gpu.ctx)[0]["state"] == GpuState.FREE
         look(one_gpu, agent)
         assert one_gpu.state(job_id) == "starting"
+
+
+def proc_hides_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a /proc that is mounted with hidepid hides other users' processes from a daemon that is not root."""
+    monkeypatch.setattr(gpu_processes, "look", lambda pid: None)
+
+
+@pytest.mark.parametrize("answer", [None, PermissionError], ids=["may_be_signalled", "may_not_be_signalled"])
+def test_a_living_process_that_proc_hides_is_foreign(
+    one_gpu: World, monkeypatch: pytest.MonkeyPatch, answer: type[OSError] | None
+) -> None:
+    proc_hides_everybody(monkeypatch)
+    if answer is not None:
+
+        def refuse(pid: int, signum: int) -> None:
+            raise answer
+
+        monkeypatch.setattr(os, "kill", refuse)
+    with process() as child:
+        on_the_gpu(one_gpu, child.pid)
+        not_given_until(one_gpu, f"pid {child.pid}", lambda: empty(one_gpu))
+
+
+def test_a_process_that_is_gone_is_nobodys_where_proc_hides_others(
+    one_gpu: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proc_hides_everybody(monkeypatch)
+    with process() as child:
+        on_the_gpu(one_gpu, child.pid)
+    job_id, agent = one_gpu.submit("train"), one_gpu.agent()
+    look(one_gpu, agent)
+    assert one_gpu.state(job_id) == "starting"
 
 
 def test_a_foreign_process_keeps_further_shares_off_a_gpu_too(one_gpu: World) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gpuq.domain.outcome import Outcome
+from gpuq.linux import Process, look
 from gpuq.supervise import processes
-from gpuq.supervise.processes import Process
 from gpuq.supervise.sweep import strays, sweep
 
 # Double-forks a process into a session of its own that ignores SIGTERM, and rings with its PID.
@@ -44,13 +44,13 @@ def start_stray(world, ending: str, **spec):
 
 
 def living(pid: int) -> bool:
-    process = processes.look(pid)
+    process = look(pid)
     return process is not None and process.living
 
 
 def wait_gone(pid: int, start: int) -> None:
     deadline = time.monotonic() + 20
-    while (process := processes.look(pid)) is not None and process.start == start and process.living:
+    while (process := look(pid)) is not None and process.start == start and process.living:
         assert time.monotonic() < deadline, f"{pid} is still there"
         time.sleep(0.01)
 
@@ -90,7 +90,7 @@ def test_orphans_that_end_during_the_run_are_reaped(world) -> None:
     )
     orphan = int(bell.wait())
     deadline = time.monotonic() + 10
-    while processes.look(orphan) is not None:
+    while look(orphan) is not None:
         assert time.monotonic() < deadline, "a zombie is left"
         time.sleep(0.01)
     hold.path.write_text("go\n")
@@ -143,7 +143,7 @@ def test_what_ran_away_dies_with_its_supervisor_too(world, daemon_there) -> None
 
 def test_sweep_finds_what_outlived_fork_server_and_supervisor(world) -> None:
     attempt, stray = start_stray(world, "stay")
-    server = processes.look(world.launcher.server.pid)
+    server = look(world.launcher.server.pid)
     assert server is not None
     os.kill(server.pid, signal.SIGKILL)
     wait_gone(server.pid, server.start)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gpuq.domain.outcome import Outcome
+from gpuq.linux import look
 from gpuq.supervise import bundle, processes
 from gpuq.supervise.crash_record import CrashRecord, recover
 from gpuq.supervise.launch import ForkServerLauncher
@@ -102,7 +103,7 @@ def test_fork_server_stays_for_its_supervisors_and_no_longer(world) -> None:
     server = world.launcher.server.pid
     watched = os.pidfd_open(server)
     world.launcher.close()
-    assert processes.look(attempt.running.supervisor_pid).parent == server
+    assert look(attempt.running.supervisor_pid).parent == server
     attempt.stop()
     assert attempt.result().outcome is Outcome.CANCELLED
     assert select.select([watched], [], [], 20)[0], "the fork server never ended"

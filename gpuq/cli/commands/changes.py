@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from gpuq.cli.connect import connect, print_json
+from gpuq.cli.messages import act_on_each, job_line, tell
 from gpuq.cli.parse.options import Args
 from gpuq.cli.parse.select import ACTIVE, WAITING, select
-from gpuq.errors import GpuqError, Unavailable, UsageError
+from gpuq.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from gpuq.client.client import Client
+    from gpuq.client.calls import Calls
 
     Verb = Callable[[int], dict[str, Any]]
 
@@ -77,7 +78,7 @@ def resume(args: Args) -> int:
     return 0
 
 
-def _all(client: Client, args: Args, candidates: Iterable[str], verb: Verb, name: str, done: str) -> int:
+def _all(client: Calls, args: Args, candidates: Iterable[str], verb: Verb, name: str, done: str) -> int:
     """Few jobs one by one, many in few requests. `done`: what became of them, as a participle."""
     ids = select(client, args, candidates)
     if len(ids) <= FEW:
@@ -92,9 +93,8 @@ def _all(client: Client, args: Args, candidates: Iterable[str], verb: Verb, name
     return code
 
 
-def _in_requests(client: Client, ids: list[int], name: str) -> tuple[list[int], int]:
+def _in_requests(client: Calls, ids: list[int], name: str) -> tuple[list[int], int]:
     """Which ids were done, and the largest exit code; the others are told on stderr."""
-    from gpuq.cli.complain import tell
     from gpuq.client.errors import from_error
 
     changed: list[int] = []
@@ -112,44 +112,24 @@ def _pieces(ids: list[int]) -> list[list[int]]:
     return [ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)]
 
 
-def _each(client: Client, args: Args, candidates: Iterable[str], verb: Verb) -> int:
+def _each(client: Calls, args: Args, candidates: Iterable[str], verb: Verb) -> int:
     return _one_by_one(args, select(client, args, candidates), verb)
 
 
 def _one_by_one(args: Args, ids: list[int], verb: Verb) -> int:
-    """Every job in turn: one that cannot be done is told on stderr and does not keep the others from being done.
-    Returns the largest exit code."""
-    from gpuq.cli.complain import tell
-
     done: list[Any] = []
-    code = 0
-    for job_id in ids:
-        try:
-            done.append(verb(job_id))
-        except Unavailable:
-            # The next one would fare no better.
-            raise
-        except GpuqError as error:
-            code = max(code, tell(error))
+    code = act_on_each(ids, lambda job_id: done.append(verb(job_id)))
     if args.flag("json"):
         print_json(done)
     elif not ids:
         print("no such jobs")
     else:
         for job in done:
-            print(told(job))
+            print(_changed_line(job))
     return code
 
 
-def told(job: Any) -> str:
+def _changed_line(job: Any) -> str:
     from gpuq.cli.commands.status import detail
-    from gpuq.cli.render import when
 
-    text = f"job {job['id']} ({job['name']}) is {job['state']}"
-    if job["position"] is not None:
-        text += f", position {job['position']}"
-    if job["estimated_start"]:
-        text += f", starts about {when(job['estimated_start'])}"
-    if job["state"] == "stopping":
-        text += f", {detail(job)}"
-    return text
+    return f"{job_line(job)}, {detail(job)}" if job["state"] == "stopping" else job_line(job)

@@ -12,7 +12,7 @@ from gpuq.errors import DaemonUnreachable, GpuqError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from gpuq.client.client import Client
+    from gpuq.client.calls import Calls
 
 # A daemon that has been asked to stop ends what it has begun, and no more.
 STOP_S = 60.0
@@ -45,9 +45,9 @@ def _become(args: Args, what: str) -> int:
 
 
 def down(args: Args) -> int:
-    from gpuq.client.client import Client
+    from gpuq.client.calls import Calls
 
-    client = Client(direct=False)
+    client = Calls(direct=False)
     stop_jobs = args.flag("stop_jobs")
     try:
         watcher = _watch(client)
@@ -64,13 +64,13 @@ def down(args: Args) -> int:
     return 0
 
 
-def _watch(client: Client) -> int | None:
+def _watch(client: Calls) -> int | None:
     """A descriptor that becomes readable when the daemon's process ends; None for one on another machine."""
     pid = client.daemon_pid()
     return None if pid is None else os.pidfd_open(pid)
 
 
-def _wait_for_end(client: Client, watcher: int | None, timeout_s: float | None) -> None:
+def _wait_for_end(client: Calls, watcher: int | None, timeout_s: float | None) -> None:
     """Raises GpuqError when it takes longer than `timeout_s` seconds (None: as long as it takes)."""
     if watcher is not None:
         import select
@@ -88,7 +88,7 @@ def _wait_for_end(client: Client, watcher: int | None, timeout_s: float | None) 
         )
 
 
-def _poll_for_end(client: Client, timeout_s: float | None) -> bool:
+def _poll_for_end(client: Calls, timeout_s: float | None) -> bool:
     """Over TCP there is no process to watch: until nobody answers any more."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while deadline is None or time.monotonic() < deadline:

@@ -63,10 +63,10 @@ def _open() -> tuple[Settings, ModuleType]:
 
 
 def _daemon_answers() -> bool:
-    from gpuq.client.client import Client
+    from gpuq.client.calls import Calls
 
     try:
-        Client(direct=False).call("GET", "/healthz")
+        Calls(direct=False).call("GET", "/healthz")
     except DaemonUnreachable:
         return False
     return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from gpuq.cli.connect import connect, print_json
+from gpuq.cli.messages import act_on_each, tell
 from gpuq.cli.parse.options import Args
 from gpuq.cli.parse.select import one, resolve_ids
 from gpuq.cli.render import count, full_time, printable, table
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from gpuq.client.client import Client
+    from gpuq.client.calls import Calls
 
 HEADER = ("ID", "NAME", "USER", "FAILED", "TRIES", "OUTCOME", "ERROR")
 
@@ -60,7 +61,7 @@ def purge(args: Args) -> int:
     return _each(_chosen(client, args), remove)
 
 
-def _chosen(client: Client, args: Args) -> list[int]:
+def _chosen(client: Calls, args: Args) -> list[int]:
     if args.words != ["all"]:
         return resolve_ids(client, args.words)
     if not args.flag("yes"):
@@ -69,26 +70,15 @@ def _chosen(client: Client, args: Args) -> list[int]:
 
 
 def _each(ids: list[int], verb: Callable[[int], str]) -> int:
-    from gpuq.cli.complain import tell
-
-    code = 0
-    for job_id in ids:
-        try:
-            print(verb(job_id))
-        except Unavailable:
-            raise
-        except GpuqError as error:
-            code = max(code, tell(error))
+    code = act_on_each(ids, lambda job_id: print(verb(job_id)))
     if not ids:
         print("no dead letters")
     return code
 
 
-def _ask_for_each(client: Client) -> int:
+def _ask_for_each(client: Calls) -> int:
     if not sys.stdin.isatty():
         raise UsageError("dlq retry: which?", hint="gpuq dlq retry 7, or all --yes; asking needs a terminal")
-    from gpuq.cli.complain import tell
-
     letters, code = client.dlq(), 0
     for letter in letters:
         _print(letter)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from gpuq.cli.connect import print_json
 from gpuq.cli.parse.options import Args
 from gpuq.cli.render import GREEN, RED, YELLOW, memory, paint, when
-from gpuq.client.client import Client
+from gpuq.client.calls import Calls
 from gpuq.errors import DaemonUnreachable, GpuqError
+from gpuq.linux import SOCKET_PATH_MAX
 
 if TYPE_CHECKING:
     from gpuq.settings import Settings
@@ -102,8 +103,7 @@ def _home(settings: Settings) -> list[Finding]:
         right = "0755" if os.geteuid() == 0 else "0700"
         return [Finding("home", WARN, f"{home} has mode {mode:04o}: others reach into it", f"chmod {right} {home}")]
     findings = [Finding("home", OK, f"{home}, mode {mode:04o}")]
-    # A Unix socket's address has 108 bytes, the last one zero.
-    if len(os.fsencode(settings.socket_path)) > 107:
+    if len(os.fsencode(settings.socket_path)) > SOCKET_PATH_MAX:
         findings.append(Finding("socket", FAIL, f"{settings.socket_path} is too long", "choose a shorter GPUQ_HOME"))
     return findings
 
@@ -158,7 +158,7 @@ def _redis(settings: Settings) -> list[Finding]:
 
 
 def _daemon(settings: Settings) -> list[Finding]:
-    client = Client(direct=False)
+    client = Calls(direct=False)
     try:
         health = client.health()
     except DaemonUnreachable as error:

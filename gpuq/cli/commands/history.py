@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from gpuq.client.client import Client
+    from gpuq.client.calls import Calls
 
 HEADER = ("ID", "STATE", "USER", "PRIO", "GPUS", "NAME", "FINISHED", "WAITED", "RAN", "TRIES", "END")
 RIGHT = ("ID", "GPUS", "WAITED", "RAN", "TRIES")
@@ -44,7 +44,7 @@ def history(args: Args) -> int:
     return 0
 
 
-def _fetch(client: Client, args: Args, wanted: dict[str, Any], limit: int) -> list[Any]:
+def _fetch(client: Calls, args: Args, wanted: dict[str, Any], limit: int) -> list[Any]:
     start, end = _moment(args, "since"), _moment(args, "until")
     if not args.words:
         return client.history(**wanted, since=start, until=end, limit=limit)

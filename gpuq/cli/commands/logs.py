@@ -12,7 +12,7 @@ from gpuq.client.watch import follow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from gpuq.client.client import Client
+    from gpuq.client.calls import Calls
 
 CHUNK = 1 << 20
 
@@ -51,7 +51,7 @@ def logs(args: Args) -> int:
     return 0
 
 
-def tail_offset(client: Client, job_id: int, attempt: int | None, lines: int) -> tuple[int, int | None]:
+def tail_offset(client: Calls, job_id: int, attempt: int | None, lines: int) -> tuple[int, int | None]:
     """Where the last `lines` lines begin, and in which attempt's output."""
     size = client.log(job_id, offset=0, limit=0, attempt=attempt).size
     reach = 8192

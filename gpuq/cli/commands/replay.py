@@ -11,9 +11,6 @@ import zlib
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from gpuq.domain.priority import Priority
 from gpuq.domain.quantities import duration_text, parse_duration
@@ -42,24 +39,23 @@ class Expect(StrEnum):
 
 
 def simulate(
-    trace: Annotated[Path, typer.Argument(help=f"CSV file, also gzipped: {COLUMNS}.")],
-    gpus: Annotated[int, typer.Option(min=1, max=1024, help="GPUs of one node.")] = 8,
-    nodes: Annotated[int, typer.Option(min=1, max=1024, help="Nodes; a job runs on one of them.")] = 1,
-    order: Annotated[Order, typer.Option(help="Order inside a priority.")] = Order.AGED,
-    backfill: Annotated[Backfill, typer.Option(help="What may start before its turn.")] = Backfill.EASY,
-    expect: Annotated[Expect, typer.Option(help="What reservations know of run times.")] = Expect.HISTORY,
-    priority_aging: Annotated[str | None, typer.Option(help="Waiting that is worth a step of priority: 1d.")] = None,
-    user_spacing: Annotated[str, typer.Option(help="Later for each waiting job of the same user: 15m.")] = "0",
-    out: Annotated[Path | None, typer.Option(help="Write the schedule here, as CSV.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw GPUs over time and the waits here (png, svg, pdf).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    trace: Path,
+    *,
+    gpus: int,
+    nodes: int,
+    order: Order,
+    backfill: Backfill,
+    expect: Expect,
+    priority_aging: str | None,
+    user_spacing: str,
+    out: Path | None,
+    plot: Path | None,
+    as_json: bool,
 ) -> None:
-    """Replay a trace of jobs through this scheduler, in virtual time and without preemption.
+    """Replays the trace, writes and draws what was asked for, and prints the numbers. Raises UsageError.
 
     limit_s is what the user declared with --time: a job that would run longer is killed at it. Jobs that ask for more
     GPUs than a node has are left out.
-
-    Example: gpuq simulate trace.csv.gz --gpus 8 --order fifo --backfill none --json
     """
     if plot is not None:
         _needs_matplotlib()

@@ -1,22 +1,21 @@
-"""`gpuq run`: submits a job, shows its output, and ends when it does."""
+"""`gpuq run`: queues a command, shows its output, ends with its exit code."""
 
 from __future__ import annotations
 
 import sys
 
-from gpuq.cli.commands.wait import ended
+from gpuq.cli.commands.wait import wait_for
 from gpuq.cli.connect import connect, say
-from gpuq.cli.exit_code import of_job
+from gpuq.cli.messages import submitted_line
 from gpuq.cli.parse.options import Args
 from gpuq.client.watch import follow
-from gpuq.client.watch import wait as wait_until_final
 from gpuq.errors import GpuqError, UsageError, WrongState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gpuq.client.client import Client
+    from gpuq.client.calls import Calls
 
 INTERRUPTED = 130
 
@@ -36,9 +35,7 @@ def run(args: Args) -> int:
         raise UsageError("run waits for the job, --hold keeps it from running", hint="use `gpuq submit --hold`")
     client.require_daemon("`gpuq run`")
     job = client.post_jobs(build(args, client), outlook=True)
-    from gpuq.cli.commands.submit import told
-
-    say(f"gpuq: {told(job)}")
+    say(f"gpuq: {submitted_line(job)}")
     return _Follower(client, job["id"], max(1, job["attempt"])).follow()
 
 
@@ -46,7 +43,7 @@ class _Follower:
     """Streams a job's output to its end. The first Ctrl-C cancels the job, the second kills it, the third lets
     it be."""
 
-    def __init__(self, client: Client, job_id: int, attempt: int) -> None:
+    def __init__(self, client: Calls, job_id: int, attempt: int) -> None:
         self._client = client
         self._job_id = job_id
         self._interrupts = 0
@@ -104,8 +101,5 @@ class _Follower:
             raise KeyboardInterrupt from None
 
     def _end(self) -> int:
-        job = wait_until_final(self._client, [self._job_id])[0]
-        code = of_job(job)
-        if code:
-            say(f"gpuq: job {self._job_id} {ended(job)}")
+        [job], code = wait_for(self._client, [self._job_id])
         return INTERRUPTED if self._interrupts and job["state"] == "cancelled" else code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gpuq.cli.commands import replay
 from gpuq.cli.parse.options import Args
 from gpuq.errors import UsageError
 
@@ -11,17 +12,13 @@ MOST = 1024
 
 
 def simulate(args: Args) -> int:
-    # Here and not above: this brings typer, which only the help of other commands needs.
-    from gpuq.cli.commands.replay import Backfill, Expect, Order
-    from gpuq.cli.commands.replay import simulate as replay
-
-    replay(
+    replay.simulate(
         Path(args.words[0]),
         gpus=_count(args, "gpus", 8),
         nodes=_count(args, "nodes", 1),
-        order=Order(args.choice("order", [str(one) for one in Order], "aged")),
-        backfill=Backfill(args.choice("backfill", [str(one) for one in Backfill], "easy")),
-        expect=Expect(args.choice("expect", [str(one) for one in Expect], "history")),
+        order=replay.Order(args.choice("order", [*replay.Order], "aged")),
+        backfill=replay.Backfill(args.choice("backfill", [*replay.Backfill], "easy")),
+        expect=replay.Expect(args.choice("expect", [*replay.Expect], "history")),
         priority_aging=args.text("priority_aging"),
         user_spacing=args.text("user_spacing") or "0",
         out=_path(args, "out"),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gpuq.cli.parse.options import Args
-    from gpuq.client.client import Client
+    from gpuq.client.calls import Calls
 
 SHOWN = 50
 WATCH_S = 2.0
@@ -61,7 +61,7 @@ def row_limit(args: Args) -> int | None:
     return None if args.flag("all") or args.flag("json") else SHOWN
 
 
-def _look(client: Client, args: Args) -> Listing:
+def _look(client: Calls, args: Args) -> Listing:
     limit = row_limit(args)
     wanted: dict[str, Any] = {}
     if args.any_of(("me", "user", "state", "group", "name")):
@@ -80,7 +80,7 @@ def _look(client: Client, args: Args) -> Listing:
     return listing
 
 
-def _in_the_queue(client: Client, wanted: dict[str, Any], limit: int | None) -> Listing:
+def _in_the_queue(client: Calls, wanted: dict[str, Any], limit: int | None) -> Listing:
     if not set(wanted) - {"user"}:
         found = client.queue(limit=limit, user=wanted.get("user"))
         return Listing(found["jobs"], found["total"], found, wanted.get("user"))
@@ -92,7 +92,7 @@ def _in_the_queue(client: Client, wanted: dict[str, Any], limit: int | None) -> 
     return Listing(jobs[:limit], len(jobs))
 
 
-def _named(client: Client, args: Args, wanted: dict[str, Any]) -> Listing:
+def _named(client: Calls, args: Args, wanted: dict[str, Any]) -> Listing:
     from gpuq.cli.parse.select import matches, resolve_ids
 
     if args.words == ["all"]:
@@ -106,7 +106,7 @@ def _named(client: Client, args: Args, wanted: dict[str, Any]) -> Listing:
     return Listing(jobs, len(jobs))
 
 
-def _by_ids(client: Client, ids: list[int]) -> list[Any]:
+def _by_ids(client: Calls, ids: list[int]) -> list[Any]:
     return client.jobs(ids=",".join(map(str, ids)), limit=len(ids))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from gpuq.cli.connect import connect, print_json, say
+from gpuq.cli.messages import submitted_line
 from gpuq.cli.parse.options import Args
 from gpuq.errors import UsageError
 
@@ -12,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from gpuq.client.client import Client
+    from gpuq.client.calls import Calls
 
 
 def submit(args: Args) -> int:
@@ -51,7 +52,7 @@ def _submit(args: Args, *, wait: bool) -> int:
     return wait_for(client, [job["id"] for job in jobs])[1]
 
 
-def _post(client: Client, args: Args, body: Any) -> Any:
+def _post(client: Calls, args: Args, body: Any) -> Any:
     if not isinstance(body, dict):
         from gpuq.cli.parse.batch import post
 
@@ -67,28 +68,14 @@ def _print(args: Args, answer: Any) -> None:
         # Its first element's id stands for an array.
         sys.stdout.write("".join(f"{job['id']}\n" for job in jobs if job["array_id"] in {None, job["id"]}))
     elif len(jobs) == 1:
-        print(told(jobs[0]))
+        print(submitted_line(jobs[0]))
     else:
         ids = [job["id"] for job in jobs]
         in_a_row = ids == list(range(ids[0], ids[0] + len(ids)))
         print(f"{len(jobs):,} jobs: {f'{ids[0]}-{ids[-1]}' if in_a_row else ','.join(map(str, ids))}")
 
 
-def told(job: Any) -> str:
-    """`job 7 (train.py) is queued, position 3, starts about 14:20`."""
-    from gpuq.cli.render import when
-
-    text = f"job {job['id']} ({job['name']}) is {job['state']}"
-    if job["position"] is not None:
-        text += f", position {job['position']}"
-    if job["estimated_start"] and job["state"] in {"queued", "blocked", "delayed"}:
-        text += f", starts about {when(job['estimated_start'])}"
-    if job["reason"] and job["reason"]["code"] not in {"Priority", "Resources", "Starting"}:
-        text += f": {job['reason']['text']}"
-    return text
-
-
-def _test_only(client: Client, spec: Any, *, as_json: bool) -> int:
+def _test_only(client: Calls, spec: Any, *, as_json: bool) -> int:
     answer = client.check(spec)
     if as_json:
         print_json(answer)

@@ -1,4 +1,4 @@
-"""`gpuq wait`, and waiting for jobs in other commands."""
+"""`gpuq wait`, and what every command does that ends when jobs do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from gpuq.client.client import Client
+    from gpuq.client.calls import Calls
 
 
 def wait(args: Args) -> int:
@@ -30,17 +30,16 @@ def wait(args: Args) -> int:
     return code
 
 
-def wait_for(client: Client, ids: list[int], timeout_s: float | None = None) -> tuple[list[Any], int]:
+def wait_for(client: Calls, ids: list[int], timeout_s: float | None = None) -> tuple[list[Any], int]:
     """The final jobs and the largest of their exit codes; stderr is told of those that did not succeed."""
     jobs = wait_until_final(client, ids, timeout_s)
     for job in jobs:
         if of_job(job):
-            say(f"gpuq: job {job['id']} {ended(job)}")
+            say(f"gpuq: job {job['id']} {_ended(job)}")
     return jobs, max((of_job(job) for job in jobs), default=0)
 
 
-def ended(job: Any) -> str:
-    """`failed: exit code 3`, for a final job."""
+def _ended(job: Any) -> str:
     from gpuq.cli.commands.status import ending
 
     how = ending(job)

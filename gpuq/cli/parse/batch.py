@@ -7,7 +7,7 @@ import sys
 
 from gpuq.cli.parse.options import Args
 from gpuq.cli.parse.spec import check_command, directory, environment, from_file_line
-from gpuq.client.client import Client
+from gpuq.client.calls import Calls
 from gpuq.client.errors import from_reply
 from gpuq.errors import Refused, UsageError
 
@@ -24,7 +24,7 @@ _ALLOWED = frozenset(
 HINT = 'a line is one job: {"command": ["python", "train.py"], "gpus": 1}'
 
 
-class Line:
+class BatchLine:
     """A submission and the number of the line that it came from."""
 
     __slots__ = ("number", "spec")
@@ -34,17 +34,17 @@ class Line:
         self.spec = spec
 
 
-class Batch:
+class BatchFile:
     """The lines of a file and the environment that lies under that of each."""
 
     __slots__ = ("env", "lines")
 
-    def __init__(self, lines: list[Line], env: dict[str, str]) -> None:
+    def __init__(self, lines: list[BatchLine], env: dict[str, str]) -> None:
         self.lines = lines
         self.env = env
 
 
-def read(args: Args) -> Batch:
+def read(args: Args) -> BatchFile:
     """Raises UsageError that names the file and the line."""
     name = args.path("from_file") or ""
     wrong = [option for option in args.values if option not in _ALLOWED]
@@ -56,10 +56,10 @@ def read(args: Args) -> Batch:
     lines = _lines(name, env, cwd, check=not args.flag("no_check"))
     if not lines:
         raise UsageError(f"{_shown(name)} has no jobs", hint=HINT)
-    return Batch(lines, env)
+    return BatchFile(lines, env)
 
 
-def _lines(name: str, env: dict[str, str], cwd: str, *, check: bool) -> list[Line]:
+def _lines(name: str, env: dict[str, str], cwd: str, *, check: bool) -> list[BatchLine]:
     if name == "-":
         return _parse(_shown(name), sys.stdin.buffer, env, cwd, check=check)
     try:
@@ -74,8 +74,8 @@ def _shown(name: str) -> str:
     return "stdin" if name == "-" else name
 
 
-def _parse(name: str, file: Iterable[bytes], env: dict[str, str], cwd: str, *, check: bool) -> list[Line]:
-    lines: list[Line] = []
+def _parse(name: str, file: Iterable[bytes], env: dict[str, str], cwd: str, *, check: bool) -> list[BatchLine]:
+    lines: list[BatchLine] = []
     seen: set[tuple[str, str, str | None]] = set()
     for number, raw in enumerate(file, 1):
         if not raw.strip():
@@ -104,7 +104,7 @@ def _parse(name: str, file: Iterable[bytes], env: dict[str, str], cwd: str, *, c
             if program not in seen:
                 check_command(command, program[1], program[2], where)
                 seen.add(program)
-        lines.append(Line(number, spec))
+        lines.append(BatchLine(number, spec))
     return lines
 
 
@@ -119,7 +119,7 @@ def _is_text(raw: bytes, spec: object) -> bool:
     return True
 
 
-def post(client: Client, name: str, batch: Batch) -> list[Any]:
+def post(client: Calls, name: str, batch: BatchFile) -> list[Any]:
     """In one transaction. Raises the daemon's error with the number of the line that it is about."""
     lines = batch.lines
     body = {"env": batch.env, "jobs": [line.spec for line in lines]}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gpuq.cli.parse.options import Args
-    from gpuq.client.client import Client
+    from gpuq.client.calls import Calls
 
 FILTER_NAMES = ("me", "user", "state", "group", "name")
 STATES = (
@@ -22,7 +22,7 @@ WAITING, ACTIVE, FINAL = STATES[:4], STATES[4:7], STATES[7:]
 MANY = 100_000
 
 
-def filters(client: Client, args: Args) -> dict[str, Any]:
+def filters(client: Calls, args: Args) -> dict[str, Any]:
     """Those given, as the daemon's query parameters. Raises UsageError."""
     states = args.parts("state")
     for state in states:
@@ -42,7 +42,7 @@ def filters(client: Client, args: Args) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def resolve_ids(client: Client, words: list[str], *, arrays: bool = False) -> list[int]:
+def resolve_ids(client: Calls, words: list[str], *, arrays: bool = False) -> list[int]:
     """Every id that the words name; with `arrays`, an array's id means all its elements. Raises UsageError, also for
     `all`, and NotFound."""
     selection = parse_selection(words)
@@ -59,7 +59,7 @@ def resolve_ids(client: Client, words: list[str], *, arrays: bool = False) -> li
     return list(dict.fromkeys(found))
 
 
-def whole_arrays(client: Client, ids: Iterable[int]) -> list[int]:
+def whole_arrays(client: Calls, ids: Iterable[int]) -> list[int]:
     """The id that an array was given stands for all its elements (`7_0` is the first of them alone)."""
     found: list[int] = []
     for job_id in ids:
@@ -68,7 +68,7 @@ def whole_arrays(client: Client, ids: Iterable[int]) -> list[int]:
     return found
 
 
-def one(client: Client, word: str) -> int:
+def one(client: Calls, word: str) -> int:
     """The one job that the word names."""
     found = resolve_ids(client, [word])
     if len(found) != 1:
@@ -76,7 +76,7 @@ def one(client: Client, word: str) -> int:
     return found[0]
 
 
-def select(client: Client, args: Args, candidates: Iterable[str]) -> list[int]:
+def select(client: Calls, args: Args, candidates: Iterable[str]) -> list[int]:
     """The jobs that a command is to act on. Ids that were written out are taken as they are, so that the daemon
     says what is wrong with one; ranges, `all` and filters mean those of `candidates` (states) that are there.
 
@@ -113,7 +113,7 @@ def select(client: Client, args: Args, candidates: Iterable[str]) -> list[int]:
     return list(dict.fromkeys([*named, *found]))
 
 
-def newest(client: Client) -> int:
+def newest(client: Calls) -> int:
     """The caller's newest job. Raises NotFound."""
     user = client.whoami()["user"]
 
@@ -130,12 +130,12 @@ def matches(job: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return all(job[name] == wanted[name] for name in ("user", "group", "name") if name in wanted)
 
 
-def _in_range(client: Client, low: int, high: int, query: Mapping[str, Any]) -> list[Any]:
+def _in_range(client: Calls, low: int, high: int, query: Mapping[str, Any]) -> list[Any]:
     found = client.jobs(**query, after_id=max(0, low - 1), limit=high - low + 1)
     return [job for job in found if low <= job["id"] <= high]
 
 
-def _element(client: Client, array_id: int, index: int) -> int:
+def _element(client: Calls, array_id: int, index: int) -> int:
     for job in client.jobs(array_id=array_id, limit=MANY):
         if job["array_index"] == index:
             return int(job["id"])

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from gpuq.client.client import Client
+    from gpuq.client.calls import Calls
 
 
-def build(args: Args, client: Client) -> dict[str, Any]:
+def build(args: Args, client: Calls) -> dict[str, Any]:
     """The submission that the line describes; fields it does not name are left to the daemon's defaults.
 
     Raises UsageError.

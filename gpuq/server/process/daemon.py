@@ -32,7 +32,7 @@ WORKERS = 16
 SWITCH_S = 0.0005
 
 
-class Shutdown:
+class DaemonStop:
     """Whether the daemon is to go down, and how."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ def run(
         raise UsageError("--listen is for `gpuq up` and `gpuq server`")
     daemon_log.set_up(settings.log_level)
     sys.setswitchinterval(SWITCH_S)
-    going = Shutdown()
+    going = DaemonStop()
     with _interruptible(going), ExitStack() as stack:
         prepare_home(settings.home)
         if "server" in roles:
@@ -90,7 +90,7 @@ def run(
 
 
 @contextmanager
-def _interruptible(going: Shutdown) -> Iterator[None]:
+def _interruptible(going: DaemonStop) -> Iterator[None]:
     """Until the serving has its own handlers, a signal ends the start in good order, children included."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
@@ -111,7 +111,7 @@ def _interruptible(going: Shutdown) -> Iterator[None]:
 def _serve(
     ctx: Context,
     services: Services,
-    going: Shutdown,
+    going: DaemonStop,
     listen: str | None,
     stack: ExitStack,
     when_ready: Callable[[list[str]], None],
@@ -141,7 +141,7 @@ def _serve(
     log.info("stopping")
 
 
-def _wait(ctx: Context, going: Shutdown, roles: Collection[Role], when_ready: Callable[[list[str]], None]) -> None:
+def _wait(ctx: Context, going: DaemonStop, roles: Collection[Role], when_ready: Callable[[list[str]], None]) -> None:
     for each in STOP_SIGNALS:
         signal.signal(each, lambda signum, frame: going.down())
     _settle()
@@ -188,7 +188,7 @@ def _exposed(address: str) -> bool:
     return not address.startswith(("unix://", "http://127.", "http://[::1]"))
 
 
-def _stop_jobs_if_told(ctx: Context, going: Shutdown) -> None:
+def _stop_jobs_if_told(ctx: Context, going: DaemonStop) -> None:
     if going.stop_jobs:
         from gpuq.server.process.stop_all import stop_jobs
 

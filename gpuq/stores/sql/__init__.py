@@ -3,7 +3,7 @@
     open_database(url) -> Database             one set of connections, to share
     open_records(url or Database)              gpuq.ports.records.Records
     open_history(url or Database)              gpuq.ports.history.History
-    open_tokens(url or Database) -> Tokens     open_maintenance(url or Database) -> MaintenanceLog
+    open_tokens(url or Database) -> SqlTokens  open_maintenance(url or Database) -> MaintenanceLog
     migrate.ensure / upgrade / current / backup / restore
 
 The schema is made or brought up to date by `migrate.ensure(url)`, never by opening.
@@ -20,15 +20,15 @@ from gpuq.stores.sql.core.engine import Database, as_database
 from gpuq.stores.sql.history import SqlHistory
 from gpuq.stores.sql.maintenance import MaintenanceLog
 from gpuq.stores.sql.records import SqlRecords
-from gpuq.stores.sql.tokens import TokenInfo, Tokens
+from gpuq.stores.sql.tokens import SqlTokens, TokenInfo
 
 __all__ = [
     "Database",
     "MaintenanceLog",
     "SqlHistory",
     "SqlRecords",
+    "SqlTokens",
     "TokenInfo",
-    "Tokens",
     "migrate",
     "open_database",
     "open_history",
@@ -50,8 +50,8 @@ def open_history(target: str | Database) -> SqlHistory:
     return SqlHistory(as_database(target))
 
 
-def open_tokens(target: str | Database) -> Tokens:
-    return Tokens(as_database(target))
+def open_tokens(target: str | Database) -> SqlTokens:
+    return SqlTokens(as_database(target))
 
 
 def open_maintenance(target: str | Database) -> MaintenanceLog:

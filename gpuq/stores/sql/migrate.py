@@ -7,7 +7,6 @@ lock (SQLite) or an advisory lock (PostgreSQL), the other finds it done.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import time
@@ -19,6 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, NullPool, create_engine, event
 
 from gpuq.errors import DatabaseUnavailable, Refused, SchemaMismatch
+from gpuq.linux import lock_file
 from gpuq.stores.sql.core.engine import ADVISORY_LOCK, Database, connect_sqlite, parse_url, sqlite_path
 from gpuq.stores.sql.core.errors import told_as_our_own, translated
 from gpuq.stores.sql.schema import create
@@ -160,13 +160,12 @@ def _alone(path: Path) -> Iterator[None]:
     """A lock beside the database. Not on its own file: closing that would drop SQLite's locks of this process."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = lock_file(f"{path}.lock", wait=True)
     except OSError as error:
         raise DatabaseUnavailable(
             f"cannot write in {path.parent}: {error.strerror}", hint="check the folder, its rights, and the disk"
         ) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)

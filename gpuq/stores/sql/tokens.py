@@ -34,7 +34,7 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class Tokens:
+class SqlTokens:
     def __init__(self, database: Database) -> None:
         self.database = database
 

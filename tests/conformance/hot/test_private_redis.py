@@ -15,9 +15,10 @@ import pytest
 import redis
 
 from gpuq.errors import AlreadyRunning, HotStoreCold, HotStoreUnavailable
+from gpuq.linux import SOCKET_PATH_MAX
 from gpuq.stores.redis import PrivateRedis, RedisHotQueue, connect, private_url
 from gpuq.stores.redis.private import redis_binary
-from gpuq.stores.redis.private.server import SOCKET_PATH_MAX, socket_path
+from gpuq.stores.redis.private.server import socket_path
 
 pytestmark = pytest.mark.redis
 

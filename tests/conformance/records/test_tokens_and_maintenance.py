@@ -5,15 +5,15 @@ from sqlalchemy import text
 
 from gpuq.errors import DatabaseUnavailable
 from gpuq.ports.admin import MaintenanceRun
-from gpuq.stores.sql import SqlRecords, Tokens, open_maintenance, open_tokens
+from gpuq.stores.sql import SqlRecords, SqlTokens, open_maintenance, open_tokens
 
 
 @pytest.fixture
-def tokens(records: SqlRecords) -> Tokens:
+def tokens(records: SqlRecords) -> SqlTokens:
     return open_tokens(records.database)
 
 
-def test_a_token_opens_the_door_for_its_user_alone(tokens: Tokens) -> None:
+def test_a_token_opens_the_door_for_its_user_alone(tokens: SqlTokens) -> None:
     _, secret = tokens.create("alice", "laptop", 1.0)
     _, other = tokens.create("bob", "laptop", 1.0)
     assert secret != other
@@ -23,7 +23,7 @@ def test_a_token_opens_the_door_for_its_user_alone(tokens: Tokens) -> None:
         assert tokens.find(wrong, 2.0) is None
 
 
-def test_the_secret_is_nowhere_in_the_database(records: SqlRecords, tokens: Tokens) -> None:
+def test_the_secret_is_nowhere_in_the_database(records: SqlRecords, tokens: SqlTokens) -> None:
     _, secret = tokens.create("alice", "laptop", 1.0)
     with records.database.read() as connection:
         rows = str(connection.execute(text("SELECT * FROM tokens")).all())
@@ -31,7 +31,7 @@ def test_the_secret_is_nowhere_in_the_database(records: SqlRecords, tokens: Toke
     assert secret.removeprefix("gpuq_") not in rows
 
 
-def test_a_revoked_token_opens_nothing(tokens: Tokens) -> None:
+def test_a_revoked_token_opens_nothing(tokens: SqlTokens) -> None:
     token_id, secret = tokens.create("alice", "laptop", 1.0)
     assert tokens.revoke(token_id, 5.0) is True
     assert tokens.find(secret, 6.0) is None
@@ -40,7 +40,7 @@ def test_a_revoked_token_opens_nothing(tokens: Tokens) -> None:
     assert tokens.list()[0].revoked_at == 5.0
 
 
-def test_the_last_use_is_noted_but_not_at_every_call(tokens: Tokens) -> None:
+def test_the_last_use_is_noted_but_not_at_every_call(tokens: SqlTokens) -> None:
     _, secret = tokens.create("alice", "laptop", 1.0)
     assert tokens.list()[0].last_used_at is None
     for at, noted in ((10.0, 10.0), (20.0, 10.0), (609.0, 10.0), (610.0, 610.0)):
@@ -49,7 +49,7 @@ def test_the_last_use_is_noted_but_not_at_every_call(tokens: Tokens) -> None:
 
 
 def test_a_token_works_while_its_use_cannot_be_noted(
-    records: SqlRecords, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+    records: SqlRecords, tokens: SqlTokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, secret = tokens.create("alice", "laptop", 1.0)
 
@@ -60,7 +60,7 @@ def test_a_token_works_while_its_use_cannot_be_noted(
     assert tokens.find(secret, 9.0) == "alice"
 
 
-def test_tokens_are_listed_by_id(tokens: Tokens) -> None:
+def test_tokens_are_listed_by_id(tokens: SqlTokens) -> None:
     first, _ = tokens.create("alice", "a", 1.0)
     second, _ = tokens.create("bob", "b", 2.0)
     assert [(row.id, row.user, row.name, row.created_at) for row in tokens.list()] == [

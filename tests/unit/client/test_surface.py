@@ -136,7 +136,7 @@ def test_importing_gpuq_imports_nothing_else_and_neither_do_its_errors() -> None
         assert set(sys.modules) - before <= {"gpuq", "__future__"}, set(sys.modules) - before
         dir(gpuq)
         gpuq.NotFound
-        heavy = {"typing", "dataclasses", "gpuq.client.client", "pydantic"}
+        heavy = {"typing", "dataclasses", "gpuq.client.calls", "pydantic"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
         gpuq.Client
         assert not {"pydantic", "sqlalchemy", "redis", "fastapi", "http.client"} & set(sys.modules)

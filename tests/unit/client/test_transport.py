@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuq.client.client import Client
+from gpuq.client.calls import Calls
 from gpuq.client.transport import ConnectionLost, UnixTransport
 from gpuq.errors import DaemonUnreachable
 
@@ -135,7 +135,7 @@ def test_daemon_that_does_not_answer_is_unreachable(path: Path) -> None:
 
 def test_idle_connection_that_was_closed_is_made_again_for_a_reader(path: Path) -> None:
     raw = Raw(path, [[OK], [OK]])
-    with Client(f"unix://{path}") as client:
+    with Calls(f"unix://{path}") as client:
         assert client.call("GET", "/a") == {}
         assert client.call("GET", "/b") == {}
     raw.close()
@@ -144,7 +144,7 @@ def test_idle_connection_that_was_closed_is_made_again_for_a_reader(path: Path) 
 
 def test_what_must_not_happen_twice_goes_out_on_a_fresh_connection(path: Path) -> None:
     raw = Raw(path, [[OK, OK], [OK]])
-    with Client(f"unix://{path}") as client:
+    with Calls(f"unix://{path}") as client:
         client.call("GET", "/a")
         client.call("DELETE", "/b")
     raw.close()
@@ -153,7 +153,7 @@ def test_what_must_not_happen_twice_goes_out_on_a_fresh_connection(path: Path) -
 
 def test_submission_survives_a_daemon_that_is_restarted(path: Path) -> None:
     raw = Raw(path, [[b""], [b""], [b'HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\n{"id": 7}']])
-    with Client(f"unix://{path}") as client:
+    with Calls(f"unix://{path}") as client:
         assert client.submit(["true"], env={}, cwd="/")["id"] == 7
     raw.close()
     keys = {line for request in raw.requests for line in request.split(b"\r\n") if b"Idempotency-Key" in line}
@@ -162,7 +162,7 @@ def test_submission_survives_a_daemon_that_is_restarted(path: Path) -> None:
 
 def test_threads_have_connections_of_their_own(path: Path) -> None:
     raw = Raw(path, [[OK], [OK]])
-    with Client(f"unix://{path}") as client:
+    with Calls(f"unix://{path}") as client:
         client.call("GET", "/a")
         thread = threading.Thread(target=lambda: (client.call("GET", "/b"), client.close()))
         thread.start()
@@ -173,7 +173,7 @@ def test_threads_have_connections_of_their_own(path: Path) -> None:
 
 def test_query_is_percent_encoded(path: Path) -> None:
     raw = Raw(path, [[OK]])
-    with Client(f"unix://{path}") as client:
+    with Calls(f"unix://{path}") as client:
         client.call("GET", "/jobs", query={"name": "a b&c=ü/%", "user": None, "ids": "7,9"})
     raw.close()
     assert raw.requests[0].startswith(b"GET /jobs?name=a%20b%26c%3D%C3%BC%2F%25&ids=7,9 HTTP/1.1\r\n")

@@ -117,7 +117,7 @@ def test_a_process_that_may_not_be_looked_at_is_still_there(machine: Any, monkey
         raise PermissionError
 
     monkeypatch.setattr("gpuq.gpus.occupants.psutil.Process", hidden)
-    monkeypatch.setattr("gpuq.gpus.occupants.os.kill", forbidden)
+    monkeypatch.setattr("gpuq.linux.os.kill", forbidden)
     machine.cards[0].compute = [(4711, GIB)]
     assert machine.gpus.observe(1.0)[0].processes == (GpuProcess(4711, 1024),)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpuq.ports.history import FinishedRun
-from gpuq.scheduler.expect import CIRCLES, DEFAULT_S, RECENT, Expectations, command_shape
+from gpuq.scheduler.expect import BUCKETS, DEFAULT_S, RECENT, Expectations, command_shape
 
 TRAIN = ("python", "/home/alice/train.py", "--lr", "0.1")
 
@@ -52,7 +52,7 @@ def test_the_same_command_with_other_values_is_the_same_kind() -> None:
         ("carol", ("new",), 1, 350.0, "everyone"),
     ],
 )
-def test_what_is_not_known_is_taken_from_a_wider_circle(
+def test_what_is_not_known_is_taken_from_a_wider_bucket(
     user: str, command: tuple[str, ...], gpus: int, seconds: float, source: str
 ) -> None:
     known = knowing(run(10.0), run(30.0), run(680.0, user="bob"), run(680.0, user="bob"))
@@ -116,9 +116,9 @@ def test_only_recent_runs_count() -> None:
 
 def test_memory_is_bounded() -> None:
     known = Expectations()
-    for n in range(CIRCLES):
+    for n in range(BUCKETS):
         known.learn(run(1.0, user=f"user{n}"))
-    assert len(known._known) == CIRCLES
+    assert len(known._known) == BUCKETS
 
 
 @pytest.mark.parametrize(

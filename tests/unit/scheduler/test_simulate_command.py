@@ -6,23 +6,37 @@ import csv
 import gzip
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from gpuq.cli.commands.replay import simulate
-from gpuq.errors import UsageError
+from gpuq.cli.__main__ import main
 
 DATA = Path(__file__).parent / "data"
-app = typer.Typer()
-app.command()(simulate)
-run = CliRunner()
 FIELDS = {
     "jobs", "mean_wait_s", "median_wait_s", "p95_wait_s", "max_wait_s", "mean_jct_s", "utilisation", "makespan_s",
     "largest_max_wait_s",
 }  # fmt: skip
+
+
+class Ran(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+Simulate = Callable[..., Ran]
+
+
+@pytest.fixture
+def simulate(capsys: pytest.CaptureFixture[str]) -> Simulate:
+    def run(*words: str) -> Ran:
+        code = main(["simulate", *words])
+        return Ran(code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture
@@ -39,8 +53,8 @@ def small(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_document_has_the_promised_fields(small: Path) -> None:
-    result = run.invoke(app, [str(small), "--gpus", "2", "--json"])
+def test_the_document_has_the_promised_fields(simulate: Simulate, small: Path) -> None:
+    result = simulate(str(small), "--gpus", "2", "--json")
     numbers = json.loads(result.stdout)
     assert numbers.keys() >= FIELDS
     assert numbers["jobs"] == 4
@@ -48,10 +62,10 @@ def test_the_document_has_the_promised_fields(small: Path) -> None:
     assert "1 jobs ask for more than 2 GPUs" in result.stderr
 
 
-def test_the_schedule_names_rows_nodes_and_gpus(small: Path, tmp_path: Path) -> None:
+def test_the_schedule_names_rows_nodes_and_gpus(simulate: Simulate, small: Path, tmp_path: Path) -> None:
     out = tmp_path / "schedule.csv"
-    result = run.invoke(app, [str(small), "--gpus", "2", "--order", "fifo", "--backfill", "none", "--out", str(out)])
-    assert result.exit_code == 0
+    result = simulate(str(small), "--gpus", "2", "--order", "fifo", "--backfill", "none", "--out", str(out))
+    assert result.code == 0
     with out.open() as file:
         rows = {int(row["row"]): row for row in csv.DictReader(file)}
     assert list(rows) == [0, 1, 2, 4]
@@ -60,28 +74,28 @@ def test_the_schedule_names_rows_nodes_and_gpus(small: Path, tmp_path: Path) -> 
     assert (rows[4]["start_s"], rows[4]["gpus"]) == ("4.0", "")
 
 
-def test_people_get_a_table(small: Path) -> None:
-    result = run.invoke(app, [str(small), "--gpus", "8"])
+def test_people_get_a_table(simulate: Simulate, small: Path) -> None:
+    result = simulate(str(small), "--gpus", "8")
     assert "mean_wait_s" in result.stdout
     assert "utilisation" in result.stdout
 
 
-def test_two_nodes_run_what_one_cannot(small: Path) -> None:
-    one = json.loads(run.invoke(app, [str(small), "--gpus", "2", "--json"]).stdout)
-    two = json.loads(run.invoke(app, [str(small), "--gpus", "2", "--nodes", "2", "--json"]).stdout)
+def test_two_nodes_run_what_one_cannot(simulate: Simulate, small: Path) -> None:
+    one = json.loads(simulate(str(small), "--gpus", "2", "--json").stdout)
+    two = json.loads(simulate(str(small), "--gpus", "2", "--nodes", "2", "--json").stdout)
     assert two["max_wait_s"] < one["max_wait_s"]
 
 
-def test_a_gzipped_trace_is_read_whatever_its_name(small: Path, tmp_path: Path) -> None:
+def test_a_gzipped_trace_is_read_whatever_its_name(simulate: Simulate, small: Path, tmp_path: Path) -> None:
     packed = tmp_path / "trace.bin"
     packed.write_bytes(gzip.compress(small.read_bytes()))
-    assert run.invoke(app, [str(packed), "--json"]).stdout == run.invoke(app, [str(small), "--json"]).stdout
+    assert simulate(str(packed), "--json").stdout == simulate(str(small), "--json").stdout
 
 
-def test_an_empty_trace_gives_zeros(tmp_path: Path) -> None:
+def test_an_empty_trace_gives_zeros(simulate: Simulate, tmp_path: Path) -> None:
     path = tmp_path / "empty.csv"
     path.write_text("submit_s,duration_s,gpus,user\n")
-    assert json.loads(run.invoke(app, [str(path), "--json"]).stdout)["jobs"] == 0
+    assert json.loads(simulate(str(path), "--json").stdout)["jobs"] == 0
 
 
 @pytest.mark.parametrize(
@@ -97,41 +111,47 @@ def test_an_empty_trace_gives_zeros(tmp_path: Path) -> None:
         ("submit_s,duration_s,gpus,user,limit_s\n0,1,1,a,0\n", "limit_s is '0', not a number above 0"),
     ],
 )
-def test_a_bad_trace_is_refused_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
+def test_a_bad_trace_is_refused_with_its_line(simulate: Simulate, tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "bad.csv"
     path.write_text(text)
-    result = run.invoke(app, [str(path)])
-    assert isinstance(result.exception, UsageError)
-    assert complaint in result.exception.message
+    result = simulate(str(path))
+    assert result.code == 2
+    assert complaint in result.stderr
 
 
-def test_unreadable_files_are_refused(tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(simulate: Simulate, tmp_path: Path) -> None:
     broken = tmp_path / "broken.gz"
     broken.write_bytes(b"\x1f\x8bnot gzip at all")
     for path in (tmp_path / "none.csv", broken, tmp_path):
-        assert isinstance(run.invoke(app, [str(path)]).exception, UsageError)
+        result = simulate(str(path))
+        assert (result.code, f"cannot read the trace {path}" in result.stderr) == (2, True)
 
 
-def test_a_schedule_that_cannot_be_written_is_said(small: Path, tmp_path: Path) -> None:
-    result = run.invoke(app, [str(small), "--out", str(tmp_path / "no" / "folder.csv")])
-    assert isinstance(result.exception, UsageError)
+def test_a_schedule_that_cannot_be_written_is_said(simulate: Simulate, small: Path, tmp_path: Path) -> None:
+    result = simulate(str(small), "--out", str(tmp_path / "no" / "folder.csv"))
+    assert result.code == 2
+    assert "cannot write the schedule" in result.stderr
 
 
-def test_a_plot_without_matplotlib_says_what_to_install(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plot_without_matplotlib_says_what_to_install(
+    simulate: Simulate, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    result = run.invoke(app, [str(small), "--plot", "out.png"])
-    assert isinstance(result.exception, UsageError)
-    assert result.exception.hint == "install it with: pip install 'gpu-job-queue[plot]'"
+    result = simulate(str(small), "--plot", "out.png")
+    assert result.code == 2
+    assert result.stderr.endswith("hint: install it with: pip install 'gpu-job-queue[plot]'\n")
 
 
-def test_a_plot_is_drawn(tmp_path: Path) -> None:
+def test_a_plot_is_drawn(simulate: Simulate, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "out.png"
-    assert run.invoke(app, [str(DATA / "tiresias-60.csv.gz"), "--plot", str(out)]).exit_code == 0
+    assert simulate(str(DATA / "tiresias-60.csv.gz"), "--plot", str(out)).code == 0
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-def test_with_ageing_a_job_of_low_priority_passes_those_that_come_a_step_later(tmp_path: Path) -> None:
+def test_with_ageing_a_job_of_low_priority_passes_those_that_come_a_step_later(
+    simulate: Simulate, tmp_path: Path
+) -> None:
     path = tmp_path / "aging.csv"
     path.write_text(
         "submit_s,duration_s,gpus,user,limit_s,priority\n"
@@ -140,7 +160,7 @@ def test_with_ageing_a_job_of_low_priority_passes_those_that_come_a_step_later(t
 
     def order_of_starts(*options: str) -> list[str]:
         out = tmp_path / "out.csv"
-        assert run.invoke(app, [str(path), "--gpus", "1", "--out", str(out), *options]).exit_code == 0
+        assert simulate(str(path), "--gpus", "1", "--out", str(out), *options).code == 0
         with out.open() as file:
             return [row["row"] for row in sorted(csv.DictReader(file), key=lambda row: float(row["start_s"]))]
 
@@ -150,14 +170,14 @@ def test_with_ageing_a_job_of_low_priority_passes_those_that_come_a_step_later(t
     assert order_of_starts("--priority-aging", "30m") == ["0", "1", "2", "3"]
 
 
-def test_with_spacing_a_users_first_job_passes_anothers_flood(tmp_path: Path) -> None:
+def test_with_spacing_a_users_first_job_passes_anothers_flood(simulate: Simulate, tmp_path: Path) -> None:
     path = tmp_path / "flood.csv"
     rows = "".join(f"{n},100,1,a\n" for n in range(6))
     path.write_text(f"submit_s,duration_s,gpus,user\n{rows}10,100,1,b\n")
 
     def place_of_hers(*options: str) -> int:
         out = tmp_path / "out.csv"
-        assert run.invoke(app, [str(path), "--gpus", "1", "--out", str(out), *options]).exit_code == 0
+        assert simulate(str(path), "--gpus", "1", "--out", str(out), *options).code == 0
         with out.open() as file:
             starts = sorted((float(row["start_s"]), row["row"]) for row in csv.DictReader(file))
         return [row for _, row in starts].index("6")

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from gpuq.errors import HotStoreUnavailable
+from gpuq.linux import look
 
 ANSWER_S = 1.0
 END_S = 5.0
@@ -37,11 +38,11 @@ def client(socket: Path) -> redis.Redis:
 
 def note(record: Path, pid: int, socket: Path) -> None:
     """Writes down who serves this home."""
-    start = _start_of(pid)
-    if start is None:
+    process = look(pid)
+    if process is None or not process.living:
         return
     draft = record.with_suffix(".new")
-    draft.write_text(json.dumps({"pid": pid, "start": start, "socket": str(socket)}))
+    draft.write_text(json.dumps({"pid": pid, "start": process.start, "socket": str(socket)}))
     draft.replace(record)
 
 
@@ -130,18 +131,9 @@ def _wait(watch: int) -> bool:
     return bool(poll.poll(END_S * 1000))
 
 
-def _start_of(pid: int) -> int | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    # The second field is the program's name in brackets, which may hold blanks and brackets itself.
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in {"Z", "X"} else int(fields[19])
-
-
 def _is_redis(instance: Instance) -> bool:
-    if _start_of(instance.pid) != instance.start:
+    process = look(instance.pid)
+    if process is None or not process.living or process.start != instance.start:
         return False
     try:
         name = Path(f"/proc/{instance.pid}/comm").read_text()

@@ -7,7 +7,6 @@ that is killed with SIGKILL; should one be left over all the same, the next daem
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import stat
@@ -23,18 +22,17 @@ from urllib.parse import quote
 import redis
 
 from gpuq.errors import AlreadyRunning, HotStoreUnavailable
+from gpuq.linux import PR_SET_PDEATHSIG, SOCKET_PATH_MAX, lock_file
 from gpuq.stores.redis.private import orphaned_server, redis_binary
 
-# What fits into sun_path, less its closing NUL.
-SOCKET_PATH_MAX = 107
 START_S = 10.0
 LOG_MAX_BYTES = 1_000_000
 
-# Becomes redis-server, with the same process id. PR_SET_PDEATHSIG (1): the kernel ends it when its parent ends.
+# Becomes redis-server, with the same process id. PR_SET_PDEATHSIG: the kernel ends it when its parent ends.
 # A parent that is gone already sends nothing, hence the second look.
-_LAUNCH = """
+_LAUNCH = f"""
 import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))
+ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, int(signal.SIGKILL))
 if os.getppid() != int(sys.argv[1]):
     sys.exit(1)
 os.execv(sys.argv[2], sys.argv[2:])
@@ -143,16 +141,13 @@ class PrivateRedis:
     def _lock(self) -> None:
         if self._lock_fd is not None:
             return
-        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
+            self._lock_fd = lock_file(self._folder / "lock")
+        except BlockingIOError:
             raise AlreadyRunning(
                 f"another daemon runs the private Redis of {self._folder.parent}",
                 hint="use that daemon, or end it with `gpuq down`",
             ) from None
-        self._lock_fd = descriptor
 
     def _unlock(self) -> None:
         if self._lock_fd is not None:

@@ -1,0 +1,53 @@
+"""What commands tell a person: about an error, about a job, and about jobs that they act on one after another."""
+
+from __future__ import annotations
+
+import sys
+
+from gpuq.errors import GpuqError, Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+
+def tell(error: GpuqError) -> int:
+    """Message and hint on stderr, a line each; returns the exit code."""
+    print(f"gpuq: {' '.join(error.message.split())}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    return error.exit_code
+
+
+def job_line(job: Any) -> str:
+    """`job 7 (train.py) is queued, position 3, starts about 14:20`."""
+    from gpuq.cli.render import when
+
+    text = f"job {job['id']} ({job['name']}) is {job['state']}"
+    if job["position"] is not None:
+        text += f", position {job['position']}"
+    if job["estimated_start"] and job["state"] in {"queued", "blocked", "delayed"}:
+        text += f", starts about {when(job['estimated_start'])}"
+    return text
+
+
+def submitted_line(job: Any) -> str:
+    """`job_line`, and why the job waits where that is news."""
+    reason = job["reason"]
+    told = reason and reason["code"] not in {"Priority", "Resources", "Starting"}
+    return f"{job_line(job)}: {reason['text']}" if told else job_line(job)
+
+
+def act_on_each(ids: Iterable[int], act: Callable[[int], object]) -> int:
+    """Every job in turn: one that cannot be done is told on stderr and does not keep the others from being done.
+    Returns the largest exit code. Raises Unavailable, because the next one would fare no better."""
+    code = 0
+    for job_id in ids:
+        try:
+            act(job_id)
+        except Unavailable:
+            raise
+        except GpuqError as error:
+            code = max(code, tell(error))
+    return code

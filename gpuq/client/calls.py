@@ -1,0 +1,201 @@
+"""The daemon's HTTP API as Python calls that answer its JSON. Light to import: the command line is built on it, and so
+is the client of `gpuq.client.client`."""
+
+from __future__ import annotations
+
+import os
+
+from gpuq.client.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from gpuq.client.transport import Reply
+
+
+class LogChunk:
+    """`next_offset` and `size` in bytes; `attempt` 0 when there was none yet; `final`: nothing will be added."""
+
+    __slots__ = ("attempt", "data", "final", "next_offset", "size")
+
+    def __init__(self, reply: Reply) -> None:
+        self.data = reply.body
+        self.next_offset = int(reply.headers.get("x-next-offset", "0"))
+        self.size = int(reply.headers.get("x-size", "0"))
+        self.attempt = int(reply.headers.get("x-attempt", "0") or 0)
+        self.final = reply.headers.get("x-final") == "1"
+
+
+class Calls(Session):
+    """The queue as JSON. `Calls().submit(["python", "train.py"], gpus=2)` returns the job as a dict.
+
+    Finds the daemon as the command line does; `server` and `token` override that. When no daemon runs on this home
+    (and none was named), calls work straight on the database and nothing starts until `gpuq up`; `on_direct` is
+    called once then, and `direct=False` raises DaemonUnreachable instead.
+
+    Threads may share a client: each gets a connection of its own. A connection lost in mid-call is made again and
+    the call repeated where that does no harm: reading always, submitting because a request carries a key that the
+    daemon recognises. Errors are those of `gpuq.errors`, as the daemon raised them.
+    """
+
+    # -- jobs ---------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        request_key: str | None = None,
+        **fields: Any,
+    ) -> Any:
+        """The queued job, or a list of jobs when `array` is among the fields. Durable on return.
+
+        `fields` are those of a submission: gpus, gpu_mem_mb, priority, time_limit_s, name, after … `env` None: this
+        process's environment, less what looks like a secret. `request_key` makes a repeated call return the same job.
+        """
+        if env is None:
+            from gpuq.client.environment import collect
+
+            env = collect()[0]
+        spec = {"command": list(command), "cwd": cwd or os.getcwd(), "env": dict(env), **fields}
+        return self.post_jobs(spec, request_key=request_key)
+
+    def submit_many(self, specs: Sequence[Mapping[str, Any]], *, request_key: str | None = None) -> list[Any]:
+        """All or none, in one transaction; each spec as it stands, so with no environment unless it has one."""
+        jobs: list[Any] = self.post_jobs([dict(spec) for spec in specs], request_key=request_key)
+        return jobs
+
+    def post_jobs(self, body: object, *, request_key: str | None = None, outlook: bool = False) -> Any:
+        """`body` is one submission or a list of them; `outlook`: with place in line and estimated start."""
+        reply = self.send_jobs(body, request_key=request_key, outlook=outlook)
+        return self.decode(reply)
+
+    def send_jobs(
+        self,
+        body: object,
+        *,
+        request_key: str | None = None,
+        outlook: bool = False,
+        accept: Sequence[int] = (),
+    ) -> Reply:
+        headers = {"Idempotency-Key": request_key or os.urandom(16).hex()}
+        query = {"outlook": "true"} if outlook else None
+        return self.send("POST", "/jobs", query=query, body=body, headers=headers, repeat=True, accept=accept)
+
+    def check(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """Whether the job could be queued, and its estimated start: {"ok", "estimated_start", "reason"}."""
+        return self._dict("POST", "/jobs/check", body=dict(spec), repeat=True)
+
+    def job(self, job_id: int) -> dict[str, Any]:
+        """One job with its attempts and events. Raises NotFound."""
+        return self._dict("GET", f"/jobs/{job_id}")
+
+    def jobs(self, **filters: object) -> list[Any]:
+        """By id. Filters: state, user, group, name, limit, after_id, ids, array_id; None is no filter."""
+        return self._list("GET", "/jobs", query=filters)
+
+    def queue(self, *, limit: int | None = None, offset: int = 0, user: str | None = None) -> dict[str, Any]:
+        """Running jobs, then waiting ones in order: {"running", "queued", "waiting", "total", "jobs"}."""
+        return self._dict("GET", "/queue", query={"limit": limit, "offset": offset or None, "user": user})
+
+    def history(self, **filters: object) -> list[Any]:
+        """Finished jobs, newest first. Filters as for `jobs`, and since, until (ISO 8601)."""
+        return self._list("GET", "/history", query=filters)
+
+    def cancel(
+        self, job_id: int, *, force: bool = False, grace_s: float | None = None, reason: str | None = None
+    ) -> dict[str, Any]:
+        """A running job: SIGTERM, `grace_s` seconds, SIGKILL; `force` or a second cancel: SIGKILL now."""
+        query = {"force": "true" if force else None, "grace_s": grace_s, "reason": reason}
+        return self._dict("DELETE", f"/jobs/{job_id}", query=query)
+
+    def hold(self, job_id: int) -> dict[str, Any]:
+        return self._dict("POST", f"/jobs/{job_id}/hold")
+
+    def release(self, job_id: int) -> dict[str, Any]:
+        return self._dict("POST", f"/jobs/{job_id}/release")
+
+    def retry(self, job_id: int) -> dict[str, Any]:
+        return self._dict("POST", f"/jobs/{job_id}/retry")
+
+    def top(self, job_id: int) -> dict[str, Any]:
+        return self._dict("POST", f"/jobs/{job_id}/top")
+
+    def update(self, job_id: int, **changes: object) -> dict[str, Any]:
+        """Fields of a submission with their new values."""
+        return self._dict("PATCH", f"/jobs/{job_id}", body=changes, repeat=True)
+
+    def why(self, job_id: int) -> dict[str, Any]:
+        return self._dict("GET", f"/jobs/{job_id}/why")
+
+    def log(self, job_id: int, *, offset: int = 0, limit: int = 1 << 20, attempt: int | None = None) -> LogChunk:
+        """At most `limit` bytes from `offset`; a negative offset counts from the end. `attempt` None: the newest."""
+        query = {"offset": offset, "limit": limit, "attempt": attempt}
+        return LogChunk(self.send("GET", f"/jobs/{job_id}/log", query=query))
+
+    def follow(self, job_id: int) -> Iterator[bytes]:
+        """The output of all attempts as it comes, until the job is final. Needs a daemon."""
+        from gpuq.client.watch import follow
+
+        return follow(self, job_id)
+
+    def wait(self, *job_ids: int, timeout_s: float | None = None) -> list[Any]:
+        """The jobs, all final. Raises TimeoutError, and DaemonUnreachable when none runs that could end them."""
+        from gpuq.client.watch import wait
+
+        return wait(self, list(job_ids), timeout_s)
+
+    # -- the queue, the machine ---------------------------------------------------------------------------------
+
+    def pause(self, reason: str | None = None) -> dict[str, Any]:
+        return self._dict("POST", "/queue/pause", body={"reason": reason}, repeat=True)
+
+    def resume(self) -> dict[str, Any]:
+        return self._dict("POST", "/queue/resume", repeat=True)
+
+    def gpus(self) -> list[Any]:
+        return self._list("GET", "/gpus")
+
+    def drain(self, index: int, reason: str | None = None) -> Any:
+        return self.call("POST", f"/gpus/{index}/drain", body={"reason": reason}, repeat=True)
+
+    def undrain(self, index: int) -> Any:
+        return self.call("POST", f"/gpus/{index}/undrain", repeat=True)
+
+    def groups(self) -> list[Any]:
+        return self._list("GET", "/groups")
+
+    def limit_group(self, group: str, limit: int) -> Any:
+        """`limit` 0: no limit."""
+        return self.call("POST", "/groups", body={"group": group, "limit": limit}, repeat=True)
+
+    def stats(self) -> dict[str, Any]:
+        return self._dict("GET", "/stats")
+
+    def dlq(self) -> list[Any]:
+        return self._list("GET", "/dlq")
+
+    def dlq_retry(self, job_id: int) -> dict[str, Any]:
+        return self._dict("POST", f"/dlq/{job_id}/retry")
+
+    def dlq_remove(self, job_id: int) -> None:
+        self.call("DELETE", f"/dlq/{job_id}")
+
+    def whoami(self) -> dict[str, Any]:
+        return self._dict("GET", "/whoami")
+
+    def report(self, kind: str, **options: object) -> dict[str, Any]:
+        """{"columns": [...], "rows": [[...]]}"""
+        return self._dict("GET", f"/report/{kind}", query=options)
+
+    def sql(self, query: str) -> dict[str, Any]:
+        """{"columns": [...], "rows": [[...]]}; reading only."""
+        return self._dict("POST", "/sql", body={"query": query}, repeat=True)
+
+    def health(self) -> dict[str, Any]:
+        """What /readyz says, also when it says no."""
+        answer: dict[str, Any] = self.decode(self.send("GET", "/readyz", accept=(503,)))
+        return answer

@@ -1,0 +1,88 @@
+"""What several parts of gpuq ask the kernel: processes by number, locks on files, how long a socket's path may be.
+
+Supervisors start with nothing but the standard library (`python -I -S`) and the command line counts milliseconds, so
+nothing is imported here that either does not have already.
+"""
+
+from __future__ import annotations
+
+import os
+
+# sun_path has 108 bytes, the last a NUL.
+SOCKET_PATH_MAX = 107
+# prctl: the signal that the kernel sends to this process when its parent ends.
+PR_SET_PDEATHSIG = 1
+
+_DEAD_STATES = ("Z", "X", "x")
+
+
+class Process:
+    """One line of /proc/PID/stat. `start` in clock ticks since boot; equal when pid and start are."""
+
+    __slots__ = ("group", "parent", "pid", "session", "start", "state")
+
+    def __init__(self, pid: int, stat: bytes) -> None:
+        # The second field is the program's name in brackets and may hold anything, brackets and blanks included.
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        self.pid = pid
+        self.state = fields[0].decode()
+        self.parent = int(fields[1])
+        self.group = int(fields[2])
+        self.session = int(fields[3])
+        self.start = int(fields[19])
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return (self.pid, self.start)
+
+    @property
+    def living(self) -> bool:
+        """False for a zombie: it runs nothing and holds nothing but its number."""
+        return self.state not in _DEAD_STATES
+
+    @property
+    def stopped(self) -> bool:
+        return self.state in ("T", "t")
+
+
+def look(pid: int) -> Process | None:
+    """None when there is no such process, and when /proc (mounted with hidepid) hides another user's."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    try:
+        return Process(pid, os.read(fd, 4096))
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def pid_taken(pid: int) -> bool:
+    """Whether there is such a process, a zombie included. By signal 0 and not by /proc, which may hide other users'
+    processes."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def lock_file(path: str | os.PathLike[str], *, wait: bool = False) -> int:
+    """The descriptor of the file, made if need be, with an exclusive `flock` that lasts until it is closed.
+
+    Raises BlockingIOError when another has the lock and `wait` is false, OSError when the file cannot be opened.
+    """
+    # The command line takes this module for other things, and does without fcntl.
+    import fcntl
+
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
