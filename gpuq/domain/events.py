@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from typing_extensions import TypedDict
+
 from gpuq.domain.states import JobState
 from gpuq.domain.times import iso
+
+
+class EventView(TypedDict):
+    """The JSON of an event. `at`: ISO 8601 in UTC."""
+
+    id: int
+    at: str | None
+    job_id: int
+    attempt: int | None
+    from_state: JobState | None
+    to_state: JobState
+    actor: str
+    detail: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +36,8 @@ class Event:
     actor: str
     detail: str | None
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> EventView:
+        """The JSON of this event."""
         return {
             "id": self.id,
             "at": iso(self.at),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from typing_extensions import TypedDict
+
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.priority import Priority
-from gpuq.domain.reasons import Reason
+from gpuq.domain.reasons import Reason, ReasonView
 from gpuq.domain.states import JobState
 from gpuq.domain.times import iso
 
@@ -62,6 +64,25 @@ class Job:
     peak_gpu_mem_mb: int | None
 
 
+class AttemptView(TypedDict):
+    """The JSON of an attempt. Times: ISO 8601 in UTC; memory in MiB; utilisation 0 to 1."""
+
+    number: int
+    outcome: Outcome | None
+    exit_code: int | None
+    signal: int | None
+    node: str
+    gpu_indices: list[int]
+    gpu_uuids: list[str]
+    pid: int | None
+    started_at: str | None
+    finished_at: str | None
+    peak_gpu_mem_mb: int | None
+    avg_gpu_util: float | None
+    error: str | None
+    log_path: str
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One run of a job. What comes after `claimed_at` is None until it is known, `outcome` while it lives. `pid` is the
@@ -92,7 +113,8 @@ class Attempt:
     peak_gpu_mem_mb: int | None = None
     avg_gpu_util: float | None = None
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> AttemptView:
+        """The JSON of this attempt."""
         return {
             "number": self.number,
             "outcome": self.outcome,
@@ -133,8 +155,57 @@ class JobStatus:
     progress: float | None = None
 
 
-def job_json(job: Job, outlook: JobStatus = JobStatus()) -> dict[str, object]:
-    """The contract's JSON of a job."""
+class JobView(TypedDict):
+    """The JSON of a job: the one list of its names, their order and their types, from which the answer to a submission
+    and the OpenAPI document are made. Times: ISO 8601 in UTC; memory in MiB; progress 0 to 1."""
+
+    id: int
+    name: str
+    user: str
+    group: str | None
+    state: JobState
+    reason: ReasonView | None
+    outcome: Outcome | None
+    command: list[str]
+    cwd: str
+    priority: str
+    gpus: int
+    gpu_mem_mb: int | None
+    gpu_model: str | None
+    gpu_ids: list[int] | None
+    time_limit_s: float | None
+    max_retries: int
+    retries_used: int
+    attempt: int
+    array_id: int | None
+    array_index: int | None
+    key: str | None
+    after: list[int]
+    after_any: list[int]
+    preemptible: bool
+    submitted_at: str | None
+    eligible_at: str | None
+    started_at: str | None
+    finished_at: str | None
+    stop_deadline: str | None
+    position: int | None
+    estimated_start: str | None
+    estimated_end: str | None
+    progress: float | None
+    node: str | None
+    gpu_indices: list[int] | None
+    gpu_uuids: list[str] | None
+    pid: int | None
+    exit_code: int | None
+    signal: int | None
+    error: str | None
+    peak_gpu_mem_mb: int | None
+    log_path: str | None
+
+
+# One entry for each name above, so it is as long as the list; the type checker refuses a missing or a foreign one.
+def job_json(job: Job, outlook: JobStatus = JobStatus()) -> JobView:
+    """The JSON of a job, with what is worked out of it in `outlook`."""
     return {
         "id": job.id,
         "name": job.name,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+# Pydantic, which makes the schema of this, takes the standard library's only from Python 3.12 on.
+from typing_extensions import TypedDict
+
 
 class ReasonCode(StrEnum):
     PRIORITY = "Priority"
@@ -45,10 +48,18 @@ SENTENCES: dict[ReasonCode, str] = {
 }
 
 
+class ReasonView(TypedDict):
+    """The JSON of a reason."""
+
+    code: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     code: ReasonCode
     text: str
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> ReasonView:
+        """The JSON of this reason."""
         return {"code": str(self.code), "text": self.text}

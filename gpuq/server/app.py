@@ -122,6 +122,17 @@ def _documented(document: dict[str, Any]) -> dict[str, Any]:
     answer = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     for path in document["paths"].values():
         for operation in path.values():
+            _name_answers(operation["responses"], schemas)
             for status, text in _STATUSES.items():
                 operation["responses"][status] = {"description": text, "content": answer}
     return document
+
+
+def _name_answers(responses: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Puts the name in place of what is described by name too: the framework writes an answer out at its route."""
+    for response in responses.values():
+        for content in response.get("content", {}).values():
+            there = content.get("schema", {}).get("properties")
+            for name, schema in schemas.items():
+                if there is not None and schema.get("properties") == there:
+                    content["schema"] = {"$ref": f"#/components/schemas/{name}"}

@@ -2,6 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from gpuq.domain.job import JobView
+from gpuq.engine.queries.gpu_report import GpuView
+from gpuq.engine.queries.job_queries import WhyView
+from gpuq.server.routes.views import BulkItemView, JobDetailView, QueueAnswer
+
 PROMISED = {
     ("POST", "/jobs"),
     ("GET", "/jobs"),
@@ -89,3 +96,61 @@ def test_the_submission_is_described_by_its_fields(api: Any) -> None:
     assert {"gpus", "gpu_mem_mb", "priority", "array"} <= set(spec["properties"])
     body = document["paths"]["/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert {"$ref": "#/components/schemas/JobSpec"} in body["oneOf"]
+
+
+JOB = {"$ref": "#/components/schemas/JobView"}
+JOBS = {"type": "array", "items": JOB}
+
+
+def _answer(document: dict[str, Any], method: str, path: str) -> dict[str, Any]:
+    responses = document["paths"][path][method]["responses"]
+    [status] = [status for status in responses if status < "300"]
+    schema = dict(responses[status]["content"]["application/json"]["schema"])
+    schema.pop("title", None)
+    return schema
+
+
+def test_a_job_is_described_by_one_schema_wherever_it_is_answered(api: Any) -> None:
+    document = api.root.get("/openapi.json").json()
+    assert _answer(document, "post", "/jobs") == {"oneOf": [JOB, JOBS]}
+    for path in ("/jobs", "/history"):
+        assert _answer(document, "get", path) == JOBS
+    for verb in ("hold", "release", "retry", "top"):
+        assert _answer(document, "post", f"/jobs/{{job_id}}/{verb}") == JOB
+    for method in ("patch", "delete"):
+        assert _answer(document, method, "/jobs/{job_id}") == JOB
+    assert _answer(document, "post", "/dlq/{job_id}/retry") == JOB
+    assert _answer(document, "get", "/queue")["properties"]["jobs"]["items"] == JOB
+    assert document["components"]["schemas"]["JobView"]["required"] == list(JobView.__annotations__)
+
+
+def test_attempts_events_reasons_and_gpus_are_described_by_their_fields(api: Any) -> None:
+    document = api.root.get("/openapi.json").json()
+    detail = _answer(document, "get", "/jobs/{job_id}")["properties"]
+    assert detail["attempts"]["items"] == {"$ref": "#/components/schemas/AttemptView"}
+    assert detail["events"]["items"] == {"$ref": "#/components/schemas/EventView"}
+    why = _answer(document, "get", "/jobs/{job_id}/why")["properties"]
+    assert why["reasons"]["items"] == {"$ref": "#/components/schemas/ReasonView"}
+    assert _answer(document, "get", "/gpus")["items"] == {"$ref": "#/components/schemas/GpuView"}
+    assert _answer(document, "post", "/gpus/{index}/drain") == {"$ref": "#/components/schemas/GpuView"}
+    assert _answer(document, "post", "/jobs/hold")["items"] == {"$ref": "#/components/schemas/BulkItemView"}
+
+
+def test_what_is_answered_is_what_the_document_describes(api: Any, start: Any) -> None:
+    client = api.root
+    running, held = (client.post("/jobs", json={"command": ["true"], "hold": hold}).json() for hold in (False, True))
+    start(running["id"])
+    client.post("/queue/pause", json={"reason": "maintenance"})
+    for path, view in {
+        "/jobs": list[JobView],
+        f"/jobs/{running['id']}": JobDetailView,
+        f"/jobs/{held['id']}/why": WhyView,
+        "/queue": QueueAnswer,
+        "/gpus": list[GpuView],
+    }.items():
+        answer = client.get(path)
+        # A name that is not in the type is left out here.
+        described = TypeAdapter(view).validate_json(answer.content)
+        assert TypeAdapter(view).dump_python(described, mode="json") == answer.json()
+    items = client.post("/jobs/release", json={"ids": [held["id"], 99]}).content
+    TypeAdapter(list[BulkItemView]).validate_json(items)

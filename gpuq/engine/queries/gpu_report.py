@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-from gpuq.domain.gpu import Gpu, GpuObservation, GpuState
+from typing_extensions import TypedDict
+
+from gpuq.domain.gpu import Gpu, GpuObservation, GpuProcess, GpuState
 from gpuq.domain.job import Attempt, Job
+from gpuq.domain.reasons import Reason, ReasonView
 from gpuq.domain.times import iso
 from gpuq.engine.context import QueryContext
 from gpuq.engine.snapshot.devices import classify_gpu
@@ -13,9 +16,47 @@ from gpuq.engine.snapshot.gpu_processes import belongs_to, exists
 from gpuq.engine.switches import read_switches
 
 
-def report(ctx: QueryContext) -> list[dict[str, Any]]:
-    """One row a GPU, ready for JSON: index, uuid, model, memory_mb, used_mb, state, reason, jobs, processes
-    (foreign ones: pid, user, command, mem_mb), utilisation (0 to 1), temperature_c, power_w."""
+class GpuHolderView(TypedDict):
+    """The JSON of a job that holds a GPU, `since` when (ISO 8601 in UTC). Memory in MiB."""
+
+    id: int
+    name: str
+    user: str
+    gpu_mem_mb: int | None
+    peak_gpu_mem_mb: int | None
+    since: str | None
+
+
+class GpuProcessView(TypedDict):
+    """The JSON of a process on a GPU that is not the queue's. Memory in MiB."""
+
+    pid: int
+    user: str | None
+    command: str | None
+    mem_mb: int | None
+
+
+class GpuView(TypedDict):
+    """The JSON of a GPU. Memory in MiB, utilisation 0 to 1, power in watts. `job`: the id of its holder, where there is
+    one alone. `processes`: foreign ones."""
+
+    index: int
+    uuid: str
+    model: str
+    memory_mb: int
+    used_mb: int | None
+    utilisation: float | None
+    temperature_c: int | None
+    power_w: float | None
+    jobs: list[GpuHolderView]
+    job: int | None
+    state: GpuState
+    reason: ReasonView | None
+    processes: list[GpuProcessView]
+
+
+def report(ctx: QueryContext) -> list[GpuView]:
+    """One row a GPU, ready for JSON."""
     readings = {reading.uuid: reading for reading in ctx.gpus.observe(ctx.clock.now())}
     with ctx.records.read() as tx:
         switches = read_switches(tx, ctx.node)
@@ -35,15 +76,18 @@ def report(ctx: QueryContext) -> list[dict[str, Any]]:
         if state is None or (holders and state is GpuState.EXTERNAL and not foreign):
             shared = any(attempt.gpu_mem_mb is not None for _, attempt in holders)
             state = GpuState.FREE if not holders else GpuState.SHARED if shared else GpuState.LEASED
-        row = _row(gpu, readings.get(gpu.uuid), holders)
-        row["state"] = state
-        row["reason"] = reason.to_json() if reason else None
-        row["processes"] = [{"pid": p.pid, "user": p.user, "command": p.command, "mem_mb": p.mem_mb} for p in foreign]
-        rows.append(row)
+        rows.append(_row(gpu, readings.get(gpu.uuid), holders, state, reason, foreign))
     return rows
 
 
-def _row(gpu: Gpu, reading: GpuObservation | None, holders: list[tuple[Job, Attempt]]) -> dict[str, Any]:
+def _row(
+    gpu: Gpu,
+    reading: GpuObservation | None,
+    holders: list[tuple[Job, Attempt]],
+    state: GpuState,
+    reason: Reason | None,
+    foreign: Sequence[GpuProcess],
+) -> GpuView:
     return {
         "index": gpu.index,
         "uuid": gpu.uuid,
@@ -65,4 +109,7 @@ def _row(gpu: Gpu, reading: GpuObservation | None, holders: list[tuple[Job, Atte
             for job, attempt in holders
         ],
         "job": holders[0][0].id if len(holders) == 1 else None,
+        "state": state,
+        "reason": reason.to_json() if reason else None,
+        "processes": [{"pid": p.pid, "user": p.user, "command": p.command, "mem_mb": p.mem_mb} for p in foreign],
     }

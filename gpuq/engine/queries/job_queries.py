@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from gpuq.domain.job import Job, JobStatus
+from gpuq.domain.outcome import Outcome
+from gpuq.domain.reasons import ReasonView
 from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
 from gpuq.domain.times import iso
 from gpuq.engine.context import QueryContext
@@ -28,6 +31,20 @@ class QueueView:
     waiting: int
     total: int
     jobs: list[tuple[Job, JobStatus]]
+
+
+class WhyView(TypedDict):
+    """The JSON of why a job does not run. `reason`: the first of `reasons`. Times: ISO 8601 in UTC."""
+
+    id: int
+    state: JobState
+    reason: ReasonView | None
+    reasons: list[ReasonView]
+    position: int | None
+    estimated_start: str | None
+    estimated_end: str | None
+    outcome: Outcome | None
+    error: str | None
 
 
 class JobQueries:
@@ -79,8 +96,8 @@ class JobQueries:
             jobs=self.describe(chosen, positions),
         )
 
-    def why(self, job_id: int) -> dict[str, Any]:
-        """`{"id", "state", "reason", "reasons", "position", "estimated_start", …}`, ready for JSON. Raises NotFound."""
+    def why(self, job_id: int) -> WhyView:
+        """Ready for JSON. Raises NotFound."""
         with self._ctx.records.read() as tx:
             job = tx.job(job_id)
         [(_, status)] = self.describe([job])

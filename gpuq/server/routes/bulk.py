@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,7 @@ from gpuq.engine.actions.hold import HOLD, RELEASE
 from gpuq.engine.actions.retry import RETRY
 from gpuq.server.http.dependencies import Ctx, Who
 from gpuq.server.routes import params
+from gpuq.server.routes.views import Answer, BulkItemView, ErrorView
 
 router = APIRouter(tags=["jobs"])
 
@@ -30,10 +31,10 @@ class Named(BaseModel):
     ]
 
 
-def _result_json(done: ActionResult) -> dict[str, Any]:
+def _result_json(done: ActionResult) -> BulkItemView:
     if done.error is None:
         return {"id": done.job_id, "state": done.state}
-    error = {"code": done.error.code, "message": done.error.message, "hint": done.error.hint}
+    error: ErrorView = {"code": done.error.code, "message": done.error.message, "hint": done.error.hint}
     return {"id": done.job_id, "error": error}
 
 
@@ -42,7 +43,7 @@ _ANSWER = "An item for each id, in the order given: `{id, state}`, or `{id, erro
 
 def _route(name: str, verb: BulkAction, summary: str) -> None:
     @router.post(f"/jobs/{name}", name=f"{name}_jobs", summary=summary, response_description=_ANSWER)
-    def endpoint(ctx: Ctx, caller: Who, named: Named) -> list[dict[str, Any]]:
+    def endpoint(ctx: Ctx, caller: Who, named: Named) -> Answer[list[BulkItemView]]:
         return [_result_json(done) for done in run_many(ctx, named.ids, caller, verb)]
 
 

@@ -7,27 +7,28 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
 
-from gpuq.domain.job import Job, JobStatus, job_json
+from gpuq.domain.job import Job, JobStatus, JobView, job_json
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import FINAL
 from gpuq.engine.actions import cancel, change, hold, retry
 from gpuq.engine.attempt import logs
 from gpuq.engine.context import Context
 from gpuq.engine.intake import submit
-from gpuq.engine.queries.job_queries import JobQueries
+from gpuq.engine.queries.job_queries import JobQueries, WhyView
 from gpuq.errors import GpuqError
 from gpuq.ports.records import JobFilter
 from gpuq.server.http.auth import require_reader
 from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import params
 from gpuq.server.routes.params import JobId, Limit, Number, Text
+from gpuq.server.routes.views import Answer, CheckView, ExpectedView, JobDetailView
 
 router = APIRouter(tags=["jobs"])
 
 MAX_LOG_BYTES = 16 * 1024 * 1024
 
 
-def listed(queries: JobQueries, jobs: list[Job]) -> list[dict[str, object]]:
+def listed(queries: JobQueries, jobs: list[Job]) -> list[JobView]:
     """Described where there is something to say that is not stored: final jobs are as they are."""
     open_jobs = [job for job in jobs if job.finished_at is None]
     seen: dict[int, JobStatus] = {}
@@ -36,7 +37,7 @@ def listed(queries: JobQueries, jobs: list[Job]) -> list[dict[str, object]]:
     return [job_json(job, seen.get(job.id, JobStatus())) for job in jobs]
 
 
-def _one(queries: JobQueries, job: Job) -> dict[str, object]:
+def _one(queries: JobQueries, job: Job) -> JobView:
     return listed(queries, [job])[0]
 
 
@@ -53,7 +54,7 @@ def list_jobs(
     after_id: Annotated[int | None, Query(ge=0, le=params.MAX_ID, description="only larger ids, for paging")] = None,
     newest_first: Annotated[bool, Query(description="by id, descending")] = False,
     limit: Limit = 1000,
-) -> list[dict[str, Any]]:
+) -> Answer[list[JobView]]:
     where = JobFilter(
         states=params.states(state),
         user=user,
@@ -71,7 +72,7 @@ def list_jobs(
 
 
 @router.post("/jobs/check", summary="Whether a job could be queued, and when it would start; queues nothing")
-def check_job(ctx: Ctx, queries: Queries, caller: Who, spec: JobSpec) -> dict[str, Any]:
+def check_job(ctx: Ctx, queries: Queries, caller: Who, spec: JobSpec) -> Answer[CheckView]:
     try:
         start = submit.check(ctx, spec, caller, queries.estimate)
     except GpuqError as error:
@@ -82,7 +83,7 @@ def check_job(ctx: Ctx, queries: Queries, caller: Who, spec: JobSpec) -> dict[st
 
 
 @router.get("/jobs/{job_id}", summary="One job, with its attempts and events")
-def show_job(ctx: Ctx, queries: Queries, job_id: JobId) -> dict[str, Any]:
+def show_job(ctx: Ctx, queries: Queries, job_id: JobId) -> Answer[JobDetailView]:
     with ctx.records.read() as reader:
         job = reader.job(job_id)
         attempts = [attempt.to_json() for attempt in reader.attempts(job_id)]
@@ -90,7 +91,7 @@ def show_job(ctx: Ctx, queries: Queries, job_id: JobId) -> dict[str, Any]:
     return {**_one(queries, job), "expected": _expected(ctx, job), "attempts": attempts, "events": events}
 
 
-def _expected(ctx: Context, job: Job) -> dict[str, Any] | None:
+def _expected(ctx: Context, job: Job) -> ExpectedView | None:
     """How long it is expected to run, what that rests on, and on how many runs; None for a job that has ended."""
     if job.state in FINAL:
         return None
@@ -110,7 +111,7 @@ def cancel_job(
         float | None, Query(ge=0, le=86400, allow_inf_nan=False, description="seconds between SIGTERM and SIGKILL")
     ] = None,
     reason: Annotated[str | None, Query(max_length=1000, pattern="^[^\\x00]*$")] = None,
-) -> dict[str, Any]:
+) -> Answer[JobView]:
     return _one(queries, cancel.cancel(ctx, job_id, caller, force=force, grace_s=grace_s, reason=reason))
 
 
@@ -124,32 +125,32 @@ def change_job(
         dict[str, Any],
         Body(description="fields of a submission", examples=[{"priority": "high", "time_limit_s": 3600}]),
     ],
-) -> dict[str, Any]:
+) -> Answer[JobView]:
     return _one(queries, change.update(ctx, job_id, caller, changes))
 
 
 @router.post("/jobs/{job_id}/hold", summary="Take a waiting job out of line")
-def hold_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> dict[str, Any]:
+def hold_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> Answer[JobView]:
     return _one(queries, hold.hold(ctx, job_id, caller))
 
 
 @router.post("/jobs/{job_id}/release", summary="Put a held job back at its own place")
-def release_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> dict[str, Any]:
+def release_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> Answer[JobView]:
     return _one(queries, hold.release(ctx, job_id, caller))
 
 
 @router.post("/jobs/{job_id}/retry", summary="Queue a failed or cancelled job again")
-def retry_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> dict[str, Any]:
+def retry_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> Answer[JobView]:
     return _one(queries, retry.retry(ctx, job_id, caller))
 
 
 @router.post("/jobs/{job_id}/top", summary="Move a waiting job to the front of its priority")
-def top_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> dict[str, Any]:
+def top_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> Answer[JobView]:
     return _one(queries, change.top(ctx, job_id, caller))
 
 
 @router.get("/jobs/{job_id}/why", summary="Why a job is not running, and when it is expected to")
-def why(queries: Queries, job_id: JobId) -> dict[str, Any]:
+def why(queries: Queries, job_id: JobId) -> Answer[WhyView]:
     return queries.why(job_id)
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Body, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from gpuq.domain.caller import Caller
-from gpuq.domain.job import job_json
+from gpuq.domain.job import JobView, job_json
 from gpuq.domain.spec import GroupName
 from gpuq.domain.states import FINAL
 from gpuq.engine.actions import dead_letters, drain, groups, pause
 from gpuq.engine.context import Context
 from gpuq.engine.queries import gpu_report, group_report
+from gpuq.engine.queries.gpu_report import GpuView
 from gpuq.engine.switches import paused
 from gpuq.errors import UsageError
 from gpuq.ports.records import JobFilter
@@ -22,6 +23,7 @@ from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import params
 from gpuq.server.routes.jobs import listed
 from gpuq.server.routes.params import JobId, Limit, Moment, Text
+from gpuq.server.routes.views import Answer, DeadLetterView, GroupView, PauseView, QueueAnswer, QueuePauseView
 
 router = APIRouter(tags=["queue"])
 
@@ -59,7 +61,7 @@ def show_queue(
     limit: Annotated[int | None, Query(ge=0, le=params.MAX_ROWS, description="all unless given")] = None,
     offset: Annotated[int, Query(ge=0, le=params.MAX_ID)] = 0,
     user: Text = None,
-) -> dict[str, Any]:
+) -> Answer[QueueAnswer]:
     view = queries.queue(limit=limit, offset=offset, user=user)
     with ctx.records.read() as tx:
         standing = paused(tx)
@@ -68,18 +70,18 @@ def show_queue(
         "queued": view.queued,
         "waiting": view.waiting,
         "total": view.total,
-        "paused": standing,
+        "paused": cast("PauseView | None", standing),
         "jobs": [job_json(job, seen) for job, seen in view.jobs],
     }
 
 
 @router.post("/queue/pause", summary="Start no new jobs until resume")
-def pause_queue(ctx: Ctx, caller: Who, remark: OptionalRemark = None) -> dict[str, Any]:
-    return {"paused": pause.pause(ctx, caller, _reason(remark))}
+def pause_queue(ctx: Ctx, caller: Who, remark: OptionalRemark = None) -> Answer[QueuePauseView]:
+    return {"paused": cast(PauseView, pause.pause(ctx, caller, _reason(remark)))}
 
 
 @router.post("/queue/resume", summary="Start jobs again")
-def resume_queue(ctx: Ctx, caller: Who) -> dict[str, Any]:
+def resume_queue(ctx: Ctx, caller: Who) -> Answer[QueuePauseView]:
     pause.resume(ctx, caller)
     return {"paused": None}
 
@@ -95,7 +97,7 @@ def history(
     since: Moment = None,
     until: Moment = None,
     limit: Limit = 1000,
-) -> list[dict[str, Any]]:
+) -> Answer[list[JobView]]:
     wanted = params.states(state)
     if wanted is not None and not wanted <= FINAL:
         raise UsageError("state: history holds finished jobs", hint="known: " + ", ".join(sorted(FINAL)))
@@ -115,29 +117,29 @@ def history(
 
 
 @router.get("/gpus", summary="Every GPU with its state and its holder")
-def gpus(ctx: Ctx) -> list[dict[str, Any]]:
+def gpus(ctx: Ctx) -> Answer[list[GpuView]]:
     return gpu_report.report(ctx)
 
 
 @router.post("/gpus/{index}/drain", summary="Take a GPU out of the queue; what runs on it goes on")
-def drain_gpu(ctx: Ctx, caller: Who, index: GpuIndex, remark: OptionalRemark = None) -> dict[str, Any]:
+def drain_gpu(ctx: Ctx, caller: Who, index: GpuIndex, remark: OptionalRemark = None) -> Answer[GpuView]:
     drain.drain(ctx, index, caller, _reason(remark))
     return _gpu(ctx, index)
 
 
 @router.post("/gpus/{index}/undrain", summary="Put a drained GPU back")
-def undrain_gpu(ctx: Ctx, caller: Who, index: GpuIndex) -> dict[str, Any]:
+def undrain_gpu(ctx: Ctx, caller: Who, index: GpuIndex) -> Answer[GpuView]:
     drain.undrain(ctx, index, caller)
     return _gpu(ctx, index)
 
 
-def _gpu(ctx: Context, index: int) -> dict[str, Any]:
+def _gpu(ctx: Context, index: int) -> GpuView:
     return next(row for row in gpu_report.report(ctx) if row["index"] == index)
 
 
 @router.get("/groups", summary="Groups with their jobs and limits")
-def list_groups(ctx: Ctx) -> list[dict[str, Any]]:
-    return group_report.report(ctx)
+def list_groups(ctx: Ctx) -> Answer[list[GroupView]]:
+    return cast(list[GroupView], group_report.report(ctx))
 
 
 @router.post("/groups", summary="How many jobs of a group may run at once")
@@ -147,22 +149,23 @@ def limit_group(ctx: Ctx, caller: Who, wanted: GroupLimit) -> dict[str, Any]:
 
 
 @router.get("/dlq", summary="The dead-letter queue: jobs whose retries are used up")
-def list_dead_letters(ctx: Ctx, caller: Who) -> list[dict[str, Any]]:
+def list_dead_letters(ctx: Ctx, caller: Who) -> Answer[list[DeadLetterView]]:
     return [_readable(letter, caller) for letter in dead_letters.list_letters(ctx)]
 
 
-def _readable(letter: dict[str, Any], caller: Caller) -> dict[str, Any]:
+def _readable(letter: dict[str, Any], caller: Caller) -> DeadLetterView:
     """The last lines are output, so they are shown to whom the output is shown."""
-    return letter if may_read(letter["user"], caller) else {**letter, "log_tail": None}
+    shown = letter if may_read(letter["user"], caller) else {**letter, "log_tail": None}
+    return cast(DeadLetterView, shown)
 
 
 @router.get("/dlq/{job_id}", summary="One dead letter")
-def show_dead_letter(ctx: Ctx, caller: Who, job_id: JobId) -> dict[str, Any]:
+def show_dead_letter(ctx: Ctx, caller: Who, job_id: JobId) -> Answer[DeadLetterView]:
     return _readable(dead_letters.show_letter(ctx, job_id), caller)
 
 
 @router.post("/dlq/{job_id}/retry", summary="Queue a dead job again, retries reset")
-def retry_dead_letter(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> dict[str, Any]:
+def retry_dead_letter(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> Answer[JobView]:
     return listed(queries, [dead_letters.retry(ctx, job_id, caller)])[0]
 
 

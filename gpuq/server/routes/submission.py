@@ -19,9 +19,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gpuq.domain.caller import Caller
-from gpuq.domain.job import job_json
+from gpuq.domain.job import JobView, job_json
 from gpuq.domain.spec import Batch, JobSpec, usage_error
-from gpuq.domain.times import iso
 from gpuq.engine.context import Context
 from gpuq.engine.intake import submit
 from gpuq.engine.queries.job_queries import JobQueries
@@ -47,6 +46,7 @@ _SCHEMA = {
         {"$ref": "#/components/schemas/Batch"},
     ]
 }
+_JOB = {"$ref": f"#/components/schemas/{JobView.__name__}"}
 # Its part of the OpenAPI document, which the framework cannot know.
 OPERATION: dict[str, Any] = {
     "tags": ["jobs"],
@@ -72,7 +72,7 @@ OPERATION: dict[str, Any] = {
     "responses": {
         "201": {
             "description": "The queued job; a list of jobs for a list or an array",
-            "content": {"application/json": {"schema": {}}},
+            "content": {"application/json": {"schema": {"oneOf": [_JOB, {"type": "array", "items": _JOB}]}}},
         }
     },
 }
@@ -137,12 +137,11 @@ def _answers(ctx: Context, done: submit.Submitted) -> list[bytes]:
             jobs = reader.jobs(JobFilter(ids=tuple(dict.fromkeys(known))))
         found = {job.id: to_json(job_json(job)) for job in jobs}
     array_id: int | None = None
-    # One submission, so one time.
-    forms = SubmissionEncoder(iso(next(iter(done.stored.values())).submitted_at) if done.stored else None)
+    encoder = SubmissionEncoder()
     for job_id, new in done.stored.items():
         if new.array_first:
             array_id = job_id
-        found[job_id] = forms.fill_in(job_id, new, array_id if new.array_index is not None else None)
+        found[job_id] = encoder.fill_in(job_id, new, array_id if new.array_index is not None else None)
     return [found[job_id] for job_id in done.ids]
 
 
