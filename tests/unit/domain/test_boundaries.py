@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -215,44 +216,51 @@ def retry(outcome: Outcome, **facts: Any) -> RetryDecision:
 
 
 @pytest.mark.parametrize(
-    ("found", "wanted"),
+    ("outcome", "facts", "wanted"),
     [
-        (retry(Outcome.SUCCEEDED), RetryDecision(JobState.COMPLETED)),
-        (retry(Outcome.CANCELLED), RetryDecision(JobState.CANCELLED)),
-        (retry(Outcome.TIME_LIMIT, stop_reason="cancel"), RetryDecision(JobState.CANCELLED)),
-        (retry(Outcome.PREEMPTED), RetryDecision(JobState.QUEUED, why="back in line, no retry used")),
+        (Outcome.SUCCEEDED, {}, RetryDecision(JobState.COMPLETED)),
+        (Outcome.CANCELLED, {}, RetryDecision(JobState.CANCELLED)),
+        (Outcome.TIME_LIMIT, {"stop_reason": "cancel"}, RetryDecision(JobState.CANCELLED)),
+        (Outcome.PREEMPTED, {}, RetryDecision(JobState.QUEUED, why="back in line, no retry used")),
         (
-            retry(Outcome.LAUNCH_ERROR, machine_fault=True, retries_used=9),
+            Outcome.LAUNCH_ERROR,
+            {"machine_fault": True, "retries_used": 9},
             RetryDecision(JobState.QUEUED, why="the machine's fault: back in line, no retry used"),
         ),
         (
-            retry(Outcome.EXIT_NONZERO, machine_fault=True),
+            Outcome.EXIT_NONZERO,
+            {"machine_fault": True},
             RetryDecision(JobState.DELAYED, uses_retry=True, delay_s=2.0, why="retry 1 of 2"),
         ),
         (
-            retry(Outcome.LAUNCH_ERROR, retries_used=1),
+            Outcome.LAUNCH_ERROR,
+            {"retries_used": 1},
             RetryDecision(JobState.DELAYED, uses_retry=True, delay_s=4.0, why="retry 2 of 2"),
         ),
         (
-            retry(Outcome.SIGNAL, retries_used=2),
+            Outcome.SIGNAL,
+            {"retries_used": 2},
             RetryDecision(JobState.FAILED, dead_letter=True, why="2 of 2 retries used"),
         ),
         (
-            retry(Outcome.LOST, lost_count=0),
+            Outcome.LOST,
+            {"lost_count": 0},
             RetryDecision(JobState.DELAYED, counts_lost=True, delay_s=2.0, why="lost; no retry used"),
         ),
         (
-            retry(Outcome.LOST, lost_count=3),
+            Outcome.LOST,
+            {"lost_count": 3},
             RetryDecision(JobState.DELAYED, counts_lost=True, delay_s=16.0, why="lost; no retry used"),
         ),
         (
-            retry(Outcome.LOST, lost_count=4),
+            Outcome.LOST,
+            {"lost_count": 4},
             RetryDecision(JobState.FAILED, counts_lost=True, dead_letter=True, why="lost 5 times"),
         ),
     ],
 )
-def test_what_becomes_of_a_job_is_decided_whole(found: RetryDecision, wanted: RetryDecision) -> None:
-    assert found == wanted
+def test_what_becomes_of_a_job_is_decided_whole(outcome: Outcome, facts: dict[str, Any], wanted: RetryDecision) -> None:
+    assert retry(outcome, **facts) == wanted
     assert MAX_LOST == 5
 
 
@@ -267,21 +275,21 @@ def test_priorities_are_numbered_from_the_most_urgent() -> None:
 @pytest.mark.parametrize(
     ("place", "wanted"),
     [
-        (Ranking().score(Priority.CRITICAL, 50.0, 60.0), 650.0),
-        (Ranking().score(Priority.CRITICAL, 50.0, None), 50.0 + 288_000.0),
-        (Ranking().score(Priority.HIGH, 50.0, 0.0), PRIORITY_STEP + 50.0),
-        (Ranking().score(Priority.CRITICAL, 50.0, 0.0, 3), 50.0),
-        (Ranking(spacing_s=7.0).score(Priority.CRITICAL, 50.0, 0.0, 3), 71.0),
-        (Ranking(spacing_s=7.0).score(Priority.CRITICAL, 50.0, 0.0), 50.0),
-        (Ranking(aging_s=100.0).score(Priority.LOW, 50.0, 1.0), 360.0),
-        (Ranking(aging_s=0.0).score(Priority.LOW, 50.0, 1.0), 60.0),
-        (Ranking("fifo").score(Priority.NORMAL, 50.0, 9.0), 2e11 + 50.0),
-        (score(Priority.NORMAL, 50.0, 1.0), 2e11 + 60.0),
-        (score(Priority.NORMAL, 50.0, 1.0, order="fifo", aging_s=5.0), 60.0),
+        (lambda: Ranking().score(Priority.CRITICAL, 50.0, 60.0), 650.0),
+        (lambda: Ranking().score(Priority.CRITICAL, 50.0, None), 50.0 + 288_000.0),
+        (lambda: Ranking().score(Priority.HIGH, 50.0, 0.0), PRIORITY_STEP + 50.0),
+        (lambda: Ranking().score(Priority.CRITICAL, 50.0, 0.0, 3), 50.0),
+        (lambda: Ranking(spacing_s=7.0).score(Priority.CRITICAL, 50.0, 0.0, 3), 71.0),
+        (lambda: Ranking(spacing_s=7.0).score(Priority.CRITICAL, 50.0, 0.0), 50.0),
+        (lambda: Ranking(aging_s=100.0).score(Priority.LOW, 50.0, 1.0), 360.0),
+        (lambda: Ranking(aging_s=0.0).score(Priority.LOW, 50.0, 1.0), 60.0),
+        (lambda: Ranking("fifo").score(Priority.NORMAL, 50.0, 9.0), 2e11 + 50.0),
+        (lambda: score(Priority.NORMAL, 50.0, 1.0), 2e11 + 60.0),
+        (lambda: score(Priority.NORMAL, 50.0, 1.0, order="fifo", aging_s=5.0), 60.0),
     ],
 )
-def test_a_score_is_its_four_terms_added(place: float, wanted: float) -> None:
-    assert place == wanted
+def test_a_score_is_its_four_terms_added(place: Callable[[], float], wanted: float) -> None:
+    assert place() == wanted
 
 
 def test_the_longest_limit_never_reaches_the_next_priority() -> None:
