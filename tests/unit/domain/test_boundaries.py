@@ -16,9 +16,7 @@ from gpuq.domain.ids import MAX_RANGE, Selection, new_token, parse_selection
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.priority import MAX_TIME_LIMIT_S, PRIORITY_STEP, Priority, Ranking, score
 from gpuq.domain.quantities import duration_text, parse_duration, parse_memory_mb
-from gpuq.domain.retry import MAX_LOST, RetryDecision, backoff_s, decide_retry
-from gpuq.domain.states import JobState
-from gpuq.domain.stopping import is_overdue
+from gpuq.domain.stopping import StopTimes, grace_left_s, is_overdue
 from gpuq.domain.times import LATEST, iso
 from gpuq.errors import UsageError
 
@@ -194,76 +192,6 @@ def test_a_request_is_raised_to_what_that_many_gpus_have(
     assert raised(asked, peak, gpus, memories) == wanted
 
 
-@pytest.mark.parametrize(
-    ("retry", "jitter", "delay"),
-    [
-        (1, 0.5, 2.0), (2, 0.5, 4.0), (3, 0.5, 8.0), (11, 0.5, 2048.0), (12, 0.5, 3600.0), (1, 0.0, 1.5), (1, 1.0, 2.5),
-        (1, 0.25, 1.75), (11, 1.0, 2560.0), (12, 0.0, 2700.0), (12, 1.0, 3600.0), (5000, 0.5, 3600.0),
-    ],
-)  # fmt: skip
-def test_the_wait_before_a_retry_doubles_up_to_an_hour(retry: int, jitter: float, delay: float) -> None:
-    assert backoff_s(retry, 2.0, jitter) == pytest.approx(delay)
-
-
-def test_a_tiny_base_doubles_forty_times_at_most() -> None:
-    assert backoff_s(41, 1e-10, 0.5) == backoff_s(42, 1e-10, 0.5) == pytest.approx(1e-10 * 2**40)
-    assert backoff_s(40, 1e-10, 0.5) == pytest.approx(1e-10 * 2**39)
-
-
-def retry(outcome: Outcome, **facts: Any) -> RetryDecision:
-    plain = {"stop_reason": None, "retries_used": 0, "max_retries": 2, "lost_count": 0, "base_s": 2.0, "jitter": 0.5}
-    return decide_retry(outcome, **{**plain, **facts})
-
-
-@pytest.mark.parametrize(
-    ("outcome", "facts", "wanted"),
-    [
-        (Outcome.SUCCEEDED, {}, RetryDecision(JobState.COMPLETED)),
-        (Outcome.CANCELLED, {}, RetryDecision(JobState.CANCELLED)),
-        (Outcome.TIME_LIMIT, {"stop_reason": "cancel"}, RetryDecision(JobState.CANCELLED)),
-        (Outcome.PREEMPTED, {}, RetryDecision(JobState.QUEUED, why="back in line, no retry used")),
-        (
-            Outcome.LAUNCH_ERROR,
-            {"machine_fault": True, "retries_used": 9},
-            RetryDecision(JobState.QUEUED, why="the machine's fault: back in line, no retry used"),
-        ),
-        (
-            Outcome.EXIT_NONZERO,
-            {"machine_fault": True},
-            RetryDecision(JobState.DELAYED, uses_retry=True, delay_s=2.0, why="retry 1 of 2"),
-        ),
-        (
-            Outcome.LAUNCH_ERROR,
-            {"retries_used": 1},
-            RetryDecision(JobState.DELAYED, uses_retry=True, delay_s=4.0, why="retry 2 of 2"),
-        ),
-        (
-            Outcome.SIGNAL,
-            {"retries_used": 2},
-            RetryDecision(JobState.FAILED, dead_letter=True, why="2 of 2 retries used"),
-        ),
-        (
-            Outcome.LOST,
-            {"lost_count": 0},
-            RetryDecision(JobState.DELAYED, counts_lost=True, delay_s=2.0, why="lost; no retry used"),
-        ),
-        (
-            Outcome.LOST,
-            {"lost_count": 3},
-            RetryDecision(JobState.DELAYED, counts_lost=True, delay_s=16.0, why="lost; no retry used"),
-        ),
-        (
-            Outcome.LOST,
-            {"lost_count": 4},
-            RetryDecision(JobState.FAILED, counts_lost=True, dead_letter=True, why="lost 5 times"),
-        ),
-    ],
-)
-def test_what_becomes_of_a_job_is_decided_whole(outcome: Outcome, facts: dict[str, Any], wanted: RetryDecision) -> None:
-    assert retry(outcome, **facts) == wanted
-    assert MAX_LOST == 5
-
-
 def test_priorities_are_numbered_from_the_most_urgent() -> None:
     assert [(one.label, int(one)) for one in Priority] == [("critical", 0), ("high", 1), ("normal", 2), ("low", 3)]
     assert [Priority.parse(number) for number in (0, 1, 2, 3)] == list(Priority)
@@ -295,6 +223,13 @@ def test_a_score_is_its_four_terms_added(place: Callable[[], float], wanted: flo
 def test_the_longest_limit_never_reaches_the_next_priority() -> None:
     assert MAX_TIME_LIMIT_S == 315_360_000
     assert score(Priority.HIGH, 9e10, MAX_TIME_LIMIT_S) < score(Priority.NORMAL, 0.0, 0.0)
+
+
+def test_a_job_without_a_signal_has_its_grace_and_no_notice() -> None:
+    for reason in ("preempt", "drain", "cancel"):
+        times = StopTimes.of(reason, 100.0, 30.0)
+        assert (times.term_at, times.kill_at) == (100.0, 130.0)
+        assert grace_left_s(reason, 110.0, 130.0) == 20.0
 
 
 @pytest.mark.parametrize(("now", "overdue"), [(104.0, False), (105.0, False), (105.5, True)])

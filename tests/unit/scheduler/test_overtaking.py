@@ -37,6 +37,7 @@ def test_with_one_gpu_or_none_in_service_everything_is_the_whole_machine(build: 
     assert late(build, job, gpus=1) == 1
     assert late(build, job, gpus=0) == 1
     assert late(build, job, gpus=2) is None
+    assert late(build, build.job(2, 0, submitted_at=0.0), gpus=0) is None
 
 
 @pytest.mark.parametrize("facts", [{"preemptible": True}, {"gpus": 0}])
