@@ -148,6 +148,9 @@ def _silent(tree: ast.Module) -> list[Span]:
             found.append(node)
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             found.append(node)
+        # Where it is set by hand, to spare the import of typing: with True, modules would be loaded for their types.
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TYPE_CHECKING":
+            found.append(node.value)
         if isinstance(node, ast.If) and ast.unparse(node.test).startswith("__name__ =="):
             found.append(node.test)
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp) and _is_union(node):

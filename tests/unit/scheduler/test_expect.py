@@ -133,3 +133,102 @@ def test_memory_is_bounded() -> None:
 )
 def test_command_shapes(command: tuple[str, ...], shape: tuple[str, ...]) -> None:
     assert command_shape(command) == (shape[0], *shape[1:])
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "use_median", "seconds", "samples"),
+    [
+        (0.0, False, 15.0, 4), (0.0, True, 10.0, 4), (0.5, False, 30.0, 2), (0.5, True, 30.0, 2),
+        (20.0, False, 40.0, 1),
+        (19.9, False, 30.0, 2), (40.0, False, 3600.0, 0), (1800.0, False, 3600.0, 0), (1801.0, True, 3602.0, 0),
+    ],
+)  # fmt: skip
+def test_only_runs_that_lasted_longer_count_once_a_job_runs(
+    elapsed: float, use_median: bool, seconds: float, samples: int
+) -> None:
+    known = knowing(*[run(s) for s in (0.0, 0.0, 20.0, 40.0)])
+    found = known.expect("alice", TRAIN, 1, None, elapsed, use_median=use_median)
+    assert (found.seconds, found.samples) == (seconds, samples)
+
+
+@pytest.mark.parametrize("user", ["alice", "carol"])
+def test_nothing_is_expected_to_last_less_than_a_second(user: str) -> None:
+    for run_s, seconds in ((0.0, 1.0), (1.0, 1.0), (1.5, 1.5)):
+        assert knowing(run(run_s), run(run_s)).expect(user, ("new",), 1, None).seconds == seconds
+
+
+def test_a_run_of_no_time_counts_and_one_of_less_does_not() -> None:
+    known = knowing(run(0.0), run(-0.5))
+    assert (known.learned, known.expect("alice", (), 1, None).samples) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("limit", "elapsed", "seconds", "source", "samples"),
+    [
+        (99.0, 0.0, 99.0, "its --time; without it, mean of the last 2 runs of this command by alice on 1 GPU", 2),
+        (100.0, 0.0, 100.0, "mean of the last 2 runs of this command by alice on 1 GPU", 2),
+        (99.0, 98.0, 99.0, "its --time; without it, mean of the last 2 runs of this command by alice on 1 GPU", 2),
+        (99.0, 99.0, 198.0, "it runs longer than its --time", 0),
+        (50.0, 60.0, 120.0, "it runs longer than its --time", 0),
+    ],
+)
+def test_a_limit_caps_and_is_named_until_it_is_over(
+    limit: float, elapsed: float, seconds: float, source: str, samples: int
+) -> None:
+    found = knowing(run(100.0), run(100.0)).expect("alice", TRAIN, 1, limit, elapsed)
+    assert (found.seconds, found.source, found.samples) == (seconds, source, samples)
+
+
+def test_words_for_several_gpus_for_one_run_and_for_everyone() -> None:
+    known = knowing(run(10.0, command=()), run(30.0, command=(), user="bob"))
+    assert known.expect("alice", (), 2, None).source == "the only run so far of alice"
+    assert known.expect("carol", (), 1, None).source == "mean of the last 2 runs of everyone"
+    assert known.expect("carol", (), 1, None, use_median=True).source == "median of the last 2 runs of everyone"
+    assert known.expect("carol", (), 1, None, 5.0).source == "nothing known yet"
+    wide = Expectations()
+    wide.learn(FinishedRun(1, "alice", 2, (), None, "succeeded", 7.0, 0.0))
+    assert wide.expect("alice", (), 2, None).source == "the only run so far of alice on 2 GPUs"
+    wide.learn(FinishedRun(1, "bob", 0, (), None, "succeeded", 7.0, 0.0))
+    assert wide.expect("bob", (), 0, None).source == "the only run so far of bob on 0 GPUs"
+
+
+@pytest.mark.parametrize(("runs", "mean"), [(49, 1.0), (50, 1.0), (51, 1.0), (99, 50.5)])
+def test_the_last_fifty_are_recent(runs: int, mean: float) -> None:
+    """Long ones first, then 50 short ones, as many as fit."""
+    values = [100.0] * (runs - 50 if runs < 99 else 25) + [1.0] * (min(runs, 50) if runs < 99 else 25)
+    assert knowing(*map(run, values)).expect("alice", TRAIN, 1, None).seconds == pytest.approx(mean)
+
+
+def test_the_last_two_hundred_of_everyone_are_recent() -> None:
+    known = knowing(*[run(100.0, user=f"u{n}") for n in range(100)], *[run(1.0, user=f"v{n}") for n in range(199)])
+    found = known.expect("carol", (), 1, None)
+    assert (found.seconds, found.samples) == (pytest.approx(299.0 / 200), 200)
+
+
+def test_of_too_many_circles_the_one_unused_for_longest_is_forgotten() -> None:
+    known = Expectations(default_s=5.0)
+    known.learn(run(7.0, user="first", command=()))
+    known.learn(run(8.0, user="second", command=()))
+    for n in range(CIRCLES // 3 - 2):  # A user has three.
+        known.learn(run(1.0, user=f"user{n}", command=()))
+    known.learn(run(9.0, user="first", command=()))
+    assert known.expect("second", (), 1, None).seconds == 8.0
+    for n in range(2):
+        known.learn(run(1.0, user=f"more{n}", command=()))
+    assert known.expect("first", (), 1, None).seconds == 8.0
+    assert "everyone" in known.expect("second", (), 1, None).source
+
+
+@pytest.mark.parametrize(
+    ("command", "shape"),
+    [
+        (("-x", "1.5", "a"), ("-x", "a")),
+        (("p", "1.2.3", "5"), ("p", "#.#.#")),
+        (("/a/b/p", "/c/d.py", "e.py"), ("p", "d.py")),
+        (("p", "data", "x.sh", "--b", "--a=1", "--a=2"), ("p", "x.sh", "--a", "--b")),
+        (("p", *[f"-{n:02d}" for n in range(40)]), ("p", *[f"-{n:02d}" for n in range(32)])),
+        (("p",), ("p",)),
+    ],
+)
+def test_a_shape_is_program_script_and_flags(command: tuple[str, ...], shape: tuple[str, ...]) -> None:
+    assert command_shape(command) == shape

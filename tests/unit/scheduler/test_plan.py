@@ -315,5 +315,6 @@ def test_nodes_are_not_mixed_in_one_job(build: Any) -> None:
 def test_reasons_are_given_for_as_many_as_asked(build: Any) -> None:
     snapshot = build.seen(build.box(1), [build.job(n) for n in range(1, 100)])
     assert len(waits(plan(snapshot, NOW, waits=None))) == 98
-    assert len(waits(plan(snapshot, NOW, waits=5))) == 6
+    for most in (1, 5):
+        assert len(waits(plan(snapshot, NOW, waits=most))) == most + 1
     assert waits(plan(snapshot, NOW, waits=0)).keys() == {2}
