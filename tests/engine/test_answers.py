@@ -15,10 +15,11 @@ from gpuq.domain.states import JobState
 from gpuq.domain.times import iso
 from gpuq.engine.actions import dead_letters, groups
 from gpuq.engine.actions.cancel import cancel
+from gpuq.engine.actions.drain import drain, undrain
 from gpuq.engine.actions.pause import pause, resume
 from gpuq.engine.intake.submit import check
 from gpuq.engine.queries import health
-from gpuq.engine.queries.gpu_report import drain, report, undrain
+from gpuq.engine.queries.gpu_report import report
 from gpuq.engine.snapshot.gpu_processes import belongs_to, exists, parent_and_session
 from gpuq.errors import Forbidden, NotFound
 

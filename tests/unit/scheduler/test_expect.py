@@ -209,7 +209,7 @@ def test_of_too_many_circles_the_one_unused_for_longest_is_forgotten() -> None:
     known = Expectations(default_s=5.0)
     known.learn(run(7.0, user="first", command=()))
     known.learn(run(8.0, user="second", command=()))
-    for n in range(CIRCLES // 3 - 2):  # A user has three.
+    for n in range(BUCKETS // 3 - 2):  # A user has three.
         known.learn(run(1.0, user=f"user{n}", command=()))
     known.learn(run(9.0, user="first", command=()))
     assert known.expect("second", (), 1, None).seconds == 8.0
