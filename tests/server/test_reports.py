@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, text
 
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
-from gpuq.server.routes import reports
+from gpuq.engine.queries import reports
 from gpuq.settings import Settings
 
 

@@ -14,12 +14,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from gpuq.domain.times import iso
 from gpuq.engine.access import require_admin
-from gpuq.engine.queries import health
+from gpuq.engine.queries import health, reports
 from gpuq.errors import Forbidden, NotFound, Refused, Unavailable
 from gpuq.observe import metrics
 from gpuq.server.http.auth import require_account
 from gpuq.server.http.dependencies import Ctx, Queries, Who
-from gpuq.server.routes import metrics_source, params, reports
+from gpuq.server.routes import metrics_source, params
 from gpuq.server.routes.params import Moment
 
 router = APIRouter(tags=["administration"])
@@ -30,6 +30,8 @@ _ACCOUNT = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}\$?$"
 
 
 class Sql(BaseModel):
+    """A statement on the history. `limit`: at most so many rows."""
+
     model_config = ConfigDict(extra="forbid")
 
     query: Annotated[str, Field(min_length=1, max_length=100_000)]
@@ -37,6 +39,8 @@ class Sql(BaseModel):
 
 
 class NewToken(BaseModel):
+    """The token that is asked for. `user`: the caller, unless given."""
+
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -44,6 +48,8 @@ class NewToken(BaseModel):
 
 
 class Shutdown(BaseModel):
+    """`stop_jobs`: end running jobs first."""
+
     model_config = ConfigDict(extra="forbid")
 
     stop_jobs: bool = False

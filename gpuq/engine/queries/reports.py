@@ -72,6 +72,7 @@ def _source(dialect: Dialect, by: str, gpus: list[int]) -> tuple[str, str]:
 
 
 def usage(dialect: Dialect, by: str, since: float | None, gpus: list[int]) -> str:
+    """The statement for GPU hours and run hours by user, group, GPU or day."""
     key, source = _source(dialect, by, gpus)
     # Per GPU an attempt counts its own length; otherwise its length times its GPUs.
     seconds = "run_s" if by == "gpu" else "gpu_seconds"
@@ -97,6 +98,7 @@ GROUP BY key ORDER BY key"""
 
 
 def failures(dialect: Dialect, by: str, since: float | None, gpus: list[int]) -> str:
+    """The statement for how attempts ended. Cancelled and preempted ones are counted, but not as failed."""
     key, source = _source(dialect, by, gpus)
     bad = [str(outcome) for outcome in Outcome if outcome is not Outcome.SUCCEEDED]
     columns = ",\n  ".join(f"sum(CASE WHEN outcome = '{name}' THEN 1 ELSE 0 END) AS {name}" for name in bad)
