@@ -37,6 +37,8 @@ REDIS_WATCH_S = 1.0
 
 
 class SystemClock:
+    """The clock of the machine."""
+
     def now(self) -> float:
         return round(time.time(), 3)
 
@@ -53,6 +55,7 @@ def database() -> ModuleType:
 
 
 def open_gpus(settings: Settings) -> GpuSource:
+    """The GPUs that the settings name: those of the NVIDIA driver, or simulated ones."""
     if settings.gpus == "nvml":
         from gpuq.gpus.nvml import NvmlGpus
 
@@ -114,11 +117,13 @@ class Services:
     _stops: list[Callable[[], None]] = field(default_factory=list)
 
     def run(self, service: Service) -> None:
+        """Starts a service; `stop` will stop it even when its start is interrupted."""
         # First, because a start that a signal interrupts may already have a child or a thread.
         self._stops.append(service.stop)
         service.start()
 
     def stop(self) -> None:
+        """Stops the services, the last started first."""
         while self._stops:
             self._stops.pop()()
 

@@ -22,6 +22,7 @@ class Event:
     detail: str | None
 
     def to_json(self) -> dict[str, object]:
+        """The event as answers show it, with the moment as ISO 8601 text."""
         return {
             "id": self.id,
             "at": iso(self.at),

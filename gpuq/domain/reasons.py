@@ -7,6 +7,8 @@ from enum import StrEnum
 
 
 class ReasonCode(StrEnum):
+    """Why a job does not run, for programs: stable names that answers carry."""
+
     PRIORITY = "Priority"
     RESOURCES = "Resources"
     DEPENDENCY = "Dependency"
@@ -47,6 +49,8 @@ SENTENCES: dict[ReasonCode, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Reason:
+    """Why a job does not run: a code for programs and a sentence for people."""
+
     code: ReasonCode
     text: str
 

@@ -45,6 +45,7 @@ class FileLock:
         self._fd = fd
 
     def release(self) -> None:
+        """Gives the lock up; does nothing when it is not held."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -143,6 +144,7 @@ class NodeLocks:
         self.tenure += 1
 
     def release(self) -> None:
+        """Gives the agent's key and the file lock up. Without Redis the key ends by its TTL."""
         try:
             self._key.release(self._node, self._token)
         except HotStoreUnavailable as error:

@@ -26,6 +26,7 @@ class RunTimes:
             self.learn(run)
 
     def learn(self, run: FinishedRun) -> None:
+        """Adds one finished run to what later run times are expected from."""
         with self._lock:
             self._until = max(self._until, run.finished_at)
             self._expectations.learn(run)

@@ -61,6 +61,8 @@ class Decision:
 
 
 def decide(snapshot: Snapshot, now: float) -> Decision:
+    """What to start and to preempt now (`now` in epoch seconds), from the snapshot alone; a paused queue starts
+    nothing."""
     policy = snapshot.policy
     machine = Machine(snapshot.devices)
     room = occupied(machine, snapshot, now)
@@ -73,6 +75,7 @@ def decide(snapshot: Snapshot, now: float) -> Decision:
 
 
 def occupied(machine: Machine, snapshot: Snapshot, now: float) -> Room:
+    """The machine's GPUs with what holds them now, and when each is expected to be free."""
     room = Room(machine)
     for held in snapshot.holdings:
         end = yields_at(held, snapshot.policy, now)

@@ -107,6 +107,7 @@ def _tcp_socket(family: int, address: tuple[object, ...]) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
+    """The address of a listening socket as clients write it: `unix://…` or `http://…`."""
     if listener.family == socket.AF_UNIX:
         return f"unix://{listener.getsockname()}"
     host, port = listener.getsockname()[:2]

@@ -22,6 +22,7 @@ INTERRUPTED = 130
 
 
 def run(args: Args) -> int:
+    """Submits one job and follows its output; the exit code is the job's."""
     from gpuq.cli.parse.spec import build
 
     if args.flag("test_only") or args.flag("json") or args.flag("parsable"):
@@ -112,6 +113,8 @@ class _Follower:
 
 
 def wait(args: Args) -> int:
+    """Waits until the chosen jobs are final; the exit code is theirs, or that of a time limit after `--timeout`
+    seconds."""
     from gpuq.cli.parse.select import ACTIVE, WAITING, select
 
     client = connect()

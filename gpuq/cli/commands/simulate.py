@@ -11,6 +11,7 @@ MOST = 1024
 
 
 def simulate(args: Args) -> int:
+    """Replays a trace of jobs against the scheduler and prints what it would have done; needs no daemon."""
     # Here and not above: this brings typer, which only the help of other commands needs.
     from gpuq.cli.commands.replay import Backfill, Expect, Order
     from gpuq.cli.commands.replay import simulate as replay

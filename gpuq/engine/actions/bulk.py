@@ -38,6 +38,7 @@ class ActionTransaction:
     fronts: dict[tuple[Priority, str | None], tuple[float, int]] = field(default_factory=dict)
 
     def tell(self) -> None:
+        """Brings the hot queue and the listeners up to date; called after the commit, never before."""
         unpublish_jobs(self.ctx, self.gone)
         for topic in sorted(self.topics):
             # Before the members show up: what the agent remembers of them is out of date.

@@ -14,6 +14,8 @@ KEY = "paused"
 
 
 def pause(ctx: Context, caller: Caller, reason: str | None = None) -> dict[str, Any]:
+    """Stores that the queue is paused, by whom and why, and returns that. Raises Forbidden for all but
+    administrators."""
     require_admin(caller, "pause the queue")
     now = ctx.clock.now()
     value = {"by": caller.user, "reason": reason, "at": iso(now)}
@@ -24,6 +26,7 @@ def pause(ctx: Context, caller: Caller, reason: str | None = None) -> dict[str, 
 
 
 def resume(ctx: Context, caller: Caller) -> None:
+    """Ends a pause. Raises Forbidden for all but administrators."""
     require_admin(caller, "resume the queue")
     with ctx.records.write() as tx:
         tx.set_value(KEY, None, ctx.clock.now())

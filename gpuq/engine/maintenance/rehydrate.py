@@ -81,6 +81,8 @@ class Reconciler:
         return self._differed
 
     def run(self) -> None:
+        """Rebuilds a cold hot queue, and fills one up whose number of jobs has differed from SQL's twice in a row.
+        Once may be a job on its way between the two."""
         ctx = self._ctx
         if is_cold(ctx):
             rehydrate(ctx)

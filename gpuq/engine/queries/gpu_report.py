@@ -90,6 +90,7 @@ def drain(ctx: Context, index: int, caller: Caller, reason: str | None = None) -
 
 
 def undrain(ctx: Context, index: int, caller: Caller) -> None:
+    """Puts the GPU with this index back in service. Raises Forbidden for all but administrators."""
     require_admin(caller, "undrain a GPU")
     gpu = _by_index(ctx, index)
     with ctx.records.write() as tx:

@@ -30,6 +30,7 @@ def readyz(ctx: Context, agent: AgentLiveness) -> dict[str, Any]:
 
 
 def maintenance(ctx: Context) -> list[dict[str, Any]]:
+    """When each maintenance task last started, succeeded and failed, as ISO 8601 text."""
     return [
         {
             "task": run.task,
@@ -43,6 +44,7 @@ def maintenance(ctx: Context) -> list[dict[str, Any]]:
 
 
 def stats(ctx: Context) -> dict[str, Any]:
+    """How many jobs are in each state, and the other figures of the queue."""
     with ctx.records.read() as tx:
         counts = tx.count_by_state()
         letters = tx.count_dead_letters()

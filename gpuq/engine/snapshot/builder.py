@@ -64,11 +64,13 @@ class SnapshotBuilder:
         self._past_at = float("-inf")
 
     def switches(self) -> Switches:
+        """What people have set (pause, drains, group limits), read once and kept until it is dropped."""
         if self._control is None:
             self._control = read_switches(self._ctx)
         return self._control
 
     def observe(self, max_age_s: float = READING_MAX_AGE_S) -> Sequence[GpuObservation]:
+        """A reading of every GPU that is at most `max_age_s` seconds old."""
         monotonic = self._ctx.clock.monotonic()
         if monotonic - self._observed_at > max_age_s:
             self._observations = self._ctx.gpus.observe(self._ctx.clock.now())
@@ -163,6 +165,7 @@ class SnapshotBuilder:
             self._past = [job for job in self._past if job.id not in gone]
 
     def snapshot(self, waiting: Sequence[Waiting], tracked_attempts: Collection[TrackedAttempt]) -> Snapshot:
+        """All that the scheduler sees, frozen. The GPUs are read only when a waiting job asks for one."""
         ctx = self._ctx
         switches = self.switches()
         observations = self.observe() if any(job.gpus for job in waiting) else self._observations

@@ -27,6 +27,7 @@ def expectation(ctx: Context, waiting: Sequence[Waiting], *, use_median: bool = 
 
 
 def candidate(job: Waiting) -> Candidate:
+    """The scheduler's form of a waiting job; its expected run time is left at 0 s, for the caller to fill in."""
     return Candidate(
         id=job.id,
         score=job.score,

@@ -16,6 +16,8 @@ from gpuq.scheduler.snapshot import Device
 
 @dataclass(frozen=True, slots=True)
 class Drained:
+    """Who took a GPU out of service, and why."""
+
     by: str
     reason: str | None
 

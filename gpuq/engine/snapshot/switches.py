@@ -29,11 +29,13 @@ class Switches:
 
 
 def read_switches(ctx: Context) -> Switches:
+    """What people have set, in a transaction of its own."""
     with ctx.records.read() as tx:
         return switches_in(ctx, tx)
 
 
 def switches_in(ctx: Context, tx: Reader) -> Switches:
+    """What people have set, as the transaction `tx` sees it; drains and launch trouble are those of this node."""
     paused = tx.value(PAUSED)
     drained = tx.values(f"{DRAINED}{ctx.node}:")
     limits = tx.values(GROUP_LIMIT)
@@ -49,6 +51,7 @@ def switches_in(ctx: Context, tx: Reader) -> Switches:
 
 
 def policy(ctx: Context, switches: Switches) -> Policy:
+    """The rules of the scheduler: those of the settings, with the group limits of now."""
     settings = ctx.settings
     return Policy(
         backfill=settings.backfill,

@@ -35,6 +35,8 @@ def _hash(secret: str) -> str:
 
 
 class Tokens:
+    """The Tokens port in SQL; only hashes of the secrets are stored."""
+
     def __init__(self, database: Database) -> None:
         self.database = database
 
