@@ -82,7 +82,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
         history=history,
         tokens=sql_stores.open_tokens(base),
         maintenance_runs=sql_stores.open_maintenance(base),
-        # A daemon tells its notifier; a command that works straight on the database has only this way to wake an agent.
+        # A daemon wakes its agent by the notifier; a command that works straight on the database has only this way.
         queue=redis_stores.RedisHotQueue(link, expected_epoch=expected, announce=not roles),
         leases=redis_stores.RedisLeases(link, expected_epoch=expected),
         agent_key=redis_stores.RedisAgentKey(link),
@@ -102,7 +102,8 @@ def private_redis_url(settings: Settings) -> str:
 
 
 def _notifier(settings: Settings, link: redis_stores.RedisLink, roles: Collection[Role]) -> Notifier:
-    # One process with its own Redis hears everything by itself; otherwise others must be told and heard.
+    # One process that has every role and its own Redis makes all changes itself. Otherwise notifications must cross
+    # processes, by pub/sub.
     if not roles or (settings.redis_url is None and set(roles) >= ALL_ROLES):
         return redis_stores.LocalNotifier()
     return redis_stores.RedisNotifier(link)

@@ -10,7 +10,7 @@ NOTICE = "gpuq: no daemon is running on this home: nothing starts until `gpuq up
 
 
 def connect() -> Client:
-    """Straight on the database when no daemon runs, which stderr is told."""
+    """A client of the daemon. It works straight on the database when no daemon runs, and says so on stderr."""
     return Client(on_direct=lambda: print(NOTICE, file=sys.stderr))
 
 

@@ -34,7 +34,7 @@ LAST_ANSWERS_S = 1.0
 def unix_socket(path: Path) -> socket.socket:
     """Bound and listening. A file left by a dead daemon is replaced, so the caller must hold the home's lock.
 
-    Everybody may connect to root's, since each caller is told by the kernel; to another's only its owner.
+    Everybody may connect to root's, since the kernel names the user of each caller; to another's only its owner.
     """
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         raise Refused(
@@ -115,7 +115,7 @@ def address_of(listener: socket.socket) -> str:
 
 
 def run(app: Application, listeners: list[socket.socket], when_up: Callable[[Callable[[], None]], None]) -> None:
-    """Serves until told to stop, and a second longer for the last answers. `when_up` is called on the loop once every
+    """Serves until it is stopped, and a second longer for the last answers. `when_up` is called on the loop once every
     socket answers, with the function that stops the serving; that one may be called from any thread."""
     config = Config(
         app,

@@ -9,7 +9,7 @@ import signal
 from gpuq.supervise import processes
 from gpuq.supervise.processes import Process
 
-# New processes can appear while the others are being told to stop.
+# New processes can appear while the others are being signalled.
 _TERMINATE_ROUNDS = 3
 
 

@@ -102,7 +102,7 @@ def _all(client: Client, args: Args, candidates: Iterable[str], verb: Verb, name
 
 
 def _in_requests(client: Client, ids: list[int], name: str) -> tuple[list[int], int]:
-    """Which ids were done, and the largest exit code; the others are told on stderr."""
+    """Which ids were done, and the largest exit code; errors of the others go to stderr."""
     from gpuq.cli.__main__ import tell
     from gpuq.client.errors import from_error
 
@@ -126,7 +126,7 @@ def _each(client: Client, args: Args, candidates: Iterable[str], verb: Verb) -> 
 
 
 def _one_by_one(args: Args, ids: list[int], verb: Verb) -> int:
-    """Every job in turn: one that cannot be done is told on stderr and does not keep the others from being done.
+    """Every job in turn: an error of one is printed to stderr and does not keep the others from being done.
     Returns the largest exit code."""
     from gpuq.cli.__main__ import tell
 

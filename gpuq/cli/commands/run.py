@@ -131,7 +131,7 @@ def wait(args: Args) -> int:
 
 
 def wait_for(client: Client, ids: list[int], timeout_s: float | None = None) -> tuple[list[Any], int]:
-    """The final jobs and the largest of their exit codes; stderr is told of those that did not succeed."""
+    """The final jobs and the largest of their exit codes; those that did not succeed are printed to stderr."""
     jobs = wait_until_final(client, ids, timeout_s)
     for job in jobs:
         if of_job(job):

@@ -1,4 +1,4 @@
-"""Telling the hot queue about committed changes. Only hints: whatever is missed here is found again by maintenance."""
+"""Hints to the hot queue after a commit. Losing one only delays: maintenance finds again whatever is missed here."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def publish_jobs(ctx: Context, entries: Sequence[QueueEntry]) -> None:
 
 
 def note_missed_hint(ctx: Context, error: HotStoreUnavailable) -> None:
-    """A queued job may not stand in the hot queue now, although Redis may be whole again in a moment: it was out of
-    memory, or did not answer in time. A cold store needs no such word, because its rebuild reads everything."""
+    """Asks maintenance to compare the hot queue with SQL soon, because a queued job may be absent from it: Redis was
+    out of memory or did not answer in time. A cold store needs no such request: its rebuild reads every queued job."""
     if not isinstance(error, HotStoreCold):
         ctx.notifier.publish(Topic.MISSED)
 

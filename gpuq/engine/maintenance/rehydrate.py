@@ -77,7 +77,7 @@ class Reconciler:
 
     @property
     def in_doubt(self) -> bool:
-        """The last look found a difference, which may only have been a change under way: another will tell."""
+        """Whether the last run found a difference. It may be a change under way, so only the next run acts on it."""
         return self._differed
 
     def run(self) -> None:

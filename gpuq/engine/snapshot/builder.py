@@ -37,8 +37,8 @@ OLDEST_EVERY_S = 600.0
 
 
 class SnapshotBuilder:
-    """Caches between turns: job facts by (id, score), the last reading of the GPUs. One thread only. `use_median`: for
-    what people are told, run times are medians instead of means."""
+    """Builds snapshots, and keeps what does not change between two: job facts by (id, score), the last reading of the
+    GPUs. One thread only. `use_median`: run times are medians instead of means, for estimates that people read."""
 
     def __init__(self, ctx: Context, *, use_median: bool = False) -> None:
         self._ctx = ctx
@@ -169,7 +169,8 @@ class SnapshotBuilder:
         ctx = self._ctx
         switches = self.switches()
         observations = self.observe() if any(job.gpus for job in waiting) else self._observations
-        # A share that has grown since the last sample must not meet another one.
+        # A job on a shared GPU may have grown since the last sample: without its new peak the GPU looks emptier than it
+        # is, and another share would be placed on memory that is in use.
         if any(tracked.mem_mb is not None for tracked in tracked_attempts):
             see_peaks(observations, tracked_attempts)
         supervisors = {tracked.launched.supervisor_pid for tracked in tracked_attempts if tracked.launched}
@@ -221,7 +222,7 @@ class SnapshotBuilder:
         ).seconds
 
     def remember_reservations(self, actions: Sequence[Action]) -> None:
-        """When the first in line was told that it starts, set once: its reservation may not drift."""
+        """Keeps the start time that the first job in line was given first, so that its reservation does not drift."""
         for action in actions:
             if isinstance(action, Wait) and action.reserved_at is not None:
                 self._promises.setdefault(action.job_id, action.reserved_at)

@@ -29,6 +29,8 @@ _ACCOUNT = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}\$?$"
 
 
 class Sql(BaseModel):
+    """A read-only statement on the history, and how many rows to answer at most."""
+
     model_config = ConfigDict(extra="forbid")
 
     query: Annotated[str, Field(min_length=1, max_length=100_000)]
@@ -36,6 +38,8 @@ class Sql(BaseModel):
 
 
 class NewToken(BaseModel):
+    """What a new access token is called, and whose it is; without a user the caller's own."""
+
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -43,6 +47,8 @@ class NewToken(BaseModel):
 
 
 class Shutdown(BaseModel):
+    """Whether the running jobs end with the daemon."""
+
     model_config = ConfigDict(extra="forbid")
 
     stop_jobs: bool = False

@@ -72,6 +72,8 @@ def _source(dialect: Dialect, by: str, gpus: list[int]) -> tuple[str, str]:
 
 
 def usage(dialect: Dialect, by: str, since: float | None, gpus: list[int]) -> str:
+    """SQL for the jobs, attempts, hours and peak of memory of each user, group, GPU or day; `since` in epoch
+    seconds."""
     key, source = _source(dialect, by, gpus)
     # Per GPU an attempt counts its own length; otherwise its length times its GPUs.
     seconds = "run_s" if by == "gpu" else "gpu_seconds"
@@ -97,6 +99,7 @@ GROUP BY key ORDER BY key"""
 
 
 def failures(dialect: Dialect, by: str, since: float | None, gpus: list[int]) -> str:
+    """SQL for how many attempts ended how; `failed_share` leaves cancelled and preempted ones out of the failures."""
     key, source = _source(dialect, by, gpus)
     bad = [str(outcome) for outcome in Outcome if outcome is not Outcome.SUCCEEDED]
     columns = ",\n  ".join(f"sum(CASE WHEN outcome = '{name}' THEN 1 ELSE 0 END) AS {name}" for name in bad)
