@@ -104,10 +104,14 @@ class WrongState(Refused):
 
 
 class AlreadyRunning(Refused):
+    """Another process already does what this one would do alone."""
+
     code = "already_running"
 
 
 class SchemaMismatch(Refused):
+    """The schema of the database is not the one that this version works with."""
+
     code = "schema_mismatch"
     http_status = 503
 
@@ -140,12 +144,18 @@ class DaemonUnreachable(Unavailable):
 
 
 class DatabaseUnavailable(Unavailable):
+    """The database cannot be reached, is full, or stays locked."""
+
     code = "database_unavailable"
 
 
 class HotStoreUnavailable(Unavailable):
+    """Redis cannot be reached or cannot write."""
+
     code = "hot_store_unavailable"
 
 
 class HotStoreCold(HotStoreUnavailable):
+    """Redis answers, but the queue has not been read back from SQL under the expected epoch."""
+
     code = "hot_store_cold"

@@ -45,6 +45,7 @@ _HINTS = {
 
 
 def config_path() -> Path:
+    """The configuration file: GPUQ_CONFIG, else that of the machine for root, else the user's. It need not exist."""
     if named := os.environ.get("GPUQ_CONFIG"):
         return Path(named).expanduser()
     if os.geteuid() == 0:
@@ -93,6 +94,8 @@ def _nearest(name: str, known: list[str]) -> str:
 
 
 class Settings(BaseSettings):
+    """Every setting, frozen. Raises pydantic's ValidationError for one that is unknown or not valid."""
+
     model_config = SettingsConfigDict(
         env_prefix="GPUQ_", frozen=True, extra="forbid", env_ignore_empty=True, allow_inf_nan=False
     )

@@ -38,6 +38,8 @@ REDIS_WATCH_S = 1.0
 
 
 class SystemClock:
+    """The clock of the machine."""
+
     def now(self) -> float:
         return round(time.time(), 3)
 
@@ -54,6 +56,7 @@ def database() -> ModuleType:
 
 
 def open_gpus(settings: Settings) -> GpuSource:
+    """The GPUs that the settings name: those of the NVIDIA driver, or simulated ones."""
     if settings.gpus == "nvml":
         from gpuq.gpus.nvml import NvmlGpus
 
@@ -80,7 +83,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
         history=history,
         tokens=sql_stores.open_tokens(base),
         maintenance_runs=sql_stores.open_maintenance(base),
-        # A daemon tells its notifier; a command that works straight on the database has only this way to wake an agent.
+        # A daemon wakes its agent by the notifier; a command that works straight on the database has only this way.
         queue=redis_stores.RedisHotQueue(link, expected_epoch=expected, announce=not roles),
         leases=redis_stores.RedisLeases(link, expected_epoch=expected),
         agent_key=redis_stores.RedisAgentKey(link),
@@ -100,7 +103,8 @@ def private_redis_url(settings: Settings) -> str:
 
 
 def _notifier(settings: Settings, link: redis_stores.RedisLink, roles: Collection[Role]) -> Notifier:
-    # One process with its own Redis hears everything by itself; otherwise others must be told and heard.
+    # One process that has every role and its own Redis makes all changes itself. Otherwise notifications must cross
+    # processes, by pub/sub.
     if not roles or (settings.redis_url is None and set(roles) >= ALL_ROLES):
         return redis_stores.LocalNotifier()
     return redis_stores.RedisNotifier(link)
@@ -115,11 +119,13 @@ class Services:
     _stops: list[Callable[[], None]] = field(default_factory=list)
 
     def run(self, service: Service) -> None:
+        """Starts a service; `stop` will stop it even when its start is interrupted."""
         # First, because a start that a signal interrupts may already have a child or a thread.
         self._stops.append(service.stop)
         service.start()
 
     def stop(self) -> None:
+        """Stops the services, the last started first."""
         while self._stops:
             self._stops.pop()()
 

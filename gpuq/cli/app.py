@@ -21,6 +21,7 @@ _ClickError: type[Any] = typer.BadParameter.__mro__[2]
 
 
 def build() -> typer.Typer:
+    """The typer application with every command of the table; made only for help and completion, which need typer."""
     app = typer.Typer(
         name="gpuq", help=ABOUT, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
     )

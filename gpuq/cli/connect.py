@@ -20,6 +20,7 @@ def say(text: str) -> None:
 
 
 def print_json(document: object) -> None:
+    """Prints one JSON document to stdout."""
     import json
 
     # Whole to a pipe, in lines for a reader.

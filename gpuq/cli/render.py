@@ -91,6 +91,7 @@ def when(iso: str | None, *, now: float | None = None) -> str:
 
 
 def full_time(iso: str | None) -> str:
+    """A moment in local time, to the second; empty for None."""
     at = epoch(iso)
     return "" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
@@ -114,6 +115,7 @@ def since(iso: str | None, until: str | None = None) -> str:
 
 
 def memory(mb: float | None) -> str:
+    """MB in a short form: `512M`, `1.5G`; empty for None."""
     if mb is None:
         return ""
     return f"{mb / 1024:.1f}G" if mb >= 1024 else f"{mb:.0f}M"
@@ -125,6 +127,7 @@ def count(number: int, noun: str) -> str:
 
 
 def command_text(command: Sequence[str]) -> str:
+    """The command as one would type it in a shell."""
     import shlex
 
     return shlex.join(command)

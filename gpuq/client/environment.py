@@ -33,6 +33,7 @@ def _is_text(value: str) -> bool:
 
 
 def looks_secret(name: str) -> bool:
+    """Whether a variable of that name probably holds a secret."""
     upper = name.upper()
     return upper.endswith(SECRET_ENDINGS) or SECRET_INNER in upper or any(part in upper for part in SECRET_PARTS)
 

@@ -38,7 +38,7 @@ def from_error(error: Mapping[str, object]) -> GpuqError:
 
 
 def from_reply(status: int, body: bytes) -> GpuqError:
-    """From `{"error": {"code", "message", "hint"}}`; anything else is told by its HTTP status."""
+    """From `{"error": {"code", "message", "hint"}}`; anything else is named by its HTTP status."""
     try:
         error = json.loads(body)["error"]
         code, message, hint = str(error["code"]), str(error["message"]), error.get("hint")

@@ -15,17 +15,22 @@ from gpuq.errors import UsageError
 class JobClient(Protocol):
     """What a job asks of the client that it came from."""
 
-    def job(self, job_id: int) -> Job: ...
+    def job(self, job_id: int) -> Job:
+        """The job as it is now."""
 
-    def wait(self, *jobs: int, timeout_s: float | None = None) -> list[Job]: ...
+    def wait(self, *jobs: int, timeout_s: float | None = None) -> list[Job]:
+        """The jobs once all are final. Raises TimeoutError after `timeout_s` seconds."""
 
     def cancel(
         self, job_id: int, *, force: bool = False, grace_s: float | None = None, reason: str | None = None
-    ) -> Job: ...
+    ) -> Job:
+        """Asks for the end of a job and returns the job as it is then. `grace_s`: seconds before SIGKILL."""
 
-    def logs(self, job_id: int, *, attempt: int | None = None, last_bytes: int | None = None) -> str: ...
+    def logs(self, job_id: int, *, attempt: int | None = None, last_bytes: int | None = None) -> str:
+        """The output of an attempt, the current one by default; only its end with `last_bytes`."""
 
-    def why(self, job_id: int) -> Why: ...
+    def why(self, job_id: int) -> Why:
+        """Why the job does not run."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,8 +41,8 @@ class Options(Changes, total=False):
 
 
 class Submission(Options, total=False):
-    """One submission, as `Client.submit_many` and `Client.check` take it; only `command` is required. The meaning of
-    the fields is told at `Client.submit`."""
+    """One submission, as `Client.submit_many` and `Client.check` take it; only `command` is required. `Client.submit`
+    describes the fields."""
 
     command: Required[Sequence[str]]
     array: str | None

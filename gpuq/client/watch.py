@@ -47,6 +47,7 @@ class Pace:
         self._next = self._first
 
     def rest(self, at_most: float | None = None) -> None:
+        """Sleeps, at most `at_most` seconds, and makes the next rest longer by half, up to its limit."""
         self._sleep(self._next if at_most is None else max(0.0, min(self._next, at_most)))
         self._next = min(self._most, self._next * 1.5)
 

@@ -8,6 +8,8 @@ from enum import StrEnum
 
 
 class GpuState(StrEnum):
+    """What a GPU is doing: the state that reports show."""
+
     FREE = "free"
     LEASED = "leased"
     SHARED = "shared"

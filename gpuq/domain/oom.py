@@ -1,4 +1,4 @@
-"""Whether a program ended because a GPU had no memory left, as far as its own last words tell.
+"""Whether a program ended because a GPU had no memory left, judged by the end of its output.
 
 Only the forms in which frameworks report the error count, not every line that names it: a program that
 prints "CUDA out of memory, retrying with batch 16" and later dies of something else did not die of it.

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
+    """How an attempt ended."""
+
     SUCCEEDED = "succeeded"
     EXIT_NONZERO = "exit_nonzero"
     SIGNAL = "signal"

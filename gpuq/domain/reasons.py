@@ -10,6 +10,8 @@ from typing_extensions import TypedDict
 
 
 class ReasonCode(StrEnum):
+    """Why a job does not run, for programs: stable names that answers carry."""
+
     PRIORITY = "Priority"
     RESOURCES = "Resources"
     DEPENDENCY = "Dependency"
@@ -57,6 +59,8 @@ class ReasonView(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
+    """Why a job does not run: a code for programs and a sentence for people."""
+
     code: ReasonCode
     text: str
 

@@ -135,6 +135,7 @@ class Batch(BaseModel):
     env: Annotated[dict[str, str], AfterValidator(check_environment)] = {}
 
     def specs(self) -> list[JobSpec]:
+        """The jobs, each with the batch's variables under its own."""
         if not self.env:
             return self.jobs
         # Jobs without variables of their own share one dictionary.

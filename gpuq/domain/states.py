@@ -10,6 +10,8 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
+    """Where a job stands between its submission and its end."""
+
     BLOCKED = "blocked"
     HELD = "held"
     DELAYED = "delayed"

@@ -69,5 +69,5 @@ def grace_left_s(reason: str, now: float, kill_at: float, notice_before_s: float
 
 
 def is_overdue(kill_at: float, now: float) -> bool:
-    """Whether a supervisor that had heard of the stop would be done by now."""
+    """Whether a supervisor that has read the stop request would have ended the job by now (epoch seconds)."""
     return now > kill_at + MARGIN_S

@@ -17,6 +17,7 @@ def require_owner(job: Job, caller: Caller, verb: str) -> None:
 
 
 def require_admin(caller: Caller, verb: str) -> None:
+    """Raises Forbidden, with `verb` in its text, unless the caller is an administrator."""
     if not caller.admin:
         raise Forbidden(
             f"{caller.user} may not {verb}",

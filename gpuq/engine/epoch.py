@@ -14,6 +14,7 @@ class EpochCell:
         self._value: str | None = None
 
     def get(self) -> str | None:
+        """The epoch, read from the database the first time."""
         if self._value is None:
             self.refresh()
         return self._value

@@ -97,6 +97,7 @@ class NodeLocks:
         self.tenure += 1
 
     def release(self) -> None:
+        """Gives the agent's key and the file lock up. Without Redis the key ends by its TTL."""
         try:
             self._key.release(self._node, self._token)
         except HotStoreUnavailable as error:

@@ -12,7 +12,8 @@ LEARN_FROM = 5000
 
 
 class RunTimes:
-    """Thread-safe. The agent tells it every end; other processes `refresh` it from what SQL has since."""
+    """Expected run times, learned from finished runs. Thread-safe. The agent passes every end to `learn`; other
+    processes `refresh` from the runs that SQL has gained since."""
 
     def __init__(self, history: History) -> None:
         self._history = history
@@ -26,6 +27,7 @@ class RunTimes:
             self.learn(run)
 
     def learn(self, run: FinishedRun) -> None:
+        """Adds one finished run to what later run times are expected from."""
         with self._lock:
             self._until = max(self._until, run.finished_at)
             self._expectations.learn(run)
@@ -40,7 +42,7 @@ class RunTimes:
         *,
         use_median: bool = False,
     ) -> Expectation:
-        """For the whole run, of a job that has run for `elapsed_s` already. Seconds. `use_median`: what people are
-        told; otherwise the mean, which reservations rest on."""
+        """For the whole run, of a job that has run for `elapsed_s` already. Seconds. `use_median`: the
+        median, for estimates that people read; otherwise the mean, which reservations rest on."""
         with self._lock:
             return self._expectations.expect(user, command, gpus, time_limit_s, elapsed_s, use_median=use_median)

@@ -6,6 +6,8 @@ from typing import Protocol
 
 
 class Service(Protocol):
+    """A part of the daemon that works on a thread of its own."""
+
     name: str
 
     def start(self) -> None:

@@ -62,6 +62,7 @@ class Driver:
         return None
 
     def stop(self) -> None:
+        """Shuts NVML down; does nothing when it is not running or the driver is gone."""
         if not self.running:
             return
         self.running = False

@@ -140,6 +140,7 @@ class XidWatch:
         self.fatal.setdefault(uuid, sentence)
 
     def close(self) -> None:
+        """Frees the driver's event set; a driver that is gone has freed it already."""
         if self._set is not None and self._driver.running:
             # A driver or card that is gone has freed it.
             with contextlib.suppress(DriverGone, GpuSilent):

@@ -6,6 +6,8 @@ from typing import Protocol
 
 
 class Clock(Protocol):
+    """The time, given to whatever needs it, so that tests decide what time it is."""
+
     def now(self) -> float:
         """Epoch seconds, rounded to milliseconds."""
 

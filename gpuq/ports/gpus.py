@@ -9,6 +9,8 @@ from gpuq.domain.gpu import Gpu, GpuObservation
 
 
 class GpuSource(Protocol):
+    """The GPUs of this machine, real or simulated."""
+
     def inventory(self) -> Sequence[Gpu]:
         """By index. Empty on a machine without a GPU or driver; never raises for that."""
 
@@ -19,4 +21,5 @@ class GpuSource(Protocol):
     def why_empty(self) -> str | None:
         """A sentence and what to do, when the inventory is empty because there is no driver."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Lets the driver go."""

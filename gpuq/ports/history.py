@@ -21,6 +21,8 @@ class FinishedRun:
 
 
 class History(Protocol):
+    """Questions to what has happened; nothing is changed."""
+
     def finished_runs(self, *, limit: int, since: float = 0.0) -> list[FinishedRun]:
         """The newest `limit` attempts that ended after `since` (epoch seconds), oldest first."""
 

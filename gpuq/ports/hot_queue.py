@@ -15,12 +15,16 @@ from typing import NamedTuple, Protocol
 
 
 class QueueEntry(NamedTuple):
+    """A queued job in the hot queue: `gpus` names the sorted set, `score` its place there."""
+
     job_id: int
     gpus: int
     score: float
 
 
 class Taken(StrEnum):
+    """What came of an attempt to take a job and its GPUs."""
+
     TAKEN = "taken"
     MISSING = "missing"  # the job is not in the queue any more
     BUSY = "busy"  # a GPU has a holder that leaves no room
@@ -36,6 +40,8 @@ class GpuClaim:
 
 
 class HotQueue(Protocol):
+    """The sorted sets of queued jobs; what each call raises is said at the top of the module."""
+
     def add(self, entries: Sequence[QueueEntry]) -> None:
         """Also wakes the agents (pub/sub)."""
 
@@ -55,7 +61,8 @@ class HotQueue(Protocol):
     def open(self, epoch: str) -> None:
         """Writes the marker: from now on calls are answered."""
 
-    def epoch(self) -> str | None: ...
+    def epoch(self) -> str | None:
+        """The marker that Redis holds, whether or not it is the expected one; None without one."""
 
 
 class Leases(Protocol):
@@ -97,8 +104,14 @@ class Leases(Protocol):
 class AgentKey(Protocol):
     """`agent:{node}` = token, with a TTL in seconds: one agent a node, whatever the home."""
 
-    def acquire(self, node: str, token: str, ttl_s: float) -> bool: ...
-    def renew(self, node: str, token: str, ttl_s: float) -> bool: ...
-    def release(self, node: str, token: str) -> None: ...
+    def acquire(self, node: str, token: str, ttl_s: float) -> bool:
+        """False when another token holds the key."""
+
+    def renew(self, node: str, token: str, ttl_s: float) -> bool:
+        """Sets the TTL anew; False when the key is not this token's any more."""
+
+    def release(self, node: str, token: str) -> None:
+        """Deletes the key if this token holds it."""
+
     def holder(self, node: str) -> str | None:
         """The token of the agent that serves the node."""

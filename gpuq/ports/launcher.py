@@ -22,6 +22,8 @@ class LaunchOrder:
 
 
 class Launcher(Protocol):
+    """Starts supervised attempts, and answers about them from their folders."""
+
     def warm_up(self) -> None:
         """Makes the first start as quick as the later ones. Raises OSError."""
 
@@ -59,4 +61,5 @@ class Launcher(Protocol):
         Launched), which counts only with the start time of its leader (`pid_start`) or a marked process in it.
         Returns how many processes were found. Raises TimeoutError when some cannot be ended."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Lets the fork server go; running attempts go on."""

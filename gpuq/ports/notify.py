@@ -23,6 +23,8 @@ Listener = Callable[[Topic], None]
 
 
 class Notifier(Protocol):
+    """Wakes those who wait for a change. A lost notification delays: every listener also polls."""
+
     def publish(self, topic: Topic) -> None:
         """Best effort; never raises, never blocks for long."""
 

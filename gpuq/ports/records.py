@@ -125,6 +125,8 @@ class ReadyDependent:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
+    """A job whose retries are used up, with the end of its output. `failed_at` in epoch seconds."""
+
     job_id: int
     failed_at: float
     outcome: str
@@ -142,12 +144,20 @@ class AnsweredRequest:
 
 
 class Reader(Protocol):
+    """Reads of one transaction on the truth."""
+
     def job(self, job_id: int) -> Job:
         """Raises NotFound."""
 
-    def jobs(self, where: JobFilter) -> list[Job]: ...
-    def count(self, where: JobFilter) -> int: ...
-    def count_by_state(self) -> dict[JobState, int]: ...
+    def jobs(self, where: JobFilter) -> list[Job]:
+        """In the order that the filter names."""
+
+    def count(self, where: JobFilter) -> int:
+        """How many jobs match."""
+
+    def count_by_state(self) -> dict[JobState, int]:
+        """A state without jobs may be absent."""
+
     def count_by_group(self) -> dict[str, dict[JobState, int]]:
         """Of the jobs that are not final."""
 
@@ -157,14 +167,18 @@ class Reader(Protocol):
     def specs(self, ids: Sequence[int]) -> dict[int, JobSpec]:
         """The stored submissions of those of these jobs that there are."""
 
-    def attempts(self, job_id: int) -> list[Attempt]: ...
+    def attempts(self, job_id: int) -> list[Attempt]:
+        """By number."""
+
     def live_attempts(self, node: str | None = None) -> list[tuple[Job, Attempt]]:
         """Jobs in an active state with their current attempt, by job id."""
 
     def events(self, *, job_id: int | None = None, after_id: int = 0, limit: int | None = None) -> list[Event]:
         """Oldest first."""
 
-    def last_event_id(self) -> int: ...
+    def last_event_id(self) -> int:
+        """0 when there is no event."""
+
     def waiting(self, ids: Sequence[int]) -> dict[int, Waiting]:
         """The `queued` ones among `ids`; others are absent."""
 
@@ -191,7 +205,9 @@ class Reader(Protocol):
     def delayed_until(self) -> float | None:
         """The earliest `eligible_at` of a delayed job, epoch seconds."""
 
-    def due(self, now: float, limit: int) -> list[int]: ...
+    def due(self, now: float, limit: int) -> list[int]:
+        """Ids of the jobs whose `eligible_at` has come by `now` (epoch seconds), earliest first."""
+
     def front(self, priority: Priority, user: str | None = None) -> tuple[float, int] | None:
         """(score, id) of the first waiting job of that priority (of that user)."""
 
@@ -205,19 +221,28 @@ class Reader(Protocol):
     def job_with_key(self, user: str, key: str) -> int | None:
         """The live or completed job of this user with this `--key`."""
 
-    def request(self, user: str, request_key: str) -> AnsweredRequest | None: ...
+    def request(self, user: str, request_key: str) -> AnsweredRequest | None:
+        """What an earlier submission of this user with this request key was answered; None without one."""
+
     def dead_letters(self, limit: int | None = None) -> list[DeadLetter]:
         """Newest first."""
 
-    def dead_letter(self, job_id: int) -> DeadLetter | None: ...
-    def count_dead_letters(self) -> int: ...
+    def dead_letter(self, job_id: int) -> DeadLetter | None:
+        """None when this job has none."""
+
+    def count_dead_letters(self) -> int:
+        """How many dead letters there are."""
+
     def value(self, key: str) -> Any | None:
         """A small JSON value of the installation: `paused`, `epoch`, …"""
 
-    def values(self, prefix: str) -> dict[str, Any]: ...
+    def values(self, prefix: str) -> dict[str, Any]:
+        """The values whose key begins with `prefix`, by key."""
 
 
 class Writer(Reader, Protocol):
+    """Reads and guarded writes of one transaction; all of it is committed, or nothing."""
+
     def add_jobs(
         self,
         jobs: Sequence[NewJob],
@@ -259,17 +284,27 @@ class Writer(Reader, Protocol):
     ) -> None:
         """A remark that changes no state: from_state equals to_state."""
 
-    def add_dead_letter(self, letter: DeadLetter) -> None: ...
-    def remove_dead_letter(self, job_id: int) -> bool: ...
+    def add_dead_letter(self, letter: DeadLetter) -> None:
+        """Replaces an earlier one of the same job."""
+
+    def remove_dead_letter(self, job_id: int) -> bool:
+        """False when the job has none."""
+
     def set_value(self, key: str, value: Any | None, at: float) -> None:
         """None removes it."""
 
-    def forget_requests(self, before: float) -> int: ...
+    def forget_requests(self, before: float) -> int:
+        """Removes the request keys older than `before` (epoch seconds). Returns how many."""
 
 
 class Records(Protocol):
-    def read(self) -> AbstractContextManager[Reader]: ...
+    """The database that is the truth about jobs, one transaction at a time."""
+
+    def read(self) -> AbstractContextManager[Reader]:
+        """A transaction that only reads."""
+
     def write(self) -> AbstractContextManager[Writer]:
         """Raises DatabaseUnavailable when the database cannot be reached, is full, or stays locked."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Closes the connections."""

@@ -61,6 +61,8 @@ class Decision:
 
 
 def decide(snapshot: Snapshot, now: float) -> Decision:
+    """What to start and to preempt now (`now` in epoch seconds), from the snapshot alone; a paused queue starts
+    nothing."""
     policy = snapshot.policy
     machine = Machine(snapshot.devices)
     room = occupied(machine, snapshot, now)
@@ -73,6 +75,7 @@ def decide(snapshot: Snapshot, now: float) -> Decision:
 
 
 def occupied(machine: Machine, snapshot: Snapshot, now: float) -> Room:
+    """The machine's GPUs with what holds them now, and when each is expected to be free."""
     room = Room(machine)
     for held in snapshot.holdings:
         end = yields_at(held, snapshot.policy, now)
@@ -86,7 +89,7 @@ def occupied(machine: Machine, snapshot: Snapshot, now: float) -> Room:
 
 def yields_at(held: Holding, policy: Policy, now: float) -> float:
     """When a running job's GPUs are expected to be free for another: its expected end, or earlier the time from
-    which a preemptible one may be told to go."""
+    which a preemptible one may be preempted."""
     end = expected_end(held, now)
     if held.preemptible and held.preemptions_last_hour < policy.preempt_max_per_hour:
         end = min(end, max(now, held.started_at + policy.preempt_min_run_s))
@@ -146,7 +149,7 @@ class _Turn:
                 self._start(job, 0)
 
     def _reserve_only(self, buckets: list[tuple[Shape, list[Candidate]]]) -> None:
-        """Nothing is free: the first in line is still told when its turn comes."""
+        """No GPU is free: nothing starts, but the first job in line that could run still gets its reservation."""
         if self._decision.first is not None:
             return
         for shape, job, drop in walk(buckets):

@@ -74,6 +74,7 @@ class Expectations:
         self.learned = 0
 
     def learn(self, run: FinishedRun) -> None:
+        """Adds a run. One whose outcome says nothing about how long such a job takes is left out."""
         if run.outcome in _SAYS_NOTHING or run.run_s < 0:
             return
         self.learned += 1

@@ -36,6 +36,8 @@ def explain(snapshot: Snapshot, job_id: int, now: float) -> list[Reason]:
 
 
 def reasons(decision: Decision, snapshot: Snapshot, job: Candidate, now: float) -> list[Reason]:
+    """Why `job` has not started, from the decision of the same snapshot; the strongest obstacle alone where one
+    decides."""
     shape, machine = decision.line.shape_of(job), decision.room.machine
     if decision.paused:
         return [Reason(ReasonCode.QUEUE_PAUSED, snapshot.paused or "the queue is paused")]

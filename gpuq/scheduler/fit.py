@@ -55,6 +55,7 @@ class Machine:
 
     @property
     def topology(self) -> list[list[int]] | None:
+        """How near the GPUs are to each other, for the placement; None where all are alike."""
         if self._plain:
             return None
         return _topology(tuple((d.uuid, d.numa_node, tuple(sorted(d.links.items()))) for d in self.devices))
@@ -89,6 +90,8 @@ class Room:
         self.shared = 0
 
     def hold(self, at: int, until: float, mem_mb: int | None) -> None:
+        """Puts a holder on the GPU at position `at` until `until`. `mem_mb` None takes the GPU whole, else a share
+        of it."""
         self.holders[at].append((until, mem_mb))
         bit = 1 << at
         self.free &= ~bit
@@ -113,6 +116,7 @@ class Room:
         return mask
 
     def fits(self, shape: Shape) -> bool:
+        """Whether a job of this shape fits now, all of its GPUs in one node."""
         mask = self.fitting(shape)
         return mask.bit_count() >= shape.gpus and any((mask & n).bit_count() >= shape.gpus for n in self.machine.nodes)
 

@@ -26,7 +26,7 @@ class Forecast:
 
 def forecast(snapshot: Snapshot, now: float, *, most: int | None = None) -> Forecast:
     """`most`: stop when this many waiting jobs have their start. New submissions and failures are not foreseen. A job
-    that will have to yield has no end: nobody can tell when its turn comes again."""
+    that will have to yield has no end: its next start cannot be foreseen."""
     result = Forecast()
     known = snapshot.expected
     seconds: Callable[[Candidate], float] = known if known is not None else lambda job: job.expected_s

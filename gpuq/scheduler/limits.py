@@ -22,6 +22,8 @@ class Limit:
 
 
 class Usage:
+    """How much each user, group and array has running, held against the policy's limits."""
+
     def __init__(self, policy: Policy, holdings: Iterable[Holding]) -> None:
         self._policy = policy
         self._gpus: Counter[str] = Counter()

@@ -71,6 +71,8 @@ class Line(Sequence[Candidate]):
         self._asked: set[int] = set()
 
     def shape_of(self, job: Candidate) -> Shape:
+        """What decides whether the job fits. User, group and array are part of it only where a limit depends on
+        them."""
         return Shape(
             job.gpus,
             job.gpu_mem_mb,
@@ -83,6 +85,7 @@ class Line(Sequence[Candidate]):
         )
 
     def add(self, job: Candidate) -> None:
+        """Puts a job at its place among those of its shape."""
         insort(self.shapes.setdefault(self.shape_of(job), []), job, key=_place)
         for least, ages in self._ages.items():
             if job.gpus >= least and not job.preemptible:

@@ -14,6 +14,7 @@ FARTHEST = 5
 
 
 def positions(mask: int) -> Iterator[int]:
+    """The positions of the set bits, from the lowest."""
     while mask:
         low = mask & -mask
         yield low.bit_length() - 1

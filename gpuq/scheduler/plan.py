@@ -29,6 +29,7 @@ def plan(snapshot: Snapshot, now: float, *, waits: int | None = WAITS) -> list[A
 
 
 def uuids(decision: Decision, mask: int) -> tuple[str, ...]:
+    """The UUIDs of the GPUs in a mask, by index."""
     devices = [decision.room.machine.devices[at] for at in positions(mask)]
     return tuple(device.uuid for device in sorted(devices, key=lambda device: device.index))
 

@@ -40,7 +40,7 @@ class Holding:
     """A live attempt: what it holds from lease to end. `mem_mb` None: each GPU alone.
 
     `expected_s` is the expectation for the whole run; an overrun is expected to last as long again.
-    `started_at` is the claim, when nothing has been heard from the process yet.
+    `started_at` is the time of the claim until the supervisor has reported the process.
     """
 
     job_id: int

@@ -55,6 +55,7 @@ class Application(FastAPI):
     """The framework's application, past which the one hot route is led."""
 
     def mount_fast_path(self, submission: Submission, gate: AccessMiddleware) -> None:
+        """Lets submissions pass beside the framework, which costs more than the submission itself."""
         self.submission = submission
         self._gate = gate
 

@@ -33,7 +33,7 @@ LAST_ANSWERS_S = 1.0
 def unix_socket(path: Path) -> socket.socket:
     """Bound and listening. A file left by a dead daemon is replaced, so the caller must hold the home's lock.
 
-    Everybody may connect to root's, since each caller is told by the kernel; to another's only its owner.
+    Everybody may connect to root's, since the kernel names the user of each caller; to another's only its owner.
     """
     if len(os.fsencode(path)) > SOCKET_PATH_MAX:
         raise Refused(
@@ -106,6 +106,7 @@ def _tcp_socket(family: int, address: tuple[object, ...]) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
+    """The address of a listening socket as clients write it: `unix://…` or `http://…`."""
     if listener.family == socket.AF_UNIX:
         return f"unix://{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
@@ -113,7 +114,7 @@ def address_of(listener: socket.socket) -> str:
 
 
 def run(app: Application, listeners: list[socket.socket], when_up: Callable[[Callable[[], None]], None]) -> None:
-    """Serves until told to stop, and a second longer for the last answers. `when_up` is called on the loop once every
+    """Serves until it is stopped, and a second longer for the last answers. `when_up` is called on the loop once every
     socket answers, with the function that stops the serving; that one may be called from any thread."""
     config = Config(
         app,

@@ -11,6 +11,8 @@ import sys
 
 
 def main(arguments: list[str]) -> int:
+    """The fork server, on the descriptors that its parent hands over. Returns the exit code: 2 for a bad command
+    line."""
     if arguments[::2] != ["--fd", "--served"] or not all(word.isdigit() for word in arguments[1::2]):
         sys.stderr.write(
             "usage: python -m gpuq.supervise --fd N --served M\n(gpuq starts this itself; see `gpuq up`)\n"

@@ -121,11 +121,13 @@ def number(record: dict[str, object], key: str) -> float | None:
 
 
 def integer(record: dict[str, object], key: str) -> int | None:
+    """A field of a record; None when it is absent or not a whole number."""
     value = record.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def text(record: dict[str, object], key: str) -> str | None:
+    """A field of a record; None when it is absent or not text."""
     value = record.get(key)
     return value if isinstance(value, str) else None
 
@@ -136,6 +138,7 @@ def line(record: dict[str, object]) -> bytes:
 
 
 def sync_folder(path: str) -> None:
+    """Makes what was renamed or created in the folder survive a loss of power."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -94,6 +94,7 @@ def record_of(
     started_at: float | None = None,
     stop_reason: str | None = None,
 ) -> dict[str, object]:
+    """The exit record (`exit.json`) of an attempt that ends now. Times in epoch seconds."""
     return {
         "schema": bundle.SCHEMA,
         "token": token,
@@ -108,6 +109,7 @@ def record_of(
 
 
 def of_reason(reason: str, time_limit_s: float | None = None) -> tuple[str, str]:
+    """Outcome and error text of an attempt that was stopped for this reason."""
     outcome = OF_REASON.get(reason, "cancelled")
     if outcome == "lost":
         return outcome, SHUT_DOWN
@@ -118,6 +120,7 @@ def of_reason(reason: str, time_limit_s: float | None = None) -> tuple[str, str]
 
 
 def signal_name(signum: int) -> str:
+    """`SIGTERM` and the like; `signal N` for a number without a name."""
     try:
         return signal.Signals(signum).name
     except ValueError:

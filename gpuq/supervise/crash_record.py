@@ -20,8 +20,8 @@ _HALF = 4096
 _HEAD = 8
 _LENGTH = struct.Struct("=I")
 _decode = json.JSONDecoder().raw_decode
-# Without the supervisor nobody can tell whether these were the job's own end or came with a shutdown, or from the
-# kernel because the supervisor is dead.
+# Without the supervisor these signals are ambiguous: the job's own end, a shutdown, or the kernel's kill because the
+# supervisor is dead.
 _UNTOLD = (-int(signal.SIGTERM), -int(signal.SIGKILL))
 
 

@@ -9,7 +9,7 @@ import signal
 from gpuq.linux import Process
 from gpuq.supervise import processes
 
-# New processes can appear while the others are being told to stop.
+# New processes can appear while the others are being signalled.
 _TERMINATE_ROUNDS = 3
 
 

@@ -14,6 +14,8 @@ _LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
 class Orphans:
+    """Exit codes of children that ended before anybody asked for them, by pid and start time; the oldest go first."""
+
     def __init__(self) -> None:
         self._ends: collections.OrderedDict[tuple[int, int], int] = collections.OrderedDict()
 

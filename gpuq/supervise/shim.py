@@ -189,7 +189,7 @@ class _Run:
             "started_at": self.started_at,
         }
         self._keep_will()
-        # Both only tell what is so already. A full disk or a daemon that died must not stop the job.
+        # The record and the report only describe the running job. A full disk or a dead daemon must not stop it.
         with contextlib.suppress(OSError):
             bundle.create(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, **record})
         failpoints.point("supervisor.started")

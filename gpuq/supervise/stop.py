@@ -14,8 +14,8 @@ def request_stop(run_dir: str, reason: str, grace_s: float, signal: str | None =
 
     `reason`: cancel, preempt, drain, time_limit or shutdown. Asked again with a smaller `grace_s` the end comes
     sooner, 0 is SIGKILL now; asked with a larger one nothing changes. `signal` (`USR1`) is sent before SIGTERM.
-    A disk that is full does not keep a running job from being stopped: the supervisor is told by its FIFO alone. Raises
-    OSError when the request cannot be written and no supervisor is there to hear it.
+    A disk that is full does not keep a running job from being stopped: the FIFO alone reaches the supervisor. Raises
+    OSError when the request cannot be written and no supervisor reads the FIFO.
     """
     record: dict[str, object] = {"reason": reason, "grace_s": grace_s, "signal": signal, "at": round(time.time(), 3)}
     try:

@@ -48,7 +48,7 @@ class PooledSupervisor:
         self._poll = select.epoll()
         # Exclusive: one launch wakes one member.
         self._poll.register(connection, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-        # No event is asked for, so this tells of one thing only: the fork server is gone.
+        # No event is asked for, so epoll reports only the hang-up: the fork server is gone.
         self._poll.register(status_fd, 0)
 
     def serve_and_exit(self) -> None:

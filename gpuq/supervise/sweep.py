@@ -54,7 +54,7 @@ def strays(entry: bytes, session: int | None, session_start: int | None) -> list
 
 
 def _kill(process: Process) -> int | None:
-    """SIGKILL, and a descriptor that tells of the end where the kernel gives one."""
+    """SIGKILL, and a descriptor that becomes readable at the end, where the kernel gives one."""
     if not processes.send(process, signal.SIGKILL):
         return None
     try:

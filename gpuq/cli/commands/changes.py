@@ -24,6 +24,8 @@ _AT_ONCE = 1000
 
 
 def cancel(args: Args) -> int:
+    """Cancels the chosen jobs that are not final. `--force` kills at once, `--grace` sets the seconds before
+    SIGKILL."""
     client = connect()
     grace = args.seconds("grace")
     force = args.flag("force")
@@ -36,26 +38,31 @@ def cancel(args: Args) -> int:
 
 
 def hold(args: Args) -> int:
+    """Keeps the chosen waiting jobs out of line until `release`."""
     client = connect()
     return _all(client, args, ("blocked", "delayed", "queued"), client.hold, "hold", "held")
 
 
 def release(args: Args) -> int:
+    """Puts the chosen held jobs back in line."""
     client = connect()
     return _all(client, args, ("held",), client.release, "release", "released")
 
 
 def top(args: Args) -> int:
+    """Moves the chosen waiting jobs to the front of their priority."""
     client = connect()
     return _all(client, args, WAITING, client.top, "top", "moved to the front")
 
 
 def retry(args: Args) -> int:
+    """Queues the chosen failed or cancelled jobs again."""
     client = connect()
     return _all(client, args, ("failed", "cancelled"), client.retry, "retry", "queued again")
 
 
 def update(args: Args) -> int:
+    """Changes the given fields of the chosen waiting jobs. Raises UsageError when no field is given."""
     from gpuq.cli.parse.spec import job_fields
 
     changes = job_fields(args)
@@ -66,6 +73,7 @@ def update(args: Args) -> int:
 
 
 def pause(args: Args) -> int:
+    """Lets no new job start until `resume`; running jobs go on."""
     client = connect()
     client.pause(args.text("reason"))
     print("paused: running jobs go on, no new one starts until `gpuq resume`")
@@ -73,6 +81,7 @@ def pause(args: Args) -> int:
 
 
 def resume(args: Args) -> int:
+    """Lets jobs start again after `pause`."""
     connect().resume()
     print("resumed")
     return 0

@@ -12,6 +12,7 @@ _PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
 
 
 def config(args: Args) -> int:
+    """Prints every setting with its value and where the value comes from."""
     from gpuq.settings import load
 
     settings, sources = load()

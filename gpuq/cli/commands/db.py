@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def upgrade(args: Args) -> int:
+    """Brings the schema of the database to the one of this version."""
     settings, database = _open()
     before, after = database.upgrade(settings.database_url)
     print(f"the schema is {after}" + (" already" if before == after else f", it was {before or 'empty'}"))
@@ -24,12 +25,14 @@ def upgrade(args: Args) -> int:
 
 
 def current(args: Args) -> int:
+    """Prints the version of the database's schema."""
     settings, database = _open()
     print(database.current(settings.database_url) or "empty: no schema yet")
     return 0
 
 
 def backup(args: Args) -> int:
+    """Writes a copy of the database to a file. Raises UsageError when the file's directory does not exist."""
     settings, database = _open()
     target = Path(args.words[0]).expanduser().absolute()
     if not target.parent.is_dir():
@@ -40,6 +43,7 @@ def backup(args: Args) -> int:
 
 
 def restore(args: Args) -> int:
+    """Replaces the database by a backup. Raises Refused while a daemon answers, UsageError without `--yes`."""
     settings, database = _open()
     source = Path(args.words[0]).expanduser().absolute()
     if not source.is_file():

@@ -22,6 +22,7 @@ HEADER = ("ID", "NAME", "USER", "FAILED", "TRIES", "OUTCOME", "ERROR")
 
 
 def show_all(args: Args) -> int:
+    """Prints the dead letters as a table."""
     letters = connect().dlq()
     if args.flag("json"):
         print_json(letters)
@@ -33,6 +34,7 @@ def show_all(args: Args) -> int:
 
 
 def show(args: Args) -> int:
+    """Prints one dead letter with the end of its log."""
     client = connect()
     letter = client.call("GET", f"/dlq/{one(client, args.words[0])}")
     if args.flag("json"):
@@ -43,6 +45,7 @@ def show(args: Args) -> int:
 
 
 def retry(args: Args) -> int:
+    """Queues dead jobs again, their retries reset; asks about each one when none is named."""
     client = connect()
     if not args.words:
         return _ask_for_each(client)
@@ -50,6 +53,7 @@ def retry(args: Args) -> int:
 
 
 def purge(args: Args) -> int:
+    """Removes dead letters; the history of the jobs stays. Raises UsageError when none is named."""
     client = connect()
     if not args.words:
         raise UsageError("dlq purge: which?", hint="gpuq dlq purge 7, or all --yes; the jobs' history stays")

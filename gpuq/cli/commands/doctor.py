@@ -52,6 +52,8 @@ def doctor(args: Args) -> int:
 
 
 def examine() -> list[Finding]:
+    """Findings about the installation, settings, services, daemon and GPUs; without valid settings only the first
+    two."""
     from gpuq.settings import load
 
     findings = _installation()

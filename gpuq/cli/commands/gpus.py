@@ -16,6 +16,7 @@ HEADER = ("GPU", "STATE", "MODEL", "MEMORY", "UTIL", "TEMP", "POWER", "HOLDER", 
 
 
 def gpus(args: Args) -> int:
+    """Prints the GPUs with their state and holder."""
     rows = connect().gpus()
     if args.flag("json"):
         print_json(rows)
@@ -27,6 +28,7 @@ def gpus(args: Args) -> int:
 
 
 def drain(args: Args) -> int:
+    """Takes a GPU out of service; what runs on it goes on."""
     index = _index(args)
     connect().drain(index, args.text("reason"))
     print(f"gpu {index} is drained: what runs on it goes on, nothing new starts there")
@@ -34,6 +36,7 @@ def drain(args: Args) -> int:
 
 
 def undrain(args: Args) -> int:
+    """Puts a drained GPU back in service."""
     index = _index(args)
     connect().undrain(index)
     print(f"gpu {index} is back in the queue")

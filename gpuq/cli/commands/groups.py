@@ -14,6 +14,7 @@ MOST = 1_000_000
 
 
 def groups(args: Args) -> int:
+    """Prints the groups that have jobs or a limit."""
     rows = connect().groups()
     if args.flag("json"):
         print_json(rows)
@@ -29,6 +30,8 @@ def groups(args: Args) -> int:
 
 
 def limit(args: Args) -> int:
+    """Sets how many jobs of a group may run at once; 0 removes the limit. Raises UsageError for a bad name or
+    number."""
     group, word = args.words
     require_text(group, "the group's name")
     if not 1 <= len(group) <= 200 or not group.isprintable():

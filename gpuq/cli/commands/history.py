@@ -22,6 +22,7 @@ RIGHT = ("ID", "GPUS", "WAITED", "RAN", "TRIES")
 
 
 def history(args: Args) -> int:
+    """Prints finished jobs. Raises UsageError for a state that is not final."""
     client = connect()
     wanted = filters(client, args)
     wrong = [state for state in wanted.get("state", "").split(",") if state and state not in FINAL]
@@ -79,6 +80,7 @@ def _row(job: Any) -> list[str]:
 
 
 def report(args: Args) -> int:
+    """Prints one of the reports on past runs. Raises UsageError for an unknown kind."""
     kind = args.words[0]
     kinds = ("usage", "waits", "failures", "utilization")
     if kind not in kinds:
@@ -89,6 +91,7 @@ def report(args: Args) -> int:
 
 
 def sql(args: Args) -> int:
+    """Runs a read-only SQL statement on the history and prints its rows."""
     _print_table(args, connect().sql(require_text(args.words[0], "the question")))
     return 0
 

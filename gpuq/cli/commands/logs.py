@@ -18,6 +18,7 @@ CHUNK = 1 << 20
 
 
 def logs(args: Args) -> int:
+    """Writes a job's output to stdout as bytes. With `--follow` until its end, and the exit code is then the job's."""
     client = connect()
     job_id = one(client, args.words[0])
     attempt = args.integer("attempt", least=1)

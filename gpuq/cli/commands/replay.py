@@ -23,17 +23,23 @@ COLUMNS = "columns submit_s, duration_s, gpus, user and, where there, limit_s an
 
 
 class Order(StrEnum):
+    """How a simulated queue is sorted: by age and size, or first in, first out."""
+
     AGED = "aged"
     FIFO = "fifo"
 
 
 class Backfill(StrEnum):
+    """Which later jobs of a simulated queue may start early."""
+
     EASY = "easy"
     GREEDY = "greedy"
     NONE = "none"
 
 
 class Expect(StrEnum):
+    """Where a simulation takes expected run times from: earlier runs, or the trace itself."""
+
     HISTORY = "history"
     EXACT = "exact"
 

@@ -21,6 +21,7 @@ INTERRUPTED = 130
 
 
 def run(args: Args) -> int:
+    """Submits one job and follows its output; the exit code is the job's."""
     from gpuq.cli.parse.spec import build
 
     if args.flag("test_only") or args.flag("json") or args.flag("parsable"):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def show(args: Args) -> int:
+    """Prints one job with its attempts and events."""
     client = connect()
     job = client.job(one(client, args.words[0]))
     if args.flag("json"):
@@ -34,6 +35,7 @@ def show(args: Args) -> int:
 
 
 def why(args: Args) -> int:
+    """Prints why a job does not run, and when it is expected to."""
     client = connect()
     found = client.why(one(client, args.words[0]))
     if args.flag("json"):

@@ -36,6 +36,7 @@ class Listing:
 
 
 def status(args: Args) -> int:
+    """Prints the queue; with `--watch` again and again until interrupted."""
     client = connect()
     if not args.flag("watch"):
         _show(args, _look(client, args))

@@ -9,6 +9,7 @@ from gpuq.errors import UsageError
 
 
 def create(args: Args) -> int:
+    """Makes an access token and prints its secret, which cannot be shown again."""
     import platform
 
     name = require_text(args.words[0], "the name") if args.words else platform.node() or "token"
@@ -23,6 +24,7 @@ def create(args: Args) -> int:
 
 
 def show_all(args: Args) -> int:
+    """Prints the access tokens, without their secrets."""
     tokens = connect().call("GET", "/tokens")
     if args.flag("json"):
         print_json(tokens)
@@ -43,6 +45,7 @@ def show_all(args: Args) -> int:
 
 
 def revoke(args: Args) -> int:
+    """Revokes the tokens with these ids. Raises UsageError for a word that is not a number, before any is revoked."""
     ids = [word for words in args.words for word in words.split(",") if word]
     wrong = [word for word in ids if not (word.isascii() and word.isdigit())]
     if wrong:

@@ -97,6 +97,7 @@ class Args:
         self.words = list(words)
 
     def check_words(self) -> None:
+        """Raises UsageError when there are fewer or more positional words than the command takes."""
         name = self.command.name
         if len(self.words) < self.command.least:
             raise UsageError(f"{name}: {self.command.words} is missing", hint=f"see `gpuq {name} --help`")
@@ -119,6 +120,7 @@ class Args:
         return found[-1] if found else None
 
     def text(self, name: str) -> str | None:
+        """The option's value; None when it is not given. Raises UsageError for what is not valid text."""
         found = self.path(name)
         return None if found is None else require_text(found, self._shown(name))
 
@@ -131,6 +133,7 @@ class Args:
         return [part.strip() for value in self.many(name) for part in value.split(",") if part.strip()]
 
     def integer(self, name: str, *, least: int = 0) -> int | None:
+        """The option's whole number; None when it is not given. Raises UsageError below `least`."""
         text = self.text(name)
         return None if text is None else self._integer(name, text, least)
 
@@ -153,6 +156,7 @@ class Args:
             raise UsageError(f"{self._shown(name)}: {error.message}", hint=error.hint) from None
 
     def memory_mb(self, name: str) -> int | None:
+        """The option's memory size in MB; None when it is not given. Raises UsageError that names the option."""
         text = self.text(name)
         if text is None:
             return None
@@ -164,6 +168,7 @@ class Args:
             raise UsageError(f"{self._shown(name)}: {error.message}", hint=error.hint) from None
 
     def priority(self, name: str = "priority") -> str | int | None:
+        """A priority by name (lower case) or number; None when it is not given. Raises UsageError for any other."""
         text = self.text(name)
         if text is None:
             return None
@@ -172,6 +177,7 @@ class Args:
         return int(text) if text.isdigit() else text.lower()
 
     def choice(self, name: str, choices: Sequence[str], default: str) -> str:
+        """One of `choices`, or `default` when the option is not given. Raises UsageError for any other."""
         text = self.text(name)
         if text is None:
             return default

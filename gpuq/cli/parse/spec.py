@@ -95,7 +95,7 @@ def _time_limit(args: Args) -> float | None:
 
 
 def environment(args: Args) -> dict[str, str]:
-    """The submitter's, less likely secrets (stderr is told which), with --env on top."""
+    """The submitter's, less likely secrets (named on stderr), with --env on top."""
     keep = args.parts("env_keep")
     missing = [name for name in keep if name not in os.environ]
     if missing:

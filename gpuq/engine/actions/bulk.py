@@ -23,7 +23,7 @@ PER_TRANSACTION = 500
 
 @dataclass(slots=True)
 class ActionTransaction:
-    """One transaction of a verb: what it works with, and what is to be told when it is committed."""
+    """One transaction of a verb: what it works with, and which hints and notifications follow its commit."""
 
     ctx: ActionContext
     tx: Writer
@@ -38,6 +38,7 @@ class ActionTransaction:
     fronts: dict[tuple[Priority, str | None], tuple[float, int]] = field(default_factory=dict)
 
     def tell(self) -> None:
+        """Brings the hot queue and the listeners up to date; called after the commit, never before."""
         unpublish_jobs(self.ctx, self.gone)
         for topic in sorted(self.topics):
             # Before the members show up: what the agent remembers of them is out of date.
@@ -49,7 +50,7 @@ class ActionTransaction:
 @dataclass(frozen=True, slots=True)
 class BulkAction:
     """`act` returns the job's state after it. Its first write is a guarded one and the last that can be refused, so
-    that a refusal leaves nothing behind. `committed` is called between the commit and the word about it."""
+    that a refusal leaves nothing behind. `committed` is called after the commit, before its notifications."""
 
     act: Callable[[ActionTransaction, Job], JobState]
     committed: Callable[[], None] | None = None

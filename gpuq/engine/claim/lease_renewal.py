@@ -30,6 +30,8 @@ class LeaseRenewer:
         self._to_release: list[tuple[str, tuple[str, ...]]] = []
 
     def renew(self, tracked_attempts: Collection[TrackedAttempt]) -> None:
+        """Renews the agent's key and the attempts' leases once they are due; a lease that is gone is set again.
+        Without Redis it logs the first failure and is due again within a second."""
         now = self._ctx.clock.monotonic()
         if now < self.due_at:
             return

@@ -1,4 +1,4 @@
-"""Telling the hot queue about committed changes. Only hints: whatever is missed here is found again by maintenance."""
+"""Hints to the hot queue after a commit. Losing one only delays: maintenance finds again whatever is missed here."""
 
 from __future__ import annotations
 

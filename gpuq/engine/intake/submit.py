@@ -63,8 +63,8 @@ def store(
     request_key: str | None = None,
     fingerprint: str | None = None,
 ) -> Submitted:
-    """The durable part of `submit`, without reading the rows back; `tell` is to follow. `fingerprint` is of the
-    request: its key with another one is Refused."""
+    """The durable part of `submit`, without reading the rows back; the caller calls `tell` next. `fingerprint` is that
+    of the request: its key with another one is Refused."""
     now = ctx.clock.now()
     check_fits(ctx, specs)
     with ctx.records.write() as tx:

@@ -72,10 +72,12 @@ class Reconciler:
 
     @property
     def in_doubt(self) -> bool:
-        """The last look found a difference, which may only have been a change under way: another will tell."""
+        """Whether the last run found a difference. It may be a change under way, so only the next run acts on it."""
         return self._differed
 
     def run(self) -> None:
+        """Rebuilds a cold hot queue, and fills one up whose number of jobs has differed from SQL's twice in a row.
+        Once may be a job on its way between the two."""
         ctx = self._ctx
         if is_cold(ctx):
             rehydrate(ctx)

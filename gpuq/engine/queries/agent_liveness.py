@@ -19,7 +19,7 @@ class AgentLiveness:
     """One per process; thread-safe.
 
     The file lock of this home dies with its holder, and trying it costs microseconds, so a lock that is held answers
-    at once. Otherwise the agent's key in Redis tells whether one runs on another home or machine; it may outlive an
+    at once. Otherwise the agent's key in Redis shows whether one runs on another home or machine; it may outlive an
     agent that was killed by at most its TTL, the lease time. While Redis is away the file lock is all there is.
     """
 

@@ -39,8 +39,8 @@ OLDEST_EVERY_S = 600.0
 
 
 class SnapshotBuilder:
-    """Caches between turns: job facts by (id, score), the last reading of the GPUs. One thread only. `use_median`: for
-    what people are told, run times are medians instead of means."""
+    """Builds snapshots, and keeps what does not change between two: job facts by (id, score), the last reading of the
+    GPUs. One thread only. `use_median`: run times are medians instead of means, for estimates that people read."""
 
     def __init__(self, ctx: SnapshotContext, *, use_median: bool = False) -> None:
         self._ctx = ctx
@@ -66,12 +66,14 @@ class SnapshotBuilder:
         self._past_at = float("-inf")
 
     def switches(self) -> Switches:
+        """What people have set (pause, drains, group limits), read once and kept until it is dropped."""
         if self._control is None:
             with self._ctx.records.read() as tx:
                 self._control = read_switches(tx, self._ctx.node)
         return self._control
 
     def observe(self, max_age_s: float = READING_MAX_AGE_S) -> Sequence[GpuObservation]:
+        """A reading of every GPU that is at most `max_age_s` seconds old."""
         monotonic = self._ctx.clock.monotonic()
         if monotonic - self._observed_at > max_age_s:
             self._observations = self._ctx.gpus.observe(self._ctx.clock.now())
@@ -166,10 +168,12 @@ class SnapshotBuilder:
             self._past = [job for job in self._past if job.id not in gone]
 
     def snapshot(self, waiting: Sequence[Waiting], tracked_attempts: Collection[TrackedAttempt]) -> Snapshot:
+        """All that the scheduler sees, frozen. The GPUs are read only when a waiting job asks for one."""
         ctx = self._ctx
         switches = self.switches()
         observations = self.observe() if any(job.gpus for job in waiting) else self._observations
-        # A share that has grown since the last sample must not meet another one.
+        # A job on a shared GPU may have grown since the last sample: without its new peak the GPU looks emptier than it
+        # is, and another share would be placed on memory that is in use.
         if any(tracked.mem_mb is not None for tracked in tracked_attempts):
             see_peaks(observations, tracked_attempts)
         supervisors = {tracked.launched.supervisor_pid for tracked in tracked_attempts if tracked.launched}
@@ -221,7 +225,7 @@ class SnapshotBuilder:
         ).seconds
 
     def remember_reservations(self, actions: Sequence[Action]) -> None:
-        """When the first in line was told that it starts, set once: its reservation may not drift."""
+        """Keeps the start time that the first job in line was given first, so that its reservation does not drift."""
         for action in actions:
             if isinstance(action, Wait) and action.reserved_at is not None:
                 self._promises.setdefault(action.job_id, action.reserved_at)

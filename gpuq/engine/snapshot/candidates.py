@@ -29,6 +29,7 @@ def expectation(
 
 
 def candidate(job: Waiting) -> Candidate:
+    """The scheduler's form of a waiting job; its expected run time is left at 0 s, for the caller to fill in."""
     return Candidate(
         id=job.id,
         score=job.score,

@@ -23,6 +23,7 @@ def sample(observations: Sequence[GpuObservation], tracked_attempts: Collection[
 
 
 def see_peaks(observations: Sequence[GpuObservation], tracked_attempts: Collection[TrackedAttempt]) -> None:
+    """Raises the peak of memory (MB) of each launched attempt to what the readings show of it."""
     by_uuid = {reading.uuid: reading for reading in observations}
     holders = Counter(uuid for tracked in tracked_attempts for uuid in tracked.gpu_uuids)
     for tracked in tracked_attempts:

@@ -38,6 +38,7 @@ def daemon_uid() -> int:
 
 
 def local_caller(ctx: Context, peer: Peer) -> Caller:
+    """Who is at the other end of a Unix socket, by uid. Root, the daemon's user and GPUQ_ADMINS are administrators."""
     name = user_name(peer.uid)
     admin = peer.uid in {0, daemon_uid()} or name in ctx.settings.admin_users
     return Caller(name, peer.uid, peer.gid, admin)

@@ -27,6 +27,7 @@ def failure(
 
 
 def response_of(error: GpuqError, **more: Any) -> Response:
+    """The HTTP response for one of our errors; `more` goes into its body."""
     headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else None
     return failure(error.http_status, error.code, error.message, error.hint, headers=headers, **more)
 
@@ -76,6 +77,8 @@ def _allowed(request: Request) -> list[str]:
 
 
 def install(app: FastAPI) -> None:
+    """Answers every error of the application in the one form that clients know."""
+
     async def on_gpuq(request: Request, error: Exception) -> Response:
         assert isinstance(error, GpuqError)
         return response_of(error)

@@ -57,10 +57,12 @@ class Wakener:
                 self._loop.call_soon_threadsafe(self._woken.set)
 
     def close(self) -> None:
+        """Ends the stream that rests here, now or at its next rest."""
         self.closing = True
         self._woken.set()
 
     async def rest(self, seconds: float) -> None:
+        """Returns after a notification, or after `seconds`. Notifications of one burst wake it once."""
         try:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
@@ -98,6 +100,7 @@ class Streams:
 
     @contextlib.asynccontextmanager
     async def listening(self, notifier: Notifier) -> AsyncIterator[Wakener]:
+        """A wakener that is woken by notifications, and by the daemon's end, until the block is left."""
         wakener = Wakener()
         if self._closing:
             wakener.close()

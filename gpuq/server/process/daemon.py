@@ -41,6 +41,7 @@ class DaemonStop:
         self._tell: Callable[[], None] = lambda: None
 
     def on_stop(self, tell: Callable[[], None]) -> None:
+        """Sets what is called at the stop; called at once when that has already begun."""
         self._tell = tell
         if self._down.is_set():
             tell()
@@ -202,5 +203,6 @@ def _close(ctx: Context) -> None:
 
 
 def report(lines: list[str]) -> None:
+    """Writes the lines to stderr."""
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()

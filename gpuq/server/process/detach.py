@@ -28,7 +28,7 @@ class Interrupted(BaseException):
 
 def fork(log_path: Path) -> ReadyPipe | int:
     """Returns twice. In the child, which is to be the daemon: its end of the pipe. In the parent, when the child has
-    told how it went: the exit code, 0 when it is up, else that of what went wrong. Must be called by a process with a
+    reported: the exit code, 0 when it is up, else that of its error. Must be called by a process with a
     single thread."""
     _keep_small(log_path)
     reading, writing = os.pipe()

@@ -136,6 +136,7 @@ def whole_characters(data: bytes) -> int:
 
 
 def end_of(job: Job) -> dict[str, Any]:
+    """The data of the last event of a log stream: how the job ended."""
     return {
         "id": job.id,
         "state": job.state,

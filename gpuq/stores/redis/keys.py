@@ -27,6 +27,8 @@ def padded(job_id: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
+    """The names of the keys in Redis, all under one namespace."""
+
     namespace: str
 
     @property

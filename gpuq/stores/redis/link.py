@@ -33,6 +33,7 @@ def script_text(name: str) -> str:
 def cold(
     where: str, what: str = "does not hold the queue: it has not been read back from the database yet"
 ) -> HotStoreCold:
+    """The error for a Redis that answers but does not hold the queue."""
     return HotStoreCold(
         f"Redis at {where} {what}",
         hint="the agent rebuilds it within seconds; without one nothing starts: `gpuq up`",
@@ -72,6 +73,7 @@ class RedisLink:
         return answer
 
     def call(self, what: Callable[[redis.Redis], T]) -> T:
+        """Runs `what` on the client. Raises HotStoreUnavailable or HotStoreCold in place of Redis's own errors."""
         try:
             return what(self.client)
         except (redis.RedisError, OSError) as error:
@@ -99,6 +101,7 @@ class RedisLink:
             self._server = found[1]
 
     def close(self) -> None:
+        """Closes the client and its connections."""
         self.client.close()
         self.client.connection_pool.disconnect()
 

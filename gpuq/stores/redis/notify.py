@@ -19,7 +19,7 @@ from gpuq.stores.redis.link import RedisLink
 
 log = logging.getLogger(__name__)
 
-# What a listener is told when messages may have been missed: look at everything.
+# Published to listeners when messages may have been missed: everything may have changed.
 EVERY_TOPIC = tuple(Topic)
 _TOPICS = frozenset(topic.value for topic in Topic)
 

@@ -38,7 +38,7 @@ def _parse(gpus: int, text: str) -> _Heads:
 class RedisHotQueue:
     """`expected_epoch` gives the epoch that the marker must have; without it, or when it gives None, any marker
     will do (a process that only gives hints and reads). With `announce=False`, `add` wakes nobody: for a process
-    that has a notifier and tells it, which is cheaper under load."""
+    that publishes through a notifier, which is cheaper under load."""
 
     def __init__(self, link: RedisLink, *, expected_epoch: ExpectedEpoch | None = None, announce: bool = True) -> None:
         self._link = link

@@ -30,8 +30,8 @@ from gpuq.stores.sql.schema.tables import attempts, jobs
 QUERY_LIMIT_S = 60.0
 HINT = "views for reports: job_history, attempt_history, dead_letters, job_events"
 
-# What nobody reads through here. Single columns are told apart on SQLite only; on PostgreSQL the fencing tokens,
-# which open nothing by themselves, can be read.
+# Not readable through here. Single columns can be refused on SQLite only; on PostgreSQL the fencing tokens, which
+# give no access by themselves, can be read.
 SECRET_TABLES = frozenset({"specs", "tokens"})
 SECRET_COLUMNS = frozenset({("jobs", "token"), ("attempts", "token")})
 

@@ -11,6 +11,8 @@ from gpuq.stores.sql.schema.tables import maintenance_runs
 
 
 class MaintenanceLog:
+    """MaintenanceRuns in SQL: one row a task."""
+
     def __init__(self, database: Database) -> None:
         self.database = database
 

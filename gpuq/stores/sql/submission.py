@@ -96,6 +96,7 @@ def _spec_rows(new: Sequence[NewJob], ids: Sequence[int]) -> Iterator[tuple[Any,
 
 
 def dependency_rows(job_id: int, after: Sequence[int], after_any: Sequence[int]) -> list[tuple[Any, ...]]:
+    """Rows of `dependencies` for one job: (job, the job it waits for, whether that must succeed or may end anyhow)."""
     wanted = {(on_id, "success") for on_id in after} | {(on_id, "any") for on_id in after_any}
     return [(job_id, on_id, kind) for on_id, kind in sorted(wanted)]
 
@@ -145,6 +146,7 @@ def add_jobs(
 
 
 def key_taken() -> Refused:
+    """The error for a `--key` under which the user already has a live or completed job."""
     return Refused(
         "a live or completed job of this user already has that key", hint="use another --key, or cancel that job"
     )

@@ -54,6 +54,7 @@ def _refusal(change: Move, now: JobState, attempt: int) -> GpuqError:
 
 
 def wrong_state(job_id: int, now: JobState, expect: frozenset[JobState]) -> WrongState:
+    """The error for a job that is not in one of the expected states."""
     wanted = " or ".join(sorted(expect))
     return WrongState(f"job {job_id} is {now}, not {wanted}", hint=f"`gpuq show {job_id}` tells what happened to it")
 

@@ -1,4 +1,4 @@
-"""What the drivers say, told as gpuq's own errors.
+"""Errors of the database drivers, translated into gpuq's own.
 
 Both drivers raise one class for very different things; SQLite's error names and PostgreSQL's SQLSTATE codes
 tell them apart. Whatever is not the database's state is a fault of the code above and stays an exception of
@@ -102,7 +102,7 @@ def told_as_our_own(driver_error: type[Exception] = sqlite3.Error) -> Iterator[N
 
 
 def violated(error: Exception, name: str, *columns: str) -> bool:
-    """Whether this is the violation of the unique index `name`; SQLite tells it by its columns only."""
+    """Whether this is the violation of the unique index `name`; SQLite names only its columns."""
     diagnostics = getattr(error, "diag", None)
     if diagnostics is not None:
         return bool(diagnostics.constraint_name == name)

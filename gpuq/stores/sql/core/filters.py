@@ -22,6 +22,7 @@ def filter_shape(where: JobFilter) -> Hashable:
 
 
 def filter_conditions(dialect: str, where: JobFilter) -> list[ColumnElement[bool]]:
+    """The conditions of a job filter. Their parameters are bound by name when the statement runs."""
     conditions: list[ColumnElement[bool]] = []
     if where.states is not None:
         conditions.append(in_states(where.states) if where.states else literal_column("1 = 0"))

@@ -81,6 +81,7 @@ def plain(value: Any) -> Any:
 
 
 def clean(text: str) -> str:
+    """Text that every database stores: NUL and lone surrogates are replaced."""
     if text.isascii() and "\0" not in text:
         return str.__str__(text)
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
@@ -123,6 +124,7 @@ WAITING_COLUMNS = (
 
 
 def job_from(row: Sequence[Any]) -> Job:
+    """A job from a row of `job_select`. A waiting job keeps the log of its last attempt, not its GPUs and processes."""
     (id_, name, user, uid, group, state_text, priority, score, command, cwd, gpus, gpu_mem_mb, gpu_model, gpu_ids,
      time_limit_s, max_retries, retries_used, lost_count, attempt, token, key, preemptible, array_id, array_index,
      array_limit, on, submitted_at, eligible_at, held_by, stop_reason, stop_deadline, started_at, finished_at,
@@ -142,6 +144,7 @@ def job_from(row: Sequence[Any]) -> Job:
 
 
 def attempt_from(row: Sequence[Any]) -> Attempt:
+    """An attempt from a row of the columns ATTEMPT_COLUMNS."""
     values = list(row)
     values[5] = tuple(json.loads(values[5]))
     values[6] = tuple(json.loads(values[6]))
@@ -150,6 +153,7 @@ def attempt_from(row: Sequence[Any]) -> Attempt:
 
 
 def waiting_from(row: Sequence[Any]) -> Waiting:
+    """A waiting job from a row of the columns WAITING_COLUMNS."""
     values = list(row)
     values[2] = _PRIORITIES[values[2]]
     values[8] = _tuple(values[8])

@@ -64,6 +64,8 @@ class Statements:
         return self.made(build, lambda: build(self.name))
 
     def made(self, key: Hashable, build: Callable[[], ClauseElement], columns: Sequence[str] | None = None) -> Prepared:
+        """The prepared statement under `key`; built and compiled only the first time, because compiling costs more
+        than running."""
         prepared = self._made.get(key)
         if prepared is None:
             prepared = self._made[key] = Prepared(build(), self.dialect, columns)
@@ -99,6 +101,7 @@ def limit_of(dialect: str, limit: int | None) -> int | None:
 
 
 def job_select(dialect: str) -> Select[tuple[object, ...]]:
+    """Jobs with their dependencies and the facts of their current attempt, in the columns that `job_from` reads."""
     pair = "d.kind || ':' || d.on_id"
     joined = f"group_concat({pair})" if dialect == "sqlite" else f"string_agg({pair}, ',')"
     on: ColumnElement[str] = literal_column(f"(SELECT {joined} FROM dependencies d WHERE d.job_id = jobs.id)")
@@ -122,6 +125,7 @@ def in_line(dialect: str) -> str:
 
 
 def line(dialect: str) -> ClauseElement:
+    """A page of the queued jobs in line order."""
     page = text(f"SELECT id {in_line(dialect)} ORDER BY score, id LIMIT :limit OFFSET :offset").bindparams(
         bindparam("limit", type_=Integer), bindparam("offset", type_=Integer)
     )
@@ -129,6 +133,8 @@ def line(dialect: str) -> ClauseElement:
 
 
 def line_past(dialect: str) -> ClauseElement:
+    """Ids in line order of the queued jobs that belong to none of the given users, groups and arrays."""
+
     def none_of(column: str, name: str, kind: str) -> str:
         if dialect == "sqlite":
             return f"({column} IS NULL OR {column} NOT IN (SELECT value FROM json_each(:{name})))"
@@ -146,6 +152,7 @@ def line_past(dialect: str) -> ClauseElement:
 
 
 def position(dialect: str) -> ClauseElement:
+    """How many queued jobs stand before this score and id."""
     # Twice as fast as comparing the pairs.
     lower = f"SELECT count(*) {in_line(dialect)} AND score < :score"
     equal = f"SELECT count(*) {in_line(dialect)} AND score = :score AND id < :id"
@@ -153,6 +160,7 @@ def position(dialect: str) -> ClauseElement:
 
 
 def queued_batch(dialect: str) -> ClauseElement:
+    """The next queued jobs after an id: what the hot queue is rebuilt from."""
     return (
         select(jobs.c.id, jobs.c.gpus, jobs.c.score)
         .where(text("jobs.state = 'queued'"), jobs.c.id > number("after_id"))
@@ -166,6 +174,7 @@ def by_state(dialect: str) -> ClauseElement:
 
 
 def by_group(dialect: str) -> ClauseElement:
+    """Unfinished jobs that have a group, counted by group and state."""
     unfinished = in_states(set(JobState) - FINAL)
     return (
         select(jobs.c.group, jobs.c.state, func.count())
@@ -175,6 +184,7 @@ def by_group(dialect: str) -> ClauseElement:
 
 
 def waiting(dialect: str) -> ClauseElement:
+    """Those of the given jobs that are queued."""
     columns = (jobs.c[name] for name in WAITING_COLUMNS)
     # The unary plus keeps SQLite on the primary key: without statistics it takes the index of the line.
     queued = text("+jobs.state = 'queued'" if dialect == "sqlite" else "jobs.state = 'queued'")
@@ -182,6 +192,7 @@ def waiting(dialect: str) -> ClauseElement:
 
 
 def live_attempts(dialect: str) -> ClauseElement:
+    """Active jobs with their open attempt, of one node or (NULL) of all."""
     return (
         job_select(dialect)
         .add_columns(*(attempts.c[name] for name in ATTEMPT_COLUMNS))
@@ -192,11 +203,13 @@ def live_attempts(dialect: str) -> ClauseElement:
 
 
 def attempts_of(dialect: str) -> ClauseElement:
+    """The attempts of a job by number."""
     columns = (attempts.c[name] for name in ATTEMPT_COLUMNS)
     return select(*columns).where(attempts.c.job_id == number("job_id")).order_by(attempts.c.number)
 
 
 def preemptions(dialect: str) -> ClauseElement:
+    """How often each of the given jobs was preempted since a moment."""
     return (
         select(attempts.c.job_id, func.count())
         .where(
@@ -213,11 +226,13 @@ def specs_of(dialect: str) -> ClauseElement:
 
 
 def spec_of(dialect: str) -> ClauseElement:
+    """The stored submission of a job, with the submitter's uid and gid."""
     columns = (specs.c.spec, jobs.c.uid, specs.c.gid)
     return select(*columns).join_from(specs, jobs).where(specs.c.job_id == number("job_id"))
 
 
 def events_after(dialect: str) -> ClauseElement:
+    """The events after an id, oldest first."""
     return (
         select(*events.c)
         .where(events.c.id > number("after_id"))
@@ -239,6 +254,7 @@ def delayed_until(dialect: str) -> ClauseElement:
 
 
 def oldest_queued(dialect: str) -> ClauseElement:
+    """Ids of queued jobs that were submitted before a moment, by priority, then the oldest first."""
     return (
         select(jobs.c.id)
         .where(
@@ -252,6 +268,7 @@ def oldest_queued(dialect: str) -> ClauseElement:
 
 
 def due(dialect: str) -> ClauseElement:
+    """Ids of the jobs whose time has come, earliest first."""
     return (
         select(jobs.c.id)
         .where(jobs.c.eligible_at.is_not(None), jobs.c.eligible_at <= moment("now"))
@@ -261,6 +278,7 @@ def due(dialect: str) -> ClauseElement:
 
 
 def front_in_line(dialect: str) -> ClauseElement:
+    """The first queued job of a priority, of one user or (NULL) of all."""
     wanted = 'priority = :priority AND (:user IS NULL OR "user" = :user)'
     return text(f"SELECT score, id {in_line(dialect)} AND {wanted} ORDER BY score, id LIMIT 1").bindparams(
         number("priority"), word("user")
@@ -268,6 +286,7 @@ def front_in_line(dialect: str) -> ClauseElement:
 
 
 def front_aside(dialect: str) -> ClauseElement:
+    """The first blocked, held or delayed job of a priority, of one user or (NULL) of all."""
     aside = in_states({JobState.BLOCKED, JobState.HELD, JobState.DELAYED})
     of_user = or_(word("user").is_(None), jobs.c.user == word("user"))
     of_priority = jobs.c.priority == number("priority")
@@ -282,6 +301,7 @@ _OPEN = (
 
 
 def open_dependencies(dialect: str) -> ClauseElement:
+    """The dependencies of a job that are not satisfied yet."""
     return text(
         "SELECT d.on_id, d.kind, o.state FROM dependencies d JOIN jobs o ON o.id = d.on_id"
         f" WHERE d.job_id = :job_id AND {_OPEN} ORDER BY d.on_id, d.kind"
@@ -289,6 +309,7 @@ def open_dependencies(dialect: str) -> ClauseElement:
 
 
 def ready_dependents(dialect: str) -> ClauseElement:
+    """The blocked jobs that name a job and wait for none any more; `spec` is NULL where it names no begin time."""
     # A stored submission may be large, and only its `begin` is wanted: those without one are left where they are.
     # Quotes inside a value are escaped, so no value looks like this.
     find = "instr" if dialect == "sqlite" else "strpos"
@@ -304,16 +325,19 @@ def ready_dependents(dialect: str) -> ClauseElement:
 
 
 def job_with_key(dialect: str) -> ClauseElement:
+    """The live or completed job of a user under a key."""
     indexed = text(f"jobs.key IS NOT NULL AND jobs.{LIVE_OR_COMPLETED}")
     return select(jobs.c.id).where(jobs.c.user == word("user"), jobs.c.key == word("key"), indexed)
 
 
 def request(dialect: str) -> ClauseElement:
+    """What an earlier request under this request key was answered."""
     columns = (requests.c.job_ids, requests.c.fingerprint)
     return select(*columns).where(requests.c.user == word("user"), requests.c.key == word("key"))
 
 
 def dead_letters(dialect: str) -> ClauseElement:
+    """Dead letters, newest first."""
     return (
         select(*dead_letter_queue.c)
         .order_by(dead_letter_queue.c.failed_at.desc(), dead_letter_queue.c.job_id.desc())
@@ -334,5 +358,6 @@ def value_of(dialect: str) -> ClauseElement:
 
 
 def values_of(dialect: str) -> ClauseElement:
+    """The installation's values whose key begins with a prefix."""
     begins = func.substr(installation.c.key, 1, bindparam("length", type_=Integer)) == word("prefix")
     return select(installation.c.key, installation.c.value).where(begins).order_by(installation.c.key)

@@ -42,6 +42,7 @@ def now_in(dialect: str) -> ClauseElement:
 
 
 def end_attempt(dialect: str) -> ClauseElement:
+    """Ends an attempt: only the one with this token, and only once."""
     return text(
         "UPDATE attempts SET outcome = :outcome, exit_code = :exit_code, signal = :signal, error = :error,"
         " started_at = coalesce(:started_at, started_at), finished_at = :finished_at,"
@@ -68,6 +69,7 @@ def forget_dependencies(dialect: str) -> ClauseElement:
 
 
 def dead_letter(dialect: str) -> ClauseElement:
+    """Adds a dead letter, in place of an earlier one of the job."""
     return text(
         "INSERT INTO dead_letter_queue (job_id, failed_at, outcome, error, attempts, log_tail)"
         " VALUES (:job_id, :failed_at, :outcome, :error, :attempts, :log_tail)"
@@ -81,6 +83,7 @@ def remove_dead_letter(dialect: str) -> ClauseElement:
 
 
 def set_value(dialect: str) -> ClauseElement:
+    """Sets a value of the installation."""
     return text(
         "INSERT INTO installation (key, value, at) VALUES (:key, :value, :at)"
         " ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at"
@@ -92,6 +95,7 @@ def remove_value(dialect: str) -> ClauseElement:
 
 
 def rescore(dialect: str) -> ClauseElement:
+    """Adds to the score of every unfinished job, by its priority and its declared time."""
     return text(
         "UPDATE jobs SET score = score + :per_priority * priority"
         " + :per_declared_s * coalesce(time_limit_s, :undeclared_s)"

@@ -24,6 +24,7 @@ _mark = Table(
 
 
 def create_all(connection: Connection) -> None:
+    """Makes every table and view in an empty database and marks it with the newest revision."""
     metadata.create_all(connection, checkfirst=False)
     for statement in view_statements(connection.dialect.name).values():
         connection.exec_driver_sql(statement)
