@@ -88,13 +88,15 @@ class File:
         self._functions = _functions(tree)
         self._operators = operators()
         silent = _silent(tree)
-        nodes = list(ast_nodes(get_ast(self._source)))
+        nodes, text = list(ast_nodes(get_ast(self._source))), self._source.splitlines()
         # (operator, occurrence, line), in an order that depends on the text only.
         self.places: list[tuple[str, int, int]] = []
         for name, operator in self._operators.items():
             spans = [span for node in nodes for span in operator.mutation_positions(node)]
             for occurrence, (start, end) in enumerate(spans):
-                if not any(first <= start and end <= last for first, last in silent):
+                # The bare `*` of a signature is no multiplication: as `/` it only takes a way of calling away.
+                marker = text[start[0] - 1].startswith("*,", start[1])
+                if not marker and not any(first <= start and end <= last for first, last in silent):
                     self.places.append((name, occurrence, start[0]))
 
     def make(self, place: tuple[str, int, int]) -> Mutant | None:

@@ -79,3 +79,14 @@ def retry(outcome: Outcome, **facts: Any) -> RetryDecision:
 def test_what_becomes_of_a_job_is_decided_whole(outcome: Outcome, facts: dict[str, Any], wanted: RetryDecision) -> None:
     assert retry(outcome, **facts) == wanted
     assert MAX_LOST == 5
+
+
+def test_a_decision_counts_nothing_unless_said() -> None:
+    plain = RetryDecision(JobState.QUEUED)
+    assert (plain.uses_retry, plain.counts_lost, plain.delay_s, plain.dead_letter, plain.why) == (
+        False,
+        False,
+        None,
+        False,
+        "",
+    )

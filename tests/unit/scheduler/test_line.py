@@ -215,3 +215,20 @@ def test_a_start_counts_for_its_user_group_array_and_lane_and_not_in_the_origina
     assert (usage.cpu_jobs, usage.cpu_lane_full) == (1, False)
     assert trial.copy().reached(candidate(3, 1, user="ann")) == reached[0]
     assert not Usage(Policy(), [held(11)]).cpu_lane_full
+
+
+def test_the_oldest_is_known_whatever_comes_and_goes_after_it_was_asked_for() -> None:
+    line = Line([candidate(5, 2, submitted_at=50.0), candidate(6, 1, submitted_at=40.0)])
+    for _ in range(3):
+        assert [job.id for job in map(line.oldest, (1, 2)) if job is not None] == [6, 5]
+    older = candidate(7, 2, submitted_at=30.0)
+    others = [candidate(8, 3, submitted_at=20.0, preemptible=True), candidate(9, 1, submitted_at=35.0)]
+    for job in (older, *others):
+        line.add(job)
+    assert [line.oldest(least) for least in (1, 2, 3)] == [older, older, None]
+    line.remove(older)
+    assert [job.id for job in map(line.oldest, (1, 2)) if job is not None] == [9, 5]
+    # It comes back, and of two of one age the lower number was first.
+    line.add(older)
+    line.add(candidate(3, 2, submitted_at=30.0))
+    assert [job.id for job in map(line.oldest, (1, 2)) if job is not None] == [3, 3]

@@ -8,6 +8,7 @@ import pytest
 
 from gpuq.domain.priority import Priority, Ranking
 from gpuq.domain.reasons import Reason, ReasonCode
+from gpuq.scheduler.decide import decide
 from gpuq.scheduler.fit import Machine, Room
 from gpuq.scheduler.limits import Usage
 from gpuq.scheduler.order import Line
@@ -199,3 +200,13 @@ def test_as_many_heads_of_a_shape_count_as_could_run_at_once(build: Any) -> None
     assert whole(build, *ones[:3], big) == 9
     threes = [build.job(number, 3, **HOUR) for number in (1, 2)]
     assert whole(build, *threes, big) == 9
+
+
+def test_on_a_full_machine_the_reservation_goes_to_who_has_lost_patience(build: Any) -> None:
+    old = build.job(1, 2, time_limit_s=30 * 86400.0, submitted_at=NOW - PATIENCE_S - 1.0)
+    young = build.job(2, 1, time_limit_s=60.0, submitted_at=NOW - 1.0)
+    holdings = [build.held(9, 0, 1, started_at=NOW, until=200.0)]
+    decision = decide(build.seen(build.box(2), [old, young], holdings), NOW)
+    assert decision.first is not None
+    assert (decision.first.job.id, decision.first.at) == (1, NOW + 200.0)
+    assert decision.passing == (old, "it has waited 13 days")

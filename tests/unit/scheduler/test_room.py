@@ -285,3 +285,19 @@ def test_three_that_are_close_together_are_found_whole() -> None:
     assert closest(0b11111, 2, distances(devices)).bit_count() == 2
     spare = linked(4, {(0, 1): 0, (0, 2): 0, (1, 2): 0, (2, 3): 0, (0, 3): 5, (1, 3): 5})
     assert closest(0b1111, 2, distances(spare)) == 0b0011
+
+
+@pytest.mark.parametrize(
+    ("facts", "table"),
+    [
+        ({}, None),
+        ({"links": {"b": 0}}, [[0, 0, 5], [0, 0, 5], [5, 5, 0]]),
+        ({"numa_node": 0}, [[0, 4, 5], [4, 0, 5], [5, 5, 0]]),
+    ],
+)
+def test_a_machine_has_a_topology_when_its_links_or_its_numa_nodes_are_known(
+    facts: dict[str, Any], table: list[list[int]] | None
+) -> None:
+    numa = facts.get("numa_node")
+    devices = [Device("a", 0, 10, **facts), Device("b", 1, 10, numa_node=numa), Device("c", 2, 10)]
+    assert Machine(devices).topology == table
