@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from gpuq.domain.spec import JobSpec
+from gpuq.engine.actions.bulk import run_many
 from gpuq.engine.actions.cancel import cancel
 from gpuq.engine.actions.change import top, update
+from gpuq.engine.actions.hold import HOLD
 from gpuq.engine.intake.submit import submit
 from gpuq.engine.maintenance.retain import retain
+from gpuq.errors import Forbidden, NotFound
 
 
 def test_a_cancel_without_a_grace_gives_the_jobs_own_or_the_installations(make_world: Any) -> None:
@@ -51,3 +54,22 @@ def test_a_request_key_is_kept_for_two_days_and_no_longer(world: Any) -> None:
     world.clock.forward(2)
     retain(world.ctx)
     assert ask() != first
+
+
+def test_many_jobs_are_held_each_once_and_told_of_and_a_refusal_keeps_no_other_from_it(world: Any) -> None:
+    mine, other = world.submit("a"), world.submit("a", by=world.admin)
+    told: list[str] = []
+    world.ctx.notifier.subscribe(lambda topic: told.append(str(topic)))
+    done = run_many(world.ctx, [mine, other, 99, mine], world.user, HOLD)
+    assert [(one.job_id, one.state, type(one.error)) for one in done] == [
+        (mine, "held", type(None)),
+        (other, None, Forbidden),
+        (99, None, NotFound),
+    ]
+    assert told == ["events"]
+    assert [entry.job_id for entry in world.ctx.queue.heads(9)] == [other]
+
+
+def test_an_empty_line_counts_nothing(world: Any) -> None:
+    view = world.queries.queue(limit=None)
+    assert (view.running, view.queued, view.waiting, view.total, view.jobs) == (0, 0, 0, 0, [])

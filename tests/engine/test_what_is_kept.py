@@ -8,8 +8,9 @@ import pytest
 
 from gpuq.domain.outcome import Outcome
 from gpuq.engine.actions.pause import pause
+from gpuq.engine.maintenance import promote as promotion
 from gpuq.engine.maintenance import timers
-from gpuq.engine.maintenance.promote import shorten_backoffs
+from gpuq.engine.maintenance.promote import promote, shorten_backoffs
 from gpuq.engine.maintenance.retain import retain
 from gpuq.engine.node_lock import FileLock
 from gpuq.engine.queries.agent_liveness import AgentLiveness
@@ -154,3 +155,23 @@ def test_the_oldest_dead_letters_beyond_the_cap_and_the_days_are_dropped(make_wo
     assert (retain(world.ctx), letters()) == (1, [jobs[2]])
     world.clock.forward(1)
     assert (retain(world.ctx), letters()) == (1, [])
+
+
+def test_all_that_are_due_are_promoted_and_the_next_moment_is_told(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promotion, "BATCH", 2)
+    now = world.clock.now()
+    due = [world.submit("a", begin=now + 1) for _ in range(4)]
+    later = world.submit("a", begin=now + 9)
+    assert promote(world.ctx) == now + 1
+    world.clock.forward(1)
+    topics: list[str] = []
+    world.ctx.notifier.subscribe(lambda topic: topics.append(str(topic)))
+    assert promote(world.ctx) == now + 9
+    assert [world.state(job_id) for job_id in (*due, later)] == ["queued"] * 4 + ["delayed"]
+    assert sorted(entry.job_id for entry in world.ctx.queue.heads(9)) == due
+    assert topics == ["queue", "events"] * 2
+    with world.ctx.records.read() as tx:
+        event = tx.events(job_id=due[0])[-1]
+    assert (event.actor, event.at, event.detail) == ("gpuq", now + 1, "its time has come")
+    world.clock.forward(8)
+    assert promote(world.ctx) is None
