@@ -34,20 +34,25 @@ if TYPE_CHECKING:
 class ReadOnlyRecords(Protocol):
     """Records to those who may not change them."""
 
-    def read(self) -> AbstractContextManager[Reader]: ...
+    def read(self) -> AbstractContextManager[Reader]:
+        """A transaction that cannot write. Raises DatabaseUnavailable."""
 
 
 class AttemptFolders(Protocol):
     """The launcher to those who may only look at attempts: see `gpuq.ports.launcher.Launcher`."""
 
-    def launched(self, run_dir: str) -> Launched | None: ...
-    def progress(self, run_dir: str) -> dict[str, Any] | None: ...
+    def launched(self, run_dir: str) -> Launched | None:
+        """What the supervisor reported of its start; None when there is no report."""
+
+    def progress(self, run_dir: str) -> dict[str, Any] | None:
+        """What the job wrote of its progress; None when there is nothing readable."""
 
 
 class AttemptStops(Protocol):
     """The launcher to those who may only ask attempts to stop: see `gpuq.ports.launcher.Launcher`."""
 
-    def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None: ...
+    def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
+        """Asks the supervisor to stop its job. Raises OSError when it cannot be written."""
 
 
 class HotContext(Protocol):
@@ -105,6 +110,8 @@ class ActionContext(IntakeContext, StopContext, Protocol):
 class QueryContext(SnapshotContext, Protocol):
     """For `queries`: SQL is only read, and of attempts only what their folders tell."""
 
+    @property
+    def history(self) -> History: ...
     @property
     def launcher(self) -> AttemptFolders: ...
     @property

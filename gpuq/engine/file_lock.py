@@ -34,6 +34,7 @@ class FileLock:
         self._fd = fd
 
     def release(self) -> None:
+        """Does nothing where it was not acquired."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

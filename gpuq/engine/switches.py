@@ -14,6 +14,8 @@ from gpuq.ports.records import Reader
 
 @dataclass(frozen=True, slots=True)
 class Drained:
+    """Who took a GPU out of the queue, and why."""
+
     by: str
     reason: str | None
 
@@ -30,6 +32,7 @@ class Switches:
 
 
 def read_switches(tx: Reader, node: str) -> Switches:
+    """All that people have set for the whole queue and for the GPUs of `node`, as of this transaction."""
     pause = paused(tx)
     prefix = InstallationKey.DRAINED.prefix(node)
     return Switches(

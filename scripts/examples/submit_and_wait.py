@@ -23,7 +23,11 @@ def main() -> int:
     """The exit code: 0 when both jobs completed."""
     with Client(direct=False) as client:
         first = client.submit(
-            ["sh", "-c", "echo trained on $GPUQ_GPU_COUNT GPUs"], name="train", gpus=2, time_limit_s=60, max_retries=0
+            ["sh", "-c", "sleep 1; echo trained on $GPUQ_GPU_COUNT GPUs"],
+            name="train",
+            gpus=2,
+            time_limit_s=60,
+            max_retries=0,
         )
         second = client.submit(["echo", "evaluated"], name="evaluate", gpus=1, after=[first])
         why = second.why()

@@ -18,7 +18,7 @@ from gpuq.engine.actions.cancel import cancel
 from gpuq.engine.actions.drain import drain, undrain
 from gpuq.engine.actions.pause import pause, resume
 from gpuq.engine.intake.submit import check
-from gpuq.engine.queries import health
+from gpuq.engine.queries import group_report, health
 from gpuq.engine.queries.gpu_report import report
 from gpuq.engine.snapshot.gpu_processes import belongs_to, exists
 from gpuq.errors import Forbidden, NotFound
@@ -100,12 +100,12 @@ def test_counts_cover_every_state_and_add_up(make_world: Any) -> None:
         "running": 1, "waiting": 2, "finished": 1, "dead_letters": 1, "gpus": 2, "paused": None, "node": "box",
     }  # fmt: skip
     groups.limit_group(world.ctx, "h", 3, world.admin)
-    assert groups.report(world.ctx) == [
+    assert group_report.report(world.ctx) == [
         {"group": "g", "running": 0, "waiting": 1, "limit": None, "limited_by": None},
         {"group": "h", "running": 0, "waiting": 0, "limit": 3, "limited_by": "root"},
     ]
     groups.limit_group(world.ctx, "h", 0, world.admin)
-    assert [row["group"] for row in groups.report(world.ctx)] == ["g"]
+    assert [row["group"] for row in group_report.report(world.ctx)] == ["g"]
     view = world.queries.queue(limit=None)
     assert (view.running, view.queued, view.waiting, view.total) == (1, 1, 2, 3)
 

@@ -7,7 +7,8 @@ Without a docstring may be:
 - a method that overrides one of a library's base class, named in `OVERRIDES`;
 - a variant of an overloaded function, and a route whose decorator has a `summary`;
 - a function or property that is one simple line: name, signature and line say it all. This does not
-  hold for the methods of a Protocol, which have no line that could say anything.
+  hold for the methods of a Protocol, which have no line that could say anything; a property of one says with its name
+  and its type what an object has.
 """
 
 import ast
@@ -62,7 +63,7 @@ def may_go_without(function: Function, owner: ast.ClassDef | None) -> bool:
     if owner is None:
         return is_one_line(function)
     if is_protocol(owner):
-        return False
+        return any(ast.unparse(decorator) == "property" for decorator in function.decorator_list)
     return is_one_line(function) or function.name in OVERRIDES or implements_a_protocol(owner, function.name)
 
 

@@ -45,6 +45,7 @@ def _become(args: Args, what: str) -> int:
 
 
 def down(args: Args) -> int:
+    """Stops the daemon and waits for its end; running jobs go on unless `--stop-jobs` is given."""
     from gpuq.client.calls import Calls
 
     client = Calls(direct=False)

@@ -12,6 +12,7 @@ MOST = 1024
 
 
 def simulate(args: Args) -> int:
+    """Replays a trace of jobs against the scheduler and prints what it would have done; needs no daemon."""
     replay.simulate(
         Path(args.words[0]),
         gpus=_count(args, "gpus", 8),

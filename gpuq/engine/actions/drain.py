@@ -24,6 +24,7 @@ def drain(ctx: ActionContext, index: int, caller: Caller, reason: str | None = N
 
 
 def undrain(ctx: ActionContext, index: int, caller: Caller) -> None:
+    """New jobs may start on it again. Raises NotFound, Forbidden."""
     require_admin(caller, "undrain a GPU")
     gpu = _by_index(ctx, index)
     with ctx.records.write() as tx:

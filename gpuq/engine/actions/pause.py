@@ -13,6 +13,7 @@ from gpuq.ports.notify import Topic
 
 
 def pause(ctx: ActionContext, caller: Caller, reason: str | None = None) -> dict[str, Any]:
+    """No job starts until `resume`; what runs goes on. Returns who paused it, why and when. Raises Forbidden."""
     require_admin(caller, "pause the queue")
     now = ctx.clock.now()
     value = {"by": caller.user, "reason": reason, "at": iso(now)}
@@ -23,6 +24,7 @@ def pause(ctx: ActionContext, caller: Caller, reason: str | None = None) -> dict
 
 
 def resume(ctx: ActionContext, caller: Caller) -> None:
+    """Jobs start again; does nothing where the queue was not paused. Raises Forbidden."""
     require_admin(caller, "resume the queue")
     with ctx.records.write() as tx:
         tx.set_value(InstallationKey.PAUSED, None, ctx.clock.now())

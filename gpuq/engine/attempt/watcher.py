@@ -40,6 +40,7 @@ class AttemptWatcher:
         os.eventfd_write(self._wake_fd, 1)
 
     def close(self) -> None:
+        """Stops watching; the attempts live on."""
         for tracked in self.tracked.values():
             self._unwatch(tracked)
         self._selector.close()

@@ -29,6 +29,7 @@ def readyz(ctx: QueryContext, agent: AgentLiveness) -> dict[str, Any]:
 
 
 def maintenance(ctx: QueryContext) -> list[dict[str, Any]]:
+    """When each task of maintenance last began, succeeded and failed, ready for JSON. Raises DatabaseUnavailable."""
     return [
         {
             "task": run.task,
@@ -42,6 +43,7 @@ def maintenance(ctx: QueryContext) -> list[dict[str, Any]]:
 
 
 def stats(ctx: QueryContext) -> dict[str, Any]:
+    """Jobs by state, dead letters, GPUs and whether the queue is paused, ready for JSON. Raises DatabaseUnavailable."""
     with ctx.records.read() as tx:
         counts = tx.count_by_state()
         letters = tx.count_dead_letters()

@@ -9,7 +9,7 @@ from typing import Any
 
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.times import iso
-from gpuq.engine.context import Context
+from gpuq.engine.context import QueryContext
 from gpuq.errors import UsageError
 
 KINDS = ("usage", "waits", "failures", "utilization")
@@ -38,7 +38,7 @@ POSTGRES = Dialect(
 _KEYS = {"user": '"user"', "group": "coalesce(\"group\", '-')"}
 
 
-def report(ctx: Context, kind: str, by: str, since: float | None) -> Table:
+def report(ctx: QueryContext, kind: str, by: str, since: float | None) -> Table:
     """Columns and rows. `since` in epoch seconds cuts by the end of a run (`waits`: by its start).
 
     Raises UsageError for an unknown kind or grouping.
@@ -110,7 +110,7 @@ FROM {source} WHERE outcome IS NOT NULL{_after("finished_at", since)}
 GROUP BY 1 ORDER BY 3 DESC, 1"""
 
 
-def utilization(ctx: Context, dialect: Dialect, by: str, since: float | None) -> Table:
+def utilization(ctx: QueryContext, dialect: Dialect, by: str, since: float | None) -> Table:
     """How much of the GPUs' time was held by jobs, running ones counted up to now. Without `since` from the
     first start on. `mean_gpu_util` is what the driver saw on average while they were held."""
     now = ctx.clock.now()

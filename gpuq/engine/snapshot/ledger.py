@@ -25,6 +25,7 @@ class Ledger:
 
 
 def ledger(tracked_attempts: Iterable[TrackedAttempt]) -> Ledger:
+    """What the attempts hold: of each GPU the job and the MiB reserved there, None where it is alone."""
     held: dict[str, list[tuple[int, int | None]]] = {}
     for tracked in tracked_attempts:
         for uuid in tracked.gpu_uuids:

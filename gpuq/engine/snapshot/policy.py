@@ -9,6 +9,7 @@ from gpuq.scheduler.snapshot import Policy
 
 
 def policy(ctx: SnapshotContext, switches: Switches) -> Policy:
+    """The rules that a plan obeys: from the settings, and from the limits that people have set meanwhile."""
     settings = ctx.settings
     return Policy(
         backfill=settings.backfill,

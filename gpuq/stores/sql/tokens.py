@@ -35,6 +35,8 @@ def _hash(secret: str) -> str:
 
 
 class SqlTokens:
+    """Bearer tokens: only the hash of a secret is kept."""
+
     def __init__(self, database: Database) -> None:
         self.database = database
 
