@@ -81,7 +81,8 @@ class Calls(Session):
         outlook: bool = False,
         accept: Sequence[int] = (),
     ) -> Reply:
-        """Posts a submission. It carries a request key, made here unless given, so that a repetition queues nothing twice."""
+        """Posts a submission. It carries a request key, made here unless given, so that a repetition queues nothing
+        twice."""
         headers = {"Idempotency-Key": request_key or os.urandom(16).hex()}
         query = {"outlook": "true"} if outlook else None
         return self.send("POST", "/jobs", query=query, body=body, headers=headers, repeat=True, accept=accept)

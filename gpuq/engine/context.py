@@ -104,7 +104,8 @@ class ActionContext(IntakeContext, StopContext, Protocol):
 
     @property
     def node(self) -> str: ...
-    def run_dir(self, job_id: int, number: int) -> str: ...
+    def run_dir(self, job_id: int, number: int) -> str:
+        """The folder of an attempt, by job id and attempt number."""
 
 
 class QueryContext(SnapshotContext, Protocol):

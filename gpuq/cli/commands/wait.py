@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def wait(args: Args) -> int:
-    """Waits until the chosen jobs are final; the exit code is theirs, or that of a time limit after `--timeout` seconds."""
+    """Waits until the chosen jobs are final; the exit code is theirs, or that of a time limit after `--timeout`
+    seconds."""
     from gpuq.cli.parse.select import ACTIVE, WAITING, select
 
     client = connect()

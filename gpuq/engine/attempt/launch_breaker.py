@@ -44,7 +44,8 @@ class LaunchCircuitBreaker:
         self._told: str | None = ""
 
     def trip(self, why: str) -> None:
-        """The machine could not launch: nothing is claimed for a pause that doubles each time. `why`: shown to people."""
+        """The machine could not launch: nothing is claimed for a pause that doubles each time. `why`: shown to
+        people."""
         self._pause_s = min(max(2 * self._pause_s, FIRST_PAUSE_S), MAX_PAUSE_S)
         self._until = self._ctx.clock.monotonic() + self._pause_s
         self._tell(why)

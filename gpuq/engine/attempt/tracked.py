@@ -43,7 +43,8 @@ class TrackedAttempt:
 
     @classmethod
     def of_record(cls, job: Job, attempt: Attempt, launched: Launched | None) -> TrackedAttempt:
-        """An attempt that SQL knows, as an agent that was started anew takes it over; `launched` None: no report was found."""
+        """An attempt that SQL knows, as an agent that was started anew takes it over; `launched` None: no report
+        was found."""
         return cls(
             job=job,
             number=attempt.number,
