@@ -209,4 +209,4 @@ def test_on_a_full_machine_the_reservation_goes_to_who_has_lost_patience(build: 
     decision = decide(build.seen(build.box(2), [old, young], holdings), NOW)
     assert decision.first is not None
     assert (decision.first.job.id, decision.first.at) == (1, NOW + 200.0)
-    assert decision.passing == (old, "it has waited 13 days")
+    assert decision.overtaking == (old, "it has waited 13 days")
