@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gpuq.domain import failpoints
-from gpuq.domain.array import parse_array
+from gpuq.domain.array import Array, parse_array
 from gpuq.domain.caller import Caller
 from gpuq.domain.eligibility import begin_time, waiting_state
 from gpuq.domain.job import Job
@@ -185,42 +185,39 @@ def _rows(
     if not cwd.startswith("/"):
         raise UsageError(f"cwd: {cwd!r} is not an absolute path")
     array = None if spec.array is None else parse_array(spec.array)
-    name = spec.name or spec.command[0].rpartition("/")[2] or spec.command[0]
-    rank = rule.score(spec.priority, now, spec.time_limit_s, waiting)
-    retries = spec.max_retries if spec.max_retries is not None else ctx.settings.default_max_retries
-    held_by = "user" if state is JobState.HELD else None
-    eligible_at = begin if state is JobState.DELAYED else None
-    if array is None:
-        return [
-            NewJob(
-                spec,
-                caller.user,
-                caller.uid,
-                caller.gid,
-                name,
-                cwd,
-                state,
-                rank,
-                retries,
-                now,
-                eligible_at,
-                held_by,
-            )
-        ]
+    one = NewJob(
+        spec,
+        caller.user,
+        caller.uid,
+        caller.gid,
+        spec.name or spec.command[0].rpartition("/")[2] or spec.command[0],
+        cwd,
+        state,
+        rule.score(spec.priority, now, spec.time_limit_s, waiting),
+        spec.max_retries if spec.max_retries is not None else ctx.settings.default_max_retries,
+        now,
+        begin if state is JobState.DELAYED else None,
+        "user" if state is JobState.HELD else None,
+    )
+    return [one] if array is None else _elements(one, array, rule.spacing_s)
+
+
+def _elements(one: NewJob, array: Array, spacing_s: float) -> list[NewJob]:
+    """A row for each index, each `spacing_s` seconds later in line than the one before."""
     return [
         NewJob(
-            spec=spec,
-            user=caller.user,
-            uid=caller.uid,
-            gid=caller.gid,
-            name=name.replace("{index}", str(index)),
-            cwd=cwd,
-            state=state,
-            score=rank + rule.spacing_s * place,
-            max_retries=retries,
-            submitted_at=now,
-            eligible_at=eligible_at,
-            held_by=held_by,
+            spec=one.spec,
+            user=one.user,
+            uid=one.uid,
+            gid=one.gid,
+            name=one.name.replace("{index}", str(index)),
+            cwd=one.cwd,
+            state=one.state,
+            score=one.score + spacing_s * place,
+            max_retries=one.max_retries,
+            submitted_at=one.submitted_at,
+            eligible_at=one.eligible_at,
+            held_by=one.held_by,
             array_first=place == 0,
             array_index=index,
             array_limit=array.limit,
