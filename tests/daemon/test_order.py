@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import os
+import pwd
 import re
 import socket
 import time
@@ -62,6 +64,13 @@ class Day:
     ended: list[dict[str, Any]]
 
 
+def _names() -> list[str]:
+    """Of accounts that are here anyway, because a daemon of root's runs each job as its submitter; others may take any
+    names."""
+    accounts = [account.pw_name for account in pwd.getpwall() if account.pw_uid != 0]
+    return accounts[:USERS] if os.geteuid() == 0 else [f"user{n}" for n in range(USERS)]
+
+
 @pytest.fixture(scope="module")
 def day(make_boxes: Callable[..., Box]) -> Day:
     with socket.socket() as free:
@@ -69,7 +78,7 @@ def day(make_boxes: Callable[..., Box]) -> Day:
         port = free.getsockname()[1]
     box = make_boxes(GPUQ_GPUS="sim:8")
     box.gpuq("up", "-d", "--listen", f"127.0.0.1:{port}")
-    tokens = [box.json("token", "create", "test", "-u", f"user{n}")["token"] for n in range(USERS)]
+    tokens = [box.json("token", "create", "test", "-u", name)["token"] for name in _names()]
     with contextlib.ExitStack() as stack:
         users = [stack.enter_context(Calls(server=f"http://127.0.0.1:{port}", token=token)) for token in tokens]
         for user in users:
