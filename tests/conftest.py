@@ -56,6 +56,7 @@ _TIERS = {
     "migration": "tier_integration",
     "daemon": "tier_system",
     "crash": "tier_system",
+    "security": "tier_system",
     "model": "tier_system",
     "chaos": "tier_system",
     "release": "tier_system",
