@@ -13,6 +13,7 @@ from typing import Literal
 
 from gpuq.domain import failpoints
 from gpuq.domain.ids import new_token
+from gpuq.engine.accounts import Accounts
 from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
 from gpuq.engine.epoch import EpochCell
@@ -89,6 +90,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
         agent_key=redis_stores.RedisAgentKey(link),
         notifier=_notifier(settings, link, roles),
         clock=SystemClock(),
+        accounts=Accounts(),
         gpus=open_gpus(settings),
         launcher=ForkServerLauncher(str(settings.home / "supervisors.log")),
         run_times=RunTimes(history),

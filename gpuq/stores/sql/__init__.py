@@ -20,7 +20,7 @@ from gpuq.stores.sql.core.engine import Database, as_database
 from gpuq.stores.sql.history import SqlHistory
 from gpuq.stores.sql.maintenance import MaintenanceLog
 from gpuq.stores.sql.records import SqlRecords
-from gpuq.stores.sql.tokens import SqlTokens, TokenInfo
+from gpuq.stores.sql.tokens import SqlTokens
 
 __all__ = [
     "Database",
@@ -28,7 +28,6 @@ __all__ = [
     "SqlHistory",
     "SqlRecords",
     "SqlTokens",
-    "TokenInfo",
     "migrate",
     "open_database",
     "open_history",
