@@ -50,7 +50,7 @@ class NewToken(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
     user: Annotated[str, Field(pattern=_ACCOUNT)] | None = None
     scope: Scope = Scope.SUBMIT
-    expires_in_s: Annotated[float, Field(gt=0, le=MAX_TOKEN_S, allow_inf_nan=False)] | Literal["never"] = YEAR_S
+    expires_in_s: Annotated[float, Field(gt=0, le=MAX_TOKEN_S, strict=True)] | Literal["never"] = YEAR_S
 
 
 class Shutdown(BaseModel):
