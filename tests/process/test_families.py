@@ -127,7 +127,7 @@ def test_job_dies_with_its_supervisor_and_the_lock_is_free(world) -> None:
     attempt.wait()
     wait_gone(running.pid, running.pid_start)
     assert not world.launcher.alive(attempt.run_dir)
-    assert world.launcher.outcome(attempt.run_dir) is None
+    assert world.launcher.outcome(attempt.run_dir, attempt.order.token) is None
 
 
 @pytest.mark.parametrize("daemon_there", [True, False])
