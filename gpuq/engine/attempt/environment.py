@@ -63,7 +63,7 @@ def supervisor_spec(
     gid: int | None,
     kill_grace_s: float,
 ) -> dict[str, Any]:
-    """What `spec.json` of the attempt folder holds. `kill_grace_s`: of the installation, for a job without its own."""
+    """What `spec.json` of the attempt holds. `kill_grace_s`: of the installation, for a job without its own."""
     job = tracked.job
     name, before_s = notice_of(spec.signal)
     return {
