@@ -21,7 +21,7 @@ from gpuq.supervise.descendants import Family
 from gpuq.supervise.events import Events
 from gpuq.supervise.hunt import hunt
 from gpuq.supervise.ladder import KILL, NOTICE, STRAYS, TERMINATE, Ladder
-from gpuq.supervise.spawn import AttemptSpec, CannotRun, signal_number, spawn
+from gpuq.supervise.spawn import MACHINE_FAULT, AttemptSpec, CannotRun, signal_number, spawn
 
 _RETRY_S = 0.05
 _RETRY_MAX_S = 15.0
@@ -151,6 +151,7 @@ class _Run:
             notice_before_s=spec.notice_before_s,
         )
         self.refusal: str | None = None
+        self.machine_fault = False
         self.ending: classify.Ending | None = None
         self.noticed: int | None = None
         self.stop_reached = False
@@ -187,7 +188,8 @@ class _Run:
 
     def _record(self, ending: classify.Ending) -> dict[str, object]:
         if self.refusal is not None:
-            return classify.record_of("launch_error", token=self.spec.token, error=self.refusal)
+            record = classify.record_of("launch_error", token=self.spec.token, error=self.refusal)
+            return {**record, "machine_fault": True} if self.machine_fault else record
         return classify.exit_record(ending, token=self.spec.token, started_at=self.started_at)
 
     def _hear_the_exec(self) -> None:
@@ -198,7 +200,8 @@ class _Run:
         os.close(self.exec_fd)
         self.exec_fd = -1
         if sentence:
-            self.refusal = sentence.decode("utf-8", "replace")
+            self.machine_fault = sentence.startswith(MACHINE_FAULT)
+            self.refusal = sentence.removeprefix(MACHINE_FAULT).decode("utf-8", "replace")
             return
         self._report()
 

@@ -64,7 +64,7 @@ def examine() -> list[Finding]:
     findings.append(Finding("settings", OK, "every setting is known and valid"))
     for look in (_home, _disk, _database, _redis, _stops):
         findings += _guarded(look, settings)
-    return findings + _guarded(_daemon, settings) + _guarded(_gpus, settings)
+    return findings + _guarded(_daemon, settings) + _guarded(_gpus, settings) + _guarded(_isolation, settings)
 
 
 def _installation() -> list[Finding]:
@@ -213,3 +213,15 @@ def _gpus(settings: Settings) -> list[Finding]:
         return [Finding("gpus", WARN, reason or "none was found", "jobs with -g 0 run; GPUQ_GPUS=sim:4 simulates four")]
     models = sorted({gpu.model for gpu in gpus})
     return [Finding("gpus", OK, f"{len(gpus)}: {', '.join(models)}")]
+
+
+def _isolation(settings: Settings) -> list[Finding]:
+    from gpuq import wiring
+
+    why_not = wiring.why_not_isolated(settings)
+    if why_not is None:
+        return [Finding("isolation", OK, "a job can open only its own GPUs' device nodes")]
+    if settings.isolate_gpus == "off" or os.geteuid() != 0:
+        return [Finding("isolation", OK, f"jobs can open every GPU's device node: {why_not}")]
+    hint = "a container needs CAP_SYS_ADMIN for it; GPUQ_ISOLATE_GPUS=off says that it is not wanted"
+    return [Finding("isolation", WARN, f"jobs can open every GPU's device node: {why_not}", hint)]
