@@ -164,8 +164,11 @@ def _silent(tree: ast.Module) -> list[Span]:
             found.append(node.test)
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp) and _is_union(node):
             found.append(node.value)
-        if isinstance(node, ast.Constant) and _is_tuning(node):
+        if isinstance(node, ast.expr) and _is_tuning(node):
             found.append(node)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and _is_tuning(node.right):
+            # `4 * 1024 * 1024`: one number.
+            found += [node.left] if isinstance(node.left, ast.Constant) else []
         if isinstance(node, ast.Assign) and re.fullmatch(r"_?[A-Z_]+_S", ast.unparse(node.targets[0])):
             found.append(node.value)
         if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.IfExp) and _is_wording(node)):
@@ -174,9 +177,9 @@ def _silent(tree: ast.Module) -> list[Span]:
     return [_span(node) for node in found] + [(_span(node.left)[1], _span(node.right)[0]) for node in flags]
 
 
-def _is_tuning(node: ast.Constant) -> bool:
+def _is_tuning(node: ast.expr) -> bool:
     """Of a period or a batch size one more or less is as good. (A constant in seconds is called `…_S`.)"""
-    return type(node.value) in {int, float} and abs(node.value) > 10
+    return isinstance(node, ast.Constant) and type(node.value) in {int, float} and abs(node.value) > 10
 
 
 def _is_wording(node: ast.IfExp) -> bool:

@@ -244,6 +244,20 @@ def test_a_peak_is_the_highest_of_all_readings_and_of_launched_attempts_only(mak
     assert (tracked.reserved_mb(first), tracked.holding(0.0).peak_mb) == (None, tracked.peak_mb)
 
 
+def test_an_attempt_that_was_not_launched_hides_no_peak_of_another(make_world: Any) -> None:
+    world = make_world("sim:3x24G")
+    jobs = [world.submit("a") for _ in range(3)]
+    agent = world.agent()
+    agent.run_once()
+    world.launcher.run(jobs[1])
+    agent.run_once()
+    world.driver_says({index: {"used_mb": 5600, "utilisation": 0.5} for index in range(3)})
+    world.clock.forward(60)
+    agent.run_once()
+    seen = {tracked.job.id: (list(tracked.peak_mb.values()), tracked.utilisation[-1:]) for tracked in agent.tracked}
+    assert seen == {jobs[0]: ([], []), jobs[1]: ([5000], [0.5]), jobs[2]: ([], [])}
+
+
 def test_a_run_that_ended_before_it_began_lasted_no_time(world: Any) -> None:
     job_id = world.submit("a")
     agent = world.agent()
