@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 
 from gpuq.errors import Refused, UsageError
 from gpuq.ports.records import DeadLetter, JobFilter
-from gpuq.stores.sql import SqlHistory, SqlRecords, open_tokens, report_role
+from gpuq.stores.sql import Database, SqlHistory, SqlRecords, migrate, open_tokens, report_role
 from gpuq.stores.sql.questions import ask
+from gpuq.stores.sql.schema.views import view_statements
 
 
 class Asking:
@@ -433,3 +435,69 @@ def test_a_login_is_made_with_a_password_that_is_told_once(records: SqlRecords, 
     changed = report_role.make(url, new_password=True)
     assert changed.url not in {first.url, again.url}
     assert Asking(SqlHistory(records.database, changed.url)).query("SELECT count(*) FROM job_history")[1] == [(0,)]
+
+
+@pytest.fixture
+def ordinary_url(postgres_server: Any) -> Iterator[str]:
+    """A database of a role that owns it and may do nothing else."""
+    postgres_server.execute("CREATE ROLE plain LOGIN")
+    postgres_server.execute("CREATE DATABASE plainly OWNER plain")
+    url = postgres_server.url("plainly").replace("//gpuq@", "//plain@")
+    migrate.ensure(url)
+    yield url
+    postgres_server.execute("DROP DATABASE plainly WITH (FORCE)")
+    postgres_server.execute("DROP ROLE IF EXISTS plainly_reporter")
+    postgres_server.execute("DROP ROLE plain")
+
+
+@pytest.mark.postgres
+def test_a_role_that_may_not_make_others_tells_who_makes_the_login(ordinary_url: str, postgres_server: Any) -> None:
+    with pytest.raises(Refused, match="plain may not make") as refusal:
+        report_role.make(ordinary_url)
+    assert 'CREATE ROLE "plainly_reporter" LOGIN' in (refusal.value.hint or "")
+    postgres_server.execute("CREATE ROLE plainly_reporter LOGIN")
+    made = report_role.make(ordinary_url)
+    # What only the server's administrator may set is told; the rights themselves are the owner's to give.
+    assert any("temp_file_limit" in note for note in made.notes)
+    assert report_role.excess(made.url) == []
+    assert not report_role.is_superuser(ordinary_url)
+    asking = Asking(SqlHistory(Database(ordinary_url), made.url))
+    assert asking.query("SELECT count(*) FROM job_history")[1] == [(0,)]
+    with pytest.raises(Refused, match="not shown"):
+        asking.query("SELECT * FROM specs")
+    postgres_server.execute("GRANT pg_read_server_files TO plainly_reporter")
+    assert report_role.excess(made.url) == ["is a member of pg_read_server_files"]
+    with pytest.raises(Refused, match="pg_read_server_files"):
+        report_role.make(ordinary_url)
+
+
+@pytest.mark.postgres
+def test_the_login_of_a_role_that_may_make_others_is_whole(ordinary_url: str, postgres_server: Any) -> None:
+    postgres_server.execute("ALTER ROLE plain CREATEROLE")
+    made = report_role.make(ordinary_url)
+    assert made.created
+    assert report_role.excess(made.url) == []
+
+
+@pytest.mark.postgres
+def test_an_upgrade_that_makes_a_view_anew_lets_its_readers_read_on(
+    empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = empty_postgres_url
+    migrate.ensure(url)
+    made = report_role.make(url)
+    database = Database(url)
+
+    def anew(_configuration: object, connection: Any) -> None:
+        for name, statement in view_statements("postgresql").items():
+            connection.exec_driver_sql(f"DROP VIEW {name}")
+            connection.exec_driver_sql(statement)
+        connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{migrate.create.HEAD}'")
+
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+    monkeypatch.setattr(migrate, "_run_alembic", anew)
+    migrate.ensure(url)
+    asking = Asking(SqlHistory(database, made.url))
+    assert asking.query("SELECT count(*) FROM job_events")[1] == [(0,)]
+    database.close()
