@@ -58,8 +58,8 @@ def default_home() -> Path:
 
 
 def prepare_home(home: Path) -> None:
-    """Makes the home (0700; 0755 for root, whose users reach their own folders in it) and refuses another's. Raises
-    ConfigError and Refused."""
+    """Makes the home (0700; 0755 for root, whose users reach their own folders in it) and refuses another's, and one of
+    root's that others may change. Raises ConfigError and Refused."""
     try:
         home.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -71,6 +71,11 @@ def prepare_home(home: Path) -> None:
         )
     if os.geteuid() != 0 and status.st_mode & 0o077:
         home.chmod(0o700)
+    elif status.st_mode & 0o002 or (status.st_mode & 0o020 and status.st_gid != 0):
+        raise Refused(
+            f"others than root may make files in {home}, and so put their own in the place of gpuq's",
+            hint=f"chmod go-w {home}, or set GPUQ_HOME to a folder of root's own",
+        )
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The supervisor: one process per running attempt, forked by the fork server, which outlives the daemon.
 
 It holds the attempt's lock for life, runs the job, applies the time limit and the stops, ends every descendant,
-and writes the true end down. It needs nothing but the attempt folder.
+and writes the true end down. It needs nothing but the attempt's records: the job's own folder
+may be gone, and its user's quota used up.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def supervise(
     when_alone: Callable[[], None],
     will: CrashRecord,
 ) -> bool:
-    """Runs the attempt in `run_dir` to its end. True when this process may supervise another one after it.
+    """Runs the attempt whose records are in `run_dir` to its end. True when this process may supervise another one
+    after it.
 
     Must be called in a session of its own and as a subreaper without children. `when_alone` is called when the reader
     of the pipe `server_fd` is gone. `will` is kept up to date while the job runs. Closes the three descriptors of the
@@ -52,7 +54,8 @@ def supervise(
         return not events.told_to_stop
     except Exception as error:
         _end_every_child()
-        record_end(run_dir, classify.record_of("lost", error=f"the supervisor failed: {error!r}"))
+        why = f"the supervisor failed: {error!r}"
+        record_end(run_dir, classify.record_of("lost", token=bundle.token_in(run_dir), error=why))
         raise
     finally:
         will.forget()
@@ -71,11 +74,11 @@ def _supervise(
     when_alone: Callable[[], None],
     will: CrashRecord,
 ) -> None:
-    record = bundle.read(run_dir, bundle.SPEC)
     try:
-        spec = AttemptSpec(record or {})
+        spec = AttemptSpec(bundle.read(run_dir, bundle.SPEC) or {})
     except ValueError as error:
-        record_end(run_dir, classify.record_of("launch_error", error=f"{bundle.SPEC}: {error}"))
+        why = f"{bundle.SPEC}: {error}"
+        record_end(run_dir, classify.record_of("launch_error", token=bundle.token_in(run_dir), error=why))
         return
     # The control FIFO is open from here on, so a stop is either in the file now or will be announced there.
     stop = bundle.read(run_dir, bundle.STOP)
@@ -191,7 +194,7 @@ class _Run:
         self._keep_will()
         # The record and the report only describe the running job. A full disk or a dead daemon must not stop it.
         with contextlib.suppress(OSError):
-            bundle.create(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, **record})
+            bundle.create(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, "token": self.spec.token, **record})
         failpoints.point("supervisor.started")
         with contextlib.suppress(OSError):
             os.write(self.report_fd, bundle.line(record))
@@ -297,7 +300,7 @@ def _end_every_child() -> None:
 
 def record_end(run_dir: str, record: dict[str, object]) -> None:
     """Writes the exit record, however long a full disk makes it wait: the lock is held and so nobody takes the
-    attempt for dead. Gives up only when the attempt folder itself is gone."""
+    attempt for dead. Gives up only when the folder of the records itself is gone."""
     pause = _RETRY_S
     while True:
         try:

@@ -221,7 +221,7 @@ def test_progress_is_what_the_program_says_between_nothing_and_all(
 ) -> None:
     runs = world.submit("a")
     started(world, runs)
-    monkeypatch.setattr(world.launcher, "progress", lambda _: written)
+    monkeypatch.setattr(world.launcher, "progress", lambda *_: written)
     [(_, status)] = world.queries.describe([world.job(runs)])
     assert (status.progress, status.reason, status.position) == (progress, None, None)
 

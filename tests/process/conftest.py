@@ -69,6 +69,10 @@ class Attempt:
         return self.order.run_dir
 
     @property
+    def records(self) -> str:
+        return bundle.records_of(self.run_dir)
+
+    @property
     def log(self) -> str:
         return Path(self.order.log_path).read_text()
 
@@ -90,12 +94,12 @@ class Attempt:
     def result(self, seconds: float = PATIENCE_S) -> Result:
         self.wait(seconds)
         assert not self.launcher.alive(self.run_dir)
-        result = self.launcher.outcome(self.run_dir)
+        result = self.launcher.outcome(self.run_dir, self.order.token)
         assert result is not None, "no exit record"
         return result
 
     def exit_record(self) -> dict[str, object]:
-        record = bundle.read(self.run_dir, bundle.EXIT)
+        record = bundle.read(self.records, bundle.EXIT)
         assert record is not None
         return record
 
@@ -147,7 +151,7 @@ class World:
 
     def adopt(self, order: LaunchOrder) -> Attempt:
         """As a daemon does that was started after the job."""
-        attempt = Attempt(self.launcher, order, self.launcher.launched(order.run_dir))
+        attempt = Attempt(self.launcher, order, self.launcher.launched(order.run_dir, order.token))
         self.attempts.append(attempt)
         return attempt
 
@@ -167,7 +171,7 @@ class World:
             if self.launcher.alive(attempt.run_dir):
                 attempt.stop(grace_s=0.0)
                 attempt.wait()
-            self.launcher.sweep(attempt.order.token, None)
+            self.launcher.sweep(attempt.order.token, None, uid=attempt.order.spec.get("uid"))
         for bell in self.bells:
             bell.close()
         self.launcher.close()

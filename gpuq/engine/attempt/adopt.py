@@ -70,7 +70,7 @@ def ask_again(ctx: Context, job: Job, run_dir: str) -> None:
 def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> Result | None:
     """The end of an attempt whose lock is free: its exit record; without one, what is left of it is killed and it
     is `lost`. None while something of it cannot be killed: its GPUs are not free then, and it is asked again."""
-    result = ctx.launcher.outcome(tracked.run_dir)
+    result = ctx.launcher.outcome(tracked.run_dir, tracked.token)
     if result is not None and (result.swept or rebooted):
         return result
     if rebooted:
@@ -79,7 +79,7 @@ def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> 
         return None
     session, begun = (tracked.launched.pid, tracked.launched.pid_start) if tracked.launched else (None, None)
     try:
-        swept = ctx.launcher.sweep(tracked.token, session, begun)
+        swept = ctx.launcher.sweep(tracked.token, session, begun, tracked.job.uid)
     except TimeoutError as error:
         log.warning("job %d attempt %d is not over: %s", tracked.job.id, tracked.number, error)
         return None
@@ -99,7 +99,10 @@ def _never_starts(ctx: Context, tracked: TrackedAttempt) -> bool:
 
 
 def _recalled(ctx: Context, job: Job, attempt: Attempt) -> TrackedAttempt:
-    launched = ctx.launcher.launched(attempt.run_dir) if same_boot(ctx, attempt) else _recorded(attempt)
+    if same_boot(ctx, attempt):
+        launched = ctx.launcher.launched(attempt.run_dir, attempt.token)
+    else:
+        launched = _recorded(attempt)
     return TrackedAttempt.of_record(job, attempt, launched)
 
 
