@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -30,6 +31,7 @@ from gpuq.stores import redis as redis_stores
 from gpuq.stores import sql as sql_stores
 from gpuq.stores.redis.health import check
 from gpuq.supervise.launch import ForkServerLauncher
+from gpuq.user_files import make_passage
 
 log = logging.getLogger(__name__)
 
@@ -182,6 +184,9 @@ def start_services(ctx: Context, roles: Collection[Role]) -> Services:
         if "agent" in roles:
             lock = FileLock(ctx.agent_lock_path, f"an agent for the node {ctx.node}")
             locks = NodeLocks(lock, ctx.agent_key, node=ctx.node, token=new_token(), ttl_s=ctx.settings.lease_ttl)
+            # On a disk that is full there is none yet; whatever is launched tells so.
+            with contextlib.suppress(OSError):
+                make_passage(str(ctx.home / "jobs"))
             ctx.launcher.warm_up()
             services.agent = Agent(ctx, locks)
             services.run(services.agent)
