@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gpuq.domain import failpoints
-from gpuq.domain.priority import MAX_TIME_LIMIT_S
+from gpuq.domain.priority import MAX_TIME_LIMIT_S, Priority
 from gpuq.domain.quantities import DURATION_HINT, parse_duration
 from gpuq.domain.validation_messages import complaint
 from gpuq.errors import ConfigError, Refused, UsageError
@@ -164,6 +164,10 @@ class Settings(BaseSettings):
     admins: Annotated[
         str, Field(description="users, commas between, who may act on anybody's jobs (root always may)")
     ] = ""
+    user_priority: Annotated[
+        Literal["critical", "high", "normal", "low"],
+        Field(description="the highest priority that a user who is no administrator may ask for"),
+    ] = "high"
     dlq_max: Annotated[int, Field(ge=1, description="dead letters kept")] = 1000
     dlq_days: Annotated[float, Field(gt=0, description="days a dead letter is kept")] = 7.0
     isolate_gpus: Annotated[
@@ -223,6 +227,10 @@ class Settings(BaseSettings):
     @property
     def admin_users(self) -> frozenset[str]:
         return frozenset(name.strip() for name in self.admins.split(",") if name.strip())
+
+    @property
+    def highest_user_priority(self) -> Priority:
+        return Priority[self.user_priority.upper()]
 
     @property
     def socket_path(self) -> Path:

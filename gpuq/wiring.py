@@ -15,6 +15,7 @@ from typing import Literal
 
 from gpuq.domain import failpoints
 from gpuq.domain.ids import new_token
+from gpuq.engine.accounts import Accounts
 from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
 from gpuq.engine.epoch import EpochCell
@@ -126,6 +127,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
         agent_key=redis_stores.RedisAgentKey(link),
         notifier=_notifier(settings, link, roles),
         clock=SystemClock(),
+        accounts=Accounts(),
         gpus=gpus,
         isolates_gpus="agent" in roles and _isolates(settings, gpus),
         launcher=ForkServerLauncher(str(settings.home / "supervisors.log"), str(settings.home)),

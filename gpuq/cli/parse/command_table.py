@@ -263,8 +263,13 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "token create", "tokens:create", "a token for the TCP interface; printed once",
-            words="[NAME]", most=1, options=(Option("-u --user", "text", "for this user (admin)", "USER"), JSON),
-            examples="gpuq token create laptop",
+            words="[NAME]", most=1, options=(
+                Option("-u --user", "text", "for this user (root)", "USER"),
+                Option("--scope", "text", "read, submit (default), or admin: an administrator's rights", "SCOPE"),
+                Option("--expires", "text", "how long it is good for (1 year); never (root)", "D"),
+                JSON,
+            ),
+            examples="gpuq token create laptop\ngpuq token create dashboard --scope read --expires 90d",
         ),
         Command("token list", "tokens:show_all", "the tokens, without their secrets", options=(JSON,),
                 examples="gpuq token list"),
