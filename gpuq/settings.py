@@ -166,6 +166,9 @@ class Settings(BaseSettings):
     ] = ""
     dlq_max: Annotated[int, Field(ge=1, description="dead letters kept")] = 1000
     dlq_days: Annotated[float, Field(gt=0, description="days a dead letter is kept")] = 7.0
+    isolate_gpus: Annotated[
+        Literal["on", "off"], Field(description="on: jobs of a root daemon see only their own GPUs' device nodes")
+    ] = "on"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="the daemon's log")] = "info"
 
     @classmethod

@@ -151,6 +151,8 @@ class Context:
     boot_id: str
     new_token: Callable[[], str]
     random: Random = field(default_factory=Random)
+    # Whether jobs are launched where the device nodes of other GPUs cannot be opened.
+    isolates_gpus: bool = False
 
     @property
     def agent_lock_path(self) -> Path:
