@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gpuq.domain import failpoints
-from gpuq.domain.priority import MAX_TIME_LIMIT_S, Priority
+from gpuq.domain.priority import MAX_TIME_LIMIT_S
 from gpuq.domain.quantities import DURATION_HINT, parse_duration
 from gpuq.domain.validation_messages import complaint
 from gpuq.errors import ConfigError, Refused, UsageError
@@ -227,10 +227,6 @@ class Settings(BaseSettings):
     @property
     def admin_users(self) -> frozenset[str]:
         return frozenset(name.strip() for name in self.admins.split(",") if name.strip())
-
-    @property
-    def highest_user_priority(self) -> Priority:
-        return Priority[self.user_priority.upper()]
 
     @property
     def socket_path(self) -> Path:

@@ -156,7 +156,8 @@ COMMANDS: dict[str, Command] = {
             "release", "changes:release", "put held jobs back at their own place", "gpuq release 7", *FILTERS, YES, JSON
         ),
         _many(
-            "top", "changes:top", "move waiting jobs to the front of their priority", "gpuq top 7", *FILTERS, YES, JSON
+            "top", "changes:top", "move waiting jobs before your others of that priority",
+            "gpuq top 7", *FILTERS, YES, JSON,
         ),
         _many(
             "update", "changes:update", "change waiting jobs",
