@@ -107,6 +107,10 @@ class Settings(BaseSettings):
 
     home: Annotated[Path, Field(description="state: database, logs, attempt folders, sockets")] = Path()
     database_url: Annotated[str, Field(description="sqlite:///… or postgresql+psycopg://…")] = ""
+    report_database_url: Annotated[
+        str | None,
+        Field(description="PostgreSQL: a login that may read the views alone; `/sql` uses it (`gpuq db reporter`)"),
+    ] = None
     redis_url: Annotated[
         str | None,
         Field(description="unset: a private redis-server that `gpuq up` starts; or redis://, rediss://, unix://"),
@@ -208,6 +212,8 @@ class Settings(BaseSettings):
     def _urls(self) -> Self:
         if not self.database_url.startswith(("sqlite:///", "postgresql+psycopg://")):
             raise ValueError("database_url: starts with sqlite:/// or postgresql+psycopg://")
+        if self.report_database_url and not self.report_database_url.startswith("postgresql+psycopg://"):
+            raise ValueError("report_database_url: starts with postgresql+psycopg://")
         if self.redis_url and not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("redis_url: starts with redis://, rediss:// or unix://")
         if not self.server.startswith(("unix://", "http://", "https://")):

@@ -56,6 +56,13 @@ def database() -> ModuleType:
     return migrate
 
 
+def report_role() -> ModuleType:
+    """The functions for PostgreSQL's login of reports: make, excess."""
+    from gpuq.stores.sql.questions import report_role
+
+    return report_role
+
+
 def open_gpus(settings: Settings) -> GpuSource:
     """The GPUs that the settings name: those of the NVIDIA driver, or simulated ones."""
     if settings.gpus == "nvml":
@@ -99,7 +106,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
     prepare_home(settings.home)
     sql_stores.migrate.ensure(settings.database_url)
     base = sql_stores.open_database(settings.database_url)
-    history = sql_stores.open_history(base)
+    history = sql_stores.open_history(base, settings.report_database_url)
     records = sql_stores.open_records(base)
     link = redis_stores.connect(settings.redis_url or private_redis_url(settings), settings.namespace)
     epoch = EpochCell(records)

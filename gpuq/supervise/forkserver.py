@@ -1,12 +1,12 @@
 """The fork server: pays for a Python start once, so that no job pays for it.
 
 The daemon holds one end of a SOCK_SEQPACKET pair, a small crew of processes the other. One message a launch,
-`{"dir": attempt folder}`, with three descriptors: the held lock, the log and the report pipe. An idle member takes it
-and is that attempt's supervisor until its end; then it waits for another, or leaves when enough others wait. This
-process only sees to it that at least one member is idle. Taking a supervisor up again instead of forking one a job
+`{"dir": folder of the records}`, with three descriptors: the held lock, the log and the report pipe. An idle member
+takes it and is that attempt's supervisor until its end; then it waits for another, or leaves when enough others wait.
+This process only sees to it that at least one member is idle. Taking a supervisor up again instead of forking one a job
 halves the cost of a launch: a fresh fork has to copy every page that Python looks at.
 
-Nobody answers: what became of a launch is told by the report pipe, the lock and the attempt folder, which also hold
+Nobody answers: what became of a launch is told by the report pipe, the lock and the records, which also hold
 when any of these processes dies in the middle. When the daemon is gone, what is still in the socket is served, and
 the idle ones end. When this process is gone, the busy ones let go of the socket, so that no launch waits in it
 unseen. Supervisors at work do not notice either.

@@ -177,6 +177,9 @@ def test_why_a_job_waits_in_each_state(make_world: Any) -> None:
     assert (found["state"], found["position"], found["outcome"], found["error"]) == ("queued", 1, None, None)
     assert found["estimated_start"] is not None
     assert found["reason"] == found["reasons"][0]
+    wide = world.submit("a")
+    assert [reason["code"] for reason in queries.why(wide)["reasons"]] == ["Priority", "Resources"]
+    assert why(wide)[0] == "Priority"
     pause(world.ctx, world.admin, "a move")
     assert why(waits) == ("QueuePaused", "the queue is paused by root: a move")
     assert queries.why(waits)["estimated_start"] is None

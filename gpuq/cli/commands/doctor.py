@@ -62,7 +62,7 @@ def examine() -> list[Finding]:
     except GpuqError as error:
         return [*findings, Finding("settings", FAIL, error.message, error.hint)]
     findings.append(Finding("settings", OK, "every setting is known and valid"))
-    for look in (_home, _disk, _database, _redis, _stops):
+    for look in (_home, _disk, _database, _questions, _redis, _stops):
         findings += _guarded(look, settings)
     return findings + _guarded(_daemon, settings) + _guarded(_gpus, settings) + _guarded(_isolation, settings)
 
@@ -135,6 +135,26 @@ def _database(settings: Settings) -> list[Finding]:
         return [Finding("database", WARN, "is still empty", "`gpuq up`, or the first `gpuq submit`, fills it")]
     text = f"{kind} has schema {schema}, this release wants {newest}"
     return [Finding("database", FAIL, text, "`gpuq db upgrade`, or install the release that the database belongs to")]
+
+
+def _questions(settings: Settings) -> list[Finding]:
+    """Whom PostgreSQL lets in as the daemon, and for `gpuq sql`, and whether that is too much."""
+    if settings.database_url.startswith("sqlite"):
+        return []
+    from gpuq import wiring
+
+    roles = wiring.report_role()
+    findings = []
+    if roles.is_superuser(settings.database_url):
+        text = "the login of GPUQ_DATABASE_URL is a superuser of PostgreSQL: it may read files and run programs there"
+        findings.append(Finding("database role", WARN, text, "make it an ordinary role that owns gpuq's database"))
+    if not settings.report_database_url:
+        text = "for administrators only, since GPUQ_REPORT_DATABASE_URL is not set"
+        return [*findings, Finding("sql", WARN, text, "`gpuq db reporter` makes a login that may read the views alone")]
+    if excess := roles.excess(settings.report_database_url):
+        text = f"the login of GPUQ_REPORT_DATABASE_URL {excess[0]}"
+        return [*findings, Finding("sql", FAIL, text, "`gpuq db reporter` sets its rights again")]
+    return [*findings, Finding("sql", OK, "answered with a login that may read the views alone")]
 
 
 def _redis(settings: Settings) -> list[Finding]:

@@ -64,7 +64,7 @@ def supervisor_spec(
     kill_grace_s: float,
     hide_devices: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What `spec.json` of the attempt folder holds. `kill_grace_s`: of the installation, for a job without its own.
+    """What `spec.json` of the attempt holds. `kill_grace_s`: of the installation, for a job without its own.
     `hide_devices`: paths of device nodes that the job must not be able to open."""
     job = tracked.job
     name, before_s = notice_of(spec.signal)
