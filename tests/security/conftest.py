@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -164,7 +163,7 @@ def make_root_box(accounts: Accounts) -> Iterator[Callable[..., RootBox]]:
     yield make
     for made in boxes:
         made.down("--stop-jobs")
-        shutil.rmtree(made.home, ignore_errors=True)
+        made.remove()
 
 
 @pytest.fixture
