@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gpuq.domain import failpoints
-from gpuq.domain.priority import MAX_TIME_LIMIT_S
+from gpuq.domain.priority import MAX_TIME_LIMIT_S, Priority
 from gpuq.domain.quantities import DURATION_HINT, parse_duration
 from gpuq.domain.validation_messages import complaint
 from gpuq.errors import ConfigError, Refused, UsageError
@@ -107,6 +107,10 @@ class Settings(BaseSettings):
 
     home: Annotated[Path, Field(description="state: database, logs, attempt folders, sockets")] = Path()
     database_url: Annotated[str, Field(description="sqlite:///… or postgresql+psycopg://…")] = ""
+    report_database_url: Annotated[
+        str | None,
+        Field(description="PostgreSQL: a login that may read the views alone; `/sql` uses it (`gpuq db reporter`)"),
+    ] = None
     redis_url: Annotated[
         str | None,
         Field(description="unset: a private redis-server that `gpuq up` starts; or redis://, rediss://, unix://"),
@@ -160,8 +164,15 @@ class Settings(BaseSettings):
     admins: Annotated[
         str, Field(description="users, commas between, who may act on anybody's jobs (root always may)")
     ] = ""
+    user_priority: Annotated[
+        Literal["critical", "high", "normal", "low"],
+        Field(description="the highest priority that a user who is no administrator may ask for"),
+    ] = "high"
     dlq_max: Annotated[int, Field(ge=1, description="dead letters kept")] = 1000
     dlq_days: Annotated[float, Field(gt=0, description="days a dead letter is kept")] = 7.0
+    isolate_gpus: Annotated[
+        Literal["on", "off"], Field(description="on: jobs of a root daemon see only their own GPUs' device nodes")
+    ] = "on"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="the daemon's log")] = "info"
 
     @classmethod
@@ -205,6 +216,8 @@ class Settings(BaseSettings):
     def _urls(self) -> Self:
         if not self.database_url.startswith(("sqlite:///", "postgresql+psycopg://")):
             raise ValueError("database_url: starts with sqlite:/// or postgresql+psycopg://")
+        if self.report_database_url and not self.report_database_url.startswith("postgresql+psycopg://"):
+            raise ValueError("report_database_url: starts with postgresql+psycopg://")
         if self.redis_url and not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("redis_url: starts with redis://, rediss:// or unix://")
         if not self.server.startswith(("unix://", "http://", "https://")):
@@ -214,6 +227,10 @@ class Settings(BaseSettings):
     @property
     def admin_users(self) -> frozenset[str]:
         return frozenset(name.strip() for name in self.admins.split(",") if name.strip())
+
+    @property
+    def highest_user_priority(self) -> Priority:
+        return Priority[self.user_priority.upper()]
 
     @property
     def socket_path(self) -> Path:

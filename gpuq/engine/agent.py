@@ -185,7 +185,7 @@ class Agent:
                     self._dispatch()
                 self._write_ends()
         except DatabaseUnavailable as error:
-            # Nothing is forgotten: the ends stay in memory and in the attempt folders. Leases are still renewed.
+            # Nothing is forgotten: the ends stay in memory and in the attempts' records. Leases are still renewed.
             if not state.db_down:
                 log.warning("nothing is started now; starts and ends are written later: %s", error.message)
             state.db_down = True

@@ -12,6 +12,7 @@ import select
 import stat
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from gpuq import linux, user_files
@@ -19,7 +20,17 @@ from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.ports.launcher import LaunchOrder
-from gpuq.supervise import bundle, kernel, own_folder, processes, progress, stop, sweep
+from gpuq.supervise import (
+    bundle,
+    cgroup,
+    cgroup_folders,
+    kernel,
+    own_folder,
+    processes,
+    progress,
+    stop,
+    sweep,
+)
 from gpuq.supervise.server_process import ForkServer
 
 _REPORT_BYTES = 4096
@@ -35,17 +46,24 @@ class ForkServerLauncher:
     """The `Launcher` of the ports. Safe to use from several threads.
 
     `messages_path` is where the fork server and the supervisors write what should never happen (appended to).
+    `home`: the folder whose control groups they make, of the `kinds` that are had there; None: they make none.
     """
 
-    def __init__(self, messages_path: str | None = None) -> None:
-        self.server = ForkServer(messages_path)
+    def __init__(
+        self, messages_path: str | None = None, home: str | None = None, kinds: Sequence[str] = cgroup_folders.KINDS
+    ) -> None:
+        self._groups = None if home is None else cgroup_folders.folder_name(home)
+        self.server = ForkServer(messages_path, None if self._groups is None else (self._groups, kinds))
         self._mutex = threading.Lock()
         self._ends: dict[tuple[int, int], int] = {}
         self._sort_out_at = _SORTED_OUT
         self._over: collections.deque[tuple[int, int]] = collections.deque(maxlen=_REMEMBERED)
 
     def warm_up(self) -> None:
-        """Starts the fork server now, so that the first job does not wait for it. Raises OSError."""
+        """Starts the fork server now, so that the first job does not wait for it, and ends what dead supervisors of
+        this home left in their control groups. Raises OSError."""
+        if self._groups is not None:
+            cgroup.end_left_over(self._groups)
         self.server.start()
 
     def start(self, order: LaunchOrder) -> int:
@@ -134,7 +152,9 @@ class ForkServerLauncher:
         stop.request_stop(run_dir, reason, grace_s, signal)
 
     def sweep(self, token: str, session: int | None, session_start: int | None = None, uid: int | None = None) -> int:
-        return sweep.sweep(token, session, session_start, owner=user_files.owner_of_job(uid))
+        # Whoever proved this attempt dead proved its supervisor dead.
+        grouped = 0 if self._groups is None else cgroup.end_left_over(self._groups)
+        return grouped + sweep.sweep(token, session, session_start, owner=user_files.owner_of_job(uid))
 
     def close(self) -> None:
         """Lets the fork server serve what it was handed, and end. Running supervisors go on. May be called twice."""

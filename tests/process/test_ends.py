@@ -232,6 +232,25 @@ def test_full_disk_delays_the_exit_record_and_keeps_the_lock(world) -> None:
         subprocess.run(["umount", "-l", disk], check=True)
 
 
+def test_own_folder_that_takes_no_more_changes_nothing_of_the_recorded_end(world) -> None:
+    """As when the quota of the job's user is used up: the records are not the user's."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    script = 'head -c 1000000 /dev/zero; echo x > "$RUN/progress.json" && exit 5; exit 6'
+    order = world.order("/bin/sh", "-c", script, time_limit_s=100.0)
+    order.spec["env"]["RUN"] = order.run_dir
+    for folder in (order.run_dir, order.run_dir + ".records"):
+        os.makedirs(folder, 0o700)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "none", order.run_dir]).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    try:
+        attempt = world.launch(order)
+        assert attempt.result().exit_code == 6
+        assert os.path.getsize(order.log_path) == 64 * 1024
+    finally:
+        subprocess.run(["umount", "-l", order.run_dir], check=True)
+
+
 def _until_ended(pid: int) -> None:
     # The job's end cannot be waited for by anyone but its parent, and a pidfd of it can.
     try:

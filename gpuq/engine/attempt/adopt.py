@@ -92,7 +92,7 @@ def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> 
 
 def _never_starts(ctx: Context, tracked: TrackedAttempt) -> bool:
     """Another agent may have been suspended between claim and launch, and go on at any moment: a stop request in the
-    folder keeps that launch from ever running the job. If the lock is free after it, nothing can start any more."""
+    records keeps that launch from ever running the job. If the lock is free after it, nothing can start any more."""
     if not try_stop(ctx, tracked.job.id, tracked.run_dir, reason="shutdown", grace_s=0.0):
         return False
     return not ctx.launcher.alive(tracked.run_dir)
