@@ -14,6 +14,7 @@ import sys
 import threading
 
 from gpuq.domain import failpoints
+from gpuq.linux import restore_descriptor_limit
 
 _MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 # For the interpreter of a relocated Python, and for tests; nothing else of the daemon's environment concerns the
@@ -104,6 +105,8 @@ class ForkServer:
                     # A Ctrl-C in the daemon's terminal is not for the jobs.
                     start_new_session=True,
                 )
+            # Before it is handed a launch, so before any job inherits it.
+            restore_descriptor_limit(self._process.pid)
         except BaseException:
             os.close(served)
             raise

@@ -85,8 +85,8 @@ def _answer(scope: Scope, error: Exception) -> Response:
 
 
 def _as_json(scope: Scope) -> None:
-    """Every body here is JSON, whatever a client like `curl -d` calls it; the framework would not look into it. No
-    browser can be made to send one for somebody else by that: the caller is a socket's peer or a token, no cookie."""
+    """Every body here is JSON, whatever a client like `curl -d` calls it; the framework would not look into it. From a
+    browser, which may be made to send one for somebody else, the origin check in front takes nothing but JSON."""
     if scope["method"] != "GET":
         headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
         scope["headers"] = [*headers, (b"content-type", b"application/json")]
