@@ -17,7 +17,7 @@ from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
 from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.server.http import error_handlers
-from gpuq.server.http.middleware import AccessMiddleware
+from gpuq.server.http.middleware import MAX_BODY, AccessMiddleware
 from gpuq.server.http.sse import Streams
 from gpuq.server.routes import admin, bulk, jobs, queue, streaming, submission
 from gpuq.server.routes.submission import Submission
@@ -90,7 +90,7 @@ def create_app(
     error_handlers.install(app)
     app.add_middleware(AccessMiddleware, ctx=ctx)
     fast = Submission(ctx, app.state.queries)
-    app.mount_fast_path(fast, AccessMiddleware(fast, ctx))
+    app.mount_fast_path(fast, AccessMiddleware(fast, ctx, MAX_BODY))
     routers = [part.router for part in (bulk, jobs, queue, streaming, admin)]
     for router in routers:
         app.include_router(router)

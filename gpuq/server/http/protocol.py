@@ -56,7 +56,7 @@ class BoundedProtocol(PeerProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._all = connections
         self._source: Source | None = None
-        self._refused = False
+        self._refused = self._gone = False
         # Bytes: of this request's header, of its body, and those that came since the parser made something of any.
         self._header_size = self._body_size = self._unparsed = 0
         self._in_header = self._in_body = False
@@ -79,6 +79,7 @@ class BoundedProtocol(PeerProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells every request that is being answered."""
+        self._gone = True
         self._stop_clock()
         if self._source is not None:
             self._all.leave(self._source)
@@ -94,7 +95,7 @@ class BoundedProtocol(PeerProtocol):
 
     def _is_gone(self) -> bool:
         """Any thread: whether nobody waits for an answer any more."""
-        return bool(self.transport.is_closing())
+        return self._gone
 
     # -- what comes in --------------------------------------------------------------------------------------------
 
