@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +21,18 @@ from gpuq.server.http.auth import require_account
 from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import metrics_source, params
 from gpuq.server.routes.params import Moment
+from gpuq.server.routes.views import (
+    Answer,
+    HealthView,
+    NewTokenView,
+    ReadyView,
+    RevokedView,
+    StatsView,
+    StoppingView,
+    TableView,
+    TokenView,
+    WhoamiView,
+)
 
 router = APIRouter(tags=["administration"])
 
@@ -35,7 +47,7 @@ class Sql(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     query: Annotated[str, Field(min_length=1, max_length=100_000)]
-    limit: Annotated[int, Field(ge=1, le=params.MAX_ROWS)] | None = None
+    limit: Annotated[int, Field(strict=True, ge=1, le=params.MAX_ROWS)] | None = None
 
 
 class NewToken(BaseModel):
@@ -52,21 +64,23 @@ class Shutdown(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    stop_jobs: bool = False
+    stop_jobs: Annotated[bool, Field(strict=True)] = False
 
 
 @router.get("/whoami", summary="Whom the daemon takes the caller for")
-async def whoami(caller: Who) -> dict[str, Any]:
+async def whoami(caller: Who) -> Answer[WhoamiView]:
     return {"user": caller.user, "uid": caller.uid, "admin": caller.admin}
 
 
 @router.get("/healthz", summary="Answers while the process lives")
-def healthz(ctx: Ctx) -> dict[str, Any]:
-    return health.healthz(ctx)
+def healthz(ctx: Ctx) -> Answer[HealthView]:
+    return cast(HealthView, health.healthz(ctx))
 
 
 @router.get(
-    "/readyz", summary="Whether database, Redis and agent do their work", responses={503: {"description": "not ready"}}
+    "/readyz",
+    summary="Whether database, Redis and agent do their work",
+    responses={200: {"model": ReadyView}, 503: {"description": "not ready", "model": ReadyView}},
 )
 def readyz(ctx: Ctx, queries: Queries) -> Response:
     state = health.readyz(ctx, queries.agent)
@@ -74,8 +88,8 @@ def readyz(ctx: Ctx, queries: Queries) -> Response:
 
 
 @router.get("/stats", summary="Figures of the queue")
-def stats(ctx: Ctx) -> dict[str, Any]:
-    return health.stats(ctx)
+def stats(ctx: Ctx) -> Answer[StatsView]:
+    return cast(StatsView, health.stats(ctx))
 
 
 @router.get("/metrics", response_class=PlainTextResponse, summary="For Prometheus")
@@ -87,17 +101,19 @@ def show_metrics(request: Request, ctx: Ctx) -> Response:
 @router.get("/report/{kind}", summary="usage, waits, failures or utilization as a table")
 def report(
     ctx: Ctx,
-    kind: Annotated[str, Path()],
-    by: Annotated[str, Query(description="user, group, gpu or day")] = "user",
+    kind: Annotated[str, Path(json_schema_extra={"enum": list(reports.KINDS)})],
+    by: Annotated[
+        str, Query(description="user, group, gpu or day", json_schema_extra={"enum": list(reports.GROUPINGS)})
+    ] = "user",
     since: Moment = None,
-) -> dict[str, Any]:
+) -> Answer[TableView]:
     start = params.moment("since", since)
     with _asking():
         return _table(*reports.report(ctx, kind, by, start))
 
 
 @router.post("/sql", summary="A read-only statement on the history")
-def run_sql(ctx: Ctx, caller: Who, statement: Sql) -> dict[str, Any]:
+def run_sql(ctx: Ctx, caller: Who, statement: Sql) -> Answer[TableView]:
     with _asking():
         return _table(*ctx.history.query(statement.query, limit=statement.limit))
 
@@ -113,7 +129,7 @@ def _asking() -> Iterator[None]:
         _QUESTIONS.release()
 
 
-def _table(columns: list[str], rows: list[tuple[Any, ...]]) -> dict[str, Any]:
+def _table(columns: list[str], rows: list[tuple[Any, ...]]) -> TableView:
     return {"columns": columns, "rows": [[_plain(value) for value in row] for row in rows]}
 
 
@@ -123,12 +139,12 @@ def _plain(value: Any) -> Any:
 
 
 @router.get("/tokens", summary="Access tokens, without their secrets")
-def list_tokens(ctx: Ctx, caller: Who) -> list[dict[str, Any]]:
+def list_tokens(ctx: Ctx, caller: Who) -> Answer[list[TokenView]]:
     return [_token(row) for row in ctx.tokens.list() if caller.may_act_on(row.user)]
 
 
 @router.post("/tokens", status_code=201, summary="A new token; its secret is shown this once")
-def create_token(ctx: Ctx, caller: Who, wanted: NewToken) -> dict[str, Any]:
+def create_token(ctx: Ctx, caller: Who, wanted: NewToken) -> Answer[NewTokenView]:
     user = wanted.user or caller.user
     if not caller.may_act_on(user):
         raise Forbidden(f"{caller.user} may not make a token for {user}", hint="leave the user out to make your own")
@@ -138,7 +154,7 @@ def create_token(ctx: Ctx, caller: Who, wanted: NewToken) -> dict[str, Any]:
 
 
 @router.delete("/tokens/{token_id}", summary="Revoke a token")
-def revoke_token(ctx: Ctx, caller: Who, token_id: params.JobId) -> dict[str, Any]:
+def revoke_token(ctx: Ctx, caller: Who, token_id: params.JobId) -> Answer[RevokedView]:
     row = next((row for row in ctx.tokens.list() if row.id == token_id), None)
     if row is None:
         raise NotFound(f"there is no token {token_id}", hint="`gpuq token list` shows them")
@@ -148,7 +164,7 @@ def revoke_token(ctx: Ctx, caller: Who, token_id: params.JobId) -> dict[str, Any
     return {"id": token_id, "revoked": True}
 
 
-def _token(row: Any) -> dict[str, Any]:
+def _token(row: Any) -> TokenView:
     return {
         "id": row.id,
         "name": row.name,
@@ -160,7 +176,7 @@ def _token(row: Any) -> dict[str, Any]:
 
 
 @router.post("/shutdown", status_code=202, summary="Stop the daemon; running jobs go on unless told otherwise")
-async def shutdown(request: Request, caller: Who, wanted: Shutdown | None = None) -> dict[str, Any]:
+async def shutdown(request: Request, caller: Who, wanted: Shutdown | None = None) -> Answer[StoppingView]:
     require_admin(caller, "stop the daemon")
     stop = request.app.state.on_shutdown
     if stop is None:

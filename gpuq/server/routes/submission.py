@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 PATH = "/jobs"
 
 _MAX_REQUEST_KEY = 200
+# Of Latin 1, without blanks at the ends, which are none of a header's value.
+_PRINTABLE = "^[!-~\\xa1-\\xac\\xae-\\xff]([ -~\\xa1-\\xac\\xae-\\xff]*[!-~\\xa1-\\xac\\xae-\\xff])?$"
 # Bytes. A larger body has many jobs: it would keep single submissions waiting while it is parsed.
 _LARGE = 256 * 1024
 _LARGE_AT_ONCE = 4
@@ -60,7 +62,7 @@ OPERATION: dict[str, Any] = {
             "name": "Idempotency-Key",
             "in": "header",
             "required": False,
-            "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_REQUEST_KEY},
+            "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_REQUEST_KEY, "pattern": _PRINTABLE},
             "description": "The same key from the same user again returns the jobs of the first request.",
         },
         {
@@ -141,6 +143,12 @@ def accept(
     if not described:
         submit.tell(ctx, done)
     return None
+
+
+_FLAGS = {
+    **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
+    **dict.fromkeys(("0", "false", "f", "no", "n", "off"), False),
+}
 
 
 class _Answer:
@@ -230,8 +238,11 @@ class Submission:
 def _flag(query_string: bytes, name: str) -> bool:
     if not query_string:
         return False
-    values = parse_qs(query_string.decode("latin-1")).get(name, [""])
-    return values[-1].lower() in {"1", "true", "yes", "on"}
+    value = parse_qs(query_string.decode("latin-1"), keep_blank_values=True).get(name, ["false"])[-1]
+    found = _FLAGS.get(value.lower())
+    if found is None:
+        raise UsageError(f"{name}: {value!r} is neither true nor false", hint=f"write ?{name}=true")
+    return found
 
 
 async def _whole(receive: Receive) -> bytes:
