@@ -76,7 +76,8 @@ def pid_taken(pid: int) -> bool:
 
 def raise_descriptor_limit() -> int:
     """Lets this process have as many descriptors as the hard limit says; returns the soft limit that it was started
-    with. What it starts inherits the raised one: see `restore_descriptor_limit`."""
+    with. What it starts inherits the raised one, and a job is to get the one before: many programs close every
+    descriptor up to the limit, or keep a table of that size."""
     import resource
 
     global _descriptor_limit_before
@@ -88,22 +89,8 @@ def raise_descriptor_limit() -> int:
 
 
 def descriptor_limit_before() -> int | None:
-    """The soft limit before `raise_descriptor_limit`, which a job is to get; None where it was not raised."""
+    """The soft limit before `raise_descriptor_limit`; None where it was not raised."""
     return _descriptor_limit_before
-
-
-def restore_descriptor_limit(pid: int) -> None:
-    """Gives a child back the soft limit that this process was started with. Many programs close every descriptor up to
-    the limit, or keep a table of that size."""
-    if _descriptor_limit_before is None:
-        return
-    import contextlib
-    import resource
-
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    # A child that has ended already needs none.
-    with contextlib.suppress(ProcessLookupError):
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (_descriptor_limit_before, hard))
 
 
 def lock_file(path: str | os.PathLike[str], *, wait: bool = False) -> int:

@@ -59,8 +59,8 @@ def default_home() -> Path:
 
 
 def prepare_home(home: Path) -> None:
-    """Makes the home (0700; 0755 for root, whose users reach their own folders in it) and refuses another's. Raises
-    ConfigError and Refused."""
+    """Makes the home (0700; 0755 for root, whose users reach their own folders in it) and refuses another's, and one of
+    root's that others may change. Raises ConfigError and Refused."""
     try:
         home.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -72,6 +72,11 @@ def prepare_home(home: Path) -> None:
         )
     if os.geteuid() != 0 and status.st_mode & 0o077:
         home.chmod(0o700)
+    elif status.st_mode & 0o002 or (status.st_mode & 0o020 and status.st_gid != 0):
+        raise Refused(
+            f"others than root may make files in {home}, and so put their own in the place of gpuq's",
+            hint=f"chmod go-w {home}, or set GPUQ_HOME to a folder of root's own",
+        )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -103,6 +108,10 @@ class Settings(BaseSettings):
 
     home: Annotated[Path, Field(description="state: database, logs, attempt folders, sockets")] = Path()
     database_url: Annotated[str, Field(description="sqlite:///… or postgresql+psycopg://…")] = ""
+    report_database_url: Annotated[
+        str | None,
+        Field(description="PostgreSQL: a login that may read the views alone; `/sql` uses it (`gpuq db reporter`)"),
+    ] = None
     redis_url: Annotated[
         str | None,
         Field(description="unset: a private redis-server that `gpuq up` starts; or redis://, rediss://, unix://"),
@@ -166,6 +175,9 @@ class Settings(BaseSettings):
     max_batch: Annotated[int, Field(ge=1, le=1_000_000, description="jobs in one request")] = 50_000
     dlq_max: Annotated[int, Field(ge=1, description="dead letters kept")] = 1000
     dlq_days: Annotated[float, Field(gt=0, description="days a dead letter is kept")] = 7.0
+    isolate_gpus: Annotated[
+        Literal["on", "off"], Field(description="on: jobs of a root daemon see only their own GPUs' device nodes")
+    ] = "on"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="the daemon's log")] = "info"
 
     @classmethod
@@ -209,6 +221,8 @@ class Settings(BaseSettings):
     def _urls(self) -> Self:
         if not self.database_url.startswith(("sqlite:///", "postgresql+psycopg://")):
             raise ValueError("database_url: starts with sqlite:/// or postgresql+psycopg://")
+        if self.report_database_url and not self.report_database_url.startswith("postgresql+psycopg://"):
+            raise ValueError("report_database_url: starts with postgresql+psycopg://")
         if self.redis_url and not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("redis_url: starts with redis://, rediss:// or unix://")
         if not self.server.startswith(("unix://", "http://", "https://")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -55,6 +56,13 @@ def database() -> ModuleType:
     return migrate
 
 
+def report_role() -> ModuleType:
+    """The functions for PostgreSQL's login of reports: make, excess."""
+    from gpuq.stores.sql.questions import report_role
+
+    return report_role
+
+
 def open_gpus(settings: Settings) -> GpuSource:
     """The GPUs that the settings name: those of the NVIDIA driver, or simulated ones."""
     if settings.gpus == "nvml":
@@ -66,16 +74,43 @@ def open_gpus(settings: Settings) -> GpuSource:
     return SimulatedGpus(settings.gpus, settings.home / "sim-gpus.json")
 
 
+def stop_means(settings: Settings) -> str | None:
+    """By what a daemon of this home, or one started by this process, ends all of a job's processes for certain; None:
+    it can only look for them in /proc."""
+    from gpuq.supervise import cgroup
+
+    return cgroup.means(str(settings.home))
+
+
+def why_not_isolated(settings: Settings) -> str | None:
+    """None when jobs that a daemon like this process starts see only their own GPUs' device nodes; else why not."""
+    if settings.isolate_gpus == "off":
+        return "GPUQ_ISOLATE_GPUS is off"
+    if os.geteuid() != 0:
+        return "only a daemon of root's can hide the device nodes of other GPUs"
+    from gpuq.supervise import isolation
+
+    return isolation.works()
+
+
+def _isolates(settings: Settings, gpus: GpuSource) -> bool:
+    why_not = why_not_isolated(settings)
+    if why_not is not None and settings.isolate_gpus == "on" and os.geteuid() == 0 and gpus.hidden_from(()):
+        log.warning("jobs can open every GPU's device node: %s; see `gpuq doctor`", why_not)
+    return why_not is None
+
+
 def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context:
     """Opens (and, if it is new, creates) the database; connects to nothing else yet. `roles`: what this process is
     going to be; empty for a command that works straight on the database."""
     prepare_home(settings.home)
     sql_stores.migrate.ensure(settings.database_url)
     base = sql_stores.open_database(settings.database_url)
-    history = sql_stores.open_history(base)
+    history = sql_stores.open_history(base, settings.report_database_url)
     records = sql_stores.open_records(base)
     link = redis_stores.connect(settings.redis_url or private_redis_url(settings), settings.namespace)
     epoch = EpochCell(records)
+    gpus = open_gpus(settings)
     expected = epoch.get if "agent" in roles or "maintain" in roles else None
     return Context(
         settings=settings,
@@ -89,8 +124,9 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
         agent_key=redis_stores.RedisAgentKey(link),
         notifier=_notifier(settings, link, roles),
         clock=SystemClock(),
-        gpus=open_gpus(settings),
-        launcher=ForkServerLauncher(str(settings.home / "supervisors.log")),
+        gpus=gpus,
+        isolates_gpus="agent" in roles and _isolates(settings, gpus),
+        launcher=ForkServerLauncher(str(settings.home / "supervisors.log"), str(settings.home)),
         run_times=RunTimes(history),
         epoch=epoch,
         boot_id=failpoints.boot_id() or Path("/proc/sys/kernel/random/boot_id").read_text().strip(),

@@ -41,11 +41,11 @@ class ReadOnlyRecords(Protocol):
 class AttemptFolders(Protocol):
     """The launcher to those who may only look at attempts: see `gpuq.ports.launcher.Launcher`."""
 
-    def launched(self, run_dir: str) -> Launched | None:
+    def launched(self, run_dir: str, token: str) -> Launched | None:
         """What the supervisor reported of its start; None when there is no report."""
 
-    def progress(self, run_dir: str) -> dict[str, Any] | None:
-        """What the job wrote of its progress; None when there is nothing readable."""
+    def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:
+        """What the job of user `uid` wrote of its progress; None when there is nothing readable."""
 
 
 class AttemptStops(Protocol):
@@ -105,7 +105,7 @@ class ActionContext(IntakeContext, StopContext, Protocol):
     @property
     def node(self) -> str: ...
     def run_dir(self, job_id: int, number: int) -> str:
-        """The folder of an attempt, by job id and attempt number."""
+        """The own folder of an attempt, by job id and attempt number."""
 
 
 class QueryContext(SnapshotContext, Protocol):
@@ -151,6 +151,8 @@ class Context:
     boot_id: str
     new_token: Callable[[], str]
     random: Random = field(default_factory=Random)
+    # Whether jobs are launched where the device nodes of other GPUs cannot be opened.
+    isolates_gpus: bool = False
 
     @property
     def agent_lock_path(self) -> Path:

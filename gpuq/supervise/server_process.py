@@ -6,17 +6,20 @@ import array
 import errno
 import json
 import os
+import resource
 import select
 import socket
 import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 
 from gpuq.domain import failpoints
-from gpuq.linux import restore_descriptor_limit
+from gpuq.linux import descriptor_limit_before
 
 _MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+_PYTHON = (sys.executable, "-I", "-S", "-X", "utf8")
 # For the interpreter of a relocated Python, and for tests; nothing else of the daemon's environment concerns the
 # supervisors.
 _KEPT_VARIABLES = ("LD_LIBRARY_PATH", failpoints.VARIABLE)
@@ -25,11 +28,20 @@ _CLOSE_TIMEOUT_S = 10.0
 _TRIES = 3
 
 
-class ForkServer:
-    """Thread-safe. `messages_path`: where its stderr goes, appended to; None is nowhere."""
+def _files() -> tuple[str, str]:
+    """The limit that this process was started with, which is what jobs get: a daemon raises its own, and programs that
+    use select() go wrong with more than 1024 files."""
+    before = descriptor_limit_before()
+    return "--files", str(resource.getrlimit(resource.RLIMIT_NOFILE)[0] if before is None else before)
 
-    def __init__(self, messages_path: str | None = None) -> None:
+
+class ForkServer:
+    """Thread-safe. `messages_path`: where its stderr goes, appended to; None is nowhere. `groups`: the folder and the
+    kinds of its control groups (see cgroup.py); None: none are made."""
+
+    def __init__(self, messages_path: str | None = None, groups: tuple[str, Sequence[str]] | None = None) -> None:
         self._messages_path = messages_path
+        self._groups = [] if groups is None else ["--groups", groups[0], "--kinds", ",".join(groups[1])]
         self._mutex = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -95,7 +107,7 @@ class ForkServer:
         try:
             with open(self._messages_path or os.devnull, "ab") as output:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-X", "utf8", _MAIN, "--fd", str(fd), "--served", str(served_end)],
+                    [*_PYTHON, _MAIN, "--fd", str(fd), "--served", str(served_end), *_files(), *self._groups],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -105,8 +117,6 @@ class ForkServer:
                     # A Ctrl-C in the daemon's terminal is not for the jobs.
                     start_new_session=True,
                 )
-            # Before it is handed a launch, so before any job inherits it.
-            restore_descriptor_limit(self._process.pid)
         except BaseException:
             os.close(served)
             raise

@@ -37,7 +37,8 @@ def upgrade():
 
 def execute(url: str, statement: str, **values: Any) -> None:
     database = Database(url)
-    with database.write() as connection:
+    # Not as a writer of gpuq's: the database may be empty, or somebody else's.
+    with database.engine.begin() as connection:
         connection.execute(text(statement), values)
     database.close()
 

@@ -199,7 +199,7 @@ def test_job_cancelled_before_its_launch_never_runs(world) -> None:
     assert (result.outcome, result.started_at) == (Outcome.CANCELLED, None)
     assert result.error == "stopped: cancel, before it was started"
     assert not (world.root / "ran").exists()
-    assert not Path(attempt.run_dir, bundle.STARTED).exists()
+    assert not Path(attempt.records, bundle.STARTED).exists()
 
 
 def test_job_preempted_before_its_launch_is_preempted(world) -> None:
@@ -297,6 +297,6 @@ def test_hangup_of_the_supervisor_is_nothing(world) -> None:
 def test_nudge_without_a_request_is_nothing(world) -> None:
     bell = world.bell()
     attempt = world.shell("read go < $BELL", env={"BELL": str(bell.path)})
-    Path(attempt.run_dir, bundle.CONTROL).write_bytes(b"x" * 10_000)
+    Path(attempt.records, bundle.CONTROL).write_bytes(b"x" * 10_000)
     bell.path.write_text("go\n")
     assert attempt.result().outcome is Outcome.SUCCEEDED

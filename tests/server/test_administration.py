@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect
 
+from gpuq.domain.caller import Caller
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
 from gpuq.errors import Unavailable
-from gpuq.server.routes import admin
+from gpuq.server.routes import questions
 
 
 def submit(caller: Any, **fields: Any) -> int:
@@ -79,18 +80,43 @@ def test_sql_reads_and_never_writes(api: Any) -> None:
 
 
 def test_long_questions_cannot_take_every_thread(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuq.server.routes.admin._QUESTIONS", threading.BoundedSemaphore(1))
-    answers: list[int] = []
+    places = questions.Places(at_once=2, of_a_user=1)
+    monkeypatch.setattr(questions, "PLACES", places)
+    real, answers = api.ctx.history.ask, []
 
-    def ask_in_mid_question(*args: object, **more: object) -> tuple[list[str], list[tuple[Any, ...]]]:
-        with pytest.raises(Unavailable), admin._asking():
-            answers.append(1)
-        return ["x"], [(1,)]
+    def ask_in_mid_question(*args: Any, **more: Any) -> Any:
+        with pytest.raises(Unavailable, match="root has 1"), places.asking("root"):
+            answers.append("a second one of the same user")
+        with places.asking("bin"), pytest.raises(Unavailable, match="2 questions"), places.asking("daemon"):
+            answers.append("a third one")
+        return real(*args, **more)
 
-    monkeypatch.setattr(api.ctx.history, "query", ask_in_mid_question)
-    assert api.root.post("/sql", json={"query": "SELECT 1"}).status_code == 200
-    assert api.root.post("/sql", json={"query": "SELECT 1"}).status_code == 200
+    monkeypatch.setattr(api.ctx.history, "ask", ask_in_mid_question)
+    for _ in range(2):
+        assert api.root.post("/sql", json={"query": "SELECT 1"}).status_code == 200
+        assert api.root.post("/sql", json={"query": "SELECT nonsense"}).status_code == 422
     assert answers == []
+
+
+def test_an_answer_that_is_not_fetched_keeps_its_users_place_alone(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = questions.Places(at_once=1, of_a_user=1)
+    monkeypatch.setattr(questions, "PLACES", places)
+    answer = questions.run_sql(api.ctx, Caller("alice"), questions.Sql(query="SELECT 1"))
+    with pytest.raises(Unavailable, match="alice has 1"):
+        places.take("alice")
+    with places.asking("bob"):
+        pass
+
+    async def gone(message: Any) -> None:
+        raise OSError("the client is gone")
+
+    async def nothing() -> Any:
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(ClientDisconnect):
+        api.runner.run(answer({"type": "http", "asgi": {"spec_version": "2.4"}}, nothing, gone))
+    with places.asking("alice"):
+        pass
 
 
 @pytest.mark.usefixtures("as_root")

@@ -105,3 +105,12 @@ def test_ageing_is_a_duration_and_off_unless_set(monkeypatch: pytest.MonkeyPatch
     assert load()[0].priority_aging == 86400
     monkeypatch.setenv("GPUQ_PRIORITY_AGING", "3600")
     assert load()[0].priority_aging == 3600
+
+
+def test_gpus_are_isolated_unless_it_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load()[0].isolate_gpus == "on"
+    monkeypatch.setenv("GPUQ_ISOLATE_GPUS", "off")
+    assert load()[0].isolate_gpus == "off"
+    monkeypatch.setenv("GPUQ_ISOLATE_GPUS", "maybe")
+    with pytest.raises(ConfigError, match="isolate_gpus"):
+        load()

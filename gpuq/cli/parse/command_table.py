@@ -249,6 +249,11 @@ COMMANDS: dict[str, Command] = {
             options=(YES,), examples="gpuq db restore /backup/gpuq.db",
         ),
         Command(
+            "db reporter", "db:reporter", "PostgreSQL: a login for `gpuq sql` that may read the views alone",
+            options=(Option("--new-password", "flag", "give it a new one, if it is there already"), JSON),
+            examples="gpuq db reporter",
+        ),
+        Command(
             "config", "config:config", "every setting, its value and where it came from", options=(JSON,),
             examples="gpuq config\nGPUQ_HOME=/tmp/q gpuq config --json",
         ),

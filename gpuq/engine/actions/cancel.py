@@ -31,7 +31,7 @@ def cancel(
     """`grace_s`: seconds between SIGTERM and SIGKILL; `force`, or a second cancel, kills at once.
 
     Raises NotFound, Forbidden, WrongState (already final). On return a waiting job is cancelled; of an active one
-    the request is durable in SQL and in the attempt folder, so it holds whoever dies next.
+    the request is durable in SQL and in the attempt's records, so it holds whoever dies next.
     """
     now = ctx.clock.now()
     freed: list[QueueEntry] = []
@@ -50,7 +50,7 @@ def cancel(
             grace = _ask_to_stop(tx, job, caller, now, grace, reason)
     failpoints.point("cancel.committed")
     if job.state in ACTIVE:
-        # After the commit: the folder's request must never say more than SQL does.
+        # After the commit: the records' request must never say more than SQL does.
         run_dir = job.run_dir or ctx.run_dir(job.id, job.attempt)
         try_stop(ctx, job_id, run_dir, reason="cancel", grace_s=grace)
     elif job.state is JobState.QUEUED:

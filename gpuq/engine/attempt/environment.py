@@ -62,8 +62,10 @@ def supervisor_spec(
     uid: int | None,
     gid: int | None,
     kill_grace_s: float,
+    hide_devices: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What `spec.json` of the attempt folder holds. `kill_grace_s`: of the installation, for a job without its own."""
+    """What `spec.json` of the attempt holds. `kill_grace_s`: of the installation, for a job without its own.
+    `hide_devices`: paths of device nodes that the job must not be able to open."""
     job = tracked.job
     name, before_s = notice_of(spec.signal)
     return {
@@ -81,4 +83,5 @@ def supervisor_spec(
         "kill_grace_s": effective_grace_s(spec.kill_grace_s, kill_grace_s),
         "signal": None if name is None else {"name": name, "before_s": before_s},
         "umask": None,
+        "hide_devices": list(hide_devices),
     }

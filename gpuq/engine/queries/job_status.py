@@ -25,7 +25,7 @@ def job_status(
         return JobStatus(
             reason=_active_reason(ctx, job),
             estimated_end=picture.forecast.end.get(job.id),
-            progress=read_progress(ctx, job.run_dir),
+            progress=read_progress(ctx, job),
         )
     start = picture.forecast.start.get(job.id) if agent and picture.snapshot.paused is None else None
     position = None
@@ -82,9 +82,9 @@ def _dependency_reason(tx: Reader, job: Job) -> Reason:
     return Reason(ReasonCode.DEPENDENCY, f"waits for {waited}{more}")
 
 
-def read_progress(ctx: QueryContext, run_dir: str | None) -> float | None:
+def read_progress(ctx: QueryContext, job: Job) -> float | None:
     """0 to 1 from what the program wrote to progress.json; None for anything else in there."""
-    data = ctx.launcher.progress(run_dir) if run_dir is not None else None
+    data = ctx.launcher.progress(job.run_dir, job.uid) if job.run_dir is not None else None
     value = data.get("progress") if data is not None else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None

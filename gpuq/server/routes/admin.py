@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Path, Query, Request
@@ -15,12 +12,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from gpuq.domain.times import iso
 from gpuq.engine.access import require_admin
 from gpuq.engine.queries import health, reports
-from gpuq.errors import Forbidden, NotFound, Refused, Unavailable
+from gpuq.errors import Forbidden, NotFound, Refused
 from gpuq.observe import metrics
 from gpuq.server.http.auth import require_account
 from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import metrics_source, params
 from gpuq.server.routes.params import Moment
+from gpuq.server.routes.questions import PLACES
 from gpuq.server.routes.views import (
     Answer,
     HealthView,
@@ -36,18 +34,7 @@ from gpuq.server.routes.views import (
 
 router = APIRouter(tags=["administration"])
 
-QUESTIONS = 4
-_QUESTIONS = threading.BoundedSemaphore(QUESTIONS)
 _ACCOUNT = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}\$?$"
-
-
-class Sql(BaseModel):
-    """A statement on the history. `limit`: at most so many rows."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    query: Annotated[str, Field(min_length=1, max_length=100_000)]
-    limit: Annotated[int, Field(strict=True, ge=1, le=params.MAX_ROWS)] | None = None
 
 
 class NewToken(BaseModel):
@@ -101,6 +88,7 @@ def show_metrics(request: Request, ctx: Ctx) -> Response:
 @router.get("/report/{kind}", summary="usage, waits, failures or utilization as a table")
 def report(
     ctx: Ctx,
+    caller: Who,
     kind: Annotated[str, Path(json_schema_extra={"enum": list(reports.KINDS)})],
     by: Annotated[
         str, Query(description="user, group, gpu or day", json_schema_extra={"enum": list(reports.GROUPINGS)})
@@ -108,25 +96,8 @@ def report(
     since: Moment = None,
 ) -> Answer[TableView]:
     start = params.moment("since", since)
-    with _asking():
+    with PLACES.asking(caller.user):
         return _table(*reports.report(ctx, kind, by, start))
-
-
-@router.post("/sql", summary="A read-only statement on the history")
-def run_sql(ctx: Ctx, caller: Who, statement: Sql) -> Answer[TableView]:
-    with _asking():
-        return _table(*ctx.history.query(statement.query, limit=statement.limit))
-
-
-@contextmanager
-def _asking() -> Iterator[None]:
-    """A question may take a minute, and each takes one of the threads that answer everything else."""
-    if not _QUESTIONS.acquire(blocking=False):
-        raise Unavailable(f"{QUESTIONS} questions to the history are being answered already", hint="try again soon")
-    try:
-        yield
-    finally:
-        _QUESTIONS.release()
 
 
 def _table(columns: list[str], rows: list[tuple[Any, ...]]) -> TableView:
