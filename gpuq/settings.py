@@ -41,6 +41,7 @@ _HINTS = {
     "dlq_days": "write a number of days: 7",
     "gpus": "write nvml, or sim:4 or sim:4x24G for simulated GPUs",
     "namespace": "write 1 to 64 letters, digits, and _ . -",
+    "web_hosts": "write names without scheme and port, commas between: gpubox.example.org,10.0.0.7",
     "node": "write 1 to 64 letters, digits, and _ . -",
 }
 
@@ -169,6 +170,14 @@ class Settings(BaseSettings):
         Literal["critical", "high", "normal", "low"],
         Field(description="the highest priority that a user who is no administrator may ask for"),
     ] = "high"
+    web_hosts: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9_.:\[\], -]*$",
+            description="names, commas between, under which browsers may reach it, beside localhost and the node's own",
+        ),
+    ] = ""
+    max_batch: Annotated[int, Field(ge=1, le=1_000_000, description="jobs in one request")] = 50_000
     dlq_max: Annotated[int, Field(ge=1, description="dead letters kept")] = 1000
     dlq_days: Annotated[float, Field(gt=0, description="days a dead letter is kept")] = 7.0
     isolate_gpus: Annotated[
@@ -228,6 +237,10 @@ class Settings(BaseSettings):
     @property
     def admin_users(self) -> frozenset[str]:
         return frozenset(name.strip() for name in self.admins.split(",") if name.strip())
+
+    @property
+    def web_host_names(self) -> frozenset[str]:
+        return frozenset(name.strip() for name in self.web_hosts.split(",") if name.strip())
 
     @property
     def socket_path(self) -> Path:
