@@ -18,6 +18,7 @@ from gpuq.supervise.crash_record import CrashRecord, exit_code_of
 from gpuq.supervise.descendants import Family, descendants
 from gpuq.supervise.events import Events
 from gpuq.supervise.ladder import KILL, NOTICE, STRAYS, TERMINATE, Ladder
+from gpuq.supervise.output_limit import REASON, OutputLimit, written_bytes
 from gpuq.supervise.spawn import AttemptSpec, CannotRun, signal_number, spawn
 
 _RETRY_S = 0.05
@@ -97,7 +98,7 @@ def _supervise(
         record_end(run_dir, {**record, "machine_fault": True})
         return
     failpoints.point("supervisor.spawned")
-    run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, will)
+    run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, log_fd, will)
     run.until_nothing_is_left(server_fd, when_alone)
     failpoints.point("supervisor.job_ended")
     run.record()
@@ -108,13 +109,22 @@ class _Run:
     """One job from its fork to the end of its last descendant. `pid` and `exec_fd` are those of `spawn`."""
 
     def __init__(
-        self, run_dir: str, spec: AttemptSpec, events: Events, pid: int, exec_fd: int, report_fd: int, will: CrashRecord
+        self,
+        run_dir: str,
+        spec: AttemptSpec,
+        events: Events,
+        pid: int,
+        exec_fd: int,
+        report_fd: int,
+        log_fd: int,
+        will: CrashRecord,
     ) -> None:
         self.will = will
         self.run_dir = run_dir
         self.spec = spec
         self.events = events
         self.report_fd = report_fd
+        self.log_fd = log_fd
         self.pid = pid
         self.exec_fd = exec_fd
         self.started_at = _now()
@@ -127,6 +137,7 @@ class _Run:
             notice=spec.notice,
             notice_before_s=spec.notice_before_s,
         )
+        self.output = OutputLimit(spec.max_output_bytes, kernel.since_boot())
         self.refusal: str | None = None
         self.ending: classify.Ending | None = None
         self.noticed: int | None = None
@@ -139,7 +150,7 @@ class _Run:
 
     def until_nothing_is_left(self, server_fd: int, when_alone: Callable[[], None]) -> None:
         while True:
-            ready = self.events.wait(self.ladder.next_at())
+            ready = self.events.wait(self.ladder.next_at(), self.output.wait_s(kernel.since_boot()))
             if server_fd in ready:
                 self.events.forget(server_fd)
                 when_alone()
@@ -154,6 +165,7 @@ class _Run:
                 self._read_stop()
             if empty:
                 return
+            self._look_at_output(kernel.since_boot())
             for step in self.ladder.due(kernel.since_boot()):
                 self._take(step)
 
@@ -221,6 +233,7 @@ class _Run:
                 "pid_start": self.pid_start,
                 "started_at": self.started_at,
                 "time_limit_s": self.spec.time_limit_s,
+                "max_output_bytes": self.spec.max_output_bytes,
                 "noticed": self.noticed,
                 "stop_reason": self.ladder.reason if self.stop_reached else None,
             }
@@ -242,6 +255,7 @@ class _Run:
             noticed=self.noticed,
             oom_kills=self._oom_kills() if code in (-signal.SIGKILL, classify.KILLED_CHILD) else 0,
             time_limit_s=self.spec.time_limit_s,
+            max_output_bytes=self.spec.max_output_bytes,
         )
         self.will.write({"dir": self.run_dir, "end": self._record(self.ending)})
         self.ladder.main_ended(kernel.since_boot())
@@ -257,6 +271,12 @@ class _Run:
             return
         if stop is not None:
             self._request_stop(stop)
+
+    def _look_at_output(self, now: float) -> None:
+        if self.output.due(now):
+            grace_s = self.output.grace_s(written_bytes(os.fstat(self.log_fd)), now)
+            if grace_s is not None:
+                self.ladder.request(now, REASON, min(grace_s, self.spec.kill_grace_s))
 
     def _request_stop(self, stop: dict[str, object]) -> None:
         self.ladder.request(

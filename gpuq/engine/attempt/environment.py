@@ -62,8 +62,10 @@ def supervisor_spec(
     uid: int | None,
     gid: int | None,
     kill_grace_s: float,
+    max_output_bytes: int | None = None,
 ) -> dict[str, Any]:
-    """What `spec.json` of the attempt folder holds. `kill_grace_s`: of the installation, for a job without its own."""
+    """What `spec.json` of the attempt folder holds. `kill_grace_s`: of the installation, for a job without its own;
+    `max_output_bytes` None: it may write as much as it likes."""
     job = tracked.job
     name, before_s = notice_of(spec.signal)
     return {
@@ -79,6 +81,7 @@ def supervisor_spec(
         "user": job.user,
         "time_limit_s": job.time_limit_s,
         "kill_grace_s": effective_grace_s(spec.kill_grace_s, kill_grace_s),
+        "max_output_bytes": max_output_bytes,
         "signal": None if name is None else {"name": name, "before_s": before_s},
         "umask": None,
     }

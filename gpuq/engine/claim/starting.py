@@ -79,5 +79,6 @@ def _order(ctx: Context, tx: Writer, tracked: TrackedAttempt, gpus: Sequence[Gpu
     job_id = tracked.job.id
     spec, uid, gid = tx.spec(job_id)
     env = job_environment(spec, tracked, gpus, home=str(ctx.home), checkpoint_dir=ctx.checkpoint_dir(job_id))
-    payload = supervisor_spec(spec, tracked, env, uid=uid, gid=gid, kill_grace_s=ctx.settings.kill_grace)
+    grace_s, most = ctx.settings.kill_grace, ctx.settings.max_output_bytes
+    payload = supervisor_spec(spec, tracked, env, uid=uid, gid=gid, kill_grace_s=grace_s, max_output_bytes=most)
     return LaunchOrder(job_id, tracked.number, tracked.token, tracked.run_dir, tracked.log_path, payload)
