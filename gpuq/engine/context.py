@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from gpuq.domain.job import Launched
+    from gpuq.engine.disk_reserve import DiskReserve
     from gpuq.engine.epoch import EpochCell
     from gpuq.engine.run_times import RunTimes
     from gpuq.ports.admin import MaintenanceRuns, Tokens
@@ -132,7 +133,8 @@ class MaintenanceContext(HotContext, Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """One process's view of one installation. `new_token` and `random` are here so that tests can set them."""
+    """One process's view of one installation. `new_token` and `random` are here so that tests can set them.
+    `disk`: the room kept on the disk of the home, None where nobody keeps any."""
 
     settings: Settings
     records: Records
@@ -151,6 +153,7 @@ class Context:
     boot_id: str
     new_token: Callable[[], str]
     random: Random = field(default_factory=Random)
+    disk: DiskReserve | None = None
 
     @property
     def agent_lock_path(self) -> Path:

@@ -172,7 +172,7 @@ class _Run:
     def record(self) -> None:
         if self.ending is None:
             raise RuntimeError("the job's process vanished")
-        record_end(self.run_dir, self._record(self.ending))
+        record_end(self.run_dir, self._record(self.ending), self.log_fd)
 
     def _record(self, ending: classify.Ending) -> dict[str, object]:
         if self.refusal is not None:
@@ -315,9 +315,10 @@ def _end_every_child() -> None:
         time.sleep(_RETRY_S)
 
 
-def record_end(run_dir: str, record: dict[str, object]) -> None:
+def record_end(run_dir: str, record: dict[str, object], log_fd: int | None = None) -> None:
     """Writes the exit record, however long a full disk makes it wait: the lock is held and so nobody takes the
-    attempt for dead. Gives up only when the attempt folder itself is gone."""
+    attempt for dead. Gives up only when the attempt folder itself is gone. The log is let go then, whose blocks stay
+    taken as long as somebody has it open, even when it was deleted to make room."""
     pause = _RETRY_S
     while True:
         try:
@@ -326,6 +327,9 @@ def record_end(run_dir: str, record: dict[str, object]) -> None:
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError:
+            if log_fd is not None:
+                # 0 is /dev/null, by the fork server.
+                os.dup2(0, log_fd, inheritable=False)
             time.sleep(pause)
             pause = min(pause * 2, _RETRY_MAX_S)
 
