@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gpuq.config_file import config_file, read_config
 from gpuq.domain import failpoints
-from gpuq.domain.priority import MAX_TIME_LIMIT_S
+from gpuq.domain.priority import MAX_TIME_LIMIT_S, Priority
 from gpuq.domain.quantities import DURATION_HINT, parse_duration, parse_memory_mb
 from gpuq.domain.validation_messages import complaint
 from gpuq.errors import ConfigError, Refused, UsageError
@@ -55,8 +55,8 @@ def _expanded(path: str | Path) -> Path:
 
 
 def prepare_home(home: Path) -> None:
-    """Makes the home (0700; 0755 for root, whose users reach their own folders in it) and refuses another's. Raises
-    ConfigError and Refused."""
+    """Makes the home (0700; 0755 for root, whose users reach their own folders in it) and refuses another's, and one of
+    root's that others may change. Raises ConfigError and Refused."""
     try:
         home.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -68,6 +68,11 @@ def prepare_home(home: Path) -> None:
         )
     if os.geteuid() != 0 and status.st_mode & 0o077:
         home.chmod(0o700)
+    elif status.st_mode & 0o002 or (status.st_mode & 0o020 and status.st_gid != 0):
+        raise Refused(
+            f"others than root may make files in {home}, and so put their own in the place of gpuq's",
+            hint=f"chmod go-w {home}, or set GPUQ_HOME to a folder of root's own",
+        )
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -84,6 +89,10 @@ class Settings(BaseSettings):
 
     home: Annotated[Path, Field(description="state: database, logs, attempt folders, sockets")] = Path()
     database_url: Annotated[str, Field(description="sqlite:///… or postgresql+psycopg://…")] = ""
+    report_database_url: Annotated[
+        str | None,
+        Field(description="PostgreSQL: a login that may read the views alone; `/sql` uses it (`gpuq db reporter`)"),
+    ] = None
     redis_url: Annotated[
         str | None,
         Field(description="unset: a private redis-server that `gpuq up` starts; or redis://, rediss://, unix://"),
@@ -140,8 +149,15 @@ class Settings(BaseSettings):
     max_output: Annotated[
         str, Field(description="output that one attempt may write (18G; a bare number is MiB); 0 is no limit")
     ] = "20G"
+    user_priority: Annotated[
+        Literal["critical", "high", "normal", "low"],
+        Field(description="the highest priority that a user who is no administrator may ask for"),
+    ] = "high"
     dlq_max: Annotated[int, Field(ge=1, description="dead letters kept")] = 1000
     dlq_days: Annotated[float, Field(gt=0, description="days a dead letter is kept")] = 7.0
+    isolate_gpus: Annotated[
+        Literal["on", "off"], Field(description="on: jobs of a root daemon see only their own GPUs' device nodes")
+    ] = "on"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="the daemon's log")] = "info"
 
     @classmethod
@@ -201,6 +217,8 @@ class Settings(BaseSettings):
     def _urls(self) -> Self:
         if not self.database_url.startswith(("sqlite:///", "postgresql+psycopg://")):
             raise ValueError("database_url: starts with sqlite:/// or postgresql+psycopg://")
+        if self.report_database_url and not self.report_database_url.startswith("postgresql+psycopg://"):
+            raise ValueError("report_database_url: starts with postgresql+psycopg://")
         if self.redis_url and not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("redis_url: starts with redis://, rediss:// or unix://")
         if not self.server.startswith(("unix://", "http://", "https://")):
@@ -215,6 +233,10 @@ class Settings(BaseSettings):
     def max_output_bytes(self) -> int | None:
         """None: no limit."""
         return None if self.max_output == "0" else parse_memory_mb(self.max_output) * 2**20
+
+    @property
+    def highest_user_priority(self) -> Priority:
+        return Priority[self.user_priority.upper()]
 
     @property
     def socket_path(self) -> Path:

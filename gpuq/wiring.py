@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -13,6 +15,7 @@ from typing import Literal
 
 from gpuq.domain import failpoints
 from gpuq.domain.ids import new_token
+from gpuq.engine.accounts import Accounts
 from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
 from gpuq.engine.disk_reserve import DiskReserve
@@ -30,6 +33,7 @@ from gpuq.stores import redis as redis_stores
 from gpuq.stores import sql as sql_stores
 from gpuq.stores.redis.health import check
 from gpuq.supervise.launch import ForkServerLauncher
+from gpuq.user_files import make_passage
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +60,13 @@ def database() -> ModuleType:
     return migrate
 
 
+def report_role() -> ModuleType:
+    """The functions for PostgreSQL's login of reports: make, excess."""
+    from gpuq.stores.sql.questions import report_role
+
+    return report_role
+
+
 def open_gpus(settings: Settings) -> GpuSource:
     """The GPUs that the settings name: those of the NVIDIA driver, or simulated ones."""
     if settings.gpus == "nvml":
@@ -67,6 +78,32 @@ def open_gpus(settings: Settings) -> GpuSource:
     return SimulatedGpus(settings.gpus, settings.home / "sim-gpus.json")
 
 
+def stop_means(settings: Settings) -> str | None:
+    """By what a daemon of this home, or one started by this process, ends all of a job's processes for certain; None:
+    it can only look for them in /proc."""
+    from gpuq.supervise import cgroup
+
+    return cgroup.means(str(settings.home))
+
+
+def why_not_isolated(settings: Settings) -> str | None:
+    """None when jobs that a daemon like this process starts see only their own GPUs' device nodes; else why not."""
+    if settings.isolate_gpus == "off":
+        return "GPUQ_ISOLATE_GPUS is off"
+    if os.geteuid() != 0:
+        return "only a daemon of root's can hide the device nodes of other GPUs"
+    from gpuq.supervise import isolation
+
+    return isolation.works()
+
+
+def _isolates(settings: Settings, gpus: GpuSource) -> bool:
+    why_not = why_not_isolated(settings)
+    if why_not is not None and settings.isolate_gpus == "on" and os.geteuid() == 0 and gpus.hidden_from(()):
+        log.warning("jobs can open every GPU's device node: %s; see `gpuq doctor`", why_not)
+    return why_not is None
+
+
 def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context:
     """Opens (and, if it is new, creates) the database; connects to nothing else yet. `roles`: what this process is
     going to be; empty for a command that works straight on the database."""
@@ -76,10 +113,11 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
     disk = DiskReserve(settings.home, _beside(base.path))
     if base.path is not None:
         base.make_room = disk.make_room
-    history = sql_stores.open_history(base)
+    history = sql_stores.open_history(base, settings.report_database_url)
     records = sql_stores.open_records(base)
     link = redis_stores.connect(settings.redis_url or private_redis_url(settings), settings.namespace)
     epoch = EpochCell(records)
+    gpus = open_gpus(settings)
     expected = epoch.get if "agent" in roles or "maintain" in roles else None
     return Context(
         settings=settings,
@@ -93,8 +131,10 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
         agent_key=redis_stores.RedisAgentKey(link),
         notifier=_notifier(settings, link, roles),
         clock=SystemClock(),
-        gpus=open_gpus(settings),
-        launcher=ForkServerLauncher(str(settings.home / "supervisors.log")),
+        accounts=Accounts(),
+        gpus=gpus,
+        isolates_gpus="agent" in roles and _isolates(settings, gpus),
+        launcher=ForkServerLauncher(str(settings.home / "supervisors.log"), str(settings.home)),
         run_times=RunTimes(history),
         epoch=epoch,
         boot_id=failpoints.boot_id() or Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
@@ -156,6 +196,9 @@ def start_services(ctx: Context, roles: Collection[Role]) -> Services:
         if "agent" in roles:
             lock = FileLock(ctx.agent_lock_path, f"an agent for the node {ctx.node}")
             locks = NodeLocks(lock, ctx.agent_key, node=ctx.node, token=new_token(), ttl_s=ctx.settings.lease_ttl)
+            # On a disk that is full there is none yet; whatever is launched tells so.
+            with contextlib.suppress(OSError):
+                make_passage(str(ctx.home / "jobs"))
             ctx.launcher.warm_up()
             services.agent = Agent(ctx, locks)
             services.run(services.agent)

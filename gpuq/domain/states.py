@@ -82,7 +82,7 @@ TRANSITIONS: dict[JobState, dict[JobState, str]] = {
         _S.DELAYED: "failed: retry after backoff",
         _S.QUEUED: "lost or preempted: back in line",
         _S.FAILED: "failed, retries used up",
-        _S.CANCELLED: "ended by a cancel noted in its own folder",
+        _S.CANCELLED: "ended by a cancel noted in its records",
     },
     _S.STOPPING: {
         _S.CANCELLED: "cancelled and gone",

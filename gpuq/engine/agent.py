@@ -98,13 +98,17 @@ class Agent:
     def open(self) -> None:
         """Takes the node, hears of changes from now on, and adopts what SQL says is alive here: watched if its lock is
         held, ended as its exit record says if not. After it turns may be taken; `stop` ends it. Raises AlreadyRunning
-        when this node has an agent."""
+        when this node has an agent; whatever it raises, it does not keep the node."""
         self._lock.acquire()
-        self._unsubscribe = self._ctx.notifier.subscribe(self._on_topic)
-        if self._lock.held:
-            self._prove_standing(fresh=True)
-        else:
-            self._attempts.adopt()
+        try:
+            self._unsubscribe = self._ctx.notifier.subscribe(self._on_topic)
+            if self._lock.held:
+                self._prove_standing(fresh=True)
+            else:
+                self._attempts.adopt()
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """After the turn that is under way; the jobs run on. A second call does nothing."""
@@ -181,7 +185,7 @@ class Agent:
                     self._dispatch()
                 self._write_ends()
         except DatabaseUnavailable as error:
-            # Nothing is forgotten: the ends stay in memory and in the attempt folders. Leases are still renewed.
+            # Nothing is forgotten: the ends stay in memory and in the attempts' records. Leases are still renewed.
             if not state.db_down:
                 log.warning("nothing is started now; starts and ends are written later: %s", error.message)
             state.db_down = True

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from gpuq.domain.job import Launched
+    from gpuq.engine.accounts import Accounts
     from gpuq.engine.disk_reserve import DiskReserve
     from gpuq.engine.epoch import EpochCell
     from gpuq.engine.run_times import RunTimes
@@ -42,11 +43,11 @@ class ReadOnlyRecords(Protocol):
 class AttemptFolders(Protocol):
     """The launcher to those who may only look at attempts: see `gpuq.ports.launcher.Launcher`."""
 
-    def launched(self, run_dir: str) -> Launched | None:
+    def launched(self, run_dir: str, token: str) -> Launched | None:
         """What the supervisor reported of its start; None when there is no report."""
 
-    def progress(self, run_dir: str) -> dict[str, Any] | None:
-        """What the job wrote of its progress; None when there is nothing readable."""
+    def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:
+        """What the job of user `uid` wrote of its progress; None when there is nothing readable."""
 
 
 class AttemptStops(Protocol):
@@ -61,6 +62,8 @@ class HotContext(Protocol):
 
     @property
     def settings(self) -> Settings: ...
+    @property
+    def accounts(self) -> Accounts: ...
     @property
     def clock(self) -> Clock: ...
     @property
@@ -106,7 +109,7 @@ class ActionContext(IntakeContext, StopContext, Protocol):
     @property
     def node(self) -> str: ...
     def run_dir(self, job_id: int, number: int) -> str:
-        """The folder of an attempt, by job id and attempt number."""
+        """The own folder of an attempt, by job id and attempt number."""
 
 
 class QueryContext(SnapshotContext, Protocol):
@@ -146,6 +149,7 @@ class Context:
     agent_key: AgentKey
     notifier: Notifier
     clock: Clock
+    accounts: Accounts
     gpus: GpuSource
     launcher: Launcher
     run_times: RunTimes
@@ -154,6 +158,8 @@ class Context:
     new_token: Callable[[], str]
     random: Random = field(default_factory=Random)
     disk: DiskReserve | None = None
+    # Whether jobs are launched where the device nodes of other GPUs cannot be opened.
+    isolates_gpus: bool = False
 
     @property
     def agent_lock_path(self) -> Path:

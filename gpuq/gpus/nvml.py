@@ -11,7 +11,7 @@ import importlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import psutil
 
 from gpuq.domain.gpu import Gpu, GpuObservation
 from gpuq.gpus import topology
+from gpuq.gpus.device_nodes import NvidiaNodes
 from gpuq.gpus.driver import NOT_SUPPORTED, Driver, DriverGone, GpuSilent, text_of
 from gpuq.gpus.health import XidWatch, standing_problem
 from gpuq.gpus.occupants import MIB, occupants
@@ -38,7 +39,7 @@ _STAND_IN = "GPU-silent-"
 @dataclass(frozen=True, slots=True)
 class _Device:
     """`handle` is None for a card that does not answer; `card` is the UUID of the whole card; `order` is the
-    PCI address and the place among the instances of one card."""
+    PCI address and the place among the instances of one card; `nodes` are the paths of its device nodes."""
 
     gpu: Gpu
     card: str
@@ -46,17 +47,25 @@ class _Device:
     handle: Any = None
     card_handle: Any = None
     problem: str | None = None
+    nodes: tuple[str, ...] = ()
 
 
 class NvmlGpus:
-    """Thread-safe. `nvml` is the pynvml module or something with its functions; `sysfs` and `monotonic` (seconds)
-    are for tests."""
+    """Thread-safe. `nvml` is the pynvml module or something with its functions; `sysfs`, `dev`, `proc` and `monotonic`
+    (seconds) are for tests."""
 
     def __init__(
-        self, nvml: Any = None, *, sysfs: Path = Path("/sys"), monotonic: Callable[[], float] = time.monotonic
+        self,
+        nvml: Any = None,
+        *,
+        sysfs: Path = Path("/sys"),
+        dev: Path = Path("/dev"),
+        proc: Path = Path("/proc"),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._driver = Driver(nvml or importlib.import_module("pynvml"))
         self._sysfs = sysfs
+        self._nodes = NvidiaNodes(dev, proc)
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._devices: list[_Device] = []
@@ -86,6 +95,16 @@ class NvmlGpus:
             except DriverGone:
                 self._drop_driver("the NVIDIA driver went away")
                 return [_silent(device, now, str(self._away)) for device in self._devices]
+
+    def hidden_from(self, uuids: Collection[str]) -> Sequence[str]:
+        with self._lock:
+            given = [device for device in self._devices if device.gpu.uuid in uuids]
+        if not all(device.nodes for device in given):
+            # A driver without minor numbers: to hide all nodes would take the job its own GPU.
+            _log.warning("the driver does not tell the device node of a GPU: none is hidden from the job that has it")
+            return []
+        own = {node for device in given for node in device.nodes}
+        return [node for node in self._nodes.there() if node not in own]
 
     def why_empty(self) -> str | None:
         with self._lock:
@@ -175,14 +194,16 @@ class NvmlGpus:
         numa = topology.numa_node(self._sysfs, address)
         mode = self._driver.ask("nvmlDeviceGetMigMode", card)
         if mode is None or mode[0] != self._driver.nvml.NVML_DEVICE_MIG_ENABLE:
-            return [_Device(self._describe(card, uuid, None, numa), uuid, (address, 0), card, card)]
+            nodes = self._nodes.of_card(self._driver, card)
+            return [_Device(self._describe(card, uuid, None, numa), uuid, (address, 0), card, card, nodes=nodes)]
         instances: list[_Device] = []
         for place in range(self._driver.ask("nvmlDeviceGetMaxMigDeviceCount", card, default=0)):
             handle = self._driver.ask("nvmlDeviceGetMigDeviceHandleByIndex", card, place)
             if handle is not None:
                 own = text_of(self._driver.must("nvmlDeviceGetUUID", handle))
                 gpu = self._describe(handle, own, uuid, numa)
-                instances.append(_Device(gpu, uuid, (address, place), handle, card))
+                nodes = self._nodes.of_instance(self._driver, card, handle)
+                instances.append(_Device(gpu, uuid, (address, place), handle, card, nodes=nodes))
         if instances:
             return instances
         why = "MIG mode is on and there is no instance; make one with `nvidia-smi mig -cgi`"

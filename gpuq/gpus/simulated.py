@@ -7,14 +7,15 @@ They are empty and healthy unless the state file says otherwise:
      "2": {"processes": null}}
 
 `processes` null means that the driver would not say; `used_mb` defaults to what the processes add up to;
-`utilisation` (0 to 1) may be given. The file is read again whenever it changes.
+`utilisation` (0 to 1) may be given, and `device_nodes`, paths that stand for what opens the GPU. The file is read again
+whenever it changes.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from gpuq.errors import ConfigError
 _SPEC = re.compile(r"sim:(\d{1,4})(?:x(\d+[MG]?))?")
 _MAX_BYTES = 1024 * 1024
 _DEFAULT_MB = 24 * 1024
-_FIELDS = frozenset({"used_mb", "processes", "problem", "utilisation"})
+_FIELDS = frozenset({"used_mb", "processes", "problem", "utilisation", "device_nodes"})
 
 
 class SimulatedGpus:
@@ -51,6 +52,12 @@ class SimulatedGpus:
     def observe(self, now: float) -> Sequence[GpuObservation]:
         self._refresh()
         return [self._reading(gpu, now) for gpu in self._gpus]
+
+    def hidden_from(self, uuids: Collection[str]) -> Sequence[str]:
+        self._refresh()
+        nodes = {gpu.uuid: self._state.get(gpu.index, {}).get("device_nodes", []) for gpu in self._gpus}
+        own = {node for uuid in uuids for node in nodes.get(uuid, ())}
+        return sorted({node for listed in nodes.values() for node in listed} - own)
 
     def why_empty(self) -> str | None:
         if self._gpus:
@@ -112,6 +119,9 @@ class SimulatedGpus:
             if not isinstance(value, dict) or not value.keys() <= _FIELDS:
                 raise ValueError(f"GPU {key}: an object with {', '.join(sorted(_FIELDS))} is expected")
             _check(key, value)
+            nodes = value.get("device_nodes", [])
+            if not isinstance(nodes, list) or not all(isinstance(node, str) for node in nodes):
+                raise ValueError(f"GPU {key}: device_nodes is a list of paths")
             state[int(key)] = value
         return state
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from gpuq.domain.gpu import Gpu, GpuObservation
@@ -17,6 +17,10 @@ class GpuSource(Protocol):
     def observe(self, now: float) -> Sequence[GpuObservation]:
         """One reading of every GPU of the inventory, at epoch seconds `now`. A GPU that does not
         answer is reported with `problem`, not left out."""
+
+    def hidden_from(self, uuids: Collection[str]) -> Sequence[str]:
+        """The paths of the device nodes, of those that there are now, that a job with these GPUs has no business with:
+        the nodes of all other GPUs. Empty where GPUs have no nodes."""
 
     def why_empty(self) -> str | None:
         """A sentence and what to do, when the inventory is empty because there is no driver."""

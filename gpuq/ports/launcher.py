@@ -11,7 +11,8 @@ from gpuq.domain.outcome import Result
 
 @dataclass(frozen=True, slots=True)
 class LaunchOrder:
-    """`spec` is what the supervisor reads (see gpuq.supervise.bundle); `run_dir` becomes the attempt folder."""
+    """`spec` is what the supervisor reads (see gpuq.supervise.bundle, also for the two folders of an attempt);
+    `run_dir` becomes the job's own folder, and `log_path` lies in it."""
 
     job_id: int
     number: int
@@ -22,26 +23,28 @@ class LaunchOrder:
 
 
 class Launcher(Protocol):
-    """Starts supervised attempts, and answers about them from their folders."""
+    """Starts supervised attempts, and answers about them from their folders. An attempt is named by its own folder,
+    `run_dir`; records in which its token does not stand are not its own."""
 
     def warm_up(self) -> None:
         """Makes the first start as quick as the later ones. Raises OSError."""
 
     def start(self, order: LaunchOrder) -> int:
-        """Makes the folder, takes the lock, hands lock and log to the fork server. Returns a file descriptor
+        """Makes the folders, takes the lock, hands lock and log to the fork server. Returns a file descriptor
         that becomes readable when the supervisor has reported (see `report`). Raises OSError when the
-        folder cannot be made; then nothing was started."""
+        folder cannot be made; then nothing was started; PermissionError when only this job's user is in the way."""
 
     def report(self, fd: int) -> Launched | None:
         """What the supervisor has reported. The descriptor stays the caller's, and becomes readable again when the
         supervision of the attempt has ended. None: it ended without starting the job (the exit record, if there is
         one, says why)."""
 
-    def launched(self, run_dir: str) -> Launched | None:
-        """The same facts from the folder, after a restart; None while the job's process has never existed."""
+    def launched(self, run_dir: str, token: str) -> Launched | None:
+        """The same facts from the records, after a restart; None while the job's process has never existed."""
 
-    def progress(self, run_dir: str) -> dict[str, Any] | None:
-        """What the job wrote about itself in progress.json; None without it."""
+    def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:
+        """What the job of user `uid` wrote about itself in progress.json; None without it, and for anything else that
+        stands there: it is never an error."""
 
     def alive(self, run_dir: str) -> bool:
         """By the lock, not by a PID."""
@@ -50,15 +53,16 @@ class Launcher(Protocol):
         """A descriptor, to be closed by the caller, that becomes readable when the supervision of this attempt has
         ended; None when it already has, or when the kernel cannot give one."""
 
-    def outcome(self, run_dir: str) -> Result | None:
+    def outcome(self, run_dir: str, token: str) -> Result | None:
         """What the exit record says; None when there is none (yet)."""
 
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
-        """Durable (a file in the folder) and immediate (a nudge): also of an attempt that is not launched yet."""
+        """Durable (a file in the records) and immediate (a nudge): also of an attempt that is not launched yet."""
 
-    def sweep(self, token: str, session: int | None, session_start: int | None = None) -> int:
+    def sweep(self, token: str, session: int | None, session_start: int | None = None, uid: int | None = None) -> int:
         """Kills what is left of a dead attempt, identified by the token in its environment and by session (`pid` of
-        Launched), which counts only with the start time of its leader (`pid_start`) or a marked process in it.
+        Launched), which counts only with the start time of its leader (`pid_start`) or a marked process in it; and
+        both only where the process is one of the job's user `uid`.
         Returns how many processes were found. Raises TimeoutError when some cannot be ended."""
 
     def close(self) -> None:

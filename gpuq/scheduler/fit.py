@@ -70,7 +70,8 @@ class Machine:
     def possible(self, shape: Shape, *, usable: bool = False) -> bool:
         """Whether some node has enough devices for it, were they all free. `usable`: of those in service now."""
         allowed = self.allowed(shape) & (self.usable if usable else -1)
-        return any((allowed & node).bit_count() >= shape.gpus for node in self.nodes)
+        # A machine may have no GPU at all, and so no node here.
+        return shape.gpus == 0 or any((allowed & node).bit_count() >= shape.gpus for node in self.nodes)
 
 
 def suits(device: Device, shape: Shape) -> bool:

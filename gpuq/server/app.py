@@ -19,7 +19,7 @@ from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.server.http import error_handlers
 from gpuq.server.http.middleware import AccessMiddleware
 from gpuq.server.http.sse import Streams
-from gpuq.server.routes import admin, bulk, jobs, queue, streaming, submission
+from gpuq.server.routes import admin, bulk, jobs, questions, queue, streaming, submission
 from gpuq.server.routes.submission import Submission
 
 _ABOUT = """A durable GPU job queue. On the Unix socket the caller is who the kernel says it is; over TCP every
@@ -91,7 +91,7 @@ def create_app(
     app.add_middleware(AccessMiddleware, ctx=ctx)
     fast = Submission(ctx, app.state.queries)
     app.mount_fast_path(fast, AccessMiddleware(fast, ctx))
-    routers = [part.router for part in (bulk, jobs, queue, streaming, admin)]
+    routers = [part.router for part in (bulk, jobs, queue, streaming, questions, admin)]
     for router in routers:
         app.include_router(router)
     app.state.ways = _ways(routers)

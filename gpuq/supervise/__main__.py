@@ -1,5 +1,8 @@
 """`python -m gpuq.supervise --fd N --served M`: the fork server on the socket N. It closes M when it takes no more.
 
+`--groups FOLDER --kinds KINDS`: its supervisors make their control groups in FOLDER, of these kinds, commas between.
+`--files N`: the soft limit of open files that it and all jobs have.
+
 The launcher runs this file by its path with `python -I -S`, which knows no installed package; so it adds the folder
 that holds gpuq itself.
 """
@@ -7,21 +10,38 @@ that holds gpuq itself.
 from __future__ import annotations
 
 import os
+import resource
 import sys
+
+_OPTIONS = {"--fd", "--served", "--files", "--groups", "--kinds"}
 
 
 def main(arguments: list[str]) -> int:
     """The fork server, on the descriptors that its parent hands over. Returns the exit code: 2 for a bad command
     line."""
-    if arguments[::2] != ["--fd", "--served"] or not all(word.isdigit() for word in arguments[1::2]):
+    options = dict(zip(arguments[::2], arguments[1::2], strict=False))
+    numbers = [options.get(name, "0") for name in ("--fd", "--served", "--files")]
+    if (
+        len(arguments) % 2
+        or not {"--fd", "--served"} <= options.keys() <= _OPTIONS
+        or not all(map(_is_number, numbers))
+    ):
         sys.stderr.write(
-            "usage: python -m gpuq.supervise --fd N --served M\n(gpuq starts this itself; see `gpuq up`)\n"
+            "usage: python -m gpuq.supervise --fd N --served M [--files N] [--groups FOLDER --kinds KINDS]\n"
+            "(gpuq starts this itself; see `gpuq up`)\n"
         )
         return 2
     from gpuq.supervise.forkserver import serve
 
-    serve(int(arguments[1]), int(arguments[3]))
+    if "--files" in options:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(numbers[2]), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    serve(int(numbers[0]), int(numbers[1]), options.get("--groups", ""), options.get("--kinds", "").split(","))
     return 0
+
+
+def _is_number(word: str) -> bool:
+    # -1 is no limit.
+    return word.removeprefix("-").isdigit()
 
 
 if __name__ == "__main__":

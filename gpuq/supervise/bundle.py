@@ -1,4 +1,8 @@
-"""The attempt folder: what its files are called, and how they are read and written.
+"""The records of an attempt: what its files are called, and how they are read and written.
+
+An attempt has two folders, `jobs/ID/N` and `jobs/ID/N.records` in GPUQ_HOME.
+
+`N.records`, the records, belongs to whoever runs the daemon, 0700. The job's user can make no name in it:
 
     spec.json      what to run                                      daemon, before the launch
     lock           held (flock) by the supervisor for life          liveness
@@ -6,12 +10,17 @@
                    is the request itself if the disk took no file   whoever stops the job
     stop.json      the request to stop, may be rewritten            whoever stops the job
     started.json   who runs: process ids with their start times     supervisor
-    progress.json  how far it is                                    the job itself
     exit.json      the true end, durable                            supervisor, once, last
-    output.log     stdout and stderr                                the job itself
 
-Under root the job's user may create files in the folder (it is sticky), so nothing in it is trusted by its
-name: links are not followed, and a record counts only when the folder's owner or root wrote it.
+`N`, the job's own folder (GPUQ_RUN_DIR), belongs to the job's user, 0700, who may do anything with it:
+
+    output.log     stdout and stderr                                the job itself
+    progress.json  how far it is                                    the job itself
+
+Nothing in the own folder decides anything, and it is read as user_files.py says. The previous release had everything
+in `N`, which was root's, and sticky, so that the user could add names there; its attempts are taken over and end in
+that layout. So no record is trusted by its name: links are not followed, and one counts only when it is a file of
+mode 0600 with one name, written by the folder's owner or by root.
 """
 
 from __future__ import annotations
@@ -36,8 +45,23 @@ _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # The plain C scanner: json.loads looks at much more memory, which a forked process has to copy.
 _decode = json.JSONDecoder().raw_decode
 _MAX_RECORD = 64 * 1024 * 1024
-# What anybody may write is looked at with every listing.
-_MAX_BY_ANYONE = 64 * 1024
+
+
+def records_of(run_dir: str) -> str:
+    """The folder of records of the attempt whose own folder is `run_dir`, whether it is there or not: `run_dir` itself
+    for an attempt that the previous release started."""
+    records = run_dir + ".records"
+    return run_dir if not os.path.isdir(records) and _holds_records(run_dir) else records
+
+
+def _holds_records(run_dir: str) -> bool:
+    """Today the records are made first, so an own folder without them was made by the previous release; or they were
+    lost, and then root's daemon does not believe a folder that is the user's."""
+    try:
+        seen = os.lstat(run_dir)
+    except OSError:
+        return False
+    return stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.geteuid()
 
 
 def write(run_dir: str, name: str, record: dict[str, object]) -> None:
@@ -79,28 +103,44 @@ def create(run_dir: str, name: str, record: dict[str, object]) -> None:
         raise
 
 
-def read(run_dir: str, name: str, *, by_anyone: bool = False) -> dict[str, object] | None:
-    """A record; None when it is missing, torn, not an object, or not written by the folder's owner or root.
-
-    `by_anyone` is for what the job's user writes (`PROGRESS`): 64 KiB at most. Raises OSError when it cannot be known.
-    """
+def read(folder: str, name: str) -> dict[str, object] | None:
+    """A record; None when it is missing, torn, not an object, or not a private file with one name (none, once it was
+    replaced meanwhile) that the folder's owner or root wrote. Raises OSError when it cannot be known."""
     try:
-        fd = os.open(os.path.join(run_dir, name), _READ_FLAGS)
+        fd = os.open(os.path.join(folder, name), _READ_FLAGS)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
             return None
         raise
     try:
         seen = os.fstat(fd)
-        most = _MAX_BY_ANYONE if by_anyone else _MAX_RECORD
-        if not stat.S_ISREG(seen.st_mode) or seen.st_size > most:
+        if not stat.S_ISREG(seen.st_mode) or seen.st_size > _MAX_RECORD:
             return None
-        if not by_anyone and seen.st_uid not in (0, os.stat(run_dir).st_uid):
+        if seen.st_nlink > 1 or seen.st_mode & 0o077 or seen.st_uid not in (0, os.stat(folder).st_uid):
             return None
-        data = _read_all(fd, most)
+        data = read_at_most(fd, _MAX_RECORD)
     finally:
         os.close(fd)
-    return parsed(data) if len(data) <= most else None
+    return parsed(data) if len(data) <= _MAX_RECORD else None
+
+
+def read_of_attempt(run_dir: str, name: str, token: str) -> dict[str, object] | None:
+    """A record of the supervisor's, if it is one of the attempt with this token; see `read`. The previous release did
+    not write the token into all of them."""
+    folder = records_of(run_dir)
+    record = read(folder, name)
+    if record is None:
+        return None
+    said = record.get("token")
+    return record if said == token or (not said and folder == run_dir) else None
+
+
+def token_in(folder: str) -> str:
+    """Of the attempt, as its spec has it; empty when that cannot be read."""
+    try:
+        return text(read(folder, SPEC) or {}, "token") or ""
+    except OSError:
+        return ""
 
 
 def parsed(data: bytes) -> dict[str, object] | None:
@@ -120,10 +160,11 @@ def number(record: dict[str, object], key: str) -> float | None:
     return value if abs(value) < 1e18 else None
 
 
-def integer(record: dict[str, object], key: str) -> int | None:
-    """A field of a record; None when it is absent or not a whole number."""
+def integer(record: dict[str, object], key: str, below: int = 2**63) -> int | None:
+    """A field of a record; None when it is absent, not a whole number, or of a size from `below` on, which neither a
+    database nor the kernel takes."""
     value = record.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < below else None
 
 
 def text(record: dict[str, object], key: str) -> str | None:
@@ -169,7 +210,7 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _read_all(fd: int, most: int) -> bytes:
+def read_at_most(fd: int, most: int) -> bytes:
     """To its end, or little more than `most` bytes of what grows meanwhile."""
     parts, left = [], most + 1
     while left > 0 and (part := os.read(fd, min(left, 1 << 16))):

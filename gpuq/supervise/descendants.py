@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 
 from gpuq.linux import Process
 from gpuq.supervise import processes
+from gpuq.supervise.hunt import hunt
 
 # New processes can appear while the others are being signalled.
 _TERMINATE_ROUNDS = 3
@@ -51,16 +53,15 @@ class Family:
                 if process.stopped:
                     processes.send(process, signal.SIGCONT)
 
-    def kill(self, *, main_reaped: bool) -> None:
-        """SIGKILL. The whole group in one call first: a fork bomb is faster than a list of its processes."""
-        found = descendants()
+    def kill(self, *, main_reaped: bool, reap: Callable[[], object]) -> None:
+        """SIGKILL. The whole group in one call first: a fork bomb is faster than a list of its processes. `reap`
+        collects those that have ended."""
         me = os.getpid()
         # The number of the group is still the job's while a child that is not reaped yet belongs to it.
-        if not main_reaped or any(process.parent == me and process.group == self._main for process in found):
+        if not main_reaped or any(process.parent == me and process.group == self._main for process in descendants()):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._main, signal.SIGKILL)
-        for process in found:
-            processes.send(process, signal.SIGKILL)
+        hunt(reap)
 
 
 def descendants() -> list[Process]:

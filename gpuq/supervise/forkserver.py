@@ -1,12 +1,12 @@
 """The fork server: pays for a Python start once, so that no job pays for it.
 
 The daemon holds one end of a SOCK_SEQPACKET pair, a small crew of processes the other. One message a launch,
-`{"dir": attempt folder}`, with three descriptors: the held lock, the log and the report pipe. An idle member takes it
-and is that attempt's supervisor until its end; then it waits for another, or leaves when enough others wait. This
-process only sees to it that at least one member is idle. Taking a supervisor up again instead of forking one a job
+`{"dir": folder of the records}`, with three descriptors: the held lock, the log and the report pipe. An idle member
+takes it and is that attempt's supervisor until its end; then it waits for another, or leaves when enough others wait.
+This process only sees to it that at least one member is idle. Taking a supervisor up again instead of forking one a job
 halves the cost of a launch: a fresh fork has to copy every page that Python looks at.
 
-Nobody answers: what became of a launch is told by the report pipe, the lock and the attempt folder, which also hold
+Nobody answers: what became of a launch is told by the report pipe, the lock and the records, which also hold
 when any of these processes dies in the middle. When the daemon is gone, what is still in the socket is served, and
 the idle ones end. When this process is gone, the busy ones let go of the socket, so that no launch waits in it
 unseen. Supervisors at work do not notice either.
@@ -26,20 +26,24 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 
-from gpuq.supervise import kernel, processes, supervisor_pool
+from gpuq.supervise import cgroup, cgroup_folders, kernel, processes, supervisor_pool
 from gpuq.supervise.crash_record import CrashRecord, exit_code_of, recover
+from gpuq.supervise.hunt import hunt
 from gpuq.supervise.orphans import Orphans
 
 # How many supervisors may wait for another attempt, besides a fresh one.
 PARKED = 2
 _DISK_AGAIN_MS = 1000
+_GROUPS_AGAIN_MS = 10
 _LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
-def serve(fd: int, served_fd: int) -> None:
+def serve(fd: int, served_fd: int, groups: str = "", kinds: Sequence[str] = cgroup_folders.KINDS) -> None:
     """Returns when the other end is closed and no supervisor is left. `served_fd` is closed when the other end is and
-    all that it sent was taken. Must run in a process with a single thread."""
+    all that it sent was taken. `groups`: the name of the folder for control groups of these kinds; empty: none are
+    made. Must run in a process with a single thread."""
     _plain_signals()
     kernel.set_name(kernel.NAME)
     os.chdir("/")
@@ -47,19 +51,24 @@ def serve(fd: int, served_fd: int) -> None:
     os.set_inheritable(fd, False)
     os.set_inheritable(served_fd, False)
     kernel.become_subreaper()
-    server = _Server(socket.socket(fileno=fd), served_fd)
+    places = cgroup_folders.available(groups, kinds) if groups else []
+    server = _Server(socket.socket(fileno=fd), served_fd, places)
     # What is there now is shared by the whole crew; a collection would only touch and so copy it.
     gc.collect()
     gc.freeze()
     gc.disable()
     while not server.finished:
         server.turn()
+    cgroup_folders.remove(places)
 
 
 class _Server:
     """Members are known by a serial number, because a PID is given again once its process is reaped."""
 
-    def __init__(self, connection: socket.socket, served_fd: int) -> None:
+    def __init__(self, connection: socket.socket, served_fd: int, places: Sequence[tuple[str, str]] = ()) -> None:
+        self._places = places
+        # Control groups of dead supervisors that something may be left in.
+        self._groups: list[cgroup.Cgroup] = []
         self._over = False
         self._connection = connection
         self._served_fd = served_fd
@@ -82,15 +91,16 @@ class _Server:
 
     @property
     def finished(self) -> bool:
-        return self._over and not self._serials and not self._orphaned
+        return self._over and not self._serials and not self._orphaned and not self._groups
 
     def turn(self) -> None:
         if not self._idle and not self._over:
             self._add_member()
-        ready = {fd for fd, _ in self._poll.poll(_DISK_AGAIN_MS if self._disk_failed else None)}
+        pause = _GROUPS_AGAIN_MS if self._groups else _DISK_AGAIN_MS if self._disk_failed else None
+        ready = {fd for fd, _ in self._poll.poll(pause)}
         if self._wake in ready:
             os.read(self._wake, 4096)
-        if self._wake in ready or self._disk_failed:
+        if self._wake in ready or self._disk_failed or self._groups:
             self._reap()
         if self._status in ready:
             self._hear()
@@ -112,7 +122,7 @@ class _Server:
             os.close(self._wake)
             os.close(self._served_fd)
             supervisor_pool.PooledSupervisor(
-                self._serial, self._connection, self._status_end, self._tokens, will
+                self._serial, self._connection, self._status_end, self._tokens, will, self._places
             ).serve_and_exit()
         self._serials[pid] = self._serial
         self._wills[pid] = will
@@ -146,21 +156,25 @@ class _Server:
     def _reap(self) -> None:
         self._disk_failed = False
         self._collect()
+        self._clear_groups()
         if self._orphaned:
-            self._orphaned = self._end_orphans()
+            # `_collect` notes how they end.
+            hunt(self._collect, self._serials)
+            self._orphaned = self._has_orphans()
 
-    def _end_orphans(self) -> bool:
-        """Whether there were any; then their own children come to us next."""
-        found = [
-            process
+    def _clear_groups(self) -> None:
+        """Ends what dead supervisors left in their groups, and removes these."""
+        left = [group for group in self._groups if not group.remove()]
+        for group in left:
+            with contextlib.suppress(OSError):
+                group.kill()
+        self._groups = left
+
+    def _has_orphans(self) -> bool:
+        return any(
+            process.parent == os.getpid() and process.pid not in self._serials and process.living
             for process in processes.everything().values()
-            if process.parent == os.getpid() and process.pid not in self._serials and process.living
-        ]
-        for process in found:
-            # Our own child, not reaped yet: the number is nobody else's.
-            with contextlib.suppress(PermissionError):
-                os.kill(process.pid, signal.SIGKILL)
-        return bool(found)
+        )
 
     def _collect(self) -> None:
         while True:
@@ -180,6 +194,8 @@ class _Server:
             if not self._inherit(seen.si_pid):
                 self._disk_failed = True
                 return
+            # The PID is its own until it is reaped.
+            self._groups += cgroup.of_supervisor(self._places, seen.si_pid, processes.start_of(seen.si_pid))
             del self._serials[seen.si_pid]
             self._idle.discard(serial)
             if not self._over:

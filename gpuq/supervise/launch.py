@@ -1,4 +1,4 @@
-"""The daemon's side: makes attempt folders, hands them to the fork server, and reads what became of them."""
+"""The daemon's side: makes the folders of attempts, hands them to the fork server, and reads what became of them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,25 @@ import select
 import stat
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from gpuq import linux
+from gpuq import linux, user_files
 from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.ports.launcher import LaunchOrder
-from gpuq.supervise import bundle, kernel, processes, stop, sweep
+from gpuq.supervise import (
+    bundle,
+    cgroup,
+    cgroup_folders,
+    kernel,
+    own_folder,
+    processes,
+    progress,
+    stop,
+    sweep,
+)
 from gpuq.supervise.server_process import ForkServer
 
 _REPORT_BYTES = 4096
@@ -29,39 +40,54 @@ _SORTED_OUT = 8
 # `alive` holds the lock for microseconds, in whatever process asks.
 _LOCK_TRIES = 20
 _LOCK_PAUSE_S = 0.005
+# Of process ids, exit codes and signals; start times are longer.
+_INT = 2**31
 
 
 class ForkServerLauncher:
     """The `Launcher` of the ports. Safe to use from several threads.
 
     `messages_path` is where the fork server and the supervisors write what should never happen (appended to).
+    `home`: the folder whose control groups they make, of the `kinds` that are had there; None: they make none.
     """
 
-    def __init__(self, messages_path: str | None = None) -> None:
-        self.server = ForkServer(messages_path)
+    def __init__(
+        self, messages_path: str | None = None, home: str | None = None, kinds: Sequence[str] = cgroup_folders.KINDS
+    ) -> None:
+        self._groups = None if home is None else cgroup_folders.folder_name(home)
+        self.server = ForkServer(messages_path, None if self._groups is None else (self._groups, kinds))
         self._mutex = threading.Lock()
         self._ends: dict[tuple[int, int], int] = {}
         self._sort_out_at = _SORTED_OUT
         self._over: collections.deque[tuple[int, int]] = collections.deque(maxlen=_REMEMBERED)
 
     def warm_up(self) -> None:
-        """Starts the fork server now, so that the first job does not wait for it. Raises OSError."""
+        """Starts the fork server now, so that the first job does not wait for it, and ends what dead supervisors of
+        this home left in their control groups. Raises OSError."""
+        if self._groups is not None:
+            cgroup.end_left_over(self._groups)
         self.server.start()
 
     def start(self, order: LaunchOrder) -> int:
         """See the port. Also raises OSError when this attempt was launched before: an attempt runs once."""
         lock_fd = log_fd = report_read = report_write = -1
         try:
-            fresh = _make_folder(order.run_dir)
+            records = bundle.records_of(order.run_dir)
+            if records == order.run_dir:
+                raise _launched_before(records)
+            # It is there when a stop came before the launch.
+            fresh = user_files.make_private(records)
             failpoints.point("launch.folder_made")
-            lock_fd = _take_lock(order.run_dir)
+            lock_fd = _take_lock(records)
             failpoints.point("launch.lock_taken")
             if not fresh:
-                _refuse_a_second_run(order.run_dir)
-            log_fd = _fill_folder(order)
+                _refuse_a_second_run(records)
+            spec = _with_group(order.spec)
+            _fill_records(records, spec)
+            log_fd = own_folder.make(order.run_dir, spec.get("uid"), spec.get("gid"))
             report_read, report_write = os.pipe2(os.O_CLOEXEC)
             failpoints.point("launch.before_send")
-            self.server.launch(order.run_dir, (lock_fd, log_fd, report_write))
+            self.server.launch(records, (lock_fd, log_fd, report_write))
             failpoints.point("launch.sent")
         except BaseException:
             _close(report_read)
@@ -78,14 +104,15 @@ class ForkServerLauncher:
             self._remember_end(launched, os.dup(fd))
         return launched
 
-    def launched(self, run_dir: str) -> Launched | None:
-        """What `report` said, read from the folder; for adopting a supervisor that an earlier daemon started."""
-        record = bundle.read(run_dir, bundle.STARTED)
+    def launched(self, run_dir: str, token: str) -> Launched | None:
+        """What `report` said, read from the records; for adopting a supervisor that an earlier daemon started."""
+        record = bundle.read_of_attempt(run_dir, bundle.STARTED, token)
         return None if record is None else _launched(record)
 
     def alive(self, run_dir: str) -> bool:
+        records = bundle.records_of(run_dir)
         try:
-            fd = os.open(os.path.join(run_dir, bundle.LOCK), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(os.path.join(records, bundle.LOCK), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return False
         try:
@@ -95,7 +122,7 @@ class ForkServerLauncher:
             return True
         finally:
             os.close(fd)
-        return _end_comes(run_dir)
+        return _end_comes(records)
 
     def watch(self, running: Launched) -> int | None:
         """For an attempt that this launcher started: the end of its report pipe. For an adopted one: a pidfd, because
@@ -116,19 +143,20 @@ class ForkServerLauncher:
             return None
         return fd
 
-    def outcome(self, run_dir: str) -> Result | None:
-        record = bundle.read(run_dir, bundle.EXIT)
+    def outcome(self, run_dir: str, token: str) -> Result | None:
+        record = bundle.read_of_attempt(run_dir, bundle.EXIT, token)
         return None if record is None else _result(record)
 
-    def progress(self, run_dir: str) -> dict[str, Any] | None:
-        """What the job wrote about itself; None without it. Links and pipes put there by the job are not followed."""
-        return bundle.read(run_dir, bundle.PROGRESS, by_anyone=True)
+    def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:
+        return progress.read(run_dir, uid)
 
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         stop.request_stop(run_dir, reason, grace_s, signal)
 
-    def sweep(self, token: str, session: int | None, session_start: int | None = None) -> int:
-        return sweep.sweep(token, session, session_start)
+    def sweep(self, token: str, session: int | None, session_start: int | None = None, uid: int | None = None) -> int:
+        # Whoever proved this attempt dead proved its supervisor dead.
+        grouped = 0 if self._groups is None else cgroup.end_left_over(self._groups)
+        return grouped + sweep.sweep(token, session, session_start, owner=user_files.owner_of_job(uid))
 
     def close(self) -> None:
         """Lets the fork server serve what it was handed, and end. Running supervisors go on. May be called twice."""
@@ -155,11 +183,11 @@ class ForkServerLauncher:
         self._sort_out_at = 2 * len(self._ends) + _SORTED_OUT
 
 
-def _end_comes(run_dir: str) -> bool:
+def _end_comes(records: str) -> bool:
     """Whether the supervisor was killed and its fork server, which reaps it afterwards, has yet to write its will."""
-    if os.path.lexists(os.path.join(run_dir, bundle.EXIT)):
+    if os.path.lexists(os.path.join(records, bundle.EXIT)):
         return False
-    record = bundle.read(run_dir, bundle.STARTED)
+    record = bundle.read(records, bundle.STARTED)
     launched = None if record is None else _launched(record)
     if launched is None:
         return False
@@ -172,59 +200,35 @@ def _end_comes(run_dir: str) -> bool:
     )
 
 
-def _make_folder(run_dir: str) -> bool:
-    """False when it was there."""
-    try:
-        os.mkdir(run_dir, 0o700)
-    except FileExistsError:
-        # A stop that came before the launch has made it.
-        return False
-    except FileNotFoundError:
-        os.makedirs(run_dir, 0o700, exist_ok=True)
-        return False
-    return True
-
-
-def _take_lock(run_dir: str) -> int:
-    path = os.path.join(run_dir, bundle.LOCK)
+def _take_lock(records: str) -> int:
+    path = os.path.join(records, bundle.LOCK)
     for left in range(_LOCK_TRIES, 0, -1):
         try:
             return linux.lock_file(path)
         except BlockingIOError:
             if left > 1:
                 time.sleep(_LOCK_PAUSE_S)
-    raise BlockingIOError(errno.EWOULDBLOCK, "this attempt has a live supervisor", run_dir)
+    raise BlockingIOError(errno.EWOULDBLOCK, "this attempt has a live supervisor", records)
 
 
-def _refuse_a_second_run(run_dir: str) -> None:
+def _refuse_a_second_run(records: str) -> None:
     for name in (bundle.EXIT, bundle.STARTED):
-        if os.path.lexists(os.path.join(run_dir, name)):
-            raise FileExistsError(errno.EEXIST, "this attempt was launched before", run_dir)
+        if os.path.lexists(os.path.join(records, name)):
+            raise _launched_before(records)
 
 
-def _fill_folder(order: LaunchOrder) -> int:
-    """Everything but the lock; returns the log's descriptor."""
-    bundle.create(order.run_dir, bundle.SPEC, _with_group(order.spec))
+def _launched_before(records: str) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, "this attempt was launched before", records)
+
+
+def _fill_records(records: str, spec: dict[str, Any]) -> None:
+    """Everything but the lock."""
+    bundle.create(records, bundle.SPEC, spec)
     try:
-        os.mkfifo(os.path.join(order.run_dir, bundle.CONTROL), 0o600)
+        os.mkfifo(os.path.join(records, bundle.CONTROL), 0o600)
     except FileExistsError:
-        if not stat.S_ISFIFO(os.lstat(os.path.join(order.run_dir, bundle.CONTROL)).st_mode):
+        if not stat.S_ISFIFO(os.lstat(os.path.join(records, bundle.CONTROL)).st_mode):
             raise
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    log_fd = os.open(order.log_path, flags, 0o600)
-    uid = order.spec.get("uid")
-    if os.geteuid() == 0 and uid is not None and uid != 0:
-        _open_to_user(order.run_dir, log_fd, _group_of(order.spec))
-    return log_fd
-
-
-def _open_to_user(run_dir: str, log_fd: int, gid: int) -> None:
-    """The job may write its log (also by opening /dev/stdout) and make files of its own, but root's files in the
-    folder stay root's: the sticky bit keeps them from being replaced, by a link for instance."""
-    os.fchown(log_fd, 0, gid)
-    os.fchmod(log_fd, 0o660)
-    os.chown(run_dir, 0, gid)
-    os.chmod(run_dir, 0o1770)
 
 
 def _group_of(spec: dict[str, Any]) -> int:
@@ -252,11 +256,12 @@ def _launched_from(data: bytes) -> Launched | None:
 
 
 def _launched(record: dict[str, Any]) -> Launched | None:
-    whole = [bundle.integer(record, key) for key in ("supervisor_pid", "supervisor_start", "pid", "pid_start")]
+    whole = [bundle.integer(record, key, _INT) for key in ("supervisor_pid", "pid")]
+    whole += [bundle.integer(record, key) for key in ("supervisor_start", "pid_start")]
     started_at = bundle.number(record, "started_at")
     if started_at is None or any(value is None for value in whole):
         return None
-    supervisor_pid, supervisor_start, pid, pid_start = (int(value or 0) for value in whole)
+    supervisor_pid, pid, supervisor_start, pid_start = (int(value or 0) for value in whole)
     return Launched(supervisor_pid, supervisor_start, pid, pid_start, started_at)
 
 
@@ -271,8 +276,8 @@ def _result(record: dict[str, Any]) -> Result:
         error = f"the exit record names an unknown outcome {name!r}"
     return Result(
         outcome=outcome,
-        exit_code=bundle.integer(record, "exit_code"),
-        signal=bundle.integer(record, "signal"),
+        exit_code=bundle.integer(record, "exit_code", _INT),
+        signal=bundle.integer(record, "signal", _INT),
         error=error,
         started_at=bundle.number(record, "started_at"),
         finished_at=bundle.number(record, "finished_at"),

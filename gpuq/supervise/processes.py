@@ -108,3 +108,15 @@ def carries(process: Process, entry: bytes) -> bool:
             return entry in file.read().split(b"\0")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
+
+
+def user_of(process: Process) -> int | None:
+    """The real user of the process, which a set-user-id program does not change. None when it is gone."""
+    try:
+        with open(f"/proc/{process.pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"Uid:"):
+                    return int(line.split()[1])
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    return None

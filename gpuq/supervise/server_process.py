@@ -6,16 +6,22 @@ import array
 import errno
 import json
 import os
+import resource
 import select
 import socket
 import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 
 from gpuq.domain import failpoints
 
 _MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+_PYTHON = (sys.executable, "-I", "-S", "-X", "utf8")
+# The limit that this process was started with, which is what jobs get: a daemon may have raised its own since, and
+# programs that use select() go wrong with more than 1024 files.
+_FILES = ("--files", str(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
 # For the interpreter of a relocated Python, and for tests; nothing else of the daemon's environment concerns the
 # supervisors.
 _KEPT_VARIABLES = ("LD_LIBRARY_PATH", failpoints.VARIABLE)
@@ -25,10 +31,12 @@ _TRIES = 3
 
 
 class ForkServer:
-    """Thread-safe. `messages_path`: where its stderr goes, appended to; None is nowhere."""
+    """Thread-safe. `messages_path`: where its stderr goes, appended to; None is nowhere. `groups`: the folder and the
+    kinds of its control groups (see cgroup.py); None: none are made."""
 
-    def __init__(self, messages_path: str | None = None) -> None:
+    def __init__(self, messages_path: str | None = None, groups: tuple[str, Sequence[str]] | None = None) -> None:
         self._messages_path = messages_path
+        self._groups = [] if groups is None else ["--groups", groups[0], "--kinds", ",".join(groups[1])]
         self._mutex = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -94,7 +102,7 @@ class ForkServer:
         try:
             with open(self._messages_path or os.devnull, "ab") as output:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-X", "utf8", _MAIN, "--fd", str(fd), "--served", str(served_end)],
+                    [*_PYTHON, _MAIN, "--fd", str(fd), "--served", str(served_end), *_FILES, *self._groups],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

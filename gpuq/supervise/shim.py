@@ -1,7 +1,8 @@
 """The supervisor: one process per running attempt, forked by the fork server, which outlives the daemon.
 
 It holds the attempt's lock for life, runs the job, applies the time limit and the stops, ends every descendant,
-and writes the true end down. It needs nothing but the attempt folder.
+and writes the true end down. It needs nothing but the attempt's records: the job's own folder
+may be gone, and its user's quota used up.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from collections.abc import Callable
 
 from gpuq.domain import failpoints
 from gpuq.supervise import bundle, classify, kernel, processes
+from gpuq.supervise.cgroup import Cgroup, end_all_in
 from gpuq.supervise.crash_record import CrashRecord, exit_code_of
-from gpuq.supervise.descendants import Family, descendants
+from gpuq.supervise.descendants import Family
 from gpuq.supervise.events import Events
+from gpuq.supervise.hunt import hunt
 from gpuq.supervise.ladder import KILL, NOTICE, STRAYS, TERMINATE, Ladder
 from gpuq.supervise.output_limit import REASON, OutputLimit, written_bytes
-from gpuq.supervise.spawn import AttemptSpec, CannotRun, signal_number, spawn
+from gpuq.supervise.spawn import MACHINE_FAULT, AttemptSpec, CannotRun, signal_number, spawn
 
 _RETRY_S = 0.05
 _RETRY_MAX_S = 15.0
@@ -37,11 +40,14 @@ def supervise(
     server_fd: int,
     when_alone: Callable[[], None],
     will: CrashRecord,
+    group: Cgroup | None = None,
 ) -> bool:
-    """Runs the attempt in `run_dir` to its end. True when this process may supervise another one after it.
+    """Runs the attempt whose records are in `run_dir` to its end. True when this process may supervise another one
+    after it.
 
     Must be called in a session of its own and as a subreaper without children. `when_alone` is called when the reader
-    of the pipe `server_fd` is gone. `will` is kept up to date while the job runs. Closes the three descriptors of the
+    of the pipe `server_fd` is gone. `will` is kept up to date while the job runs. `group` is the control group
+    that this process is in, alone; it leaves it when it has to kill the rest. Closes the three descriptors of the
     attempt: the lock when everything is over, and after it the report, so that whoever waits for its end finds the
     lock free.
     """
@@ -49,11 +55,12 @@ def supervise(
     try:
         events = Events(run_dir)
         events.watch(server_fd, for_hangup_only=True)
-        _supervise(run_dir, events, log_fd, report_fd, server_fd, when_alone, will)
-        return not events.told_to_stop
+        _supervise(run_dir, events, log_fd, report_fd, server_fd, when_alone, will, group)
+        return not events.told_to_stop and not (group is not None and group.left)
     except Exception as error:
-        _end_every_child()
-        record_end(run_dir, classify.record_of("lost", error=f"the supervisor failed: {error!r}"))
+        _end_every_child(group)
+        why = f"the supervisor failed: {error!r}"
+        record_end(run_dir, classify.record_of("lost", token=bundle.token_in(run_dir), error=why))
         raise
     finally:
         will.forget()
@@ -71,20 +78,15 @@ def _supervise(
     server_fd: int,
     when_alone: Callable[[], None],
     will: CrashRecord,
+    group: Cgroup | None,
 ) -> None:
-    record = bundle.read(run_dir, bundle.SPEC)
     try:
-        spec = AttemptSpec(record or {})
+        spec = AttemptSpec(bundle.read(run_dir, bundle.SPEC) or {})
     except ValueError as error:
-        record_end(run_dir, classify.record_of("launch_error", error=f"{bundle.SPEC}: {error}"))
+        why = f"{bundle.SPEC}: {error}"
+        record_end(run_dir, classify.record_of("launch_error", token=bundle.token_in(run_dir), error=why))
         return
-    # The control FIFO is open from here on, so a stop is either in the file now or will be announced there.
-    stop = bundle.read(run_dir, bundle.STOP)
-    if stop is not None:
-        reason = bundle.text(stop, "reason") or "cancel"
-        outcome, why = classify.of_reason(reason)
-        why = f"{why}, before it was started"
-        record_end(run_dir, classify.record_of(outcome, token=spec.token, error=why, stop_reason=reason))
+    if _stopped_before(run_dir, spec.token):
         return
     failpoints.point("supervisor.before_spawn")
     try:
@@ -98,11 +100,33 @@ def _supervise(
         record_end(run_dir, {**record, "machine_fault": True})
         return
     failpoints.point("supervisor.spawned")
-    run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, log_fd, will)
+    run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, log_fd, will, group)
     run.until_nothing_is_left(server_fd, when_alone)
     failpoints.point("supervisor.job_ended")
     run.record()
     failpoints.point("supervisor.end_recorded")
+
+
+def _stopped_before(run_dir: str, token: str) -> bool:
+    """The control FIFO is open from here on, so a stop is either in the file now or will be announced there."""
+    stop = bundle.read(run_dir, bundle.STOP)
+    if stop is None:
+        return False
+    reason = bundle.text(stop, "reason") or "cancel"
+    outcome, why = classify.of_reason(reason)
+    why = f"{why}, before it was started"
+    record_end(run_dir, classify.record_of(outcome, token=token, error=why, stop_reason=reason))
+    return True
+
+
+def _ladder_of(spec: AttemptSpec) -> Ladder:
+    return Ladder(
+        started=kernel.since_boot(),
+        time_limit_s=spec.time_limit_s,
+        kill_grace_s=spec.kill_grace_s,
+        notice=spec.notice,
+        notice_before_s=spec.notice_before_s,
+    )
 
 
 class _Run:
@@ -118,8 +142,10 @@ class _Run:
         report_fd: int,
         log_fd: int,
         will: CrashRecord,
+        group: Cgroup | None,
     ) -> None:
         self.will = will
+        self.group = group
         self.run_dir = run_dir
         self.spec = spec
         self.events = events
@@ -130,15 +156,10 @@ class _Run:
         self.started_at = _now()
         self.pid_start = processes.start_of(self.pid)
         self.oom_before = classify.count_oom_kills(_OOM_COUNTER)
-        self.ladder = Ladder(
-            started=kernel.since_boot(),
-            time_limit_s=spec.time_limit_s,
-            kill_grace_s=spec.kill_grace_s,
-            notice=spec.notice,
-            notice_before_s=spec.notice_before_s,
-        )
+        self.ladder = _ladder_of(spec)
         self.output = OutputLimit(spec.max_output_bytes, kernel.since_boot())
         self.refusal: str | None = None
+        self.machine_fault = False
         self.ending: classify.Ending | None = None
         self.noticed: int | None = None
         self.stop_reached = False
@@ -176,7 +197,8 @@ class _Run:
 
     def _record(self, ending: classify.Ending) -> dict[str, object]:
         if self.refusal is not None:
-            return classify.record_of("launch_error", token=self.spec.token, error=self.refusal)
+            record = classify.record_of("launch_error", token=self.spec.token, error=self.refusal)
+            return {**record, "machine_fault": True} if self.machine_fault else record
         return classify.exit_record(ending, token=self.spec.token, started_at=self.started_at)
 
     def _hear_the_exec(self) -> None:
@@ -187,7 +209,8 @@ class _Run:
         os.close(self.exec_fd)
         self.exec_fd = -1
         if sentence:
-            self.refusal = sentence.decode("utf-8", "replace")
+            self.machine_fault = sentence.startswith(MACHINE_FAULT)
+            self.refusal = sentence.removeprefix(MACHINE_FAULT).decode("utf-8", "replace")
             return
         self._report()
 
@@ -203,7 +226,7 @@ class _Run:
         self._keep_will()
         # The record and the report only describe the running job. A full disk or a dead daemon must not stop it.
         with contextlib.suppress(OSError):
-            bundle.create(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, **record})
+            bundle.create(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, "token": self.spec.token, **record})
         failpoints.point("supervisor.started")
         with contextlib.suppress(OSError):
             os.write(self.report_fd, bundle.line(record))
@@ -299,14 +322,15 @@ class _Run:
         elif step == TERMINATE:
             self.family.terminate()
         elif step == KILL:
-            self.family.kill(main_reaped=self.ending is not None)
+            end_all_in(self.group)
+            self.family.kill(main_reaped=self.ending is not None, reap=self._reap)
 
 
-def _end_every_child() -> None:
+def _end_every_child(group: Cgroup | None) -> None:
     """For the supervisor's own failure: nothing of the job may outlive the record that it is lost."""
     while True:
-        for process in descendants():
-            processes.send(process, signal.SIGKILL)
+        end_all_in(group)
+        hunt(lambda: None)
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -317,8 +341,8 @@ def _end_every_child() -> None:
 
 def record_end(run_dir: str, record: dict[str, object], log_fd: int | None = None) -> None:
     """Writes the exit record, however long a full disk makes it wait: the lock is held and so nobody takes the
-    attempt for dead. Gives up only when the attempt folder itself is gone. The log is let go then, whose blocks stay
-    taken as long as somebody has it open, even when it was deleted to make room."""
+    attempt for dead. Gives up only when the folder of the records itself is gone. The log is let go then, whose blocks
+    stay taken as long as somebody has it open, even when it was deleted to make room."""
     pause = _RETRY_S
     while True:
         try:

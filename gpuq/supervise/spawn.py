@@ -8,13 +8,15 @@ import signal
 import stat
 from collections.abc import Callable
 
-from gpuq.supervise import kernel
+from gpuq.supervise import isolation, kernel
 
 _DEFAULT_UMASK = 0o022
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 # Between fork and exec these would run the supervisor's handlers in the child, and be lost. Every other signal with
 # a handler may be: the exec sets it back to its default, and nothing is ignored.
 _STOPPING_SIGNALS = (int(signal.SIGTERM), int(signal.SIGINT), int(signal.SIGHUP))
+# Before a sentence of the child: the job is not to be charged for it.
+MACHINE_FAULT = b"\0"
 _SIGKILL = int(signal.SIGKILL)
 # Of posix_spawn: the machine has no process or no memory for one, whatever the program.
 _NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)
@@ -35,6 +37,7 @@ class AttemptSpec:
         self.uid = _whole(record.get("uid"))
         self.gid = _whole(record.get("gid"))
         umask = _whole(record.get("umask"))
+        self.hide_devices = _texts(record.get("hide_devices"))
         self.umask = _DEFAULT_UMASK if umask is None else umask & 0o777
         self.time_limit_s = _seconds(record.get("time_limit_s"))
         self.max_output_bytes = _whole(record.get("max_output_bytes"))
@@ -60,11 +63,13 @@ class CannotRun(Exception):
 
 def spawn(spec: AttemptSpec, log_fd: int) -> tuple[int, int]:
     """Starts the job. Returns its PID, which is its session and its process group too, and -1 or the descriptor of a
-    pipe that ends empty once the program runs, or holds a sentence saying why it could not be run.
+    pipe that ends empty once the program runs, or holds a sentence saying why it could not be run, with MACHINE_FAULT
+    before it where that is no fault of the job's.
 
     Raises CannotRun with that sentence when it is known at once, and OSError when no process can be made.
     """
-    if spec.uid is None or spec.uid == os.geteuid():
+    require_identity(spec)
+    if (spec.uid is None or spec.uid == os.geteuid()) and not spec.hide_devices:
         return _spawn_as_ourselves(spec, log_fd), -1
     return _fork(spec, log_fd)
 
@@ -89,7 +94,8 @@ def _spawn_as_ourselves(spec: AttemptSpec, log_fd: int) -> int:
 
 
 def _fork(spec: AttemptSpec, log_fd: int) -> tuple[int, int]:
-    """For a job of another user: only a child of our own making can change its identity."""
+    """For a job of another user or with devices to hide: only a child of our own making can change its identity and
+    its namespace."""
     supervisor = os.getpid()
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     kernel.block_exactly(_STOPPING_SIGNALS)
@@ -114,6 +120,8 @@ def _become_the_job(spec: AttemptSpec, log_fd: int, error_fd: int, supervisor: i
             kernel.default_action(signum)
         os.setsid()
         os.umask(spec.umask)
+        if spec.hide_devices:
+            isolation.hide(spec.hide_devices)
         _take_identity(spec)
         kernel.die_with_parent(_SIGKILL)
         if os.getppid() != supervisor:
@@ -124,6 +132,8 @@ def _become_the_job(spec: AttemptSpec, log_fd: int, error_fd: int, supervisor: i
         _enter(spec.cwd)
         kernel.block_exactly(())
         _execute(spec, lambda path: os.execve(path, spec.argv, spec.env))
+    except isolation.CannotIsolate as trouble:
+        os.write(error_fd, MACHINE_FAULT + f"other GPUs cannot be hidden from the job: {trouble}".encode()[:4000])
     except CannotRun as refusal:
         os.write(error_fd, str(refusal).encode("utf-8", "replace")[:4000])
     except BaseException as error:  # noqa: BLE001 - the child has no caller; the sentence is all that is left of it
@@ -132,14 +142,23 @@ def _become_the_job(spec: AttemptSpec, log_fd: int, error_fd: int, supervisor: i
         os._exit(127)
 
 
+def require_identity(spec: AttemptSpec) -> None:
+    """Raises CannotRun under root for a spec that does not say as whom the job is to run, whoever wrote it and however
+    it came about: what is missing must never mean root."""
+    if os.geteuid() == 0 and (spec.uid is None or spec.gid is None or min(spec.uid, spec.gid) < 0):
+        raise CannotRun("the spec does not say as which user and group to run; without that root runs nothing")
+
+
 def _take_identity(spec: AttemptSpec) -> None:
+    require_identity(spec)
     if spec.uid is None:
         return
     if os.geteuid() != 0:
         if spec.uid != os.geteuid():
             raise CannotRun(f"cannot run as user {spec.user or spec.uid}: gpuq does not run as root")
         return
-    gid = spec.uid if spec.gid is None else spec.gid
+    assert spec.gid is not None
+    gid = spec.gid
     try:
         os.initgroups(spec.user or str(spec.uid), gid)
         os.setgid(gid)

@@ -6,6 +6,7 @@ import errno
 import os
 import time
 
+from gpuq import user_files
 from gpuq.supervise import bundle
 
 
@@ -18,26 +19,27 @@ def request_stop(run_dir: str, reason: str, grace_s: float, signal: str | None =
     OSError when the request cannot be written and no supervisor reads the FIFO.
     """
     record: dict[str, object] = {"reason": reason, "grace_s": grace_s, "signal": signal, "at": round(time.time(), 3)}
+    records = bundle.records_of(run_dir)
     try:
-        os.makedirs(run_dir, mode=0o700, exist_ok=True)
-        bundle.write(run_dir, bundle.STOP, record)
+        user_files.make_private(records)
+        bundle.write(records, bundle.STOP, record)
     except OSError:
-        if not _say(run_dir, bundle.line(record)):
+        if not _say(records, bundle.line(record)):
             raise
         return
-    nudge(run_dir)
+    nudge(records)
 
 
-def nudge(run_dir: str) -> None:
+def nudge(records: str) -> None:
     """Makes the supervisor read `stop.json` now. Without a supervisor there is nobody to wake: it reads the file
     before it starts the job."""
-    _say(run_dir, b"\n")
+    _say(records, b"\n")
 
 
-def _say(run_dir: str, line: bytes) -> bool:
+def _say(records: str, line: bytes) -> bool:
     """Whether a supervisor will read it."""
     try:
-        fd = os.open(os.path.join(run_dir, bundle.CONTROL), os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(os.path.join(records, bundle.CONTROL), os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENXIO, errno.ENOTDIR):
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import select
@@ -10,9 +11,9 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from gpuq.supervise import kernel, shim
+from gpuq.supervise import cgroup, kernel, shim
 from gpuq.supervise.crash_record import CrashRecord
 
 # What a member says to the fork server: its serial number and one of these.
@@ -35,12 +36,19 @@ def messages(data: bytes) -> Iterator[tuple[int, int]]:
 
 class PooledSupervisor:
     """`status_fd`: the pipe to the fork server. `tokens_fd`: one byte for each that may wait for another attempt.
-    `will`: what the fork server reads when this process is killed."""
+    `will`: what the fork server reads when this process is killed. `places`: where it may make a control group."""
 
     def __init__(
-        self, serial: int, connection: socket.socket, status_fd: int, tokens_fd: int, will: CrashRecord
+        self,
+        serial: int,
+        connection: socket.socket,
+        status_fd: int,
+        tokens_fd: int,
+        will: CrashRecord,
+        places: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._serial = serial
+        self._places = places
         self._will = will
         self._connection: socket.socket | None = connection
         self._status_fd = status_fd
@@ -58,22 +66,25 @@ class PooledSupervisor:
             signal.set_wakeup_fd(-1)
             os.setsid()
             kernel.become_subreaper()
-            self._serve()
+            # Now, when nobody waits for it, and once for all the attempts that it is going to run.
+            group = cgroup.enter(self._places)
+            self._serve(group)
             code = 0
+            self._clear(group)
         except Exception:  # noqa: BLE001 - the exit record has it; this is for whoever debugs it
             sys.excepthook(*sys.exc_info())
         finally:
             # Not the interpreter's way out: it would run the server's own clean-up in this process.
             os._exit(code)
 
-    def _serve(self) -> None:
+    def _serve(self, group: cgroup.Cgroup | None) -> None:
         for number in range(_ATTEMPTS):
             taken = self._take(_PARKED_S if number else None)
             if taken is None:
                 return
             self._say(TAKEN)
             run_dir, (lock_fd, log_fd, report_fd) = taken
-            fit = shim.supervise(run_dir, lock_fd, log_fd, report_fd, self._status_fd, self._let_go, self._will)
+            fit = shim.supervise(run_dir, lock_fd, log_fd, report_fd, self._status_fd, self._let_go, self._will, group)
             if not fit or not self._may_park():
                 return
             self._say(IDLE)
@@ -108,6 +119,14 @@ class PooledSupervisor:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _clear(self, group: cgroup.Cgroup | None) -> None:
+        """Without a fork server nobody else removes the group."""
+        if group is not None and self._connection is None:
+            with contextlib.suppress(OSError):
+                if not group.left:
+                    group.leave()
+                group.remove()
 
     def _may_park(self) -> bool:
         try:

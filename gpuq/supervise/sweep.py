@@ -14,19 +14,28 @@ from gpuq.supervise import processes
 _PAUSE_S = 0.05
 
 
-def sweep(token: str, session: int | None = None, session_start: int | None = None, *, timeout_s: float = 10.0) -> int:
+def sweep(
+    token: str,
+    session: int | None = None,
+    session_start: int | None = None,
+    *,
+    owner: int | None = None,
+    timeout_s: float = 10.0,
+) -> int:
     """SIGKILLs every process of the attempt until none is left; returns how many there were.
 
     A process belongs to it when its environment carries the attempt's mark, when it is in the attempt's session, or
     when an ancestor of it does so. A session counts only if its leader has the start time `session_start` (clock
-    ticks since boot) or a process in it carries the mark: a number alone may be somebody else's by now.
+    ticks since boot) or a process in it carries the mark: a number alone may be somebody else's by now. Mark and
+    leader count only on a process of `owner`, the job's user (None: ours): the mark is no secret from that user, who
+    could get it into another's process and so have root end that one.
     Raises TimeoutError, naming the PIDs, when some are still there after `timeout_s`: stuck in the kernel, or not
     this user's to kill. The GPU is not free then.
     """
     entry = f"{MARK}={mark_of(token)}".encode()
     found: set[tuple[int, int]] = set()
     give_up = time.monotonic() + timeout_s
-    while left := strays(entry, session, session_start):
+    while left := strays(entry, session, session_start, owner):
         found.update(process.key for process in left)
         if time.monotonic() > give_up:
             pids = ", ".join(str(process.pid) for process in left)
@@ -36,17 +45,25 @@ def sweep(token: str, session: int | None = None, session_start: int | None = No
     return len(found)
 
 
-def strays(entry: bytes, session: int | None, session_start: int | None) -> list[Process]:
-    """All living processes of the attempt; `entry` is its mark as `NAME=value`."""
+def strays(entry: bytes, session: int | None, session_start: int | None, owner: int | None = None) -> list[Process]:
+    """All living processes of the attempt; `entry` is its mark as `NAME=value`, `owner` as for `sweep`."""
     table = processes.everything()
     me = os.getpid()
+    owner = os.geteuid() if owner is None else owner
     marked = {
-        pid for pid, process in table.items() if process.living and pid != me and processes.carries(process, entry)
+        pid
+        for pid, process in table.items()
+        if process.living and pid != me and processes.carries(process, entry) and processes.user_of(process) == owner
     }
     if session is not None:
         members = {pid for pid, process in table.items() if process.session == session and process.living and pid != me}
         leader = table.get(session)
-        known = leader is not None and session_start is not None and leader.start == session_start
+        known = (
+            leader is not None
+            and session_start is not None
+            and leader.start == session_start
+            and processes.user_of(leader) == owner
+        )
         if known or marked & members:
             marked |= members
     offspring = processes.descendants(marked, table)

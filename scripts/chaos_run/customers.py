@@ -153,6 +153,8 @@ class Customers:
                 if left < 1:
                     self.complaints.append(("P5", f"no answer at the end: {error.message}"))
             time.sleep(0.2)
+        else:
+            self.complaints.append(("P8", f"not all jobs were final {timeout_s:g} s after the last fault"))
         return time.monotonic() - begun
 
     def _settle(self, client: Calls) -> bool:

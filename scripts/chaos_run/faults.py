@@ -73,6 +73,7 @@ class Faults:
 
     def inject(self) -> None:
         """One fault of a kind drawn by weight; another is drawn when there is nothing to break in that way."""
+        self._require_a_daemon()
         names = list(self._kinds)
         for kind in self.random.choices(names, weights=[self._kinds[name][0] for name in names], k=DRAWS):
             begun = time.time()
@@ -85,6 +86,12 @@ class Faults:
                 self.counts[kind] += 1
                 self.box.note(f"{begun:.3f} {time.time() - begun:.2f} s: {kind}")
                 return
+
+    def _require_a_daemon(self) -> None:
+        """Nobody but us ends it: without one most faults would find nothing to break."""
+        if RESTART not in self._busy and self.box.daemon() is None:
+            self.complaints.append(("P5", "no daemon was running although nobody had ended it"))
+            self._ensure_up()
 
     def settle(self) -> None:
         """Waits for the end of what lasts: everything is whole again, and a daemon runs."""
@@ -149,10 +156,12 @@ class Faults:
             _gone(daemon)
             starting = subprocess.Popen([GPUQ, "up", "-d"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(delay)
-            for process in self.box.all():
-                if "--detach" in processes.command(process) and process.pid != starting.pid:
-                    processes.kill(process)
+            detached = [process for process in self.box.all() if "--detach" in processes.command(process)]
+            killed = [process for process in detached if process.pid != starting.pid and processes.kill(process)]
             starting.wait()
+            # One that is still going would be taken for a daemon that runs.
+            for process in killed:
+                _gone(process)
             self._ensure_up()
 
         self._later(0.0, RESTART, restart)

@@ -125,7 +125,11 @@ class Installation:
     def runs_of(self, supervisor: Process) -> list[tuple[int, int]]:
         """The attempts whose lock it has open."""
         locks = [Path(path) for path in processes.open_files(supervisor) if path.endswith("/lock")]
-        return [(int(p.parent.parent.name), int(p.parent.name)) for p in locks if p.is_relative_to(self.home / "jobs")]
+        return [
+            (int(p.parent.parent.name), int(p.parent.name.removesuffix(".records")))
+            for p in locks
+            if p.is_relative_to(self.home / "jobs")
+        ]
 
     def redis_server(self) -> Process | None:
         return next((process for process in self.all() if process.name == "redis-server"), None)

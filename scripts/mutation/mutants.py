@@ -54,7 +54,7 @@ class RemoveCall(Operator):
 @dataclass(frozen=True)
 class Mutant:
     """`lines`: of the statement, or of the head of a compound one, for finding the tests that execute it. `at_import`:
-    it is in no function."""
+    it is in no function. `before`, `after`: what changes, `previous`: the line above it, all without their margin."""
 
     path: str
     line: int
@@ -63,6 +63,7 @@ class Mutant:
     operator: str
     before: str
     after: str
+    previous: str
     source: str
 
     @property
@@ -105,10 +106,10 @@ class File:
         mutated = mutate_code(self._source, self._operators[name], occurrence)
         if mutated is None or not _differs(mutated, self._original):
             return None
-        before, after = _changed(self._source, mutated)
+        before, after, previous = _changed(self._source, mutated)
         lines = _around(self._statements, line)
         at_import = not any(first <= line <= last for first, last in self._functions)
-        return Mutant(self.path, line, lines, at_import, name, before, after, mutated)
+        return Mutant(self.path, line, lines, at_import, name, before, after, previous, mutated)
 
 
 def _differs(mutated: str, original: str) -> bool:
@@ -119,15 +120,16 @@ def _differs(mutated: str, original: str) -> bool:
         return False
 
 
-def _changed(source: str, mutated: str) -> tuple[str, str]:
-    """The lines that differ, without their margin."""
+def _changed(source: str, mutated: str) -> tuple[str, str, str]:
+    """The lines that differ, there and here, and the one above them, without their margin."""
     old, new = source.splitlines(), mutated.splitlines()
     first = next(at for at, (a, b) in enumerate(zip(old, new, strict=False)) if a != b)
     tail = 0
     while tail < min(len(old), len(new)) - first - 1 and old[-1 - tail] == new[-1 - tail]:
         tail += 1
     before, after = old[first : len(old) - tail], new[first : len(new) - tail]
-    return "\n".join(line.strip() for line in before), "\n".join(line.strip() for line in after)
+    previous = old[first - 1].strip() if first else ""
+    return "\n".join(line.strip() for line in before), "\n".join(line.strip() for line in after), previous
 
 
 def _span(node: ast.AST) -> Span:
@@ -146,6 +148,11 @@ def _silent(tree: ast.Module) -> list[Span]:
             found.append(node.returns)
         if isinstance(node, ast.Call) and _LOGGING.match(ast.unparse(node.func)):
             found.append(node)
+        # Outside the crash tests, which are not run here, a fault point does nothing.
+        if isinstance(node, ast.Expr) and _is_fault_point(node):
+            found.append(node)
+        if isinstance(node, ast.If) and not node.orelse and all(map(_is_fault_point, node.body)):
+            found.append(node.test)
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in {"__slots__", "__all__"}:
             found.append(node)
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -157,8 +164,11 @@ def _silent(tree: ast.Module) -> list[Span]:
             found.append(node.test)
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp) and _is_union(node):
             found.append(node.value)
-        if isinstance(node, ast.Constant) and _is_tuning(node):
+        if isinstance(node, ast.expr) and _is_tuning(node):
             found.append(node)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and _is_tuning(node.right):
+            # `4 * 1024 * 1024`: one number.
+            found += [node.left] if isinstance(node.left, ast.Constant) else []
         if isinstance(node, ast.Assign) and re.fullmatch(r"_?[A-Z_]+_S", ast.unparse(node.targets[0])):
             found.append(node.value)
         if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.IfExp) and _is_wording(node)):
@@ -167,9 +177,9 @@ def _silent(tree: ast.Module) -> list[Span]:
     return [_span(node) for node in found] + [(_span(node.left)[1], _span(node.right)[0]) for node in flags]
 
 
-def _is_tuning(node: ast.Constant) -> bool:
+def _is_tuning(node: ast.expr) -> bool:
     """Of a period or a batch size one more or less is as good. (A constant in seconds is called `…_S`.)"""
-    return type(node.value) in {int, float} and abs(node.value) > 10
+    return isinstance(node, ast.Constant) and type(node.value) in {int, float} and abs(node.value) > 10
 
 
 def _is_wording(node: ast.IfExp) -> bool:
@@ -178,6 +188,10 @@ def _is_wording(node: ast.IfExp) -> bool:
     return all(isinstance(text, ast.JoinedStr | ast.Constant) for text in texts) and any(
         isinstance(text, ast.JoinedStr) for text in texts
     )
+
+
+def _is_fault_point(node: ast.stmt) -> bool:
+    return ast.unparse(node).startswith("failpoints.point(")
 
 
 def _is_flag(node: ast.expr) -> bool:

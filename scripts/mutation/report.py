@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import tomllib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import NormalDist
 
+from accepted import Accepted
 from mutants import Mutant
 
 
@@ -22,12 +21,6 @@ class Result:
     tests: int
 
 
-def accepted(path: Path) -> dict[tuple[str, str, str], str]:
-    """(file, line, mutated line) → why no test can find this mutant."""
-    entries = tomllib.loads(path.read_text()).get("mutant", [])
-    return {(entry["file"], entry["line"].strip(), entry["becomes"].strip()): entry["why"] for entry in entries}
-
-
 def interval(killed: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion, in percent (Wilson 1927)."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
@@ -37,10 +30,14 @@ def interval(killed: int, total: int, confidence: float = 0.95) -> tuple[float, 
     return 100 * (middle - half), 100 * (middle + half)
 
 
-def print_report(results: list[Result], listed: dict[tuple[str, str, str], str], options: argparse.Namespace) -> int:
+def print_report(results: list[Result], listed: list[Accepted], options: argparse.Namespace) -> int:
     """A timeout counts as killed. Returns the exit code: 1 when fewer than the goal were killed."""
     excused = [
-        (result, why) for result in results if (why := listed.get(_key(result))) and result.verdict == "survived"
+        (result, entry.why)
+        for result in results
+        if result.verdict == "survived"
+        for entry in listed
+        if entry.matches(result.mutant)
     ]
     counted = [result for result in results if all(result is not other for other, _ in excused)]
     packages: dict[str, Counter[str]] = defaultdict(Counter)
@@ -58,10 +55,6 @@ def print_report(results: list[Result], listed: dict[tuple[str, str, str], str],
     _list("Accepted survivors", excused)
     dead = sum(result.verdict != "survived" for result in counted)
     return 0 if counted and 100 * dead / len(counted) >= options.goal else 1
-
-
-def _key(result: Result) -> tuple[str, str, str]:
-    return result.mutant.path, result.mutant.before, result.mutant.after
 
 
 def _row(package: str, counts: Counter[str]) -> str:

@@ -25,9 +25,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from accepted import read_accepted
 from lines import Tests
 from mutants import File, Mutant
-from report import Result, accepted, print_report
+from report import Result, print_report
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATHS = ["gpuq/scheduler", "gpuq/engine", "gpuq/supervise", "gpuq/domain"]
@@ -161,6 +162,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="the same seed and text give the same sample (%(default)s)")
     parser.add_argument("--sample", type=int, default=100, help="how many mutants (%(default)s)")
     parser.add_argument("--minutes", type=float, default=14, help="begin no mutant after this time (%(default)s)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="at once (%(default)s, one a core)")
     parser.add_argument("--paths", nargs="+", default=PATHS, help="files or folders to mutate")
     parser.add_argument(
         "--goal", type=float, default=85, help="percent killed below which it ends with 1 (%(default)s)"
@@ -185,7 +187,10 @@ def draw(paths: list[str], seed: int, size: int) -> list[Mutant]:
 def main() -> int:
     options = arguments()
     deadline = time.monotonic() + 60 * options.minutes
-    listed = accepted(ROOT / "tests" / "mutation" / "equivalent.toml")
+    listed = read_accepted(ROOT / "tests" / "mutation" / "equivalent.toml")
+    if gone := [entry for entry in listed if not entry.places(ROOT)]:
+        told = "".join(f"\n  {entry.file}: {entry.line}" for entry in gone)
+        raise SystemExit(f"error: tests/mutation/equivalent.toml names lines that are not in the code any more:{told}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     # A short path, because sockets lie in it, that other users may enter, because some jobs are theirs.
@@ -194,7 +199,7 @@ def main() -> int:
     workers: list[Worker] = []
     try:
         sample = draw(options.paths, options.seed, options.sample)
-        for number in range(os.cpu_count() or 1):
+        for number in range(options.workers):
             workers.append(Worker(folder / str(number)))
         say("learning which tests execute which line")
         tests = learn(workers)

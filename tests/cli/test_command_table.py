@@ -42,6 +42,7 @@ PUBLIC = {
     "dlq list": "--json", "dlq show": "--json", "dlq retry": "", "dlq purge": "",
     "simulate": "--gpus --nodes --order --backfill --expect --out --json",
     "db upgrade": "", "db current": "", "db backup": "", "db restore": "",
+    "db reporter": "--new-password --json",
     "config": "--json", "doctor": "--json",
     "token create": "", "token list": "--json", "token revoke": "",
 }  # fmt: skip

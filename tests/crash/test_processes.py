@@ -63,7 +63,7 @@ def test_a_process_id_that_was_given_again_is_left_alone(site: Any, bystander: s
     site.until_started(job_id)
     site.until_state(job_id, "running")
     site.box.kill_daemon()
-    path = Path(site.box.home) / "jobs" / str(job_id) / "1" / "started.json"
+    path = Path(site.box.home) / "jobs" / str(job_id) / "1.records" / "started.json"
     facts = json.loads(path.read_text())
     supervisor = psutil.Process(facts["supervisor_pid"])
     supervisor.send_signal(signal.SIGKILL)
@@ -90,7 +90,7 @@ def test_after_a_reboot_every_job_is_lost_and_runs_again(site: Any) -> None:
     site.box.until(lambda: not any(map(psutil.pid_exists, supervisors)), "the supervisors are gone")
     for job_id in jobs:
         # A power cut may keep the record from reaching the disk.
-        (Path(site.box.home) / "jobs" / str(job_id) / "1" / "exit.json").unlink()
+        (Path(site.box.home) / "jobs" / str(job_id) / "1.records" / "exit.json").unlink()
     (site.faults / failpoints.BOOT_ID).write_text("another boot")
     site.diary.open_gate()
     site.settle(unknown=jobs)

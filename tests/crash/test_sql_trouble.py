@@ -68,7 +68,7 @@ def refused(site: Any, words: str, **fields: Any) -> GpuqError:
 
 
 def exit_record(site: Any, job_id: int, number: int = 1) -> Path:
-    return Path(site.box.home) / "jobs" / str(job_id) / str(number) / "exit.json"
+    return Path(site.box.home) / "jobs" / str(job_id) / f"{number}.records" / "exit.json"
 
 
 def fill(folder: Path) -> Path:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from console import Command, File, Left, Reader, matches, normal, starts_a_daemon, steps
+from console import Command, File, Left, matches, normal, one_reader, starts_a_daemon, steps
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Blocks for root, systemd, another machine or a package manager. A page that can be run should be.
 MOST_LEFT_OUT = 10
+# Who follows a page mostly waits for jobs; more at once than these keep each other from the processor.
+AT_ONCE = 4
 
 
 def name(page: Path) -> str:
@@ -21,17 +25,37 @@ def is_run(page: Path) -> bool:
     return any(isinstance(step, Command) for step in steps(page.read_text()))
 
 
+def follow(page: Path) -> None:
+    """Does what the page says, in a home and with a daemon of its own. Raises pytest's failure where it differs."""
+    text = page.read_text()
+    with one_reader() as reader:
+        if not starts_a_daemon(text):
+            reader.run("gpuq up -d")
+        for step in steps(text):
+            if isinstance(step, File):
+                (reader.home / step.name).write_text(step.text)
+            elif isinstance(step, Command):
+                reader.follow(step)
+
+
+@pytest.fixture(scope="module")
+def followed(request: pytest.FixtureRequest) -> Iterator[dict[Path, Future[None]]]:
+    """Every page that a selected test asks for, several of them being followed at the same time."""
+    ours = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    pages = [item.callspec.params["page"] for item in ours if "page" in item.callspec.params]
+    with ThreadPoolExecutor(AT_ONCE) as people:
+        # The longest first, or it alone is left over at the end.
+        yield {page: people.submit(follow, page) for page in sorted(pages, key=_commands, reverse=True)}
+
+
+def _commands(page: Path) -> int:
+    return sum(isinstance(step, Command) for step in steps(page.read_text()))
+
+
 @pytest.mark.redis
 @pytest.mark.parametrize("page", [page for page in PAGES if is_run(page)], ids=name)
-def test_what_a_page_shows_is_what_happens(page: Path, reader: Reader) -> None:
-    text = page.read_text()
-    if not starts_a_daemon(text):
-        reader.run("gpuq up -d")
-    for step in steps(text):
-        if isinstance(step, File):
-            (reader.home / step.name).write_text(step.text)
-        elif isinstance(step, Command):
-            reader.follow(step)
+def test_what_a_page_shows_is_what_happens(page: Path, followed: dict[Path, Future[None]]) -> None:
+    followed[page].result()
 
 
 def test_few_blocks_are_not_run() -> None:

@@ -180,6 +180,9 @@ def test_why_a_job_waits_in_each_state(make_world: Any) -> None:
     assert (found["state"], found["position"], found["outcome"], found["error"]) == ("queued", 1, None, None)
     assert found["estimated_start"] is not None
     assert found["reason"] == found["reasons"][0]
+    wide = world.submit("a")
+    assert [reason["code"] for reason in queries.why(wide)["reasons"]] == ["Priority", "Resources"]
+    assert why(wide)[0] == "Priority"
     pause(world.ctx, world.admin, "a move")
     assert why(waits) == ("QueuePaused", "the queue is paused by root: a move")
     assert queries.why(waits)["estimated_start"] is None
@@ -224,7 +227,7 @@ def test_progress_is_what_the_program_says_between_nothing_and_all(
 ) -> None:
     runs = world.submit("a")
     started(world, runs)
-    monkeypatch.setattr(world.launcher, "progress", lambda _: written)
+    monkeypatch.setattr(world.launcher, "progress", lambda *_: written)
     [(_, status)] = world.queries.describe([world.job(runs)])
     assert (status.progress, status.reason, status.position) == (progress, None, None)
 

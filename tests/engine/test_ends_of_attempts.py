@@ -103,6 +103,22 @@ def test_a_job_whose_end_nobody_saw_keeps_the_start_that_was_seen(world: World) 
     assert (job.state, job.started_at, job.finished_at) == ("cancelled", began, world.clock.now())
 
 
+def test_a_job_that_was_told_to_stop_before_its_start_was_heard_of_has_that_start(world: World) -> None:
+    agent = world.agent()
+    job_id = world.submit("train")
+    agent.run_once()
+    cancel(world.ctx, job_id, world.user)
+    world.launcher.run(job_id)
+    began = world.clock.now()
+    world.clock.forward(60)
+    # No record of its end says when it began.
+    world.launcher.die(job_id)
+    while world.state(job_id) == "stopping":
+        agent.run_once()
+    job = world.job(job_id)
+    assert (job.state, job.started_at) == ("cancelled", began)
+
+
 def test_one_stale_end_keeps_no_other_end_from_being_written_and_its_dependents_from_being_offered(
     world: World,
 ) -> None:

@@ -15,10 +15,7 @@ OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2
 
 def uses(world: Any, *shares: tuple[int, int | None], gpu: int = 0, used_mb: int | None = None) -> None:
     """The driver's reading from now on: (job id, MiB of its process) on that GPU."""
-    processes = [
-        {"pid": world.launcher.launched(world.launcher.order_of(job).run_dir).supervisor_pid, "mem_mb": mem}
-        for job, mem in shares
-    ]
+    processes = [{"pid": world.launcher.launched_of(job).supervisor_pid, "mem_mb": mem} for job, mem in shares]
     state: dict[str, Any] = {"processes": processes}
     if used_mb is not None:
         state["used_mb"] = used_mb

@@ -115,6 +115,6 @@ def test_a_halt_asks_every_job_although_one_stop_cannot_be_written(world: Any, m
     monkeypatch.setattr(world.launcher, "request_stop", obeyed)
     assert stop_all.stop_jobs(world.ctx) == 1
     # Nobody tells the other's supervisor, so there is nothing to wait for.
-    assert waited_for == [world.launcher.launched(world.launcher.order_of(other).run_dir)]
+    assert waited_for == [world.launcher.launched_of(other)]
     assert [stop["reason"] for stop in world.launcher.stops] == ["drain"]
     assert [world.state(stuck), world.state(other)] == ["running", "queued"]

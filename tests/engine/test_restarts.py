@@ -19,7 +19,7 @@ from gpuq.engine.maintenance.rehydrate import Reconciler, rehydrate
 from gpuq.engine.node_lock import Fence
 from gpuq.engine.outcome.finish import Written
 from gpuq.engine.snapshot.builder import SnapshotBuilder
-from gpuq.errors import AlreadyRunning, HotStoreCold
+from gpuq.errors import AlreadyRunning, DatabaseUnavailable, HotStoreCold
 from gpuq.scheduler.snapshot import Start
 
 
@@ -352,3 +352,14 @@ def test_two_records_of_an_attempt_are_two_even_if_they_say_the_same(world: Any)
     assert one.job.id == other.job.id == job_id
     assert one != other
     assert one not in [other]
+
+
+def test_an_agent_that_cannot_adopt_gives_the_node_up_again(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object) -> None:
+        raise DatabaseUnavailable("the database does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(world.ctx.records), "read", unreachable)
+        with pytest.raises(DatabaseUnavailable):
+            world.agent()
+    world.agent()

@@ -81,7 +81,7 @@ def test_what_the_driver_itself_uses_is_no_peak_of_a_job(make_world: Any, used_m
     agent.run_once()
     world.launcher.run(job_id)
     agent.run_once()
-    pid = world.launcher.launched(world.launcher.order_of(job_id).run_dir).pid
+    pid = world.launcher.launched_of(job_id).pid
     world.driver_says({0: {"used_mb": used_mb, "processes": [{"pid": pid, "mem_mb": None}]}})
     world.clock.forward(10)
     agent.run_once()

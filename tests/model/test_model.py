@@ -327,7 +327,7 @@ class Queue(RuleBasedStateMachine):
         return OF_REASON[reasons[0]] if reasons else None
 
     def start(self, order: LaunchOrder) -> None:
-        if self.launcher.launched(order.run_dir) is not None:
+        if self.launcher.launched(order.run_dir, order.token) is not None:
             return
         if (outcome := self.asked_to_stop(order)) is not None:
             self.launcher.end(order.job_id, outcome)
@@ -347,7 +347,7 @@ class Queue(RuleBasedStateMachine):
     )
     def supervisor(self, which: int, what: str) -> None:
         order = self.running()[which % len(self.running())]
-        launched = self.launcher.launched(order.run_dir) is not None
+        launched = self.launcher.launched(order.run_dir, order.token) is not None
         stop = self.asked_to_stop(order)
         ends = {"ends": Outcome.SUCCEEDED, "fails": Outcome.EXIT_NONZERO, "crashes": Outcome.SIGNAL}
         if what == "dies":
@@ -398,7 +398,7 @@ class Queue(RuleBasedStateMachine):
                     if attempt.outcome is None:
                         continue
                     assert not self.launcher.alive(attempt.run_dir), f"job {job_id} lives, SQL says {attempt.outcome}"
-                    truth = self.launcher.outcome(attempt.run_dir)
+                    truth = self.launcher.outcome(attempt.run_dir, attempt.token)
                     if truth is None:
                         assert attempt.outcome in {Outcome.LOST, Outcome.LAUNCH_ERROR}
                     else:

@@ -9,7 +9,7 @@ import select
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from gpuq.domain.attempt_mark import MARK, mark_of
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Result
 from gpuq.ports.launcher import LaunchOrder
-from gpuq.supervise import bundle
+from gpuq.supervise import bundle, cgroup, cgroup_folders
 from gpuq.supervise.launch import ForkServerLauncher
 
 PATIENCE_S = 20.0
@@ -69,6 +69,10 @@ class Attempt:
         return self.order.run_dir
 
     @property
+    def records(self) -> str:
+        return bundle.records_of(self.run_dir)
+
+    @property
     def log(self) -> str:
         return Path(self.order.log_path).read_text()
 
@@ -90,12 +94,12 @@ class Attempt:
     def result(self, seconds: float = PATIENCE_S) -> Result:
         self.wait(seconds)
         assert not self.launcher.alive(self.run_dir)
-        result = self.launcher.outcome(self.run_dir)
+        result = self.launcher.outcome(self.run_dir, self.order.token)
         assert result is not None, "no exit record"
         return result
 
     def exit_record(self) -> dict[str, object]:
-        record = bundle.read(self.run_dir, bundle.EXIT)
+        record = bundle.read(self.records, bundle.EXIT)
         assert record is not None
         return record
 
@@ -119,8 +123,8 @@ class World:
             "argv": list(argv),
             "env": {"PATH": "/usr/bin:/bin", **(env or {}), MARK: mark_of(token)},
             "cwd": str(self.root),
-            "uid": None,
-            "gid": None,
+            "uid": os.geteuid(),
+            "gid": os.getegid(),
             "user": "",
             "time_limit_s": None,
             "kill_grace_s": PATIENCE_S,
@@ -147,7 +151,7 @@ class World:
 
     def adopt(self, order: LaunchOrder) -> Attempt:
         """As a daemon does that was started after the job."""
-        attempt = Attempt(self.launcher, order, self.launcher.launched(order.run_dir))
+        attempt = Attempt(self.launcher, order, self.launcher.launched(order.run_dir, order.token))
         self.attempts.append(attempt)
         return attempt
 
@@ -167,23 +171,52 @@ class World:
             if self.launcher.alive(attempt.run_dir):
                 attempt.stop(grace_s=0.0)
                 attempt.wait()
-            self.launcher.sweep(attempt.order.token, None)
+            self.launcher.sweep(attempt.order.token, None, uid=attempt.order.spec.get("uid"))
         for bell in self.bells:
             bell.close()
         self.launcher.close()
 
 
-@pytest.fixture
-def world() -> Iterator[World]:
+@contextlib.contextmanager
+def made_world(kinds: Sequence[str] = cgroup_folders.KINDS) -> Iterator[World]:
+    """A folder and its launcher, whose supervisors have control groups of one of these kinds."""
     # Not tmp_path: pytest keeps that for root alone, and some of these jobs run as another user.
     root = Path(tempfile.mkdtemp(prefix="gpuq-process-"))
     root.chmod(0o755)
     (root / "messages").touch()
-    made = World(root, ForkServerLauncher(str(root / "messages")))
+    made = World(root, ForkServerLauncher(str(root / "messages"), str(root), kinds))
     try:
         yield made
         assert (root / "messages").read_text() == "", "a supervisor failed"
     finally:
+        folder = cgroup_folders.folder_name(str(root))
         made.clear()
+        cgroup.end_left_over(folder)
+        cgroup_folders.remove(cgroup_folders.found(folder))
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(root)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with made_world() as made:
+        yield made
+
+
+@pytest.fixture(params=[cgroup_folders.V2, cgroup_folders.FREEZER, "sweeps"])
+def world_of_each_kind(request: pytest.FixtureRequest) -> Iterator[World]:
+    """One that stops by control groups of version 2, by the freezer, and by sweeps alone."""
+    kinds = [] if request.param == "sweeps" else [request.param]
+    if kinds and not cgroup.usable(kinds):
+        pytest.skip(f"control groups cannot be made here: {request.param}")
+    with made_world(kinds) as made:
+        yield made
+
+
+@pytest.fixture(params=[cgroup_folders.V2, cgroup_folders.FREEZER])
+def world_with_groups(request: pytest.FixtureRequest) -> Iterator[World]:
+    """One whose supervisors have control groups."""
+    if not cgroup.usable([request.param]):
+        pytest.skip(f"control groups cannot be made here: {request.param}")
+    with made_world([request.param]) as made:
+        yield made

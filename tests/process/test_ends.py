@@ -50,7 +50,7 @@ def test_report_names_supervisor_and_job_with_their_start_times(world) -> None:
     for pid, start in ((running.pid, running.pid_start), (running.supervisor_pid, running.supervisor_start)):
         assert int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]) == start
     assert os.getsid(running.pid) == running.pid
-    assert world.launcher.launched(attempt.run_dir) == running
+    assert world.launcher.launched(attempt.run_dir, attempt.order.token) == running
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_job_that_cannot_be_launched_says_why(world, spec, sentence) -> None:
     assert attempt.launched is None
     result = attempt.result()
     assert (result.outcome, result.error, result.exit_code) == (Outcome.LAUNCH_ERROR, sentence, None)
-    assert world.launcher.launched(attempt.run_dir) is None
+    assert world.launcher.launched(attempt.run_dir, attempt.order.token) is None
 
 
 def test_script_without_its_interpreter_is_told_apart_from_a_missing_one(world) -> None:
@@ -110,25 +110,37 @@ def test_exit_record_carries_token_and_schema(world) -> None:
 
 
 def test_torn_or_foreign_exit_record_is_no_record(world, tmp_path) -> None:
-    target = tmp_path / bundle.EXIT
-    for content in ("", "{", "[1]", '"x"'):
+    run_dir, target = str(tmp_path / "1"), tmp_path / "1.records" / bundle.EXIT
+    target.parent.mkdir()
+    good = json.dumps({"outcome": "succeeded", "token": "t"})
+    target.touch(0o600)
+    for content in ("", "{", "[1]", '"x"', good[:-1], good.replace('"t"', '"u"'), good.replace('"t"', "null"), "{}"):
         target.write_text(content)
-        assert world.launcher.outcome(str(tmp_path)) is None
+        assert world.launcher.outcome(run_dir, "t") is None
+    target.write_text(good)
+    assert world.launcher.outcome(run_dir, "t") is not None
+    target.chmod(0o660)
+    assert world.launcher.outcome(run_dir, "t") is None
+    target.chmod(0o600)
+    target.with_name("other").hardlink_to(target)
+    assert world.launcher.outcome(run_dir, "t") is None
     target.unlink()
-    target.symlink_to("/etc/hostname")
-    assert world.launcher.outcome(str(tmp_path)) is None
+    target.symlink_to("other")
+    assert world.launcher.outcome(run_dir, "t") is None
     target.unlink()
     os.mkfifo(target)
-    assert world.launcher.outcome(str(tmp_path)) is None
+    assert world.launcher.outcome(run_dir, "t") is None
 
 
 def test_exit_record_of_a_newer_release_is_read_as_far_as_it_is_known(world, tmp_path) -> None:
-    record = {"schema": 9, "outcome": "exit_nonzero", "exit_code": 3, "news": [1], "finished_at": "soon"}
-    (tmp_path / bundle.EXIT).write_text(json.dumps(record))
-    result = world.launcher.outcome(str(tmp_path))
+    run_dir, records = str(tmp_path / "1"), str(tmp_path / "1.records")
+    Path(records).mkdir()
+    record = {"schema": 9, "token": "t", "outcome": "exit_nonzero", "exit_code": 3, "news": [1], "finished_at": "soon"}
+    bundle.write(records, bundle.EXIT, record)
+    result = world.launcher.outcome(run_dir, "t")
     assert (result.outcome, result.exit_code, result.finished_at) == (Outcome.EXIT_NONZERO, 3, None)
-    (tmp_path / bundle.EXIT).write_text(json.dumps({"outcome": "evaporated"}))
-    assert world.launcher.outcome(str(tmp_path)).outcome is Outcome.LOST
+    bundle.write(records, bundle.EXIT, {"outcome": "evaporated", "token": "t"})
+    assert world.launcher.outcome(run_dir, "t").outcome is Outcome.LOST
 
 
 def test_every_outcome_of_the_supervisor_is_one_of_the_domain() -> None:
@@ -212,13 +224,32 @@ def test_full_disk_delays_the_exit_record_and_keeps_the_lock(world) -> None:
         Path(world.bells[0].path).write_text("go\n")
         _until_ended(attempt.running.pid)
         assert world.launcher.alive(run_dir)
-        assert world.launcher.outcome(run_dir) is None
+        assert world.launcher.outcome(run_dir, order.token) is None
         filler.unlink()
         assert watch is not None
         os.close(watch)
         assert attempt.result().exit_code == 5
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_own_folder_that_takes_no_more_changes_nothing_of_the_recorded_end(world) -> None:
+    """As when the quota of the job's user is used up: the records are not the user's."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    script = 'head -c 1000000 /dev/zero; echo x > "$RUN/progress.json" && exit 5; exit 6'
+    order = world.order("/bin/sh", "-c", script, time_limit_s=100.0)
+    order.spec["env"]["RUN"] = order.run_dir
+    for folder in (order.run_dir, order.run_dir + ".records"):
+        os.makedirs(folder, 0o700)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "none", order.run_dir]).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    try:
+        attempt = world.launch(order)
+        assert attempt.result().exit_code == 6
+        assert os.path.getsize(order.log_path) == 64 * 1024
+    finally:
+        subprocess.run(["umount", "-l", order.run_dir], check=True)
 
 
 def _until_ended(pid: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gpuq.domain.attempt_mark import MARK, mark_of
 from gpuq.domain.outcome import Outcome
 from gpuq.linux import Process, look
 from gpuq.supervise import processes
@@ -127,7 +128,7 @@ def test_job_dies_with_its_supervisor_and_the_lock_is_free(world) -> None:
     attempt.wait()
     wait_gone(running.pid, running.pid_start)
     assert not world.launcher.alive(attempt.run_dir)
-    assert world.launcher.outcome(attempt.run_dir) is None
+    assert world.launcher.outcome(attempt.run_dir, attempt.order.token) is None
 
 
 @pytest.mark.parametrize("daemon_there", [True, False])
@@ -205,3 +206,24 @@ def test_program_with_brackets_and_blanks_in_its_name_is_read_right() -> None:
     process = Process(7, b"7 (a) b (c) ) S 3 4 5 " + b" ".join(b"%d" % n for n in range(7, 60)))
     assert (process.parent, process.group, process.session, process.state) == (3, 4, 5, "S")
     assert process.start == 22
+
+
+@pytest.fixture
+def other_user():
+    """A process of another user in a session of its own, which carries the mark of an attempt."""
+    if os.geteuid() != 0:
+        pytest.skip("a process of another user can only be started by root")
+    env = {MARK: mark_of("0" * 32)}
+    child = subprocess.Popen(["sleep", "100"], start_new_session=True, env=env, user=65534, group=65534)
+    yield child
+    child.kill()
+    child.wait()
+
+
+def test_sweep_ends_only_processes_of_the_jobs_user(other_user) -> None:
+    start = processes.start_of(other_user.pid)
+    for owner in (None, 0, 65533):
+        assert sweep("0" * 32, other_user.pid, start, owner=owner) == 0
+    assert other_user.poll() is None
+    assert sweep("0" * 32, other_user.pid, start, owner=65534) == 1
+    assert other_user.wait() == -signal.SIGKILL

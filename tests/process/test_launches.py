@@ -97,7 +97,7 @@ def test_attempt_is_launched_once(world) -> None:
     attempt.result()
     with pytest.raises(FileExistsError, match="launched before"):
         world.launcher.start(attempt.order)
-    assert world.launcher.outcome(attempt.run_dir).outcome is Outcome.SUCCEEDED
+    assert world.launcher.outcome(attempt.run_dir, attempt.order.token).outcome is Outcome.SUCCEEDED
 
 
 def test_second_launch_of_a_live_attempt_is_refused(world) -> None:
@@ -206,7 +206,7 @@ def test_supervisor_outlives_the_daemon_and_writes_the_true_exit_code(world) -> 
         daemon.kill()
         daemon.wait()
         assert world.launcher.alive(order.run_dir)
-        assert world.launcher.outcome(order.run_dir) is None
+        assert world.launcher.outcome(order.run_dir, order.token) is None
         attempt = world.adopt(order)
         bell.path.write_text("go\n")
         result = attempt.result()
@@ -249,23 +249,45 @@ def test_job_runs_as_its_submitter(world) -> None:
     assert attempt.result().exit_code == 3
     assert attempt.log.splitlines()[:2] == [str(NOBODY), str(user.pw_gid)]
     assert attempt.log.splitlines()[3:] == ["x"]
-    assert world.launcher.progress(attempt.run_dir) == {"progress": 0.5}
+    assert world.launcher.progress(attempt.run_dir, NOBODY) == {"progress": 0.5}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
-def test_submitter_cannot_forge_or_spoil_the_records_of_its_attempt(world) -> None:
+def test_submitter_cannot_see_forge_or_spoil_the_records_of_its_attempt(world) -> None:
     user = pwd.getpwuid(NOBODY)
     script = (
-        'cd $RUN; mkdir exit.json; echo \'{"reason": "shutdown"}\' > stop.json; rm -f started.json lock control;'
-        "cat spec.json; mv output.log elsewhere; ls lock started.json control output.log; exit 4"
+        'rm -rf "$RUN"; cd "$RUN"; echo \'{"outcome": "succeeded"}\' > exit.json; touch lock; mkfifo control;'
+        'cd "$RUN.records" && exit 5; cat "$RUN.records/spec.json" && exit 6; echo > "$RUN.new" && exit 7; exit 4'
     )
     order = world.order("/bin/sh", "-c", script, uid=NOBODY, gid=user.pw_gid, user=user.pw_name)
     order.spec["env"]["RUN"] = order.run_dir
     attempt = world.launch(order)
     result = attempt.result()
     assert (result.outcome, result.exit_code) == (Outcome.EXIT_NONZERO, 4)
-    assert attempt.order.token not in attempt.log
-    assert {"lock", "started.json", "control", "output.log"} <= set(attempt.log.split())
+
+
+def test_job_that_deletes_its_own_folder_while_it_runs_has_its_true_end(world) -> None:
+    bell = world.bell()
+    order = world.order("/bin/sh", "-c", 'rm -rf "$RUN"; read go < $BELL; exit 9', env={"BELL": str(bell.path)})
+    order.spec["env"]["RUN"] = order.run_dir
+    attempt = world.launch(order)
+    bell.path.write_text("go\n")
+    result = attempt.result()
+    assert not Path(order.run_dir).exists()
+    assert (result.outcome, result.exit_code) == (Outcome.EXIT_NONZERO, 9)
+
+
+def test_job_that_deletes_its_own_folder_while_it_runs_can_be_stopped(world) -> None:
+    bell = world.bell()
+    script = 'rm -rf "$RUN"; echo gone > $BELL; exec sleep 100'
+    order = world.order("/bin/sh", "-c", script, env={"BELL": str(bell.path)})
+    order.spec["env"]["RUN"] = order.run_dir
+    attempt = world.launch(order)
+    assert bell.wait() == "gone"
+    adopted = world.adopt(order)
+    assert adopted.launched == attempt.launched
+    adopted.stop("cancel")
+    assert adopted.result().outcome is Outcome.CANCELLED
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
@@ -313,7 +335,8 @@ def test_a_machine_without_room_for_a_process_is_no_fault_of_the_program(monkeyp
     monkeypatch.setattr(os, "posix_spawn", full)
     umask = os.umask(0o022)
     try:
-        job = spawn.AttemptSpec({"argv": ["true"], "env": {"PATH": "/usr/bin:/bin"}, "cwd": "/", "umask": 0o077})
+        me = {"uid": os.geteuid(), "gid": os.getegid()}
+        job = spawn.AttemptSpec({"argv": ["true"], "env": {"PATH": "/usr/bin:/bin"}, "cwd": "/", "umask": 0o077, **me})
         with pytest.raises(BlockingIOError):
             spawn.spawn(job, 1)
         assert os.umask(0o022) == 0o022

@@ -59,7 +59,7 @@ def test_a_preempted_job_with_a_signal_has_its_whole_notice_and_grace_while_the_
     reap(engine.ctx, suspect_after_s=0.0)
     assert bell.wait() == str(int(signal.SIGTERM))
     reap(engine.ctx, suspect_after_s=0.0)
-    os.kill(world.launcher.launched(run_dir).pid, signal.SIGUSR2)
+    os.kill(world.launcher.launched(run_dir, engine.job(job_id).token).pid, signal.SIGUSR2)
     while engine.state(job_id) == "stopping":
         agent.turn(PATIENCE_S)
     with engine.ctx.records.read() as tx:

@@ -23,9 +23,10 @@ def test_both_records_of_a_run_are_whole(world: Any) -> None:
     bell = world.bell()
     attempt = world.shell(f"read line < {bell.path}; exit 3")
     supervisor, job = attempt.running.supervisor_pid, attempt.running.pid
-    started = bundle.read(attempt.run_dir, bundle.STARTED)
+    started = bundle.read(attempt.records, bundle.STARTED)
     assert started == {
         "schema": 1,
+        "token": attempt.order.token,
         "supervisor_pid": supervisor,
         "supervisor_start": processes.start_of(supervisor),
         "pid": job,

@@ -199,7 +199,7 @@ def test_job_cancelled_before_its_launch_never_runs(world) -> None:
     assert (result.outcome, result.started_at) == (Outcome.CANCELLED, None)
     assert result.error == "stopped: cancel, before it was started"
     assert not (world.root / "ran").exists()
-    assert not Path(attempt.run_dir, bundle.STARTED).exists()
+    assert not Path(attempt.records, bundle.STARTED).exists()
 
 
 def test_job_preempted_before_its_launch_is_preempted(world) -> None:
@@ -272,7 +272,8 @@ shim.supervise(sys.argv[2], *null, server, lambda: None, CrashRecord())
 def test_job_that_gets_the_sigterm_of_a_shutdown_before_its_supervisor_does_is_lost(tmp_path) -> None:
     spec = {
         "schema": 1, "job_id": 1, "attempt": 1, "token": "t" * 32, "argv": ["/bin/sh", "-c", "kill -TERM $$"],
-        "env": {"PATH": "/usr/bin:/bin"}, "cwd": str(tmp_path), "uid": None, "gid": None, "user": "",
+        "env": {"PATH": "/usr/bin:/bin"}, "cwd": str(tmp_path), "uid": os.geteuid(), "gid": os.getegid(),
+        "user": "",
         "time_limit_s": None, "kill_grace_s": 20.0, "signal": None, "umask": None,
     }  # fmt: skip
     bundle.write(str(tmp_path), bundle.SPEC, spec)
@@ -297,6 +298,6 @@ def test_hangup_of_the_supervisor_is_nothing(world) -> None:
 def test_nudge_without_a_request_is_nothing(world) -> None:
     bell = world.bell()
     attempt = world.shell("read go < $BELL", env={"BELL": str(bell.path)})
-    Path(attempt.run_dir, bundle.CONTROL).write_bytes(b"x" * 10_000)
+    Path(attempt.records, bundle.CONTROL).write_bytes(b"x" * 10_000)
     bell.path.write_text("go\n")
     assert attempt.result().outcome is Outcome.SUCCEEDED

@@ -23,8 +23,10 @@ from gpuq.supervise.orphans import Orphans
 @pytest.fixture
 def known(tmp_path: Path) -> dict[str, object]:
     """What a supervisor has in its will while the job runs."""
+    records = tmp_path / "1.records"
+    records.mkdir()
     return {
-        "dir": str(tmp_path),
+        "dir": str(records),
         "token": "t",
         "pid": 1,
         "started_at": 1.0,
@@ -94,8 +96,9 @@ def test_will_is_replaced_as_a_whole_and_can_be_forgotten() -> None:
 
 
 def test_what_a_job_left_behind_does_not_count_as_swept(known) -> None:
+    run_dir = str(known["dir"]).removesuffix(".records")
     ending(known, 0)
-    assert ForkServerLauncher().outcome(str(known["dir"])).swept is False
+    assert ForkServerLauncher().outcome(run_dir, "t").swept is False
 
 
 def test_fork_server_stays_for_its_supervisors_and_no_longer(world) -> None:

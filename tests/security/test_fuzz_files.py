@@ -297,6 +297,7 @@ RECORDS: dict[str, dict[str, Any]] = {
     },
     bundle.STARTED: {
         "schema": 1,
+        "token": "t",
         "supervisor_pid": 1,
         "supervisor_start": 1,
         "pid": 2,
@@ -322,40 +323,48 @@ RECORDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_broken_record_is_none_or_a_value_of_the_right_kind(tmp_path: Path, name: str) -> None:
-    launcher = ForkServerLauncher()
-    path = tmp_path / name
+    launcher, run_dir = ForkServerLauncher(), tmp_path / "1"
+    records = Path(bundle.records_of(str(run_dir)))
+    run_dir.mkdir(mode=0o700)
+    records.mkdir(mode=0o700)
+    path = (run_dir if name == bundle.PROGRESS else records) / name
+    path.touch(0o600)
+    known = 0
     for seed, rng in inputs(name, 150):
         path.write_bytes(data := as_file(rng, RECORDS[name]))
         with soon(seed):
             try:
-                _read(launcher, str(tmp_path), name)
+                known += _read(launcher, str(run_dir), name)
             except Exception as error:
                 raise AssertionError(f"{seed}: {data[:500]!r}") from error
+    assert known > 1, "hardly any was read"
 
 
-def _read(launcher: ForkServerLauncher, run_dir: str, name: str) -> None:
-    """As daemon and supervisor do."""
-    record = bundle.read(run_dir, name)
+def _read(launcher: ForkServerLauncher, run_dir: str, name: str) -> bool:
+    """As daemon and supervisor do; whether there was a record."""
+    if name == bundle.PROGRESS:
+        return launcher.progress(run_dir, os.geteuid()) is not None
+    record = bundle.read(bundle.records_of(run_dir), name)
     if name == bundle.SPEC:
         with contextlib.suppress(ValueError):
             spec = AttemptSpec(record or {})
             Ladder(started=1.0, time_limit_s=spec.time_limit_s, kill_grace_s=spec.kill_grace_s, notice=spec.notice)
     elif name == bundle.STARTED:
-        launched = launcher.launched(run_dir)
-        assert launched is None or launched.started_at == launched.started_at
+        launched = launcher.launched(run_dir, "t")
+        if launched is not None and (fd := launcher.watch(launched)) is not None:
+            os.close(fd)
         launcher.alive(run_dir)
+        return launched is not None
     elif name == bundle.EXIT:
-        result = launcher.outcome(run_dir)
-        assert result is None or isinstance(result.outcome, Outcome)
+        result = launcher.outcome(run_dir, "t")
+        assert result is None or (isinstance(result.outcome, Outcome) and abs(result.exit_code or 0) < 2**31)
         crash_record.recover({**(record or {}), "dir": f"{run_dir}/not-there"}, 1)
-    elif name == bundle.PROGRESS:
-        progress = launcher.progress(run_dir)
-        assert progress is None or isinstance(progress, dict)
     elif record is not None:
         ladder = Ladder(started=1.0, time_limit_s=None, kill_grace_s=3.0)
         signum = signal_number(bundle.text(record, "signal"))
         ladder.request(2.0, bundle.text(record, "reason") or "cancel", bundle.number(record, "grace_s"), signum)
         assert (ladder.next_at() or 0) >= 0
+    return record is not None
 
 
 JOB = {

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect
 
+from gpuq.domain.caller import Caller, Scope
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
-from gpuq.errors import Unavailable
-from gpuq.server.routes import admin
+from gpuq.engine.access import require_token_rights
+from gpuq.engine.accounts import Accounts
+from gpuq.errors import Forbidden, Unavailable
+from gpuq.server.routes import questions
 
 
 def submit(caller: Any, **fields: Any) -> int:
@@ -20,7 +23,6 @@ def submit(caller: Any, **fields: Any) -> int:
 def test_the_caller_is_told_who_he_is(api: Any) -> None:
     assert api.daemon.get("/whoami").json() == {"user": "daemon", "uid": 1, "admin": False}
     assert api.root.get("/whoami").json() == {"user": "root", "uid": 0, "admin": True}
-    assert api.caller(4711).get("/whoami").json() == {"user": "uid:4711", "uid": 4711, "admin": False}
 
 
 @pytest.mark.usefixtures("as_a_user")
@@ -79,18 +81,43 @@ def test_sql_reads_and_never_writes(api: Any) -> None:
 
 
 def test_long_questions_cannot_take_every_thread(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuq.server.routes.admin._QUESTIONS", threading.BoundedSemaphore(1))
-    answers: list[int] = []
+    places = questions.Places(at_once=2, of_a_user=1)
+    monkeypatch.setattr(questions, "PLACES", places)
+    real, answers = api.ctx.history.ask, []
 
-    def ask_in_mid_question(*args: object, **more: object) -> tuple[list[str], list[tuple[Any, ...]]]:
-        with pytest.raises(Unavailable), admin._asking():
-            answers.append(1)
-        return ["x"], [(1,)]
+    def ask_in_mid_question(*args: Any, **more: Any) -> Any:
+        with pytest.raises(Unavailable, match="root has 1"), places.asking("root"):
+            answers.append("a second one of the same user")
+        with places.asking("bin"), pytest.raises(Unavailable, match="2 questions"), places.asking("daemon"):
+            answers.append("a third one")
+        return real(*args, **more)
 
-    monkeypatch.setattr(api.ctx.history, "query", ask_in_mid_question)
-    assert api.root.post("/sql", json={"query": "SELECT 1"}).status_code == 200
-    assert api.root.post("/sql", json={"query": "SELECT 1"}).status_code == 200
+    monkeypatch.setattr(api.ctx.history, "ask", ask_in_mid_question)
+    for _ in range(2):
+        assert api.root.post("/sql", json={"query": "SELECT 1"}).status_code == 200
+        assert api.root.post("/sql", json={"query": "SELECT nonsense"}).status_code == 422
     assert answers == []
+
+
+def test_an_answer_that_is_not_fetched_keeps_its_users_place_alone(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = questions.Places(at_once=1, of_a_user=1)
+    monkeypatch.setattr(questions, "PLACES", places)
+    answer = questions.run_sql(api.ctx, Caller("alice"), questions.Sql(query="SELECT 1"))
+    with pytest.raises(Unavailable, match="alice has 1"):
+        places.take("alice")
+    with places.asking("bob"):
+        pass
+
+    async def gone(message: Any) -> None:
+        raise OSError("the client is gone")
+
+    async def nothing() -> Any:
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(ClientDisconnect):
+        api.runner.run(answer({"type": "http", "asgi": {"spec_version": "2.4"}}, nothing, gone))
+    with places.asking("alice"):
+        pass
 
 
 @pytest.mark.usefixtures("as_root")
@@ -184,3 +211,68 @@ def test_only_an_administrator_shuts_the_daemon_down(api: Any) -> None:
     assert api.root.post("/shutdown", json={"stop_jobs": True}).json() == {"stopping": True, "stop_jobs": True}
     assert api.shutdowns == [False, True]
     assert api.root.post("/shutdown", json={"stop": True}).status_code == 422
+
+
+@pytest.mark.usefixtures("as_root")
+def test_a_uid_without_an_account_may_ask_whether_the_process_lives_and_nothing_else(api: Any) -> None:
+    lent = api.caller(165540)
+    for path in ("/whoami", "/jobs", "/queue", "/readyz", "/metrics", "/openapi.json", "/no-such-path"):
+        answer = lent.get(path)
+        assert answer.status_code == 403, path
+        assert "uid:165540 has no account on this machine" in answer.json()["error"]["message"]
+    assert lent.post("/jobs", json={"command": ["id"], "cwd": "/"}).status_code == 403
+    assert lent.get("/healthz").status_code == 200
+    assert lent.post("/healthz").status_code == 403
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_on_a_users_own_daemon_nobody_is_asked_for_an_account(api: Any) -> None:
+    who = api.caller(165540).get("/whoami").json()
+    assert who == {"user": "uid:165540", "uid": 165540, "admin": False}
+    job = api.caller(165540).post("/jobs", json={"command": ["id"], "cwd": "/"})
+    assert job.status_code == 201
+
+
+def bearer(api: Any, secret: str) -> Any:
+    return api.caller(None, Authorization=f"Bearer {secret}")
+
+
+@pytest.mark.usefixtures("as_root")
+def test_a_token_is_good_for_its_scope_until_its_end_and_for_the_uid_that_it_was_made_for(api: Any) -> None:
+    spec = {"command": ["true"], "cwd": "/"}
+    made = api.root.post("/tokens", json={"name": "t", "scope": "read"}).json()
+    reads = bearer(api, made["token"])
+    assert reads.get("/jobs").status_code == 200
+    refused = reads.post("/jobs", json=spec)
+    assert refused.status_code == 403
+    assert refused.json()["error"]["message"].count("`read`") == 1
+    assert "--scope submit" in refused.json()["error"]["hint"]
+    submits = bearer(api, api.root.post("/tokens", json={"name": "t"}).json()["token"])
+    assert submits.post("/jobs", json=spec).status_code == 201
+    assert submits.get("/whoami").json()["admin"] is False
+    assert submits.post("/queue/pause").status_code == 403
+    whole = bearer(api, api.root.post("/tokens", json={"name": "t", "scope": "admin"}).json()["token"])
+    assert whole.post("/queue/pause").status_code == 200
+    assert whole.post("/tokens", json={"name": "t"}).status_code == 403
+    at = api.ctx.clock.now()
+    _, over = api.ctx.tokens.create("bin", "t", at - 10, uid=2, expires_at=at - 1)
+    refused = bearer(api, over).get("/jobs")
+    assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert "expired at" in refused.json()["error"]["message"]
+    _, other = api.ctx.tokens.create("bin", "t", at, uid=4)
+    refused = bearer(api, other).get("/jobs")
+    assert refused.status_code == 403
+    assert "the account bin has uid 2 now, and had 4" in refused.json()["error"]["message"]
+
+
+def test_an_administrator_makes_tokens_for_himself_alone() -> None:
+    owner = Accounts(0)
+    chief = Caller("daemon", 1, 1, admin=True)
+    require_token_rights(owner, chief, "daemon", endless=False)
+    for user, endless in (("root", False), ("bin", False), ("daemon", True)):
+        with pytest.raises(Forbidden, match="only root"):
+            require_token_rights(owner, chief, user, endless=endless)
+    require_token_rights(owner, Caller("root", 0, 0, admin=True), "bin", endless=True)
+    # Not with the rights of root in this call.
+    with pytest.raises(Forbidden):
+        require_token_rights(owner, Caller("root", 0, 0, scope=Scope.ADMIN), "root", endless=False)

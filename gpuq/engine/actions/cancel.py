@@ -36,8 +36,8 @@ def cancel(
     """`grace_s`: seconds between SIGTERM and SIGKILL; `force`, or a second cancel, kills at once.
 
     Raises NotFound, Forbidden, WrongState (already final). On return a waiting job is cancelled; of an active one
-    the request is durable in SQL and in the attempt folder, so it holds whoever dies next. When the database takes no
-    writes, its disk is full for instance, the supervisor of an active job is told all the same, and SQL hears of the
+    the request is durable in SQL and in the attempt's records, so it holds whoever dies next. When the database takes
+    no writes, its disk is full for instance, the supervisor of an active job is told all the same, and SQL hears of the
     end when there is room; of a waiting one it raises DatabaseUnavailable.
     """
     try:
@@ -66,7 +66,7 @@ def _cancel(
             grace = _ask_to_stop(tx, job, caller, now, grace, reason)
     failpoints.point("cancel.committed")
     if job.state in ACTIVE:
-        # After the commit: the folder's request must never say more than SQL does.
+        # After the commit: the records' request must never say more than SQL does.
         run_dir = job.run_dir or ctx.run_dir(job.id, job.attempt)
         try_stop(ctx, job_id, run_dir, reason="cancel", grace_s=grace)
     elif job.state is JobState.QUEUED:

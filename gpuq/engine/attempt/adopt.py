@@ -70,7 +70,7 @@ def ask_again(ctx: Context, job: Job, run_dir: str) -> None:
 def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> Result | None:
     """The end of an attempt whose lock is free: its exit record; without one, what is left of it is killed and it
     is `lost`. None while something of it cannot be killed: its GPUs are not free then, and it is asked again."""
-    result = ctx.launcher.outcome(tracked.run_dir)
+    result = ctx.launcher.outcome(tracked.run_dir, tracked.token)
     if result is not None and (result.swept or rebooted):
         return result
     if rebooted:
@@ -79,7 +79,7 @@ def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> 
         return None
     session, begun = (tracked.launched.pid, tracked.launched.pid_start) if tracked.launched else (None, None)
     try:
-        swept = ctx.launcher.sweep(tracked.token, session, begun)
+        swept = ctx.launcher.sweep(tracked.token, session, begun, tracked.job.uid)
     except TimeoutError as error:
         log.warning("job %d attempt %d is not over: %s", tracked.job.id, tracked.number, error)
         return None
@@ -92,14 +92,17 @@ def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> 
 
 def _never_starts(ctx: Context, tracked: TrackedAttempt) -> bool:
     """Another agent may have been suspended between claim and launch, and go on at any moment: a stop request in the
-    folder keeps that launch from ever running the job. If the lock is free after it, nothing can start any more."""
+    records keeps that launch from ever running the job. If the lock is free after it, nothing can start any more."""
     if not try_stop(ctx, tracked.job.id, tracked.run_dir, reason="shutdown", grace_s=0.0):
         return False
     return not ctx.launcher.alive(tracked.run_dir)
 
 
 def _recalled(ctx: Context, job: Job, attempt: Attempt) -> TrackedAttempt:
-    launched = ctx.launcher.launched(attempt.run_dir) if same_boot(ctx, attempt) else _recorded(attempt)
+    if same_boot(ctx, attempt):
+        launched = ctx.launcher.launched(attempt.run_dir, attempt.token)
+    else:
+        launched = _recorded(attempt)
     return TrackedAttempt.of_record(job, attempt, launched)
 
 

@@ -62,10 +62,12 @@ def supervisor_spec(
     uid: int | None,
     gid: int | None,
     kill_grace_s: float,
+    hide_devices: Sequence[str] = (),
     max_output_bytes: int | None = None,
 ) -> dict[str, Any]:
-    """What `spec.json` of the attempt folder holds. `kill_grace_s`: of the installation, for a job without its own;
-    `max_output_bytes` None: it may write as much as it likes."""
+    """What `spec.json` of the attempt holds. `kill_grace_s`: of the installation, for a job without its own.
+    `hide_devices`: paths of device nodes that the job must not be able to open. `max_output_bytes` None: it may write
+    as much as it likes."""
     job = tracked.job
     name, before_s = notice_of(spec.signal)
     return {
@@ -84,4 +86,5 @@ def supervisor_spec(
         "max_output_bytes": max_output_bytes,
         "signal": None if name is None else {"name": name, "before_s": before_s},
         "umask": None,
+        "hide_devices": list(hide_devices),
     }

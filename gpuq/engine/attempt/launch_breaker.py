@@ -15,6 +15,7 @@ from gpuq.domain.installation_keys import InstallationKey
 from gpuq.engine.attempt import full_disk
 from gpuq.engine.context import Context
 from gpuq.errors import GpuqError
+from gpuq.user_files import make_passage
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class LaunchCircuitBreaker:
 
 
 def _probe(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_passage(str(folder))
     path = folder / f".probe.{os.getpid()}"
     try:
         with path.open("wb", buffering=0) as stream:

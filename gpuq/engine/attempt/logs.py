@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass
 from io import BufferedReader
 
 from gpuq.domain.states import FINAL
 from gpuq.engine.context import Context
 from gpuq.errors import NotFound
+from gpuq.user_files import open_file
 
 MAX_CHUNK = 4 * 1024 * 1024
 
@@ -40,7 +40,7 @@ def read(ctx: Context, job_id: int, *, attempt: int | None = None, offset: int =
         return LogChunk(b"", 0, 0, 0, 0, job.state in FINAL)
     ended = found.outcome is not None
     try:
-        with open_log(found.log_path) as stream:
+        with open_log(found.log_path, job.uid) as stream:
             size = stream.seek(0, 2)
             start = max(0, size + offset) if offset < 0 else min(offset, size)
             stream.seek(start)
@@ -50,10 +50,8 @@ def read(ctx: Context, job_id: int, *, attempt: int | None = None, offset: int =
     return LogChunk(data, start, start + len(data), max(size, start + len(data)), number, ended)
 
 
-def open_log(path: str) -> BufferedReader:
-    """A regular file only, and no link: the folder may belong to the job's user, the daemon may be root."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise FileNotFoundError(path)
-    return os.fdopen(fd, "rb")
+def open_log(path: str, uid: int | None) -> BufferedReader:
+    """The log in the own folder of a job of user `uid`. Raises OSError when there is none, and when anything else is in
+    its place: see `user_files.open_file`."""
+    folder, name = os.path.split(path)
+    return os.fdopen(open_file(folder, name, uid), "rb")

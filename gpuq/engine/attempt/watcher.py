@@ -134,7 +134,10 @@ class AttemptWatcher:
         """The lock; and the folder, if the report went to an agent that died before it read it."""
         if not self._ctx.launcher.alive(tracked.run_dir):
             self._end(tracked)
-        elif tracked.launched is None and (launched := self._ctx.launcher.launched(tracked.run_dir)) is not None:
+        elif (
+            tracked.launched is None
+            and (launched := self._ctx.launcher.launched(tracked.run_dir, tracked.token)) is not None
+        ):
             self._mark_running(tracked, launched)
             self._watch_process(tracked)
 

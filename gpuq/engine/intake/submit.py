@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pwd
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from gpuq.domain.priority import Ranking
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import WAITING, JobState
 from gpuq.domain.times import iso
+from gpuq.engine.access import require_account, require_priority
 from gpuq.engine.context import IntakeContext
 from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.engine.hot.ranking import ahead, ranking
@@ -46,7 +46,7 @@ def submit(
 
     `request_key` names the request: the same key from the same user again returns the same jobs. A spec's own
     `key` that a live or successful job already carries returns that job. Raises UsageError, Constraint,
-    NotFound (a dependency), Refused (a limit), DatabaseUnavailable.
+    NotFound (a dependency), Refused (a limit), Forbidden (the priority, no account), DatabaseUnavailable.
     """
     done = store(ctx, specs, caller, request_key=request_key)
     tell(ctx, done)
@@ -66,7 +66,7 @@ def store(
     """The durable part of `submit`, without reading the rows back; the caller calls `tell` next. `fingerprint` is that
     of the request: its key with another one is Refused."""
     now = ctx.clock.now()
-    check_fits(ctx, specs)
+    _admit(ctx, specs, caller)
     with ctx.records.write() as tx:
         if request_key is not None and (before := tx.request(caller.user, request_key)) is not None:
             _check_same(before, fingerprint)
@@ -95,6 +95,12 @@ def store(
     failpoints.point("submit.committed")
     rest = iter(fresh)
     return Submitted([known if known is not None else next(rest) for known in ids], dict(zip(fresh, new, strict=True)))
+
+
+def _admit(ctx: IntakeContext, specs: Sequence[JobSpec], caller: Caller) -> None:
+    """What is refused whatever stands in the database: Forbidden without an account, Constraint."""
+    require_account(ctx.accounts, caller)
+    check_fits(ctx, specs)
 
 
 def _with_key(tx: Reader, spec: JobSpec, caller: Caller, keys_here: set[str]) -> int | None:
@@ -143,7 +149,7 @@ def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[
     """Everything that `submit` checks, and when the job would start (ISO 8601, None when nobody can say); stores
     nothing. `estimate`: when a job that is not stored would start, epoch seconds. Raises as `submit` does."""
     now = ctx.clock.now()
-    check_fits(ctx, [spec])
+    _admit(ctx, [spec], caller)
     with ctx.records.read() as tx:
         rule = ranking(ctx, tx)
         rows = _rows(ctx, tx, spec, caller, now, rule, ahead(tx, rule, caller.user))
@@ -158,6 +164,7 @@ def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[
                 score=first.score,
                 priority=spec.priority,
                 user=caller.user,
+                uid=caller.uid,
                 group=spec.group,
                 gpus=spec.gpus,
                 gpu_mem_mb=spec.gpu_mem_mb,
@@ -179,9 +186,10 @@ def _rows(
     ctx: IntakeContext, tx: Reader, spec: JobSpec, caller: Caller, now: float, rule: Ranking, waiting: int
 ) -> list[NewJob]:
     """`waiting`: jobs of the caller that stand before these."""
+    require_priority(ctx.settings.highest_user_priority, caller, spec.priority)
     begin = begin_time(spec.begin)
     state = JobState.HELD if spec.hold else waiting_state(_depends(tx, spec), begin, now)
-    cwd = spec.cwd if spec.cwd is not None else _home_of(caller)
+    cwd = spec.cwd if spec.cwd is not None else _home_of(ctx, caller)
     if not cwd.startswith("/"):
         raise UsageError(f"cwd: {cwd!r} is not an absolute path")
     array = None if spec.array is None else parse_array(spec.array)
@@ -253,10 +261,6 @@ def _check_room(ctx: IntakeContext, tx: Reader, caller: Caller, extra: int) -> N
             )
 
 
-def _home_of(caller: Caller) -> str:
-    if caller.uid is None:
-        return "/"
-    try:
-        return pwd.getpwuid(caller.uid).pw_dir
-    except KeyError:
-        return "/"
+def _home_of(ctx: IntakeContext, caller: Caller) -> str:
+    account = None if caller.uid is None else ctx.accounts.of(caller.uid)
+    return "/" if account is None else account.home

@@ -36,7 +36,7 @@ def reap(ctx: Context, *, suspect_after_s: float = SUSPECT_AFTER_S) -> list[int]
         if same_boot(ctx, attempt) and ctx.launcher.alive(attempt.run_dir):
             _press(ctx, job, attempt, now)
             continue
-        tracked = TrackedAttempt.of_record(job, attempt, ctx.launcher.launched(attempt.run_dir))
+        tracked = TrackedAttempt.of_record(job, attempt, ctx.launcher.launched(attempt.run_dir, attempt.token))
         tracked.result = end_of(ctx, tracked, rebooted=not same_boot(ctx, attempt))
         failpoints.point("reap.proved")
         if tracked.result is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gpuq.domain.oom import gpu_oom
+from gpuq.domain.oom import GPU_OOM_ERROR, gpu_oom
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.engine.attempt.logs import open_log
 from gpuq.engine.attempt.tracked import TrackedAttempt
@@ -33,19 +33,22 @@ def _classified(tracked: TrackedAttempt, now: float) -> Result:
         result = replace(result, finished_at=now)
     if result.outcome in {Outcome.SUCCEEDED, Outcome.CANCELLED, Outcome.PREEMPTED}:
         return result
-    tail = log_tail(tracked.log_path, lines=SEARCHED_LINES)
+    tail = log_tail(tracked.log_path, tracked.job.uid, lines=SEARCHED_LINES)
     kept = replace(result, log_tail="\n".join(tail.splitlines()[-TAIL_LINES:]))
     if tracked.gpu_uuids and result.outcome in {Outcome.EXIT_NONZERO, Outcome.SIGNAL}:
         line = gpu_oom(tail, result.exit_code)
         if line is not None:
-            return replace(kept, outcome=Outcome.GPU_OOM, error=line)
+            # The error is for everybody; what the program printed of it is kept with its output.
+            lines = kept.log_tail or ""
+            told = lines if line in lines else f"{line}\n{lines}"
+            return replace(kept, outcome=Outcome.GPU_OOM, error=GPU_OOM_ERROR, log_tail=told)
     return kept
 
 
-def log_tail(path: str, lines: int = TAIL_LINES) -> str:
-    """The last lines of a log, at most TAIL_BYTES; empty when there is none."""
+def log_tail(path: str, uid: int | None, lines: int = TAIL_LINES) -> str:
+    """The last lines of a log of user `uid`'s, at most TAIL_BYTES; empty when there is none."""
     try:
-        with open_log(path) as stream:
+        with open_log(path, uid) as stream:
             size = stream.seek(0, 2)
             stream.seek(max(0, size - TAIL_BYTES))
             text = stream.read(TAIL_BYTES).decode("utf-8", "replace")

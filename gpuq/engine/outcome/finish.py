@@ -53,6 +53,8 @@ def record_end(ctx: Context, tx: Writer, end: End, written: Written) -> None:
     if (start := tracked.unrecorded_start) is not None:
         state = record_running(tx, job, tracked.number, tracked.token, start)
     tx.end_attempt(job.id, tracked.number, tracked.token, result)
+    # A job that was told to stop while it was being launched has no start of its own yet.
+    began = tracked.launched.started_at if tracked.launched is not None else job.started_at
     decision = _decide(ctx, job, result)
     memory = memory_request(ctx, job, result, decision)
     tx.move(
@@ -66,7 +68,7 @@ def record_end(ctx: Context, tx: Writer, end: End, written: Written) -> None:
             detail="; ".join([_detail(result, decision), *memory.told]),
             attempt=tracked.number,
             token=tracked.token,
-            set={**_columns(job, result, decision, now), **memory.columns},
+            set={**_columns(job, result, decision, now, began), **memory.columns},
             seen=(state, job.attempt, job.token),
         )
     )
@@ -93,7 +95,8 @@ def _decide(ctx: Context, job: Job, result: Result) -> RetryDecision:
     )
 
 
-def _columns(job: Job, result: Result, decision: RetryDecision, now: float) -> dict[str, Any]:
+def _columns(job: Job, result: Result, decision: RetryDecision, now: float, started_at: float | None) -> dict[str, Any]:
+    """`started_at`: when its process was seen to start, for a record of the end that does not say it."""
     values: dict[str, Any] = {}
     if decision.uses_retry:
         values["retries_used"] = job.retries_used + 1
@@ -108,7 +111,7 @@ def _columns(job: Job, result: Result, decision: RetryDecision, now: float) -> d
             signal=result.signal,
             # A cancel is no error; who asked for it, and why, stands in the events.
             error=result.error if decision.state is not JobState.CANCELLED else None,
-            started_at=result.started_at or job.started_at,
+            started_at=result.started_at or started_at,
             finished_at=result.finished_at or now,
         )
     return values

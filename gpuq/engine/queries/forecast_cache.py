@@ -115,4 +115,4 @@ class ForecastCache:
         return forecast(supposed, self._ctx.clock.now()).start.get(job.id)
 
     def _live(self, job: Job, attempt: Attempt) -> TrackedAttempt:
-        return TrackedAttempt.of_record(job, attempt, self._ctx.launcher.launched(attempt.run_dir))
+        return TrackedAttempt.of_record(job, attempt, self._ctx.launcher.launched(attempt.run_dir, attempt.token))

@@ -10,6 +10,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gpuq.domain.caller import Scope as TokenScope
+from gpuq.engine.access import require_scope
 from gpuq.engine.context import Context
 from gpuq.errors import GpuqError
 from gpuq.server.http.auth import authenticate
@@ -18,6 +20,8 @@ from gpuq.server.http.error_handlers import internal, response_of, too_large
 log = logging.getLogger(__name__)
 
 MAX_BODY = 64 * 1024 * 1024
+# What changes nothing, by RFC 9110, 9.2.1.
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class BodyTooLarge(HTTPException):
@@ -61,7 +65,9 @@ class AccessMiddleware:
             return
         exchange = _Exchange(receive, send)
         try:
-            scope.setdefault("state", {})["caller"] = await authenticate(self.ctx, scope)
+            caller = scope.setdefault("state", {})["caller"] = await authenticate(self.ctx, scope)
+            if scope["method"] not in _SAFE:
+                require_scope(caller, TokenScope.SUBMIT)
             if _announced(scope) > MAX_BODY:
                 raise BodyTooLarge
             _as_json(scope)

@@ -7,6 +7,7 @@ import os
 import select
 import time
 
+from gpuq.domain.job import Attempt
 from gpuq.domain.stopping import MARGIN_S, StopTimes, effective_grace_s, notice_of
 from gpuq.engine.attempt.stop_request import try_stop
 from gpuq.engine.context import Context
@@ -19,7 +20,7 @@ def stop_jobs(ctx: Context) -> int:
     """Asks every running job of this node to end, waits until all are gone, and writes their ends down: they go
     back in line and no retry is used, as with every drain. Returns how many were still alive at the end."""
     kill_at = time.monotonic()
-    asked: list[str] = []
+    asked: list[Attempt] = []
     with ctx.records.read() as reader:
         attempts = [attempt for _, attempt in reader.live_attempts(ctx.node)]
         specs = reader.specs([attempt.job_id for attempt in attempts])
@@ -29,7 +30,7 @@ def stop_jobs(ctx: Context) -> int:
         _, before_s = notice_of(spec.signal)
         if try_stop(ctx, attempt.job_id, attempt.run_dir, reason="drain", grace_s=grace):
             kill_at = max(kill_at, StopTimes.of("drain", time.monotonic(), grace, before_s).kill_at)
-            asked.append(attempt.run_dir)
+            asked.append(attempt)
     _wait(ctx, asked, kill_at + MARGIN_S)
     reap(ctx, suspect_after_s=0.0)
     left = [attempt for attempt, _ in live if ctx.launcher.alive(attempt.run_dir)]
@@ -38,12 +39,12 @@ def stop_jobs(ctx: Context) -> int:
     return len(left)
 
 
-def _wait(ctx: Context, run_dirs: list[str], deadline: float) -> None:
+def _wait(ctx: Context, attempts: list[Attempt], deadline: float) -> None:
     """Until every supervisor has ended (a pidfd says so) or the time is up."""
     poller = select.poll()
     open_fds: set[int] = set()
-    for run_dir in run_dirs:
-        launched = ctx.launcher.launched(run_dir)
+    for attempt in attempts:
+        launched = ctx.launcher.launched(attempt.run_dir, attempt.token)
         fd = ctx.launcher.watch(launched) if launched is not None else None
         if fd is not None:
             open_fds.add(fd)

@@ -3,48 +3,41 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from gpuq.domain.caller import Caller, Scope
 from gpuq.domain.times import iso
-from gpuq.engine.access import require_admin
+from gpuq.engine.access import may_act_on, require_account, require_admin, require_token_rights
 from gpuq.engine.queries import health, reports
-from gpuq.errors import Forbidden, NotFound, Refused, Unavailable
+from gpuq.errors import Forbidden, NotFound, Refused
 from gpuq.observe import metrics
-from gpuq.server.http.auth import require_account
+from gpuq.ports.admin import Token
 from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import metrics_source, params
 from gpuq.server.routes.params import Moment
+from gpuq.server.routes.questions import PLACES
 
 router = APIRouter(tags=["administration"])
 
-QUESTIONS = 4
-_QUESTIONS = threading.BoundedSemaphore(QUESTIONS)
+YEAR_S = 365 * 86400.0
+MAX_TOKEN_S = 10 * YEAR_S
 _ACCOUNT = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}\$?$"
 
 
-class Sql(BaseModel):
-    """A statement on the history. `limit`: at most so many rows."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    query: Annotated[str, Field(min_length=1, max_length=100_000)]
-    limit: Annotated[int, Field(ge=1, le=params.MAX_ROWS)] | None = None
-
-
 class NewToken(BaseModel):
-    """The token that is asked for. `user`: the caller, unless given."""
+    """The token that is asked for. `user`: the caller, unless given. `expires_in_s`: seconds, or `never`, for root
+    alone."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
     user: Annotated[str, Field(pattern=_ACCOUNT)] | None = None
+    scope: Scope = Scope.SUBMIT
+    expires_in_s: Annotated[float, Field(gt=0, le=MAX_TOKEN_S, strict=True)] | Literal["never"] = YEAR_S
 
 
 class Shutdown(BaseModel):
@@ -87,30 +80,14 @@ def show_metrics(request: Request, ctx: Ctx) -> Response:
 @router.get("/report/{kind}", summary="usage, waits, failures or utilization as a table")
 def report(
     ctx: Ctx,
+    caller: Who,
     kind: Annotated[str, Path()],
     by: Annotated[str, Query(description="user, group, gpu or day")] = "user",
     since: Moment = None,
 ) -> dict[str, Any]:
     start = params.moment("since", since)
-    with _asking():
+    with PLACES.asking(caller.user):
         return _table(*reports.report(ctx, kind, by, start))
-
-
-@router.post("/sql", summary="A read-only statement on the history")
-def run_sql(ctx: Ctx, caller: Who, statement: Sql) -> dict[str, Any]:
-    with _asking():
-        return _table(*ctx.history.query(statement.query, limit=statement.limit))
-
-
-@contextmanager
-def _asking() -> Iterator[None]:
-    """A question may take a minute, and each takes one of the threads that answer everything else."""
-    if not _QUESTIONS.acquire(blocking=False):
-        raise Unavailable(f"{QUESTIONS} questions to the history are being answered already", hint="try again soon")
-    try:
-        yield
-    finally:
-        _QUESTIONS.release()
 
 
 def _table(columns: list[str], rows: list[tuple[Any, ...]]) -> dict[str, Any]:
@@ -124,17 +101,22 @@ def _plain(value: Any) -> Any:
 
 @router.get("/tokens", summary="Access tokens, without their secrets")
 def list_tokens(ctx: Ctx, caller: Who) -> list[dict[str, Any]]:
-    return [_token(row) for row in ctx.tokens.list() if caller.may_act_on(row.user)]
+    return [_token(row) for row in ctx.tokens.list() if may_act_on(row.user, row.uid, caller)]
 
 
 @router.post("/tokens", status_code=201, summary="A new token; its secret is shown this once")
 def create_token(ctx: Ctx, caller: Who, wanted: NewToken) -> dict[str, Any]:
     user = wanted.user or caller.user
-    if not caller.may_act_on(user):
-        raise Forbidden(f"{caller.user} may not make a token for {user}", hint="leave the user out to make your own")
-    require_account(user)
-    token_id, secret = ctx.tokens.create(user, wanted.name, ctx.clock.now())
-    return {"id": token_id, "user": user, "name": wanted.name, "token": secret}
+    endless = wanted.expires_in_s == "never"
+    require_token_rights(ctx.accounts, caller, user, endless=endless)
+    account = ctx.accounts.of(user)
+    uid = None if account is None else account.uid
+    require_account(ctx.accounts, Caller(user, uid))
+    now = ctx.clock.now()
+    expires_at = None if wanted.expires_in_s == "never" else now + wanted.expires_in_s
+    token_id, secret = ctx.tokens.create(user, wanted.name, now, uid=uid, scope=wanted.scope, expires_at=expires_at)
+    made = {"id": token_id, "user": user, "name": wanted.name, "scope": wanted.scope, "expires_at": iso(expires_at)}
+    return {**made, "token": secret}
 
 
 @router.delete("/tokens/{token_id}", summary="Revoke a token")
@@ -142,18 +124,20 @@ def revoke_token(ctx: Ctx, caller: Who, token_id: params.JobId) -> dict[str, Any
     row = next((row for row in ctx.tokens.list() if row.id == token_id), None)
     if row is None:
         raise NotFound(f"there is no token {token_id}", hint="`gpuq token list` shows them")
-    if not caller.may_act_on(row.user):
+    if not may_act_on(row.user, row.uid, caller):
         raise Forbidden(f"token {token_id} belongs to {row.user}", hint="ask its owner, or an administrator")
     ctx.tokens.revoke(token_id, ctx.clock.now())
     return {"id": token_id, "revoked": True}
 
 
-def _token(row: Any) -> dict[str, Any]:
+def _token(row: Token) -> dict[str, Any]:
     return {
         "id": row.id,
         "name": row.name,
         "user": row.user,
+        "scope": row.scope,
         "created_at": iso(row.created_at),
+        "expires_at": iso(row.expires_at),
         "revoked_at": iso(row.revoked_at),
         "last_used_at": iso(row.last_used_at),
     }

@@ -2,15 +2,15 @@
 
     open_database(url) -> Database             one set of connections, to share
     open_records(url or Database)              gpuq.ports.records.Records
-    open_history(url or Database)              gpuq.ports.history.History
+    open_history(url or Database, report_url)  gpuq.ports.history.History
     open_tokens(url or Database) -> SqlTokens  open_maintenance(url or Database) -> MaintenanceLog
-    migrate.ensure / upgrade / current / backup / restore
+    migrate.ensure / upgrade / current / backup / restore     report_role.make / excess
 
 The schema is made or brought up to date by `migrate.ensure(url)`, never by opening.
 
 In and out: values of the domain and of `gpuq.ports.records`. What a transaction that has ended wrote is on the disk.
-From the bottom: `schema`, `core`, then reading and writing, then the doors above. May import: `gpuq.ports`,
-`gpuq.domain`, `gpuq.errors`, SQLAlchemy and Alembic.
+From the bottom: `schema`, `core`, `questions`, then reading and writing, then the doors above. May import:
+`gpuq.ports`, `gpuq.domain`, `gpuq.errors`, SQLAlchemy and Alembic.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from gpuq.stores.sql import migrate
 from gpuq.stores.sql.core.engine import Database, as_database
 from gpuq.stores.sql.history import SqlHistory
 from gpuq.stores.sql.maintenance import MaintenanceLog
+from gpuq.stores.sql.questions import report_role
 from gpuq.stores.sql.records import SqlRecords
-from gpuq.stores.sql.tokens import SqlTokens, TokenInfo
+from gpuq.stores.sql.tokens import SqlTokens
 
 __all__ = [
     "Database",
@@ -28,13 +29,13 @@ __all__ = [
     "SqlHistory",
     "SqlRecords",
     "SqlTokens",
-    "TokenInfo",
     "migrate",
     "open_database",
     "open_history",
     "open_maintenance",
     "open_records",
     "open_tokens",
+    "report_role",
 ]
 
 
@@ -46,8 +47,8 @@ def open_records(target: str | Database) -> SqlRecords:
     return SqlRecords(as_database(target))
 
 
-def open_history(target: str | Database) -> SqlHistory:
-    return SqlHistory(as_database(target))
+def open_history(target: str | Database, report_url: str | None = None) -> SqlHistory:
+    return SqlHistory(as_database(target), report_url)
 
 
 def open_tokens(target: str | Database) -> SqlTokens:

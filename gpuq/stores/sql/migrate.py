@@ -2,7 +2,7 @@
 
 `ensure` is what every start of gpuq calls. When nothing is to be done it reads one row; Alembic is imported
 only where a migration really runs. Two first starts at one moment do not collide: one creates, under a file
-lock (SQLite) or an advisory lock (PostgreSQL), the other finds it done.
+lock (SQLite) or a lock of the database (PostgreSQL), the other finds it done.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from sqlalchemy import Connection, NullPool, create_engine, event
 
 from gpuq.errors import DatabaseUnavailable, Refused, SchemaMismatch
 from gpuq.linux import lock_file
-from gpuq.stores.sql.core.engine import ADVISORY_LOCK, Database, connect_sqlite, parse_url, sqlite_path
+from gpuq.stores.sql.core.engine import WRITERS_TURN, Database, connect_sqlite, parse_url, sqlite_path
 from gpuq.stores.sql.core.errors import told_as_our_own, translated
+from gpuq.stores.sql.questions import report_role
 from gpuq.stores.sql.schema import create
 
+# Names the making of the schema among the advisory locks of a PostgreSQL database; any fixed number does.
+FIRST_START = 0x67707571
 _USE_PG_DUMP = "use `pg_dump -Fc DATABASE > FILE` and `pg_restore -d DATABASE FILE`"
 
 
@@ -91,7 +94,9 @@ def _bring_up(connection: Connection, path: Path | None) -> str | None:
     configuration = _alembic(before)
     if path is not None:
         backup(f"sqlite:///{path}", _beside(path, before))
+    readers = [] if path is not None else report_role.readers(connection)
     _run_alembic(configuration, connection)
+    report_role.let_read(connection, readers)
     return before
 
 
@@ -129,6 +134,15 @@ def _run_alembic(configuration: Any, connection: Connection) -> None:
             )
 
 
+def _take_turn(connection: Connection) -> None:
+    """Keeps other writers out until the transaction ends. An empty database has no table to lock yet, and no login that
+    only reads, so an advisory lock does there."""
+    if create.revision(connection) is None:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({FIRST_START})")
+    else:
+        connection.exec_driver_sql(WRITERS_TURN)
+
+
 @contextmanager
 def _connected(url: str, *, write: bool = False) -> Iterator[Connection]:
     """One connection with one transaction around everything; the definitions of tables are part of it on both
@@ -139,7 +153,7 @@ def _connected(url: str, *, write: bool = False) -> Iterator[Connection]:
         try:
             with database.engine.begin() as connection:
                 if write:
-                    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")
+                    _take_turn(connection)
                 yield connection
         finally:
             database.close()

@@ -174,7 +174,7 @@ def test_another_process_that_never_ends_its_write_is_told_as_locked(
 ) -> None:
     monkeypatch.setattr(engine, "_POSTGRES_SESSION", ("SET lock_timeout = 50",))
     with jobs.records.database.engine.connect() as other:
-        other.exec_driver_sql(f"SELECT pg_advisory_xact_lock({engine.ADVISORY_LOCK})")
+        other.exec_driver_sql(engine.WRITERS_TURN)
         with pytest.raises(DatabaseUnavailable, match="locked"):
             jobs.add()
     assert jobs.add()

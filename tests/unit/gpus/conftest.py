@@ -40,6 +40,9 @@ class Card:
     rows: tuple[int, int, int, int] = (0, 0, 0, 0)
     recovery: int = 0
     mig: list[Card] | None = None
+    minor: int = 0
+    instance: tuple[int, int] = (0, 0)
+    """GPU instance and compute instance."""
     nvlinks: list[str] = field(default_factory=list)
     """PCI addresses at the other ends; `switch` for an NVSwitch."""
 
@@ -107,6 +110,16 @@ class FakeNvml:
         if card.name.startswith("NVIDIA GeForce"):
             raise NVMLError(3)
         return [int(card.mig is not None)] * 2
+
+    def nvmlDeviceGetMinorNumber(self, card: Card) -> int:
+        self._check("nvmlDeviceGetMinorNumber", card)
+        return card.minor
+
+    def nvmlDeviceGetGpuInstanceId(self, card: Card) -> int:
+        return card.instance[0]
+
+    def nvmlDeviceGetComputeInstanceId(self, card: Card) -> int:
+        return card.instance[1]
 
     def nvmlDeviceGetMaxMigDeviceCount(self, card: Card) -> int:
         return 7
@@ -217,7 +230,9 @@ class Machine:
         self.nvml = FakeNvml(self.cards)
         self.clock = Clock()
         self.sysfs = tmp_path
-        self.gpus = NvmlGpus(self.nvml, sysfs=tmp_path, monotonic=self.clock)
+        self.gpus = NvmlGpus(
+            self.nvml, sysfs=tmp_path, dev=tmp_path / "dev", proc=tmp_path / "proc", monotonic=self.clock
+        )
 
 
 @pytest.fixture

@@ -67,7 +67,16 @@ def test_foreign_processes_and_problems_come_and_go_with_the_state_file(tmp_path
 
 @pytest.mark.parametrize(
     "state",
-    ["{", "[]", {"9": {}}, {"x": {}}, {"0": {"colour": 1}}, {"0": {"processes": [{"mem_mb": 3}]}}, {"0": None}],
+    [
+        "{",
+        "[]",
+        {"9": {}},
+        {"x": {}},
+        {"0": {"colour": 1}},
+        {"0": {"processes": [{"mem_mb": 3}]}},
+        {"0": None},
+        {"0": {"device_nodes": "/dev/x"}},
+    ],
 )
 def test_a_state_file_that_cannot_be_understood_frees_nothing(tmp_path: Path, state: object) -> None:
     source = SimulatedGpus("sim:2", tmp_path / "sim-gpus.json")
@@ -75,6 +84,18 @@ def test_a_state_file_that_cannot_be_understood_frees_nothing(tmp_path: Path, st
     assert all("sim-gpus.json" in str(reading.problem) for reading in source.observe(1.0))
     write(tmp_path / "sim-gpus.json", {})
     assert all(reading.problem is None for reading in source.observe(2.0))
+
+
+def test_the_nodes_of_all_other_gpus_are_hidden_and_not_those_that_are_shared(tmp_path: Path) -> None:
+    state = tmp_path / "sim-gpus.json"
+    source = SimulatedGpus("sim:3", state)
+    first, second, third = (gpu.uuid for gpu in source.inventory())
+    assert source.hidden_from([first]) == []
+    write(state, {"0": {"device_nodes": ["/d/a", "/d/all"]}, "1": {"device_nodes": ["/d/b", "/d/all"]}})
+    assert source.hidden_from([first]) == ["/d/b"]
+    assert source.hidden_from([first, second]) == []
+    assert source.hidden_from([third]) == ["/d/a", "/d/all", "/d/b"]
+    assert source.hidden_from([]) == ["/d/a", "/d/all", "/d/b"]
 
 
 def test_no_gpus_at_all_is_explained() -> None:

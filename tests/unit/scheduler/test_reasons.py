@@ -6,6 +6,7 @@ from typing import Any
 
 from gpuq.domain.reasons import Reason, ReasonCode
 from gpuq.scheduler.explain import Explainer, explain
+from gpuq.scheduler.snapshot import Policy
 
 NOW = 1_700_000_000.0  # 2023-11-14 22:13:20 UTC
 
@@ -115,3 +116,9 @@ def test_a_job_whose_turn_it_is_is_being_started(build: Any) -> None:
 
 def test_a_job_that_is_not_waiting_has_no_reasons(build: Any) -> None:
     assert explain(build.seen(build.box(1), []), 1, NOW) == []
+
+
+def test_a_job_without_gpus_can_run_on_a_machine_that_has_none(build: Any) -> None:
+    snapshot = build.seen(build.box(0), [build.job(1, 0), build.job(2, 0)], policy=Policy(cpu_jobs=1))
+    [reason] = explain(snapshot, 2, NOW)
+    assert reason == Reason(ReasonCode.RESOURCES, "1 of at most 1 jobs without GPUs are running")

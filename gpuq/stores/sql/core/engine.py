@@ -1,7 +1,7 @@
 """Connections and transactions.
 
 One writer at a time, on both databases. On SQLite that is BEGIN IMMEDIATE (a deferred transaction that reads
-and then writes fails at once with SQLITE_BUSY_SNAPSHOT, whatever the timeout), on PostgreSQL an advisory lock
+and then writes fails at once with SQLITE_BUSY_SNAPSHOT, whatever the timeout), on PostgreSQL a lock on a table
 taken first. So a check and the write that rests on it cannot be torn apart (limits, keys, request ids), and
 events become visible in the order of their ids, which lets a reader follow them with `after_id`. Threads of
 one process queue up on a lock of their own instead of polling the database's. Readers see one snapshot and
@@ -28,8 +28,10 @@ from gpuq.stores.sql.core.errors import told_as_our_own
 
 LOCK_WAIT_S = 15.0
 CONNECT_WAIT_S = 5
-# Names gpuq's writer among the advisory locks of a PostgreSQL database; any fixed number does.
-ADVISORY_LOCK = 0x67707571
+# The turn to write on PostgreSQL. Not an advisory lock: everybody who may log in can take one of any number, and
+# `pg_locks` shows the numbers. This lock takes a right to write the table, and a login that reads has none. Every
+# database of ours has the table, only an upgrade writes it, and who reads it does not wait.
+WRITERS_TURN = "LOCK TABLE alembic_version IN EXCLUSIVE MODE"
 
 # FULL: in WAL mode only this makes a commit survive a power cut. The size limit lets the log keep its
 # blocks (a growing file makes fsync slower) but not those of one huge submission.
@@ -268,7 +270,7 @@ class Database:
             connection.begin(),
         ):
             if self.path is None:
-                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")
+                connection.exec_driver_sql(WRITERS_TURN)
             self.make_room()
             yield connection
 

@@ -4,8 +4,8 @@ Only the CHECK constraints change, and what they allowed before they still allow
 otherwise only by writing every job anew, is given the new text of the tables, in the way that its documentation names
 for this (https://sqlite.org/lang_altertable.html, "Making Other Kinds Of Table Schema Changes").
 
-Revision ID: 0003
-Revises: 0002
+Revision ID: 0004
+Revises: 0003
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
