@@ -13,7 +13,13 @@ import pytest
 from gpuq.supervise import kernel, spawn
 from gpuq.supervise.spawn import AttemptSpec, CannotRun
 
-BASE: dict[str, Any] = {"token": "t", "argv": ["true"], "env": {"PATH": "/usr/bin:/bin"}, "uid": None, "gid": None}
+BASE: dict[str, Any] = {
+    "token": "t",
+    "argv": ["true"],
+    "env": {"PATH": "/usr/bin:/bin"},
+    "uid": os.geteuid(),
+    "gid": os.getegid(),
+}
 
 
 def spec(**fields: Any) -> AttemptSpec:
