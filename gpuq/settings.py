@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gpuq.domain import failpoints
-from gpuq.domain.priority import MAX_TIME_LIMIT_S, Priority
+from gpuq.domain.priority import MAX_TIME_LIMIT_S
 from gpuq.domain.quantities import DURATION_HINT, parse_duration
 from gpuq.domain.validation_messages import complaint
 from gpuq.errors import ConfigError, Refused, UsageError
@@ -31,6 +31,7 @@ JOB_VARIABLES = frozenset(
 )  # fmt: skip
 CLIENT_VARIABLES = frozenset({"GPUQ_CONFIG", "GPUQ_DEBUG", failpoints.VARIABLE})
 
+# May be written as text, `5m`; the description of each shows such an example, and the reference tells them by that.
 _DURATIONS = ("priority_aging", "preempt_min_run", "user_spacing")
 # What to write, where the description does not say it.
 _HINTS = {
@@ -152,7 +153,7 @@ class Settings(BaseSettings):
         int, Field(ge=0, le=100_000, description="how many jobs without GPUs may run at once; 0 is no limit")
     ] = 128
     preempt_min_run: Annotated[
-        float, Field(ge=0, le=86400, description="seconds that a preemptible job runs before it may have to yield")
+        float, Field(ge=0, le=86400, description="how long a preemptible job runs before it may have to yield (5m)")
     ] = 300.0
     preempt_max_per_hour: Annotated[
         int, Field(ge=0, le=3600, description="how often an hour one job may have to yield; then it runs to its end")
@@ -227,10 +228,6 @@ class Settings(BaseSettings):
     @property
     def admin_users(self) -> frozenset[str]:
         return frozenset(name.strip() for name in self.admins.split(",") if name.strip())
-
-    @property
-    def highest_user_priority(self) -> Priority:
-        return Priority[self.user_priority.upper()]
 
     @property
     def socket_path(self) -> Path:

@@ -186,7 +186,7 @@ def _rows(
     ctx: IntakeContext, tx: Reader, spec: JobSpec, caller: Caller, now: float, rule: Ranking, waiting: int
 ) -> list[NewJob]:
     """`waiting`: jobs of the caller that stand before these."""
-    require_priority(ctx.settings.highest_user_priority, caller, spec.priority)
+    require_priority(ctx.settings.user_priority, caller, spec.priority)
     begin = begin_time(spec.begin)
     state = JobState.HELD if spec.hold else waiting_state(_depends(tx, spec), begin, now)
     cwd = spec.cwd if spec.cwd is not None else _home_of(ctx, caller)

@@ -29,14 +29,14 @@ _ACCOUNT = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}\$?$"
 
 
 class NewToken(BaseModel):
-    """The token that is asked for. `user`: the caller, unless given. `expires_in_s`: seconds, or `never`, for root
-    alone."""
+    """The token that is asked for. `user`: the caller, unless given. `scope`: `submit` unless given, and `admin` on a
+    daemon that is not root's. `expires_in_s`: seconds, or `never`, for root alone."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
     user: Annotated[str, Field(pattern=_ACCOUNT)] | None = None
-    scope: Scope = Scope.SUBMIT
+    scope: Scope | None = None
     expires_in_s: Annotated[float, Field(gt=0, le=MAX_TOKEN_S, strict=True)] | Literal["never"] = YEAR_S
 
 
@@ -112,10 +112,12 @@ def create_token(ctx: Ctx, caller: Who, wanted: NewToken) -> dict[str, Any]:
     account = ctx.accounts.of(user)
     uid = None if account is None else account.uid
     require_account(ctx.accounts, Caller(user, uid))
+    # Elsewhere every token is a login as the one user whose daemon it is.
+    scope = wanted.scope or (Scope.SUBMIT if ctx.accounts.apart else Scope.ADMIN)
     now = ctx.clock.now()
     expires_at = None if wanted.expires_in_s == "never" else now + wanted.expires_in_s
-    token_id, secret = ctx.tokens.create(user, wanted.name, now, uid=uid, scope=wanted.scope, expires_at=expires_at)
-    made = {"id": token_id, "user": user, "name": wanted.name, "scope": wanted.scope, "expires_at": iso(expires_at)}
+    token_id, secret = ctx.tokens.create(user, wanted.name, now, uid=uid, scope=scope, expires_at=expires_at)
+    made = {"id": token_id, "user": user, "name": wanted.name, "scope": scope, "expires_at": iso(expires_at)}
     return {**made, "token": secret}
 
 

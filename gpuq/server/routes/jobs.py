@@ -144,7 +144,9 @@ def retry_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> Answer[
     return _one(queries, retry.retry(ctx, job_id, caller))
 
 
-@router.post("/jobs/{job_id}/top", summary="Move a waiting job to the front of its priority")
+@router.post(
+    "/jobs/{job_id}/top", summary="Move a waiting job before the others of its owner; by an administrator, of everybody"
+)
 def top_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> Answer[JobView]:
     return _one(queries, change.top(ctx, job_id, caller))
 
