@@ -32,3 +32,10 @@ def test_the_next_request_is_five_quarters_of_the_peak(
     asked: int, peak: int | None, gpus: int, memories: list[int], wanted: int | None
 ) -> None:
     assert raised(asked, peak, gpus, memories) == wanted
+
+
+def test_without_gpus_enough_there_is_nothing_to_ask_for() -> None:
+    for gpus in (0, 3):
+        assert raised(1000, None, gpus, [8000, 24000]) is None
+    assert raised(1000, None, 2, [8000, 24000]) == 1250
+    assert raised(1000, None, 1, []) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import select
 import signal
 import socket
@@ -33,7 +34,19 @@ def _no_descriptor_is_left() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["--fd"], ["--fd", "3"], ["--fd", "x", "--served", "4"], ["--served", "3", "--fd", "4"], ["-h"]]
+    "words",
+    [
+        [],
+        ["--fd"],
+        ["--fd", "3"],
+        ["--served", "3"],
+        ["--fd", "x", "--served", "4"],
+        ["--fd", "3", "--served", ""],
+        ["--fd", "3", "--served", "4", "--files", "many"],
+        ["--fd", "3", "--served", "4", "--other", "5"],
+        ["--fd", "3", "--served", "4", "5"],
+        ["-h"],
+    ],
 )
 def test_a_fork_server_with_another_command_line_says_who_starts_it(
     capsys: pytest.CaptureFixture[str], words: list[str]
@@ -45,8 +58,15 @@ def test_a_fork_server_with_another_command_line_says_who_starts_it(
 def test_the_fork_server_serves_the_descriptors_that_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[Any] = []
     monkeypatch.setattr(forkserver, "serve", lambda *fds: served.append(fds))
+    limits: list[Any] = []
+    monkeypatch.setattr(entry.resource, "setrlimit", lambda *given: limits.append(given))
+    monkeypatch.setattr(entry.resource, "getrlimit", lambda _: (64, 128))
     assert entry.main(["--fd", "3", "--served", "14"]) == 0
-    assert served == [(3, 14)]
+    assert (served.pop(), limits) == ((3, 14, "", [""]), [])
+    words = ["--fd", "3", "--served", "14", "--files", "-1", "--groups", "folder", "--kinds", "v2,freezer"]
+    assert entry.main(words) == 0
+    assert served == [(3, 14, "folder", ["v2", "freezer"])]
+    assert limits == [(resource.RLIMIT_NOFILE, (-1, 128))]
 
 
 # The daemon's end.
@@ -106,7 +126,7 @@ def test_a_fork_server_that_takes_nothing_in_time_is_the_machines_trouble(monkey
 def test_a_fork_server_that_cannot_be_started_leaves_nothing_open(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(server_process.sys, "executable", str(tmp_path / "no-python"))
+    monkeypatch.setattr(server_process, "_PYTHON", [str(tmp_path / "no-python")])
     server = ForkServer()
     with pytest.raises(FileNotFoundError):
         server.start()
