@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from gpuq.errors import ConfigError
-from gpuq.settings import load
+from gpuq.settings import Settings, load
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +88,22 @@ def test_nought_turns_ageing_off_as_it_does_spacing(monkeypatch: pytest.MonkeyPa
     assert (settings.priority_aging, settings.user_spacing) == (None, 0.0)
 
 
+def test_what_may_be_written_as_a_duration_shows_an_example_and_nothing_else_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, field in Settings.model_fields.items():
+        if "float" not in str(field.annotation):
+            continue
+        monkeypatch.setenv(f"GPUQ_{name.upper()}", "2m")
+        shown = re.search(r"\(\d+[smhd]\)", field.description or "") is not None
+        try:
+            taken = getattr(load()[0], name) == 120.0
+        except ConfigError:
+            taken = False
+        monkeypatch.delenv(f"GPUQ_{name.upper()}")
+        assert taken is shown, name
+
+
 def test_a_broken_file_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config(monkeypatch, tmp_path, "lease_ttl = = 5")
     with pytest.raises(ConfigError, match="not valid TOML"):
@@ -105,6 +122,16 @@ def test_ageing_is_a_duration_and_off_unless_set(monkeypatch: pytest.MonkeyPatch
     assert load()[0].priority_aging == 86400
     monkeypatch.setenv("GPUQ_PRIORITY_AGING", "3600")
     assert load()[0].priority_aging == 3600
+
+
+@pytest.mark.parametrize(
+    ("value", "most"), [("18G", 18 * 2**30), ("18000", 18000 * 2**20), ("0", None), ("000", None), (" 1T ", 2**40)]
+)
+def test_the_limit_of_output_is_written_as_memory_is(
+    monkeypatch: pytest.MonkeyPatch, value: str, most: int | None
+) -> None:
+    monkeypatch.setenv("GPUQ_MAX_OUTPUT", value)
+    assert load()[0].max_output_bytes == most
 
 
 def test_gpus_are_isolated_unless_it_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
