@@ -13,7 +13,8 @@ import pytest
 from gpuq.supervise import kernel, spawn
 from gpuq.supervise.spawn import AttemptSpec, CannotRun
 
-BASE: dict[str, Any] = {"token": "t", "argv": ["true"], "env": {"PATH": "/usr/bin:/bin"}, "uid": None, "gid": None}
+ME = {"uid": os.geteuid(), "gid": os.getegid()}
+BASE: dict[str, Any] = {"token": "t", "argv": ["true"], "env": {"PATH": "/usr/bin:/bin"}, **ME}
 
 
 def spec(**fields: Any) -> AttemptSpec:
