@@ -42,16 +42,18 @@ def owner_of_job(uid: int | None) -> int:
 
 def make_passage(path: str) -> None:
     """Makes a folder in which users have folders and which they cannot change (0711), and those above it that are
-    missing. One that is there is left as it is. Raises OSError."""
+    missing. One that is there and that others may change, as under a umask of 0 once, is closed. Raises OSError."""
     try:
         os.mkdir(path, _PASSAGE)
     except FileExistsError:
-        return
+        seen = os.stat(path)
+        if not seen.st_mode & 0o022 or seen.st_uid != os.geteuid():
+            return
     except FileNotFoundError:
         make_passage(os.path.dirname(path))
         make_passage(path)
         return
-    # The umask has taken something off.
+    # Of what was just made, the umask has taken something off.
     os.chmod(path, _PASSAGE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -14,6 +15,7 @@ from typing import Literal
 
 from gpuq.domain import failpoints
 from gpuq.domain.ids import new_token
+from gpuq.engine.accounts import Accounts
 from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
 from gpuq.engine.epoch import EpochCell
@@ -30,6 +32,7 @@ from gpuq.stores import redis as redis_stores
 from gpuq.stores import sql as sql_stores
 from gpuq.stores.redis.health import check
 from gpuq.supervise.launch import ForkServerLauncher
+from gpuq.user_files import make_passage
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +127,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
         agent_key=redis_stores.RedisAgentKey(link),
         notifier=_notifier(settings, link, roles),
         clock=SystemClock(),
+        accounts=Accounts(),
         gpus=gpus,
         isolates_gpus="agent" in roles and _isolates(settings, gpus),
         launcher=ForkServerLauncher(str(settings.home / "supervisors.log"), str(settings.home)),
@@ -182,6 +186,9 @@ def start_services(ctx: Context, roles: Collection[Role]) -> Services:
         if "agent" in roles:
             lock = FileLock(ctx.agent_lock_path, f"an agent for the node {ctx.node}")
             locks = NodeLocks(lock, ctx.agent_key, node=ctx.node, token=new_token(), ttl_s=ctx.settings.lease_ttl)
+            # On a disk that is full there is none yet; whatever is launched tells so.
+            with contextlib.suppress(OSError):
+                make_passage(str(ctx.home / "jobs"))
             ctx.launcher.warm_up()
             services.agent = Agent(ctx, locks)
             services.run(services.agent)

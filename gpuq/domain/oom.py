@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 
+# What is told of it to everybody. The line that reports it is the program's own, and may hold anything.
+GPU_OOM_ERROR = "out of GPU memory"
+
 _LONGEST_LINE = 300
 
 # What is matched, and who writes it.

@@ -28,6 +28,7 @@ class ReasonCode(StrEnum):
     NO_AGENT = "NoAgent"
     STARTING = "Starting"
     LAUNCH_TROUBLE = "LaunchTrouble"
+    NO_ACCOUNT = "NoAccount"
 
 
 SENTENCES: dict[ReasonCode, str] = {
@@ -47,6 +48,7 @@ SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.NO_AGENT: "no agent runs; start one with `gpuq up`",
     ReasonCode.STARTING: "its turn has come; it is being started",
     ReasonCode.LAUNCH_TROUBLE: "nothing can be launched on this machine, its disk is full for instance",
+    ReasonCode.NO_ACCOUNT: "its user has no account on this machine now, or not the one that submitted it",
 }
 
 

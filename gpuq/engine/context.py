@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from gpuq.domain.job import Launched
+    from gpuq.engine.accounts import Accounts
     from gpuq.engine.epoch import EpochCell
     from gpuq.engine.run_times import RunTimes
     from gpuq.ports.admin import MaintenanceRuns, Tokens
@@ -60,6 +61,8 @@ class HotContext(Protocol):
 
     @property
     def settings(self) -> Settings: ...
+    @property
+    def accounts(self) -> Accounts: ...
     @property
     def clock(self) -> Clock: ...
     @property
@@ -144,6 +147,7 @@ class Context:
     agent_key: AgentKey
     notifier: Notifier
     clock: Clock
+    accounts: Accounts
     gpus: GpuSource
     launcher: Launcher
     run_times: RunTimes

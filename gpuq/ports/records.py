@@ -96,6 +96,7 @@ class Waiting:
     score: float
     priority: Priority
     user: str
+    uid: int | None
     group: str | None
     gpus: int
     gpu_mem_mb: int | None
@@ -192,9 +193,17 @@ class Reader(Protocol):
         """Place in line from 1 of a queued job."""
 
     def line_past(
-        self, gpus: int | None, *, users: Collection[str], groups: Collection[str], arrays: Collection[int], limit: int
+        self,
+        gpus: int | None,
+        *,
+        users: Collection[str],
+        groups: Collection[str],
+        arrays: Collection[int],
+        limit: int,
+        accounts: Collection[tuple[str, int | None]] = (),
     ) -> list[int]:
-        """The first queued jobs with that many GPUs (None: any number), in line order, that belong to none of these."""
+        """The first queued jobs with that many GPUs (None: any number), in line order, that belong to none of these.
+        `accounts`: users with the uid that they had."""
 
     def preemptions(self, ids: Collection[int], *, since: float) -> dict[int, int]:
         """How often each of these jobs has made room for another since that time; absent: never."""
@@ -210,6 +219,9 @@ class Reader(Protocol):
 
     def front(self, priority: Priority, user: str | None = None) -> tuple[float, int] | None:
         """(score, id) of the first waiting job of that priority (of that user)."""
+
+    def before(self, score: float, job_id: int, other_than: str) -> tuple[float, int] | None:
+        """(score, id) of the last waiting job that stands before this place and is of another user."""
 
     def ready_dependents(self, job_id: int) -> list[ReadyDependent]:
         """The blocked jobs that name `job_id` and have no open dependency any more, by id. One question for any number

@@ -9,15 +9,16 @@ from typing import Literal
 
 from gpuq.scheduler.snapshot import Candidate, Holding, Policy
 
-Kind = Literal["user", "group", "array"]
+Kind = Literal["user", "group", "array", "account"]
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A limit that is reached: of which user, group or array (`name`), and a sentence about it."""
+    """A limit that is reached: of which user, group or array (`name`), and a sentence about it. Whose account is not
+    there may start nothing: `name` is the user and the uid."""
 
     kind: Kind
-    name: str | int | None
+    name: str | int | tuple[str, int | None] | None
     text: str
 
 
@@ -59,6 +60,8 @@ class Usage:
     def reached(self, job: Candidate) -> Limit | None:
         """The limit that keeps this job back now; None when there is none."""
         policy = self._policy
+        if policy.no_account and (why := policy.no_account.get((job.user, job.uid))) is not None:
+            return Limit("account", (job.user, job.uid), why)
         if 0 < policy.user_max_gpus < self._gpus[job.user] + job.gpus and job.gpus:
             held, most = self._gpus[job.user], policy.user_max_gpus
             return Limit("user", job.user, f"{job.user} holds {held} of at most {most} GPUs and asks for {job.gpus}")

@@ -33,6 +33,7 @@ class Candidate:
     array_limit: int | None = None
     submitted_at: float = 0.0
     preemptions_last_hour: int = 0
+    uid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Device:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Limits of 0 are no limit. `group_limits`: running jobs per group. `ranking`: the rule that gave the jobs their
-    scores."""
+    scores. `no_account`: why nothing of these users, with the uid that they had, may start now."""
 
     backfill: Literal["easy", "greedy", "none"] = "easy"
     cpu_jobs: int = 0
@@ -88,6 +89,7 @@ class Policy:
     preempt_min_run_s: float = 300.0
     preempt_max_per_hour: int = 2
     ranking: Ranking = field(default_factory=Ranking)
+    no_account: Mapping[tuple[str, int | None], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

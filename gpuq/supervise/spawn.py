@@ -67,6 +67,7 @@ def spawn(spec: AttemptSpec, log_fd: int) -> tuple[int, int]:
 
     Raises CannotRun with that sentence when it is known at once, and OSError when no process can be made.
     """
+    require_identity(spec)
     if (spec.uid is None or spec.uid == os.geteuid()) and not spec.hide_devices:
         return _spawn_as_ourselves(spec, log_fd), -1
     return _fork(spec, log_fd)
@@ -140,14 +141,23 @@ def _become_the_job(spec: AttemptSpec, log_fd: int, error_fd: int, supervisor: i
         os._exit(127)
 
 
+def require_identity(spec: AttemptSpec) -> None:
+    """Raises CannotRun under root for a spec that does not say as whom the job is to run, whoever wrote it and however
+    it came about: what is missing must never mean root."""
+    if os.geteuid() == 0 and (spec.uid is None or spec.gid is None or min(spec.uid, spec.gid) < 0):
+        raise CannotRun("the spec does not say as which user and group to run; without that root runs nothing")
+
+
 def _take_identity(spec: AttemptSpec) -> None:
+    require_identity(spec)
     if spec.uid is None:
         return
     if os.geteuid() != 0:
         if spec.uid != os.geteuid():
             raise CannotRun(f"cannot run as user {spec.user or spec.uid}: gpuq does not run as root")
         return
-    gid = spec.uid if spec.gid is None else spec.gid
+    assert spec.gid is not None
+    gid = spec.gid
     try:
         os.initgroups(spec.user or str(spec.uid), gid)
         os.setgid(gid)

@@ -258,7 +258,7 @@ def test_a_machine_that_cannot_launch_is_asked_again_and_not_before(
 ) -> None:
     job_id, agent = running(world)
     lost = Result(Outcome.LAUNCH_ERROR, error="no space", machine_fault=True)
-    monkeypatch.setattr(world.launcher, "outcome", lambda _: lost)
+    monkeypatch.setattr(world.launcher, "outcome", lambda *_: lost)
     world.launcher.die(job_id)
     agent.run_once()
     assert world.state(job_id) == "queued"

@@ -278,7 +278,30 @@ def test_gpu_out_of_memory_is_recognised_in_the_log(world: Any) -> None:
     with world.ctx.records.read() as tx:
         [attempt] = tx.attempts(job_id)
     assert attempt.outcome is Outcome.GPU_OOM
-    assert "out of memory" in attempt.error
+    # Everybody sees the error, and the line is the program's own.
+    assert attempt.error == "out of GPU memory"
+
+
+def test_the_line_that_tells_of_it_is_kept_with_the_end_of_the_output(world: Any) -> None:
+    job_id = world.submit("train", max_retries=0)
+    agent = world.agent()
+    agent.run_once()
+    world.launcher.run(job_id)
+    agent.run_once()
+    order = world.launcher.order_of(job_id)
+    from pathlib import Path
+
+    Path(order.run_dir).mkdir(parents=True)
+    line = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB; key=hidden"
+    Path(order.log_path).write_text("\n".join([line, *(f"frame {n}" for n in range(30))]))
+    world.launcher.end(job_id, Outcome.EXIT_NONZERO, exit_code=1)
+    agent.run_once()
+    with world.ctx.records.read() as tx:
+        letter = tx.dead_letter(job_id)
+        told = str([tx.job(job_id), *tx.attempts(job_id), *tx.events(job_id=job_id)])
+    assert letter.error == "out of GPU memory"
+    assert letter.log_tail.splitlines() == [line, *(f"frame {n}" for n in range(10, 30))]
+    assert "hidden" not in told
 
 
 @pytest.mark.parametrize("begin", [1e308, -5, "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", 253402300800])

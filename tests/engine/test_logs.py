@@ -90,13 +90,13 @@ def test_what_is_no_file_of_its_own_is_no_log(job: Any) -> None:
     assert read(world.ctx, job_id) == nothing
     path.symlink_to(elsewhere)
     assert read(world.ctx, job_id) == nothing
-    assert log_tail(str(path)) == ""
+    assert log_tail(str(path), None) == ""
     path.unlink()
     os.mkfifo(path)
     before = set(os.listdir("/proc/self/fd"))
     assert read(world.ctx, job_id) == nothing
     with pytest.raises(FileNotFoundError):
-        open_log(str(path))
+        open_log(str(path), None)
     assert len(set(os.listdir("/proc/self/fd"))) == len(before)
 
 
@@ -104,10 +104,10 @@ def test_the_end_of_a_log_is_its_last_lines_and_not_more_than_so_many_bytes(tmp_
     path = tmp_path / "log"
     lines = [f"line {number}" for number in range(50)]
     path.write_text("\n".join(lines) + "\n")
-    assert log_tail(str(path)) == "\n".join(lines[-TAIL_LINES:])
-    assert log_tail(str(path), lines=2) == "line 48\nline 49"
+    assert log_tail(str(path), None) == "\n".join(lines[-TAIL_LINES:])
+    assert log_tail(str(path), None, lines=2) == "line 48\nline 49"
     path.write_bytes(b"\0first\n" + b"x" * (TAIL_BYTES - 5) + b"\nl\0st")
-    assert log_tail(str(path)) == "x" * (TAIL_BYTES - 5) + "\nlst"
+    assert log_tail(str(path), None) == "x" * (TAIL_BYTES - 5) + "\nlst"
     path.write_bytes(b"first" + b"y" * (TAIL_BYTES + 1))
-    assert log_tail(str(path)) == "y" * TAIL_BYTES
-    assert log_tail(str(tmp_path / "absent")) == ""
+    assert log_tail(str(path), None) == "y" * TAIL_BYTES
+    assert log_tail(str(tmp_path / "absent"), None) == ""

@@ -209,18 +209,18 @@ def test_all_that_a_retry_writes_and_tells(jobs: Any) -> None:
         assert tx.dead_letter(found["failed"]) is None
 
 
-def test_top_puts_a_job_one_second_before_the_first_of_its_priority(jobs: Any) -> None:
+def test_top_by_an_administrator_puts_a_job_one_second_before_the_first_of_its_priority(jobs: Any) -> None:
     world, found = jobs
     first = world.job(found["queued"]).score
     other = world.submit("run")
-    done = Change(world, other, top)
+    done = Change(world, other, top, by=world.admin)
     assert done.row == {"score": first - 1}
-    assert done.events == [("queued", "queued", "alice", world.clock.now(), "moved to the front of its priority", None)]
+    assert done.events == [("queued", "queued", "root", world.clock.now(), "moved to the front of its priority", None)]
     assert done.topics == ["changed", "queue", "events"]
     assert done.hints[0] == {(other, 1, first - 1)}
-    again = Change(world, other, top)
+    again = Change(world, other, top, by=world.admin)
     assert (again.row, again.events, again.hints) == ({}, [], (set(), set()))
-    unseen = Change(world, found["delayed"], top)
+    unseen = Change(world, found["delayed"], top, by=world.admin)
     assert (unseen.row, unseen.topics, unseen.hints) == ({"score": first - 2}, ["events"], (set(), set()))
 
 

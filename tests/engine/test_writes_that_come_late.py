@@ -63,7 +63,7 @@ def test_of_two_starts_the_one_of_an_attempt_that_is_not_live_is_left_out(world:
     found = {tracked.job.id: tracked for tracked in agent.tracked}
     for job_id in (stale, good):
         world.launcher.run(job_id)
-        found[job_id].launched = world.launcher.launched(found[job_id].run_dir)
+        found[job_id].launched = world.launcher.launched_of(job_id)
     other = replace(found[stale], token="of another attempt")
     topics = topics_of(world)
     record_started(world.ctx, [other, found[good]])

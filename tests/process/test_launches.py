@@ -335,7 +335,8 @@ def test_a_machine_without_room_for_a_process_is_no_fault_of_the_program(monkeyp
     monkeypatch.setattr(os, "posix_spawn", full)
     umask = os.umask(0o022)
     try:
-        job = spawn.AttemptSpec({"argv": ["true"], "env": {"PATH": "/usr/bin:/bin"}, "cwd": "/", "umask": 0o077})
+        me = {"uid": os.geteuid(), "gid": os.getegid()}
+        job = spawn.AttemptSpec({"argv": ["true"], "env": {"PATH": "/usr/bin:/bin"}, "cwd": "/", "umask": 0o077, **me})
         with pytest.raises(BlockingIOError):
             spawn.spawn(job, 1)
         assert os.umask(0o022) == 0o022

@@ -272,7 +272,8 @@ shim.supervise(sys.argv[2], *null, server, lambda: None, CrashRecord())
 def test_job_that_gets_the_sigterm_of_a_shutdown_before_its_supervisor_does_is_lost(tmp_path) -> None:
     spec = {
         "schema": 1, "job_id": 1, "attempt": 1, "token": "t" * 32, "argv": ["/bin/sh", "-c", "kill -TERM $$"],
-        "env": {"PATH": "/usr/bin:/bin"}, "cwd": str(tmp_path), "uid": None, "gid": None, "user": "",
+        "env": {"PATH": "/usr/bin:/bin"}, "cwd": str(tmp_path), "uid": os.geteuid(), "gid": os.getegid(),
+        "user": "",
         "time_limit_s": None, "kill_grace_s": 20.0, "signal": None, "umask": None,
     }  # fmt: skip
     bundle.write(str(tmp_path), bundle.SPEC, spec)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gpuq import user_files
+from gpuq.engine.attempt.launch import _make_checkpoint_folder
 from gpuq.engine.attempt.launch_breaker import is_machines_fault
 from gpuq.supervise import own_folder
 
@@ -74,6 +75,14 @@ def test_the_modes_of_folders_are_the_same_whatever_the_umask_is(tmp_path: Path)
         assert modes == [0o711, 0o711, 0o700]
 
 
+def test_a_passage_that_others_may_change_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    for mode, then in ((0o755, 0o755), (0o777, 0o711), (0o775, 0o711)):
+        (tmp_path / "jobs").chmod(mode)
+        user_files.make_passage(str(tmp_path / "jobs"))
+        assert stat.S_IMODE((tmp_path / "jobs").stat().st_mode) == then
+
+
 def test_a_folder_that_the_user_had_already_is_not_filled_a_second_time(tmp_path: Path) -> None:
     run_dir = str(tmp_path / "1")
     os.close(own_folder.make(run_dir, None, None))
@@ -101,3 +110,15 @@ def test_a_user_without_disk_quota_keeps_nobody_else_from_being_launched(
     with pytest.raises(PermissionError, match="disk quota") as refusal:
         own_folder.make(str(tmp_path / "1"), NOBODY, NOBODY)
     assert not is_machines_fault(refusal.value)
+
+
+@as_root
+def test_a_checkpoint_folder_that_an_earlier_attempt_did_not_give_away_is_given_to_the_user(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "7" / "checkpoint"
+    checkpoint.mkdir(parents=True)
+    checkpoint.parent.chmod(0o777)
+    _make_checkpoint_folder(str(checkpoint), NOBODY, NOBODY)
+    assert (checkpoint.stat().st_uid, stat.S_IMODE(checkpoint.parent.stat().st_mode)) == (NOBODY, 0o711)
+    checkpoint.chmod(0o750)
+    _make_checkpoint_folder(str(checkpoint), NOBODY, NOBODY)
+    assert (checkpoint.stat().st_uid, stat.S_IMODE(checkpoint.stat().st_mode)) == (NOBODY, 0o750)

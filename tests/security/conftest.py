@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
+import re
 import socket
 import subprocess
 import tempfile
@@ -60,6 +60,13 @@ class RootBox(Box):
     @property
     def socket_path(self) -> str:
         return str(self.home / "gpuq.sock")
+
+    def listen(self) -> int:
+        """Starts the daemon, which answers over TCP too; the port."""
+        said = self.gpuq("up", "-d", "--listen", "127.0.0.1:0").stderr
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", said)
+        assert found is not None, said
+        return int(found[1])
 
     def call(
         self,
@@ -153,6 +160,16 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
 @pytest.fixture
 def make_root_box(accounts: Accounts) -> Iterator[Callable[..., RootBox]]:
     """Makes homes of root's with `accounts.admin` in GPUQ_ADMINS; `up()` starts their daemons."""
+    yield from _root_boxes(accounts)
+
+
+@pytest.fixture(scope="module")
+def make_module_box(accounts: Accounts) -> Iterator[Callable[..., RootBox]]:
+    """Like `make_root_box`, for a daemon that the tests of a module share."""
+    yield from _root_boxes(accounts)
+
+
+def _root_boxes(accounts: Accounts) -> Iterator[Callable[..., RootBox]]:
     boxes: list[RootBox] = []
 
     def make(**settings: str) -> RootBox:
@@ -164,7 +181,7 @@ def make_root_box(accounts: Accounts) -> Iterator[Callable[..., RootBox]]:
     yield make
     for made in boxes:
         made.down("--stop-jobs")
-        shutil.rmtree(made.home, ignore_errors=True)
+        made.remove()
 
 
 @pytest.fixture

@@ -120,15 +120,15 @@ def api(ctx: Context) -> Iterator[Api]:
 
 
 @pytest.fixture
-def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+def as_root(ctx: Context) -> None:
     """The daemon believes to be root's, so users are kept apart."""
-    monkeypatch.setattr("gpuq.server.http.auth.daemon_uid", lambda: 0)
+    ctx.accounts.daemon_uid = 0
 
 
 @pytest.fixture
-def as_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def as_a_user(ctx: Context) -> None:
     """The daemon believes to be an ordinary user's."""
-    monkeypatch.setattr("gpuq.server.http.auth.daemon_uid", lambda: 4242)
+    ctx.accounts.daemon_uid = 4242
 
 
 @dataclass

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 
-from gpuq.domain.caller import Caller
+from gpuq.domain.caller import Caller, Scope
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
-from gpuq.errors import Unavailable
+from gpuq.engine.access import require_token_rights
+from gpuq.engine.accounts import Accounts
+from gpuq.errors import Forbidden, Unavailable
 from gpuq.server.routes import questions
 
 
@@ -21,7 +23,6 @@ def submit(caller: Any, **fields: Any) -> int:
 def test_the_caller_is_told_who_he_is(api: Any) -> None:
     assert api.daemon.get("/whoami").json() == {"user": "daemon", "uid": 1, "admin": False}
     assert api.root.get("/whoami").json() == {"user": "root", "uid": 0, "admin": True}
-    assert api.caller(4711).get("/whoami").json() == {"user": "uid:4711", "uid": 4711, "admin": False}
 
 
 @pytest.mark.usefixtures("as_a_user")
@@ -210,3 +211,79 @@ def test_only_an_administrator_shuts_the_daemon_down(api: Any) -> None:
     assert api.root.post("/shutdown", json={"stop_jobs": True}).json() == {"stopping": True, "stop_jobs": True}
     assert api.shutdowns == [False, True]
     assert api.root.post("/shutdown", json={"stop": True}).status_code == 422
+
+
+@pytest.mark.usefixtures("as_root")
+def test_a_uid_without_an_account_may_ask_whether_the_process_lives_and_nothing_else(api: Any) -> None:
+    lent = api.caller(165540)
+    for path in ("/whoami", "/jobs", "/queue", "/readyz", "/metrics", "/openapi.json", "/no-such-path"):
+        answer = lent.get(path)
+        assert answer.status_code == 403, path
+        assert "uid:165540 has no account on this machine" in answer.json()["error"]["message"]
+    assert lent.post("/jobs", json={"command": ["id"], "cwd": "/"}).status_code == 403
+    assert lent.get("/healthz").status_code == 200
+    assert lent.post("/healthz").status_code == 403
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_on_a_users_own_daemon_nobody_is_asked_for_an_account(api: Any) -> None:
+    who = api.caller(165540).get("/whoami").json()
+    assert who == {"user": "uid:165540", "uid": 165540, "admin": False}
+    job = api.caller(165540).post("/jobs", json={"command": ["id"], "cwd": "/"})
+    assert job.status_code == 201
+
+
+def bearer(api: Any, secret: str) -> Any:
+    return api.caller(None, Authorization=f"Bearer {secret}")
+
+
+@pytest.mark.usefixtures("as_root")
+def test_a_token_is_good_for_its_scope_until_its_end_and_for_the_uid_that_it_was_made_for(api: Any) -> None:
+    spec = {"command": ["true"], "cwd": "/"}
+    made = api.root.post("/tokens", json={"name": "t", "scope": "read"}).json()
+    reads = bearer(api, made["token"])
+    assert reads.get("/jobs").status_code == 200
+    refused = reads.post("/jobs", json=spec)
+    assert refused.status_code == 403
+    assert refused.json()["error"]["message"].count("`read`") == 1
+    assert "--scope submit" in refused.json()["error"]["hint"]
+    submits = bearer(api, api.root.post("/tokens", json={"name": "t"}).json()["token"])
+    assert submits.post("/jobs", json=spec).status_code == 201
+    assert submits.get("/whoami").json()["admin"] is False
+    assert submits.post("/queue/pause").status_code == 403
+    whole = bearer(api, api.root.post("/tokens", json={"name": "t", "scope": "admin"}).json()["token"])
+    assert whole.post("/queue/pause").status_code == 200
+    assert whole.post("/tokens", json={"name": "t"}).status_code == 403
+    at = api.ctx.clock.now()
+    _, over = api.ctx.tokens.create("bin", "t", at - 10, uid=2, expires_at=at - 1)
+    refused = bearer(api, over).get("/jobs")
+    assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert "expired at" in refused.json()["error"]["message"]
+    _, other = api.ctx.tokens.create("bin", "t", at, uid=4)
+    refused = bearer(api, other).get("/jobs")
+    assert refused.status_code == 403
+    assert "the account bin has uid 2 now, and had 4" in refused.json()["error"]["message"]
+
+
+def test_an_administrator_makes_tokens_for_himself_alone() -> None:
+    owner = Accounts(0)
+    chief = Caller("daemon", 1, 1, admin=True)
+    require_token_rights(owner, chief, "daemon", endless=False)
+    for user, endless in (("root", False), ("bin", False), ("daemon", True)):
+        with pytest.raises(Forbidden, match="only root"):
+            require_token_rights(owner, chief, user, endless=endless)
+    require_token_rights(owner, Caller("root", 0, 0, admin=True), "bin", endless=True)
+    # Not with the rights of root in this call.
+    with pytest.raises(Forbidden):
+        require_token_rights(owner, Caller("root", 0, 0, scope=Scope.ADMIN), "root", endless=False)
+
+
+@pytest.mark.parametrize(("daemon_uid", "scope"), [(0, "submit"), (1, "admin")])
+def test_a_token_is_for_submissions_on_a_daemon_of_roots_and_a_login_on_anothers(
+    api: Any, daemon_uid: int, scope: str
+) -> None:
+    api.ctx.accounts.daemon_uid = daemon_uid
+    made = api.daemon.post("/tokens", json={"name": "t"}).json()
+    assert (made["user"], made["scope"]) == ("daemon", scope)
+    assert bearer(api, made["token"]).get("/whoami").json()["admin"] is (scope == "admin")
+    assert [row["scope"] for row in api.daemon.get("/tokens").json()] == [scope]

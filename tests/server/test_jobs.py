@@ -74,8 +74,8 @@ def test_hold_release_and_cancel_move_the_job(api: Any) -> None:
 def test_top_and_change_move_a_job_in_line(api: Any) -> None:
     ids = [submit(api.daemon, name=f"n{n}")["id"] for n in range(3)]
     api.daemon.post(f"/jobs/{ids[2]}/top")
-    changed = api.daemon.patch(f"/jobs/{ids[1]}", json={"priority": "critical"}).json()
-    assert changed["priority"] == "critical"
+    changed = api.daemon.patch(f"/jobs/{ids[1]}", json={"priority": "high"}).json()
+    assert changed["priority"] == "high"
     assert [job["id"] for job in api.daemon.get("/queue").json()["jobs"]] == [ids[1], ids[2], ids[0]]
 
 

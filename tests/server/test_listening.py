@@ -59,7 +59,7 @@ def test_the_caller_on_the_socket_is_the_other_user_that_connects(served: Any) -
 
 
 def test_tcp_wants_a_token_on_loopback_too(served: Any, api: Any) -> None:
-    token_id, secret = api.ctx.tokens.create(ME, "test", api.ctx.clock.now())
+    token_id, secret = api.ctx.tokens.create(ME, "test", api.ctx.clock.now(), uid=os.geteuid())
     with httpx.Client(base_url=served.url) as client:
         assert client.get("/whoami").status_code == 401
         assert client.post("/jobs", json={"command": ["true"]}).status_code == 401

@@ -20,7 +20,7 @@ def test_the_queue_is_running_jobs_then_waiting_ones_in_order(api: Any, start: C
     later = submit(api.daemon, priority="low")
     running = submit(api.daemon)
     start(running)
-    first = submit(api.bin, priority="critical")
+    first = submit(api.bin, priority="high")
     held = submit(api.daemon, hold=True)
     view = api.root.get("/queue").json()
     assert [job["id"] for job in view["jobs"]] == [running, first, later, held]

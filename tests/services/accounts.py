@@ -68,6 +68,21 @@ def throwaway_accounts() -> Iterator[Accounts]:
     """Makes four accounts and removes them. Raises AssertionError with the words of useradd when that fails."""
     base = f"{PREFIX}{os.getpid()}"
     words = [f"{base}a=", f"{base}b=", f"{base}c={base}b", f"{base}d="]
+    with _kept(words):
+        yield Accounts(*(_account(word.partition("=")[0]) for word in words))
+
+
+@contextlib.contextmanager
+def spare_account() -> Iterator[Account]:
+    """One more, for a test that changes or deletes it; it is as it was made. Raises as `throwaway_accounts`."""
+    name = f"{PREFIX}{os.getpid()}s"
+    with _kept([f"{name}="]):
+        yield _account(name)
+
+
+@contextlib.contextmanager
+def _kept(words: list[str]) -> Iterator[None]:
+    """The accounts that these words of the keeper name are there for as long as the block, or this process, lasts."""
     keeper = subprocess.Popen(
         [sys.executable, __file__, *words],
         stdin=subprocess.PIPE,
@@ -81,7 +96,7 @@ def throwaway_accounts() -> Iterator[Accounts]:
     try:
         said = keeper.stdout.readline().strip()
         assert said == "ready", f"the accounts could not be made: {said or 'the keeper is gone'}"
-        yield Accounts(*(_account(word.partition("=")[0]) for word in words))
+        yield
     finally:
         keeper.stdin.close()
         keeper.wait(60)
@@ -165,6 +180,8 @@ def _remove(names: list[str]) -> None:
     # In the other order: a group goes when nobody has it as the primary one.
     for name in reversed(names):
         subprocess.run(["userdel", name], capture_output=True, check=False)
+        # Left behind where the account had another primary group in the end.
+        subprocess.run(["groupdel", name], capture_output=True, check=False)
 
 
 if __name__ == "__main__":

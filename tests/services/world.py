@@ -17,6 +17,7 @@ from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job, Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.spec import JobSpec
+from gpuq.engine.accounts import Accounts
 from gpuq.engine.agent import Agent
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
@@ -176,11 +177,13 @@ class World:
 
     def __init__(self, home: Path, gpus: str, **settings: Any) -> None:
         self.clock = FakeClock()
-        self.settings = Settings(home=home, gpus=gpus, node="box", **settings)
+        # Its users may ask for every priority, unless a test is about that.
+        self.settings = Settings(home=home, gpus=gpus, node="box", **{"user_priority": "critical", **settings})
         self.redis = fakeredis.FakeServer()
         self.launcher = PlayedLauncher(self.clock)
         self.user = Caller("alice", uid=1000, gid=1000)
         self.admin = Caller("root", uid=0, gid=0, admin=True)
+        self.accounts = Accounts(daemon_uid=4242)
         self.agents: list[Agent] = []
         self.random = Random(1)
         sql_stores.migrate.ensure(self.settings.database_url)
@@ -206,6 +209,8 @@ class World:
             agent_key=redis_stores.RedisAgentKey(link),
             notifier=redis_stores.LocalNotifier(),
             clock=self.clock,
+            # Nobody's accounts are asked for: its users are made up.
+            accounts=self.accounts,
             gpus=SimulatedGpus(self.settings.gpus, self.settings.home / "sim-gpus.json"),
             launcher=self.launcher,
             run_times=RunTimes(history),

@@ -5,7 +5,11 @@ from __future__ import annotations
 from gpuq.cli.connect import connect, print_json, say
 from gpuq.cli.parse.options import Args, require_text
 from gpuq.cli.render import full_time, table
+from gpuq.domain.quantities import parse_duration
 from gpuq.errors import UsageError
+
+SCOPES = ("read", "submit", "admin")
+LONGEST_S = 10 * 365 * 86400
 
 
 def create(args: Args) -> int:
@@ -13,14 +17,34 @@ def create(args: Args) -> int:
     import platform
 
     name = require_text(args.words[0], "the name") if args.words else platform.node() or "token"
-    body = {"name": name, "user": args.text("user")}
+    body: dict[str, str | float | None] = {"name": name, "user": args.text("user")}
+    if scope := args.text("scope"):
+        body["scope"] = _scope(scope)
+    if expires := args.text("expires"):
+        body["expires_in_s"] = "never" if expires == "never" else _seconds(expires)
     made = connect().call("POST", "/tokens", body=body)
     if args.flag("json"):
         print_json(made)
         return 0
     print(made["token"])
-    say(f"gpuq: token {made['id']} ({made['name']}) for {made['user']}; it is not shown again. Use it as GPUQ_TOKEN.")
+    until = f"until {full_time(made['expires_at'])}" if made["expires_at"] else "for ever"
+    good = f"scope {made['scope']}, {until}"
+    say(f"gpuq: token {made['id']} ({made['name']}) for {made['user']}, {good}; it is not shown again.")
+    say("gpuq: use it as GPUQ_TOKEN")
     return 0
+
+
+def _scope(text: str) -> str:
+    if text not in SCOPES:
+        raise UsageError(f"--scope: unknown scope {text!r}", hint=f"use {', '.join(SCOPES)}")
+    return text
+
+
+def _seconds(text: str) -> float:
+    seconds = parse_duration(text)
+    if not 0 < seconds <= LONGEST_S:
+        raise UsageError(f"--expires: {text!r} is nothing, or more than ten years", hint="write 90d, or never (root)")
+    return seconds
 
 
 def show_all(args: Args) -> int:
@@ -34,13 +58,16 @@ def show_all(args: Args) -> int:
             str(token["id"]),
             token["name"],
             token["user"],
+            token["scope"],
             full_time(token["created_at"]),
+            full_time(token["expires_at"]) or "never",
             full_time(token["last_used_at"]),
             full_time(token["revoked_at"]),
         ]
         for token in tokens
     ]
-    print(table(("ID", "NAME", "USER", "CREATED", "LAST USED", "REVOKED"), rows) if rows else "no tokens")
+    head = ("ID", "NAME", "USER", "SCOPE", "CREATED", "EXPIRES", "LAST USED", "REVOKED")
+    print(table(head, rows) if rows else "no tokens")
     return 0
 
 

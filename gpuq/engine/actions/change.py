@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
 from gpuq.domain.spec import JobSpec, usage_error
 from gpuq.domain.states import WAITING, JobState
-from gpuq.engine.access import require_owner
+from gpuq.engine.access import require_owner, require_priority
 from gpuq.engine.actions.bulk import ActionTransaction, BulkAction, run_one
 from gpuq.engine.context import ActionContext
 from gpuq.engine.hot.queue_hints import publish_jobs, unpublish_jobs
@@ -20,6 +21,10 @@ from gpuq.engine.intake.constraints import check_fits
 from gpuq.errors import UsageError, WrongState
 from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
+
+# Seconds before the user's own first job: more than a float's step at the size of a score, and so little that there is
+# room for thousands of moves before the job of somebody else who came a second earlier.
+_STEP_S = 2.0**-12
 
 # Fields of a submission that may change while a job waits.
 CHANGEABLE = (
@@ -55,6 +60,8 @@ def update(ctx: ActionContext, job_id: int, caller: Caller, changes: Mapping[str
             spec = JobSpec.model_validate({**old.model_dump(), **changes})
         except ValidationError as error:
             raise usage_error(error) from None
+        if spec.priority is not old.priority:
+            require_priority(ctx.settings.user_priority, caller, spec.priority)
         check_fits(ctx, [spec])
         values: dict[str, Any] = {name: getattr(spec, name) for name in changes}
         values["spec"] = spec
@@ -78,7 +85,8 @@ def update(ctx: ActionContext, job_id: int, caller: Caller, changes: Mapping[str
 
 
 def top(ctx: ActionContext, job_id: int, caller: Caller) -> Job:
-    """To the front of its priority: one's own jobs past one's own only, for an administrator past everybody's."""
+    """An administrator moves a job to the front of its priority, its owner before his own other jobs of that priority
+    and past nobody else's. Raises NotFound, Forbidden, WrongState."""
     return run_one(ctx, job_id, caller, TOP)
 
 
@@ -92,15 +100,34 @@ def _top(step: ActionTransaction, job: Job) -> JobState:
     front = step.fronts.get((job.priority, user)) or tx.front(job.priority, user=user)
     if front is None or front[1] == job.id:
         return job.state
-    # One second earlier than the first: far more than a float's step at this size, so never a tie.
-    place = front[0] - 1.0
+    if user is None:
+        # One second earlier than the first: far more than a float's step at this size, so never a tie.
+        place, told = front[0] - 1.0, "moved to the front of its priority"
+    else:
+        place, told = _before_own(tx.before(*front, user), front, job), f"moved before the other jobs of {user}"
+        if (place, job.id) >= (job.score, job.id):
+            return job.state
     tx.update_job(job.id, {"score": place}, expect=frozenset({job.state}))
-    step.fronts[job.priority, user] = place, job.id
-    tx.add_event(job.id, job.state, caller.user, step.now, "moved to the front of its priority")
+    step.fronts[job.priority, user] = min(front, (place, job.id))
+    tx.add_event(job.id, job.state, caller.user, step.now, told)
     if job.state is JobState.QUEUED:
         step.topics.add(Topic.CHANGED)
         step.ready.append(QueueEntry(job.id, job.gpus, place))
     return job.state
+
+
+def _before_own(others: tuple[float, int] | None, front: tuple[float, int], job: Job) -> float:
+    """A score between the last job of `others` before the user's own first one, and that `front`; both as (score, id).
+
+    Where there is no number between the two (they came at the same moment) the job comes as far forward as it can
+    without passing one of the others.
+    """
+    if others is None:
+        return front[0] - _STEP_S
+    place = max(front[0] - _STEP_S, (others[0] + front[0]) / 2)
+    if others[0] < place < front[0]:
+        return place
+    return others[0] if job.id > others[1] else math.nextafter(others[0], math.inf)
 
 
 TOP = BulkAction(_top)

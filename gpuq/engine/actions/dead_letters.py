@@ -7,7 +7,7 @@ from typing import Any
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
 from gpuq.domain.times import iso
-from gpuq.engine.access import require_owner
+from gpuq.engine.access import may_read, require_owner
 from gpuq.engine.actions import retry as retry_verb
 from gpuq.engine.context import ActionContext
 from gpuq.errors import NotFound
@@ -15,24 +15,24 @@ from gpuq.ports.notify import Topic
 from gpuq.ports.records import DeadLetter, JobFilter
 
 
-def list_letters(ctx: ActionContext, *, limit: int | None = None) -> list[dict[str, Any]]:
-    """Newest first, ready for JSON."""
+def list_letters(ctx: ActionContext, caller: Caller, *, limit: int | None = None) -> list[dict[str, Any]]:
+    """Newest first, ready for JSON. The last lines of the output are for whoever may read it."""
     with ctx.records.read() as tx:
         letters = tx.dead_letters(limit)
         jobs = {job.id: job for job in tx.jobs(JobFilter(ids=tuple(letter.job_id for letter in letters)))}
-    return [_json(letter, jobs[letter.job_id]) for letter in letters]
+    return [_json(ctx, letter, jobs[letter.job_id], caller) for letter in letters]
 
 
-def show_letter(ctx: ActionContext, job_id: int) -> dict[str, Any]:
-    """One dead letter, ready for JSON. Raises NotFound."""
+def show_letter(ctx: ActionContext, job_id: int, caller: Caller) -> dict[str, Any]:
+    """One dead letter, ready for JSON, as `list_letters` shows it. Raises NotFound."""
     with ctx.records.read() as tx:
         letter = tx.dead_letter(job_id)
         if letter is None:
             raise _no_letter(job_id)
-        return _json(letter, tx.job(job_id))
+        return _json(ctx, letter, tx.job(job_id), caller)
 
 
-def _json(letter: DeadLetter, job: Job) -> dict[str, Any]:
+def _json(ctx: ActionContext, letter: DeadLetter, job: Job, caller: Caller) -> dict[str, Any]:
     return {
         "job_id": letter.job_id,
         "name": job.name,
@@ -41,7 +41,7 @@ def _json(letter: DeadLetter, job: Job) -> dict[str, Any]:
         "outcome": letter.outcome,
         "error": letter.error,
         "attempts": letter.attempts,
-        "log_tail": letter.log_tail,
+        "log_tail": letter.log_tail if may_read(ctx.accounts, job.user, job.uid, caller) else None,
     }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from gpuq.engine.context import Context
 from gpuq.ports.launcher import LaunchOrder
-from gpuq.user_files import hand_over, make_private
+from gpuq.user_files import hand_over, make_passage, make_private
 
 
 def launch(ctx: Context, order: LaunchOrder) -> int:
@@ -17,6 +18,9 @@ def launch(ctx: Context, order: LaunchOrder) -> int:
 
 def _make_checkpoint_folder(path: str, uid: int | None, gid: int | None) -> None:
     """The user's alone, and kept by all attempts of the job; its parent may be missing at any of them."""
+    made = make_private(path)
+    if not made:
+        make_passage(str(Path(path).parent))
     # An earlier attempt may have died before it gave the folder away. One that is the user's is left as it is.
-    if make_private(path) or os.lstat(path).st_uid == os.geteuid():
+    if made or os.lstat(path).st_uid == os.geteuid():
         hand_over(path, uid, gid)

@@ -13,6 +13,7 @@ from gpuq.engine.attempt.environment import job_environment, supervisor_spec
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.claim.leased import Leased
 from gpuq.engine.context import Context
+from gpuq.errors import WrongState
 from gpuq.ports.launcher import LaunchOrder
 from gpuq.ports.records import Move, Writer
 
@@ -21,6 +22,9 @@ def record_starting(ctx: Context, tx: Writer, item: Leased) -> TrackedAttempt:
     """Nothing is launched yet: that waits in its `order`. Raises WrongState, LeaseLost or NotFound when the job is not
     waiting any more as it was planned with; then nothing is written."""
     job = tx.job(item.waiting.id)
+    if (why := ctx.accounts.why_not(job.user, job.uid)) is not None:
+        # Lost since the plan. The member of the line is brought back by the next comparison with SQL.
+        raise WrongState(f"job {job.id} waits: {why}")
     tracked = _tracked(ctx, job, item)
     _move(tx, job, item, tracked.claimed_at)
     tx.add_attempt(
@@ -78,6 +82,10 @@ def _move(tx: Writer, job: Job, item: Leased, now: float) -> None:
 def _order(ctx: Context, tx: Writer, tracked: TrackedAttempt, gpus: Sequence[Gpu]) -> LaunchOrder:
     job_id = tracked.job.id
     spec, uid, gid = tx.spec(job_id)
+    account = ctx.accounts.of(tracked.job.user) if ctx.accounts.apart else None
+    if account is not None:
+        # The primary group may be another one since the submission.
+        gid = account.gid
     env = job_environment(spec, tracked, gpus, home=str(ctx.home), checkpoint_dir=ctx.checkpoint_dir(job_id))
     hidden = ctx.gpus.hidden_from(tracked.gpu_uuids) if ctx.isolates_gpus else ()
     payload = supervisor_spec(

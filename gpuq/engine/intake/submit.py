@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pwd
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from gpuq.domain.priority import Ranking
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import WAITING, JobState
 from gpuq.domain.times import iso
+from gpuq.engine.access import require_account, require_priority
 from gpuq.engine.context import IntakeContext
 from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.engine.hot.ranking import ahead, ranking
@@ -47,7 +47,7 @@ def submit(
 
     `request_key` names the request: the same key from the same user again returns the same jobs. A spec's own
     `key` that a live or successful job already carries returns that job. Raises UsageError, TooLarge, Constraint,
-    NotFound (a dependency), Refused (a limit), DatabaseUnavailable.
+    NotFound (a dependency), Refused (a limit), Forbidden (the priority, no account), DatabaseUnavailable.
     """
     done = store(ctx, specs, caller, request_key=request_key)
     tell(ctx, done)
@@ -68,8 +68,7 @@ def store(
     """The durable part of `submit`, without reading the rows back; the caller calls `tell` next. `fingerprint` is that
     of the request: its key with another one is Refused. What `before_commit` raises leaves nothing stored."""
     now = ctx.clock.now()
-    check_size(ctx, specs)
-    check_fits(ctx, specs)
+    _admit(ctx, specs, caller)
     with ctx.records.write() as tx:
         if request_key is not None and (before := tx.request(caller.user, request_key)) is not None:
             _check_same(before, fingerprint)
@@ -108,6 +107,13 @@ def _made(
         new.extend(rows)
         ids.extend([None] * len(rows))
     return ids, new
+
+
+def _admit(ctx: IntakeContext, specs: Sequence[JobSpec], caller: Caller) -> None:
+    """What is refused whatever stands in the database: Forbidden without an account, TooLarge, Constraint."""
+    require_account(ctx.accounts, caller)
+    check_size(ctx, specs)
+    check_fits(ctx, specs)
 
 
 def _with_key(tx: Reader, spec: JobSpec, caller: Caller, keys_here: set[str]) -> int | None:
@@ -156,8 +162,7 @@ def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[
     """Everything that `submit` checks, and when the job would start (ISO 8601, None when nobody can say); stores
     nothing. `estimate`: when a job that is not stored would start, epoch seconds. Raises as `submit` does."""
     now = ctx.clock.now()
-    check_size(ctx, [spec])
-    check_fits(ctx, [spec])
+    _admit(ctx, [spec], caller)
     with ctx.records.read() as tx:
         rule = ranking(ctx, tx)
         rows = _rows(ctx, tx, spec, caller, now, rule, ahead(tx, rule, caller.user), {})
@@ -172,6 +177,7 @@ def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[
                 score=first.score,
                 priority=spec.priority,
                 user=caller.user,
+                uid=caller.uid,
                 group=spec.group,
                 gpus=spec.gpus,
                 gpu_mem_mb=spec.gpu_mem_mb,
@@ -200,9 +206,10 @@ def _rows(
     states: dict[int, JobState],
 ) -> list[NewJob]:
     """`waiting`: jobs of the caller that stand before these. `states`: of jobs that others of the request wait for."""
+    require_priority(ctx.settings.user_priority, caller, spec.priority)
     begin = begin_time(spec.begin)
     state = JobState.HELD if spec.hold else waiting_state(_depends(tx, spec, states), begin, now)
-    cwd = spec.cwd if spec.cwd is not None else _home_of(caller)
+    cwd = spec.cwd if spec.cwd is not None else _home_of(ctx, caller)
     if not cwd.startswith("/"):
         raise UsageError(f"cwd: {cwd!r} is not an absolute path")
     array = None if spec.array is None else parse_array(spec.array)
@@ -276,10 +283,6 @@ def _check_room(ctx: IntakeContext, tx: Reader, caller: Caller, extra: int) -> N
             )
 
 
-def _home_of(caller: Caller) -> str:
-    if caller.uid is None:
-        return "/"
-    try:
-        return pwd.getpwuid(caller.uid).pw_dir
-    except KeyError:
-        return "/"
+def _home_of(ctx: IntakeContext, caller: Caller) -> str:
+    account = None if caller.uid is None else ctx.accounts.of(caller.uid)
+    return "/" if account is None else account.home

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gpuq.domain.oom import gpu_oom
+from gpuq.domain.oom import GPU_OOM_ERROR, gpu_oom
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.engine.attempt.logs import open_log
 from gpuq.engine.attempt.tracked import TrackedAttempt
@@ -38,7 +38,10 @@ def _classified(tracked: TrackedAttempt, now: float) -> Result:
     if tracked.gpu_uuids and result.outcome in {Outcome.EXIT_NONZERO, Outcome.SIGNAL}:
         line = gpu_oom(tail, result.exit_code)
         if line is not None:
-            return replace(kept, outcome=Outcome.GPU_OOM, error=line)
+            # The error is for everybody; what the program printed of it is kept with its output.
+            lines = kept.log_tail or ""
+            told = lines if line in lines else f"{line}\n{lines}"
+            return replace(kept, outcome=Outcome.GPU_OOM, error=GPU_OOM_ERROR, log_tail=told)
     return kept
 
 

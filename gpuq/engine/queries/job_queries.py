@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from gpuq.domain.job import Job, JobStatus
 from gpuq.domain.outcome import Outcome
-from gpuq.domain.reasons import ReasonView
+from gpuq.domain.reasons import ReasonCode, ReasonView
 from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
 from gpuq.domain.times import iso
 from gpuq.engine.context import QueryContext
@@ -102,7 +102,8 @@ class JobQueries:
             job = tx.job(job_id)
         [(_, status)] = self.describe([job])
         reasons = [status.reason] if status.reason else []
-        if job.state is JobState.QUEUED and self.agent.is_alive():
+        lost = status.reason is not None and status.reason.code is ReasonCode.NO_ACCOUNT
+        if job.state is JobState.QUEUED and not lost and self.agent.is_alive():
             found = self._forecasts.picture().explainer.reasons(job_id)
             reasons.extend(reason for reason in found if reason not in reasons)
         return {

@@ -27,13 +27,16 @@ def job_status(
             estimated_end=picture.forecast.end.get(job.id),
             progress=read_progress(ctx, job),
         )
-    start = picture.forecast.start.get(job.id) if agent and picture.snapshot.paused is None else None
+    reason = _waiting_reason(ctx, tx, job, picture, agent)
+    # The picture may be older than the loss of an account, of which no event tells.
+    never = not agent or picture.snapshot.paused is not None or reason.code is ReasonCode.NO_ACCOUNT
+    start = None if never else picture.forecast.start.get(job.id)
     position = None
     if job.state is JobState.QUEUED:
         position = positions.get(job.id) or tx.position(job.score, job.id)
     return JobStatus(
         position=position,
-        reason=_waiting_reason(ctx, tx, job, picture, agent),
+        reason=reason,
         estimated_start=start,
         estimated_end=picture.forecast.end.get(job.id) if start is not None else None,
     )
@@ -58,6 +61,9 @@ def _waiting_reason(ctx: QueryContext, tx: Reader, job: Job, picture: ForecastPi
         if job.attempt:
             return Reason(ReasonCode.RETRY_BACKOFF, f"attempt {job.attempt} failed; next in {wait}")
         return Reason(ReasonCode.BEGIN_TIME, f"begins in {wait}, at {iso(job.eligible_at)}")
+    no_account = ctx.accounts.why_not(job.user, job.uid)
+    if no_account is not None:
+        return Reason(ReasonCode.NO_ACCOUNT, f"{no_account}; the job starts when that account is back")
     if not agent:
         return Reason(ReasonCode.NO_AGENT, "no agent runs; nothing starts until `gpuq up`")
     if picture.snapshot.paused is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from gpuq.domain.gpu import GpuObservation
@@ -57,6 +57,7 @@ class SnapshotBuilder:
         self._aged_at = float("-inf")
         self._past: list[Waiting] = []
         self._past_at = float("-inf")
+        self._no_account: dict[tuple[str, int | None], str] = {}
 
     def forget(self, switches: Switches | None = None) -> None:
         """Somebody changed a job, paused, drained, or set a limit. `switches`: what is set now, if the caller knows."""
@@ -98,10 +99,13 @@ class SnapshotBuilder:
         return self._with_the_oldest(self._past_limits(line, tracked_attempts)) if line else line
 
     def usage(self, tracked_attempts: Collection[TrackedAttempt]) -> Usage:
-        return Usage(policy(self._ctx, self.switches()), [tracked.holding(0.0) for tracked in tracked_attempts])
+        """What these attempts hold against the limits, with those who may start nothing for want of an account."""
+        rules = policy(self._ctx, self.switches(), self._no_account)
+        return Usage(rules, [tracked.holding(0.0) for tracked in tracked_attempts])
 
     def _past_limits(self, line: list[Waiting], tracked_attempts: Collection[TrackedAttempt]) -> list[Waiting]:
         """With those behind the heads of every size whose heads a limit keeps back."""
+        self._look_up_accounts(line)
         usage = self.usage(tracked_attempts)
         seen = Counter(job.gpus for job in line)
         crowded = {gpus for gpus, count in seen.items() if count >= HEADS}
@@ -120,16 +124,24 @@ class SnapshotBuilder:
         known = {job.id for job in line}
         return sorted([*line, *(j for j in self._past if j.id not in known)], key=lambda job: (job.score, job.id))
 
+    def _look_up_accounts(self, waiting: Iterable[Waiting]) -> None:
+        """Once for each user, and for no longer than this plan: an account may go, or come back, at any time."""
+        accounts = self._ctx.accounts
+        users = {(job.user, job.uid) for job in waiting} if accounts.apart else ()
+        self._no_account = {who: why for who in users if (why := accounts.why_not(*who)) is not None}
+
     def _with_the_oldest(self, line: list[Waiting]) -> list[Waiting]:
         """A job that has waited for very long comes first (see the scheduler), so it must be seen behind the heads."""
         monotonic = self._ctx.clock.monotonic()
         if self._cut and monotonic - self._aged_at > OLDEST_EVERY_S:
             self._aged_at = monotonic
             now, most = self._ctx.clock.now(), max(job.gpus for job in line)
+            # Those without an account wait on, and would hide whoever has waited almost as long.
+            limit = HEADS if self._no_account else 1
             with self._ctx.records.read() as tx:
                 self._aged = [
-                    *tx.oldest_queued(before=now - PATIENCE_S, gpus=most, limit=1),
-                    *tx.oldest_queued(before=now - 2 * PATIENCE_S, gpus=1, limit=1),
+                    *tx.oldest_queued(before=now - PATIENCE_S, gpus=most, limit=limit),
+                    *tx.oldest_queued(before=now - 2 * PATIENCE_S, gpus=1, limit=limit),
                 ]
         hidden = set(self._aged) - {job.id for job in line}
         if not hidden:
@@ -171,6 +183,9 @@ class SnapshotBuilder:
         """All that the scheduler sees, frozen. The GPUs are read only when a waiting job asks for one."""
         ctx = self._ctx
         switches = self.switches()
+        self._look_up_accounts(waiting)
+        if self._no_account:
+            waiting = [job for job in waiting if (job.user, job.uid) not in self._no_account]
         observations = self.observe() if any(job.gpus for job in waiting) else self._observations
         # A job on a shared GPU may have grown since the last sample: without its new peak the GPU looks emptier than it
         # is, and another share would be placed on memory that is in use.
@@ -195,7 +210,7 @@ class SnapshotBuilder:
                 replace(one, preemptions_last_hour=often[one.id]) if one.id in often else one
                 for one in map(self._candidate, waiting)
             ],
-            policy=policy(ctx, switches),
+            policy=policy(ctx, switches, self._no_account),
             paused=switches.paused,
             expected=expectation(ctx, waiting, use_median=self._typical),
             promises=self._promises,

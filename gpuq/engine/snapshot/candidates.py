@@ -46,4 +46,5 @@ def candidate(job: Waiting) -> Candidate:
         array_id=job.array_id,
         array_limit=job.array_limit,
         submitted_at=job.submitted_at,
+        uid=job.uid,
     )

@@ -1,7 +1,7 @@
 """Looking past the jobs that a limit keeps back, so that they hide nobody who stands behind them.
 
-The hot queue is read by its heads. A user, group or array at its limit may fill all of them with jobs that cannot start
-whatever is free; those behind are then found in SQL.
+The hot queue is read by its heads. A user, group or array at its limit, or a user without an account, may fill all of
+them with jobs that cannot start whatever is free; those behind are then found in SQL.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ def past_limits(
     users: set[str] = set()
     groups: set[str] = set()
     arrays: set[int] = set()
+    accounts: set[tuple[str, int | None]] = set()
     known = {job.id for job in line}
     found: list[Waiting] = []
     look, free = line, 0
@@ -32,8 +33,9 @@ def past_limits(
             break
         users |= {str(limit.name) for limit in kept if limit.kind == "user"}
         groups |= {str(limit.name) for limit in kept if limit.kind == "group"}
-        arrays |= {int(limit.name) for limit in kept if limit.kind == "array" and limit.name is not None}
-        ids = tx.line_past(gpus, users=users, groups=groups, arrays=arrays, limit=enough)
+        arrays |= {int(limit.name) for limit in kept if limit.kind == "array" and isinstance(limit.name, int)}
+        accounts |= {limit.name for limit in kept if isinstance(limit.name, tuple)}
+        ids = tx.line_past(gpus, users=users, groups=groups, arrays=arrays, accounts=accounts, limit=enough)
         look = list(tx.waiting([job_id for job_id in ids if job_id not in known]).values())
         known |= {job.id for job in look}
         found += look

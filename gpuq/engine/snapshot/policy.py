@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gpuq.engine.context import SnapshotContext
 from gpuq.engine.hot.ranking import wanted
 from gpuq.engine.switches import Switches
 from gpuq.scheduler.snapshot import Policy
 
 
-def policy(ctx: SnapshotContext, switches: Switches) -> Policy:
-    """The rules that a plan obeys: from the settings, and from the limits that people have set meanwhile."""
+def policy(ctx: SnapshotContext, switches: Switches, no_account: Mapping[tuple[str, int | None], str]) -> Policy:
+    """The rules that a plan obeys: from the settings, from the limits that people have set meanwhile, and for whom
+    nothing may start because there is `no_account`."""
     settings = ctx.settings
     return Policy(
         backfill=settings.backfill,
@@ -20,4 +23,5 @@ def policy(ctx: SnapshotContext, switches: Switches) -> Policy:
         preempt_min_run_s=settings.preempt_min_run,
         preempt_max_per_hour=settings.preempt_max_per_hour,
         ranking=wanted(ctx),
+        no_account=no_account,
     )

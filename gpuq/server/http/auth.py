@@ -3,70 +3,68 @@ too. Nothing in a request's body, path or other headers can name the caller."""
 
 from __future__ import annotations
 
-import os
-import pwd
-from functools import lru_cache
-
 from starlette.concurrency import run_in_threadpool
-from starlette.types import Scope
+from starlette.types import Scope as Request
 
-from gpuq.domain.caller import Caller
-from gpuq.domain.job import Job
+from gpuq.domain.caller import Caller, Scope
+from gpuq.domain.times import iso
+from gpuq.engine.access import require_account
 from gpuq.engine.context import Context
 from gpuq.errors import Forbidden, Unauthenticated
+from gpuq.ports.admin import Token
 from gpuq.server.http.peer import EXTENSION, Peer
 
 _HINT = "send the header `Authorization: Bearer TOKEN`; `gpuq token create` on the server's machine makes one"
-
-
-@lru_cache(maxsize=1024)
-def _account_name(uid: int) -> str:
-    return pwd.getpwuid(uid).pw_name
-
-
-def user_name(uid: int) -> str:
-    """The account's name, or `uid:1234` for a uid without one (a name that no account can have)."""
-    try:
-        return _account_name(uid)
-    except KeyError:
-        return f"uid:{uid}"
-
-
-def daemon_uid() -> int:
-    """Whose daemon this is: root's keeps users apart."""
-    return os.geteuid()
+_NEW_ONE = "`gpuq token create` on the server's machine makes a new one"
+# Says nothing but that the process lives, so it is open to whoever reaches the socket.
+_OPEN_PATH = "/healthz"
+_NOBODY = Caller("", scope=Scope.READ)
 
 
 def local_caller(ctx: Context, peer: Peer) -> Caller:
-    """Who is at the other end of a Unix socket, by uid. Root, the daemon's user and GPUQ_ADMINS are administrators."""
-    name = user_name(peer.uid)
-    admin = peer.uid in {0, daemon_uid()} or name in ctx.settings.admin_users
-    return Caller(name, peer.uid, peer.gid, admin)
+    """Who is at the other end of a Unix socket, by uid. Root, the daemon's user and GPUQ_ADMINS are administrators.
+
+    Raises Forbidden for a uid without an account on a daemon of root's; a user namespace lends such uids to anybody.
+    """
+    account = ctx.accounts.of(peer.uid)
+    # A name that no account can have.
+    name = f"uid:{peer.uid}" if account is None else account.name
+    caller = Caller(name, peer.uid, peer.gid, _is_admin(ctx, name, peer.uid))
+    if account is None:
+        require_account(ctx.accounts, caller)
+    return caller
 
 
-def require_account(user: str) -> None:
-    """Raises Forbidden for a name without an account here, where each job runs as its submitter: nobody could say as
-    whom a job of that name is to run."""
-    if daemon_uid() != 0:
-        return
-    try:
-        pwd.getpwnam(user)
-    except KeyError:
+def _is_admin(ctx: Context, name: str, uid: int | None) -> bool:
+    return uid in {0, ctx.accounts.daemon_uid} or name in ctx.settings.admin_users
+
+
+def _token_caller(ctx: Context, secret: str) -> Caller:
+    now = ctx.clock.now()
+    token = ctx.tokens.find(secret, now)
+    if token is None:
+        raise Unauthenticated("the token is unknown or revoked", hint=_HINT)
+    if token.expires_at is not None and token.expires_at <= now:
+        raise Unauthenticated(f"token {token.id} ({token.name}) expired at {iso(token.expires_at)}", hint=_NEW_ONE)
+    account = ctx.accounts.of(token.user)
+    uid, gid = (None, None) if account is None else (account.uid, account.gid)
+    if ctx.accounts.apart:
+        _require_same_account(ctx, token)
+    admin = token.scope is Scope.ADMIN and _is_admin(ctx, token.user, uid)
+    return Caller(token.user, uid, gid, admin, token.scope)
+
+
+def _require_same_account(ctx: Context, token: Token) -> None:
+    """A token is for the account that it was made for, and for nobody who has its name later."""
+    if token.uid is None and ctx.accounts.of(token.user) is not None:
         raise Forbidden(
-            f"{user} has no account on this machine", hint="jobs run as their submitters; ask whoever looks after it"
-        ) from None
+            f"token {token.id} was made by an earlier release and is bound to no uid, so it is not known whose it is",
+            hint=_NEW_ONE,
+        )
+    require_account(ctx.accounts, Caller(token.user, token.uid))
 
 
-def _token_caller(ctx: Context, user: str) -> Caller:
-    require_account(user)
-    try:
-        account = pwd.getpwnam(user)
-    except KeyError:
-        return Caller(user, admin=user in ctx.settings.admin_users)
-    return local_caller(ctx, Peer(pid=0, uid=account.pw_uid, gid=account.pw_gid))
-
-
-def _bearer(scope: Scope) -> str:
+def _bearer(scope: Request) -> str:
     for name, value in scope["headers"]:
         if name == b"authorization":
             scheme, _, secret = value.decode("latin-1").strip().partition(" ")
@@ -75,26 +73,17 @@ def _bearer(scope: Scope) -> str:
     raise Unauthenticated("this server asks for a token", hint=_HINT)
 
 
-async def authenticate(ctx: Context, scope: Scope) -> Caller:
-    """Raises Unauthenticated, and Forbidden for a token of a name without an account on a daemon of root's."""
+async def authenticate(ctx: Context, scope: Request) -> Caller:
+    """Raises Unauthenticated; and on a daemon of root's Forbidden for whom has no account there now."""
     peer = scope.get("extensions", {}).get(EXTENSION)
-    if peer is not None:
-        return local_caller(ctx, peer)
-    user = await run_in_threadpool(ctx.tokens.find, _bearer(scope), ctx.clock.now())
-    if user is None:
-        raise Unauthenticated("the token is unknown or revoked", hint=_HINT)
-    return await run_in_threadpool(_token_caller, ctx, user)
-
-
-def may_read(owner: str, caller: Caller) -> bool:
-    """Whether the caller may see what a job prints. Everybody sees that a job exists and how it fares; its output
-    may hold anything. On a daemon that is not root's, everyone let in shares one account."""
-    return daemon_uid() != 0 or caller.may_act_on(owner)
-
-
-def require_reader(job: Job, caller: Caller) -> None:
-    """Raises Forbidden for the output of another's job."""
-    if not may_read(job.user, caller):
-        raise Forbidden(
-            f"the output of job {job.id} belongs to {job.user}", hint="ask its owner, or an administrator of this queue"
-        )
+    if peer is None:
+        return await run_in_threadpool(_token_caller, ctx, _bearer(scope))
+    try:
+        if ctx.accounts.remembers(peer.uid):
+            return local_caller(ctx, peer)
+        # A directory server may take its time, and nobody else is to wait for it.
+        return await run_in_threadpool(local_caller, ctx, peer)
+    except Forbidden:
+        if scope["path"] == _OPEN_PATH:
+            return _NOBODY
+        raise

@@ -10,6 +10,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gpuq.domain.caller import Scope as TokenScope
+from gpuq.engine.access import require_scope
 from gpuq.engine.context import Context
 from gpuq.errors import GpuqError
 from gpuq.server.http.auth import authenticate
@@ -20,6 +22,8 @@ log = logging.getLogger(__name__)
 # Bytes: of a submission, and of any other request, which the framework reads on the event loop.
 MAX_BODY = 64 * 1024 * 1024
 MAX_OTHER_BODY = 4 * 1024 * 1024
+# What changes nothing, by RFC 9110, 9.2.1.
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class BodyTooLarge(HTTPException):
@@ -68,7 +72,9 @@ class AccessMiddleware:
             return
         exchange = _Exchange(receive, send, self.max_body)
         try:
-            scope.setdefault("state", {})["caller"] = await authenticate(self.ctx, scope)
+            caller = scope.setdefault("state", {})["caller"] = await authenticate(self.ctx, scope)
+            if scope["method"] not in _SAFE:
+                require_scope(caller, TokenScope.SUBMIT)
             if _announced(scope) > self.max_body:
                 raise BodyTooLarge(self.max_body)
             _as_json(scope)

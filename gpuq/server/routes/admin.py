@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from gpuq.domain.caller import Caller, Scope
 from gpuq.domain.times import iso
-from gpuq.engine.access import require_admin
+from gpuq.engine.access import may_act_on, require_account, require_admin, require_token_rights
 from gpuq.engine.queries import health, reports
 from gpuq.errors import Forbidden, NotFound, Refused
 from gpuq.observe import metrics
-from gpuq.server.http.auth import require_account
+from gpuq.ports.admin import Token
 from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import metrics_source, params
 from gpuq.server.routes.params import Moment
@@ -34,16 +35,21 @@ from gpuq.server.routes.views import (
 
 router = APIRouter(tags=["administration"])
 
+YEAR_S = 365 * 86400.0
+MAX_TOKEN_S = 10 * YEAR_S
 _ACCOUNT = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}\$?$"
 
 
 class NewToken(BaseModel):
-    """The token that is asked for. `user`: the caller, unless given."""
+    """The token that is asked for. `user`: the caller, unless given. `scope`: `submit` unless given, and `admin` on a
+    daemon that is not root's. `expires_in_s`: seconds, or `never`, for root alone."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
     user: Annotated[str, Field(pattern=_ACCOUNT)] | None = None
+    scope: Scope | None = None
+    expires_in_s: Annotated[float, Field(gt=0, le=MAX_TOKEN_S, strict=True)] | Literal["never"] = YEAR_S
 
 
 class Shutdown(BaseModel):
@@ -111,17 +117,30 @@ def _plain(value: Any) -> Any:
 
 @router.get("/tokens", summary="Access tokens, without their secrets")
 def list_tokens(ctx: Ctx, caller: Who) -> Answer[list[TokenView]]:
-    return [_token(row) for row in ctx.tokens.list() if caller.may_act_on(row.user)]
+    return [_token(row) for row in ctx.tokens.list() if may_act_on(row.user, row.uid, caller)]
 
 
 @router.post("/tokens", status_code=201, summary="A new token; its secret is shown this once")
 def create_token(ctx: Ctx, caller: Who, wanted: NewToken) -> Answer[NewTokenView]:
     user = wanted.user or caller.user
-    if not caller.may_act_on(user):
-        raise Forbidden(f"{caller.user} may not make a token for {user}", hint="leave the user out to make your own")
-    require_account(user)
-    token_id, secret = ctx.tokens.create(user, wanted.name, ctx.clock.now())
-    return {"id": token_id, "user": user, "name": wanted.name, "token": secret}
+    endless = wanted.expires_in_s == "never"
+    require_token_rights(ctx.accounts, caller, user, endless=endless)
+    account = ctx.accounts.of(user)
+    uid = None if account is None else account.uid
+    require_account(ctx.accounts, Caller(user, uid))
+    # Elsewhere every token is a login as the one user whose daemon it is.
+    scope = wanted.scope or (Scope.SUBMIT if ctx.accounts.apart else Scope.ADMIN)
+    now = ctx.clock.now()
+    expires_at = None if wanted.expires_in_s == "never" else now + wanted.expires_in_s
+    token_id, secret = ctx.tokens.create(user, wanted.name, now, uid=uid, scope=scope, expires_at=expires_at)
+    return {
+        "id": token_id,
+        "user": user,
+        "name": wanted.name,
+        "scope": scope,
+        "expires_at": iso(expires_at),
+        "token": secret,
+    }
 
 
 @router.delete("/tokens/{token_id}", summary="Revoke a token")
@@ -129,18 +148,20 @@ def revoke_token(ctx: Ctx, caller: Who, token_id: params.JobId) -> Answer[Revoke
     row = next((row for row in ctx.tokens.list() if row.id == token_id), None)
     if row is None:
         raise NotFound(f"there is no token {token_id}", hint="`gpuq token list` shows them")
-    if not caller.may_act_on(row.user):
+    if not may_act_on(row.user, row.uid, caller):
         raise Forbidden(f"token {token_id} belongs to {row.user}", hint="ask its owner, or an administrator")
     ctx.tokens.revoke(token_id, ctx.clock.now())
     return {"id": token_id, "revoked": True}
 
 
-def _token(row: Any) -> TokenView:
+def _token(row: Token) -> TokenView:
     return {
         "id": row.id,
         "name": row.name,
         "user": row.user,
+        "scope": row.scope,
         "created_at": iso(row.created_at),
+        "expires_at": iso(row.expires_at),
         "revoked_at": iso(row.revoked_at),
         "last_used_at": iso(row.last_used_at),
     }

@@ -50,4 +50,4 @@ def _route(name: str, verb: BulkAction, summary: str) -> None:
 _route("hold", HOLD, "Hold many jobs")
 _route("release", RELEASE, "Release many jobs")
 _route("retry", RETRY, "Retry many jobs")
-_route("top", TOP, "Move many jobs to the front, one after another")
+_route("top", TOP, "Move many jobs, one after another, as `/jobs/{id}/top` does")

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from gpuq.domain.job import Job, JobStatus, JobView, job_json
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import FINAL
+from gpuq.engine.access import require_reader
 from gpuq.engine.actions import cancel, change, hold, retry
 from gpuq.engine.attempt import logs
 from gpuq.engine.context import Context
@@ -17,7 +18,6 @@ from gpuq.engine.intake import submit
 from gpuq.engine.queries.job_queries import JobQueries, WhyView
 from gpuq.errors import GpuqError
 from gpuq.ports.records import JobFilter
-from gpuq.server.http.auth import require_reader
 from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import params
 from gpuq.server.routes.params import Ids, JobId, Limit, Number, States, Text
@@ -144,7 +144,9 @@ def retry_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> Answer[
     return _one(queries, retry.retry(ctx, job_id, caller))
 
 
-@router.post("/jobs/{job_id}/top", summary="Move a waiting job to the front of its priority")
+@router.post(
+    "/jobs/{job_id}/top", summary="Move a waiting job before the others of its owner; by an administrator, of everybody"
+)
 def top_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> Answer[JobView]:
     return _one(queries, change.top(ctx, job_id, caller))
 
@@ -175,7 +177,7 @@ def read_log(
     attempt: Annotated[int | None, Query(ge=1, le=params.MAX_ID, description="the newest unless given")] = None,
 ) -> Response:
     with ctx.records.read() as reader:
-        require_reader(reader.job(job_id), caller)
+        require_reader(ctx.accounts, reader.job(job_id), caller)
     chunk = logs.read(ctx, job_id, attempt=attempt, offset=offset, limit=limit)
     headers = {
         "X-Next-Offset": str(chunk.next_offset),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Body, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from gpuq.domain.caller import Caller
 from gpuq.domain.job import JobView, job_json
 from gpuq.domain.spec import GroupName
 from gpuq.domain.states import FINAL
@@ -18,7 +17,6 @@ from gpuq.engine.queries.gpu_report import GpuView
 from gpuq.engine.switches import paused
 from gpuq.errors import UsageError
 from gpuq.ports.records import JobFilter
-from gpuq.server.http.auth import may_read
 from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import params
 from gpuq.server.routes.jobs import listed
@@ -159,18 +157,12 @@ def limit_group(ctx: Ctx, caller: Who, wanted: GroupLimit) -> Answer[GroupLimitV
 
 @router.get("/dlq", summary="The dead-letter queue: jobs whose retries are used up")
 def list_dead_letters(ctx: Ctx, caller: Who) -> Answer[list[DeadLetterView]]:
-    return [_readable(letter, caller) for letter in dead_letters.list_letters(ctx)]
-
-
-def _readable(letter: dict[str, Any], caller: Caller) -> DeadLetterView:
-    """The last lines are output, so they are shown to whom the output is shown."""
-    shown = letter if may_read(letter["user"], caller) else {**letter, "log_tail": None}
-    return cast(DeadLetterView, shown)
+    return cast(list[DeadLetterView], dead_letters.list_letters(ctx, caller))
 
 
 @router.get("/dlq/{job_id}", summary="One dead letter")
 def show_dead_letter(ctx: Ctx, caller: Who, job_id: JobId) -> Answer[DeadLetterView]:
-    return _readable(dead_letters.show_letter(ctx, job_id), caller)
+    return cast(DeadLetterView, dead_letters.show_letter(ctx, job_id, caller))
 
 
 @router.post("/dlq/{job_id}/retry", summary="Queue a dead job again, retries reset")

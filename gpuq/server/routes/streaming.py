@@ -12,10 +12,10 @@ from starlette.responses import StreamingResponse
 from gpuq.domain.events import Event
 from gpuq.domain.job import Job
 from gpuq.domain.states import ACTIVE, FINAL
+from gpuq.engine.access import require_reader
 from gpuq.engine.attempt import logs
 from gpuq.engine.context import Context
 from gpuq.errors import UsageError
-from gpuq.server.http.auth import require_reader
 from gpuq.server.http.dependencies import Ctx, Who
 from gpuq.server.http.sse import SSE, Open, Streams, frame, respond
 from gpuq.server.routes import params
@@ -103,7 +103,7 @@ async def stream_log(
     last_event_id: LogEventId = None,
 ) -> StreamingResponse:
     job = await run_in_threadpool(_job, ctx, job_id)
-    require_reader(job, caller)
+    require_reader(ctx.accounts, job, caller)
     first = attempt or job.attempt
     if last_event_id:
         first, offset = _resumed(last_event_id, first)

@@ -192,7 +192,9 @@ class TokenView(TypedDict):
     id: int
     name: str
     user: str
+    scope: str
     created_at: str | None
+    expires_at: str | None
     revoked_at: str | None
     last_used_at: str | None
 
@@ -203,6 +205,8 @@ class NewTokenView(TypedDict):
     id: int
     user: str
     name: str
+    scope: str
+    expires_at: str | None
     token: str
 
 

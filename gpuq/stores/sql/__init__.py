@@ -21,7 +21,7 @@ from gpuq.stores.sql.history import SqlHistory
 from gpuq.stores.sql.maintenance import MaintenanceLog
 from gpuq.stores.sql.questions import report_role
 from gpuq.stores.sql.records import SqlRecords
-from gpuq.stores.sql.tokens import SqlTokens, TokenInfo
+from gpuq.stores.sql.tokens import SqlTokens
 
 __all__ = [
     "Database",
@@ -29,7 +29,6 @@ __all__ = [
     "SqlHistory",
     "SqlRecords",
     "SqlTokens",
-    "TokenInfo",
     "migrate",
     "open_database",
     "open_history",

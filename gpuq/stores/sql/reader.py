@@ -138,9 +138,20 @@ class SqlReader:
         return [job_from(row) for row in self._rows(sql.line, offset=offset, limit=self._limit(limit))]
 
     def line_past(
-        self, gpus: int | None, *, users: Collection[str], groups: Collection[str], arrays: Collection[int], limit: int
+        self,
+        gpus: int | None,
+        *,
+        users: Collection[str],
+        groups: Collection[str],
+        arrays: Collection[int],
+        limit: int,
+        accounts: Collection[tuple[str, int | None]] = (),
     ) -> list[int]:
-        named = {"users": self._ids(sorted(users)), "groups": self._ids(sorted(groups))}
+        named = {
+            "users": self._ids(sorted(users)),
+            "groups": self._ids(sorted(groups)),
+            "accounts": self._ids([f"{'' if uid is None else uid} {user}" for user, uid in accounts]),
+        }
         rows = self._rows(sql.line_past, gpus=gpus, arrays=self._ids(sorted(arrays)), limit=self._limit(limit), **named)
         return [row[0] for row in rows]
 
@@ -167,6 +178,11 @@ class SqlReader:
             *self._rows(sql.front_aside, priority=int(priority), user=user),
         )
         return min(((float(score), int(job_id)) for score, job_id in found), default=None)
+
+    def before(self, score: float, job_id: int, other_than: str) -> tuple[float, int] | None:
+        place = {"score": score, "id": job_id, "user": other_than}
+        found = (*self._rows(sql.before_in_line, **place), *self._rows(sql.before_aside, **place))
+        return max(((float(score), int(job_id)) for score, job_id in found), default=None)
 
     def ready_dependents(self, job_id: int) -> list[ReadyDependent]:
         rows = self._rows(sql.ready_dependents, on_id=job_id)

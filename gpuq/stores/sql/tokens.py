@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Row, insert, select, update
 
+from gpuq.domain.caller import Scope
 from gpuq.errors import DatabaseUnavailable
+from gpuq.ports.admin import Token
 from gpuq.stores.sql.core.engine import Database
 from gpuq.stores.sql.schema.tables import tokens
 
@@ -17,16 +19,7 @@ USE_NOTED_EVERY_S = 600.0
 PREFIX = "gpuq_"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenInfo:
-    """Times in epoch seconds; `last_used_at` is right to within ten minutes."""
-
-    id: int
-    name: str
-    user: str
-    created_at: float
-    revoked_at: float | None
-    last_used_at: float | None
+_COLUMNS = tuple(tokens.c[name] for name in Token.__dataclass_fields__)
 
 
 def _hash(secret: str) -> str:
@@ -40,28 +33,44 @@ class SqlTokens:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def create(self, user: str, name: str, at: float) -> tuple[int, str]:
+    def create(
+        self,
+        user: str,
+        name: str,
+        at: float,
+        *,
+        uid: int | None = None,
+        scope: Scope = Scope.SUBMIT,
+        expires_at: float | None = None,
+    ) -> tuple[int, str]:
         """The id, and the secret, which nobody can read again."""
         secret = PREFIX + secrets.token_urlsafe(32)
-        row = {"user": user, "name": name, "hash": _hash(secret), "created_at": at}
+        row = {
+            "user": user,
+            "name": name,
+            "hash": _hash(secret),
+            "created_at": at,
+            "uid": uid,
+            "scope": str(scope),
+            "expires_at": expires_at,
+        }
         with self.database.write() as connection:
             created = connection.execute(insert(tokens).values(row).returning(tokens.c.id)).scalar_one()
         return int(created), secret
 
-    def find(self, secret: str, at: float) -> str | None:
-        """The user of a token that is not revoked."""
+    def find(self, secret: str, at: float) -> Token | None:
+        """The token of this secret unless it is revoked; one that has expired too, so that it can be told."""
         with self.database.read() as connection:
             found = connection.execute(
-                select(tokens.c.id, tokens.c.user, tokens.c.last_used_at).where(
-                    tokens.c.hash == _hash(secret), tokens.c.revoked_at.is_(None)
-                )
+                select(*_COLUMNS).where(tokens.c.hash == _hash(secret), tokens.c.revoked_at.is_(None))
             ).first()
         if found is None:
             return None
-        token_id, user, last_used_at = found
-        if last_used_at is None or at - last_used_at >= USE_NOTED_EVERY_S:
-            self._note_use(token_id, at)
-        return str(user)
+        token = _token(found)
+        live = token.expires_at is None or at < token.expires_at
+        if live and (token.last_used_at is None or at - token.last_used_at >= USE_NOTED_EVERY_S):
+            self._note_use(token.id, at)
+        return token
 
     def _note_use(self, token_id: int, at: float) -> None:
         try:
@@ -71,14 +80,19 @@ class SqlTokens:
             # Who may come in does not depend on whether the disk has room for this remark.
             return
 
-    def list(self) -> list[TokenInfo]:
+    def list(self) -> list[Token]:
         """By id, the revoked ones included."""
-        columns = (tokens.c[name] for name in ("id", "name", "user", "created_at", "revoked_at", "last_used_at"))
         with self.database.read() as connection:
-            return [TokenInfo(*row) for row in connection.execute(select(*columns).order_by(tokens.c.id))]
+            return [_token(row) for row in connection.execute(select(*_COLUMNS).order_by(tokens.c.id))]
 
     def revoke(self, token_id: int, at: float) -> bool:
         """Whether there was a live token of that id."""
         live = update(tokens).where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))
         with self.database.write() as connection:
             return bool(connection.execute(live.values(revoked_at=at)).rowcount)
+
+
+def _token(row: Row[Any]) -> Token:
+    values = row._asdict()
+    # Without a scope: made by a release that knew none, and good for all that its user may do.
+    return Token(**{**values, "scope": Scope(values["scope"] or Scope.ADMIN)})

@@ -44,7 +44,23 @@ def test_waiting_gives_the_queued_ones_of_what_is_asked(jobs: Any, records: SqlR
         assert reader.waiting([]) == {}
     assert found == {
         queued: Waiting(
-            queued, 5.0, Priority.LOW, "alice", "g", 2, 100, "A", (1,), 60.0, True, None, None, jobs.NOW, ("a", "b"), 0
+            queued,
+            5.0,
+            Priority.LOW,
+            "alice",
+            1000,
+            "g",
+            2,
+            100,
+            "A",
+            (1,),
+            60.0,
+            True,
+            None,
+            None,
+            jobs.NOW,
+            ("a", "b"),
+            0,
         )
     }
 
@@ -137,6 +153,26 @@ def test_the_line_can_be_read_past_users_groups_and_arrays(jobs: Any, records: S
     assert past(groups={"g"}) == [first, big, element, last]
     assert past(arrays={element}, groups={"g"}, users={"alice"}) == [big, last]
     assert past(groups={"g"}, limit=2) == [first, big]
+    former = jobs.add(score=7.0, user="eve", uid=1001)
+    unknown = jobs.add(score=8.0, user="eve", uid=None)
+    others = [first, big, grouped, element]
+    assert past(accounts={("eve", 1000), ("bob", 1000)}) == [*others, former, unknown]
+    assert past(accounts={("eve", 1001), ("bob", 1000), ("eve", 100)}) == [*others, last, unknown]
+    assert past(accounts={("eve", None), ("bob", 1000)}) == [*others, last, former]
+
+
+def test_the_last_of_others_before_a_place_is_any_that_waits(jobs: Any, records: SqlRecords) -> None:
+    tied = [jobs.add(score=5.0, user=user) for user in ("bob", "alice", "bob", "carol")]
+    held = jobs.add(score=4.0, user="carol", state=S.HELD)
+    first = jobs.add(score=3.0, user="carol")
+    jobs.run(jobs.add(score=4.5, user="dave"))
+    with records.read() as reader:
+        assert reader.before(5.0, tied[3], "alice") == (5.0, tied[2])
+        assert reader.before(5.0, tied[3], "bob") == (5.0, tied[1])
+        assert reader.before(5.0, tied[0], "bob") == (4.0, held)
+        assert reader.before(4.0, held, "bob") == (3.0, first)
+        assert reader.before(5.0, tied[0], "carol") is None
+        assert reader.before(3.0, first, "bob") is None
 
 
 def test_groups_are_counted_without_what_is_final(jobs: Any, records: SqlRecords) -> None:

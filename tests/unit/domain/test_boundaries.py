@@ -18,6 +18,7 @@ from gpuq.domain.priority import MAX_TIME_LIMIT_S, PRIORITY_STEP, Priority, Rank
 from gpuq.domain.quantities import duration_text, parse_duration, parse_memory_mb
 from gpuq.domain.stopping import StopTimes, grace_left_s, is_overdue
 from gpuq.domain.times import LATEST, iso
+from gpuq.engine.access import may_act_on
 from gpuq.errors import UsageError
 
 
@@ -148,10 +149,16 @@ def test_a_token_is_128_bits_of_chance_and_its_mark_the_first_half() -> None:
 
 @pytest.mark.parametrize(
     ("caller", "may"),
-    [(Caller("ann"), True), (Caller("bob"), False), (Caller("bob", admin=True), True), (Caller("ann", 0, 0), True)],
+    [
+        (Caller("ann"), True),
+        (Caller("ann", 7, 7), True),
+        (Caller("bob", 7, 7), False),
+        (Caller("ann", 8, 8), False),
+        (Caller("bob", admin=True), True),
+    ],
 )
 def test_only_the_owner_and_administrators_act_on_a_job(caller: Caller, may: bool) -> None:
-    assert caller.may_act_on("ann") is may
+    assert may_act_on("ann", 7, caller) is may
 
 
 @pytest.mark.parametrize(

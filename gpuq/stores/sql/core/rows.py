@@ -118,7 +118,7 @@ ATTEMPT_COLUMNS = (
     "exit_code", "signal", "error", "peak_gpu_mem_mb", "avg_gpu_util",
 )  # fmt: skip
 WAITING_COLUMNS = (
-    "id", "score", "priority", "user", "group", "gpus", "gpu_mem_mb", "gpu_model", "gpu_ids", "time_limit_s",
+    "id", "score", "priority", "user", "uid", "group", "gpus", "gpu_mem_mb", "gpu_model", "gpu_ids", "time_limit_s",
     "preemptible", "array_id", "array_limit", "submitted_at", "command", "attempt",
 )  # fmt: skip
 
@@ -156,9 +156,9 @@ def waiting_from(row: Sequence[Any]) -> Waiting:
     """A waiting job from a row of the columns WAITING_COLUMNS."""
     values = list(row)
     values[2] = _PRIORITIES[values[2]]
-    values[8] = _tuple(values[8])
-    values[10] = bool(values[10])
-    values[14] = tuple(json.loads(values[14]))
+    values[9] = _tuple(values[9])
+    values[11] = bool(values[11])
+    values[15] = tuple(json.loads(values[15]))
     return Waiting(*values)
 
 

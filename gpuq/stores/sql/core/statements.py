@@ -133,7 +133,7 @@ def line(dialect: str) -> ClauseElement:
 
 
 def line_past(dialect: str) -> ClauseElement:
-    """Ids in line order of the queued jobs that belong to none of the given users, groups and arrays."""
+    """Ids in line order of the queued jobs that belong to none of the given users, groups, arrays and accounts."""
 
     def none_of(column: str, name: str, kind: str) -> str:
         if dialect == "sqlite":
@@ -145,6 +145,8 @@ def line_past(dialect: str) -> ClauseElement:
         none_of('"user"', "users", "text"),
         none_of('"group"', "groups", "text"),
         none_of("array_id", "arrays", "bigint"),
+        # As `SqlReader.line_past` writes an account.
+        none_of("coalesce(CAST(uid AS text), '') || ' ' || \"user\"", "accounts", "text"),
     )
     return text(f"SELECT id {in_line(dialect)} AND {' AND '.join(wanted)} ORDER BY score, id LIMIT :limit").bindparams(
         number("gpus"), bindparam("limit", type_=Integer)
@@ -291,6 +293,25 @@ def front_aside(dialect: str) -> ClauseElement:
     of_user = or_(word("user").is_(None), jobs.c.user == word("user"))
     of_priority = jobs.c.priority == number("priority")
     return select(jobs.c.score, jobs.c.id).where(aside, of_priority, of_user).order_by(jobs.c.score, jobs.c.id).limit(1)
+
+
+_BEFORE = '(score < :score OR (score = :score AND id < :id)) AND "user" <> :user ORDER BY score DESC, id DESC LIMIT 1'
+
+
+def before_in_line(dialect: str) -> ClauseElement:
+    """The last queued job before a place in line that is not of this user."""
+    # The first condition alone lets the index of the line be read from that place backwards.
+    return text(f"SELECT score, id {in_line(dialect)} AND score <= :score AND {_BEFORE}").bindparams(
+        moment("score"), number("id"), word("user")
+    )
+
+
+def before_aside(dialect: str) -> ClauseElement:
+    """The last blocked, held or delayed job before a place in line that is not of this user."""
+    aside = "state IN ('blocked', 'delayed', 'held')"
+    return text(f"SELECT score, id FROM jobs WHERE {aside} AND {_BEFORE}").bindparams(
+        moment("score"), number("id"), word("user")
+    )
 
 
 # A dependency `d` on the job `o` that has not ended as asked.

@@ -260,6 +260,9 @@ tokens = Table(
     Column("created_at", Double, nullable=False),
     Column("revoked_at", Double),
     Column("last_used_at", Double),
+    Column("uid", BigInteger),
+    Column("scope", Text),
+    Column("expires_at", Double),
     UniqueConstraint("hash", name="uq_tokens_hash"),
     sqlite_autoincrement=True,
 )

@@ -1,0 +1,98 @@
+"""What an administrator of GPUQ_ADMINS may do, what nobody else may, and what others see of a job's output."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from accounts import Accounts
+
+OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB; apikey=SECRET-IN-LINE"
+
+
+@pytest.fixture(scope="module")
+def box(make_module_box: Any) -> Any:
+    made = make_module_box()
+    made.up()
+    return made
+
+
+def test_no_user_asks_for_a_priority_above_the_highest_in_any_way(box: Any, accounts: Accounts) -> None:
+    spec = {"command": ["true"], "gpus": 0, "cwd": "/"}
+    for body in ({**spec, "priority": "critical"}, [spec, {**spec, "priority": 0}], {**spec, "priority": "0"}):
+        for headers in ({}, {"Idempotency-Key": "k"}):
+            refused = box.call(accounts.alice, "POST", "/jobs", body, **headers)
+            assert refused.status == 403, body
+            assert "priority critical is for administrators" in refused.json["error"]["message"]
+            assert "is high" in refused.json["error"]["message"]
+    assert box.call(accounts.alice, "POST", "/jobs/check", {**spec, "priority": "critical"}).json["ok"] is False
+    assert box.call(accounts.alice, "GET", f"/jobs?user={accounts.alice.name}").json == []
+    job = box.submit_as(accounts.alice, "true", hold=True, priority="high")
+    for priority in ("critical", 0):
+        assert box.call(accounts.alice, "PATCH", f"/jobs/{job}", {"priority": priority}).status == 403
+    assert box.call(accounts.admin, "PATCH", f"/jobs/{job}", {"priority": "critical"}).json["priority"] == "critical"
+    assert box.call(accounts.admin, "POST", "/jobs", {**spec, "priority": "critical"}).status == 201
+
+
+def test_the_command_line_says_which_priority_is_the_highest(box: Any, accounts: Accounts) -> None:
+    job = box.submit_as(accounts.alice, "true", hold=True)
+    for words in (("submit", "-p", "critical", "--", "true"), ("update", str(job), "-p", "critical")):
+        assert "the highest for" in box.gpuq_as(accounts.alice, *words, code=4).stderr
+
+
+def test_top_passes_nobody_elses_jobs_but_by_an_administrator(box: Any, accounts: Accounts) -> None:
+    assert box.call(accounts.admin, "POST", "/queue/pause").status == 200
+    whose = (accounts.alice, accounts.bob, accounts.alice, accounts.bob)
+    ids = [box.submit_as(one, "true", priority="low") for one in whose]
+
+    def order() -> list[int]:
+        return [job["id"] for job in box.call(None, "GET", "/queue").json["jobs"] if job["id"] in ids]
+
+    assert box.call(accounts.bob, "POST", f"/jobs/{ids[3]}/top").status == 200
+    assert order() == [ids[0], ids[3], ids[1], ids[2]]
+    assert box.call(accounts.bob, "POST", "/jobs/top", {"ids": [ids[1]]}).status == 200
+    assert order() == [ids[0], ids[1], ids[3], ids[2]]
+    assert box.call(accounts.bob, "POST", f"/jobs/{ids[2]}/top").status == 403
+    assert box.call(accounts.admin, "POST", f"/jobs/{ids[2]}/top").status == 200
+    assert order() == [ids[2], ids[0], ids[1], ids[3]]
+    assert box.call(accounts.admin, "POST", "/queue/resume").status == 200
+
+
+def test_an_administrator_steers_but_reads_no_output(box: Any, accounts: Accounts) -> None:
+    job = box.submit_as(accounts.alice, "echo SECRET-OUTPUT; exit 3")
+    box.until_state(job, "failed")
+    for who in (accounts.admin, accounts.bob, accounts.carol):
+        for path in ("log", "log/stream"):
+            refused = box.call(who, "GET", f"/jobs/{job}/{path}")
+            assert refused.status == 403
+            assert "ask its owner, or root" in refused.json["error"]["hint"]
+        for path in ("/dlq", f"/dlq/{job}", f"/jobs/{job}", "/history"):
+            answer = box.call(who, "GET", path)
+            assert answer.status == 200
+            assert "SECRET-OUTPUT" not in json.dumps(_without_commands(answer.json))
+    for reader in (accounts.alice, None):
+        assert box.call(reader, "GET", f"/jobs/{job}/log").body == b"SECRET-OUTPUT\n"
+        assert box.call(reader, "GET", f"/dlq/{job}").json["log_tail"] == "SECRET-OUTPUT"
+    assert box.call(accounts.admin, "POST", f"/jobs/{job}/retry").status == 200
+
+
+def test_a_line_that_tells_of_no_gpu_memory_is_shown_to_whom_the_output_is(box: Any, accounts: Accounts) -> None:
+    job = box.submit_as(accounts.alice, f"echo '{OOM}'; exit 1", gpus=1)
+    shown = box.until_state(job, "failed")
+    assert (shown["outcome"], shown["error"]) == ("gpu_oom", "out of GPU memory")
+    views = ("job_history", "attempt_history", "dead_letters", "job_events")
+    asked = [box.call(accounts.bob, "POST", "/sql", {"query": f"select * from {view}"}) for view in views]
+    paths = (f"/jobs/{job}", f"/jobs/{job}/why", "/jobs", "/history", "/dlq", f"/dlq/{job}", "/queue")
+    asked += [box.call(accounts.bob, "GET", path) for path in paths]
+    for answer in asked:
+        assert answer.status == 200
+        # The command, which names it here, is everybody's.
+        assert "SECRET-IN-LINE" not in json.dumps(_without_commands(answer.json))
+    assert OOM in box.call(accounts.alice, "GET", f"/dlq/{job}").json["log_tail"]
+
+
+def _without_commands(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_commands(one) for name, one in value.items() if name != "command"}
+    return [_without_commands(one) for one in value] if isinstance(value, list) else value
