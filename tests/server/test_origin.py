@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gpuq.domain.caller import Scope
 from gpuq.server.http.origin import Hosts
 from gpuq.settings import Settings
 
@@ -73,7 +74,7 @@ def caller(request: pytest.FixtureRequest, served: Any, api: Any) -> Iterator[Ca
             connection.connect(str(served.socket))
             yield Caller(connection, "localhost:8888", None)
         return
-    _, secret = api.ctx.tokens.create(ME, "test", api.ctx.clock.now())
+    _, secret = api.ctx.tokens.create(ME, "test", api.ctx.clock.now(), uid=os.geteuid(), scope=Scope.ADMIN)
     port = int(served.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         yield Caller(connection, f"127.0.0.1:{port}", secret)
@@ -196,7 +197,7 @@ def test_on_the_unix_socket_a_program_may_call_the_daemon_by_any_one_word(served
 
 
 def test_over_tcp_one_word_is_as_good_as_any_name(served: Any, api: Any) -> None:
-    _, secret = api.ctx.tokens.create(ME, "test", api.ctx.clock.now())
+    _, secret = api.ctx.tokens.create(ME, "test", api.ctx.clock.now(), uid=os.geteuid(), scope=Scope.ADMIN)
     port = int(served.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         caller = Caller(connection, "x", secret)
