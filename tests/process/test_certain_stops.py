@@ -72,10 +72,11 @@ def test_sixteen_fork_comets_are_gone_in_time_when_their_job_leaves_them_behind(
     assert left_of(attempt) == []
 
 
-# In a session of its own, without the environment that it was started with, and without parent.
+# In a session of its own, without the environment that it was started with, and without parent; at most for a minute.
 UNMARKED = """
 import os, signal, sys
-program = "import os, signal, sys; open(sys.argv[1], 'w').write('%d\\\\n' % os.getpid()); signal.pause()"
+program = "import os, signal, sys; signal.alarm(60); open(sys.argv[1], 'w').write('%d\\\\n' % os.getpid())"
+program += "; signal.pause()"
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
