@@ -15,6 +15,9 @@ PR_SET_PDEATHSIG = 1
 # fallocate: FALLOC_FL_KEEP_SIZE.
 _KEEP_SIZE = 1
 
+# What `raise_descriptor_limit` found, in the process that called it.
+_descriptor_limit_before: int | None = None
+
 _DEAD_STATES = ("Z", "X", "x")
 
 
@@ -71,6 +74,25 @@ def pid_taken(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def raise_descriptor_limit() -> int:
+    """Lets this process have as many descriptors as the hard limit says; returns the soft limit that it was started
+    with. What it starts inherits the raised one, and a job is to get the one before: many programs close every
+    descriptor up to the limit, or keep a table of that size."""
+    import resource
+
+    global _descriptor_limit_before
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if _descriptor_limit_before is None:
+        _descriptor_limit_before = soft
+    return _descriptor_limit_before
+
+
+def descriptor_limit_before() -> int | None:
+    """The soft limit before `raise_descriptor_limit`; None where it was not raised."""
+    return _descriptor_limit_before
 
 
 def lock_file(path: str | os.PathLike[str], *, wait: bool = False) -> int:

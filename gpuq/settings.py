@@ -31,6 +31,7 @@ JOB_VARIABLES = frozenset(
 )  # fmt: skip
 CLIENT_VARIABLES = frozenset({"GPUQ_CONFIG", "GPUQ_DEBUG", failpoints.VARIABLE})
 
+# May be written as text, `5m`; the description of each shows such an example, and the reference tells them by that.
 _DURATIONS = ("priority_aging", "preempt_min_run", "user_spacing")
 # What to write, where the description does not say it.
 _HINTS = {
@@ -41,6 +42,7 @@ _HINTS = {
     "dlq_days": "write a number of days: 7",
     "gpus": "write nvml, or sim:4 or sim:4x24G for simulated GPUs",
     "namespace": "write 1 to 64 letters, digits, and _ . -",
+    "web_hosts": "write names without scheme and port, commas between: gpubox.example.org,10.0.0.7",
     "node": "write 1 to 64 letters, digits, and _ . -",
 }
 
@@ -134,7 +136,7 @@ class Settings(BaseSettings):
         int, Field(ge=0, le=100_000, description="how many jobs without GPUs may run at once; 0 is no limit")
     ] = 128
     preempt_min_run: Annotated[
-        float, Field(ge=0, le=86400, description="seconds that a preemptible job runs before it may have to yield")
+        float, Field(ge=0, le=86400, description="how long a preemptible job runs before it may have to yield (5m)")
     ] = 300.0
     preempt_max_per_hour: Annotated[
         int, Field(ge=0, le=3600, description="how often an hour one job may have to yield; then it runs to its end")
@@ -153,6 +155,14 @@ class Settings(BaseSettings):
         Literal["critical", "high", "normal", "low"],
         Field(description="the highest priority that a user who is no administrator may ask for"),
     ] = "high"
+    web_hosts: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9_.:\[\], -]*$",
+            description="names, commas between, under which browsers may reach it, beside localhost and the node's own",
+        ),
+    ] = ""
+    max_batch: Annotated[int, Field(ge=1, le=1_000_000, description="jobs in one request")] = 50_000
     dlq_max: Annotated[int, Field(ge=1, description="dead letters kept")] = 1000
     dlq_days: Annotated[float, Field(gt=0, description="days a dead letter is kept")] = 7.0
     isolate_gpus: Annotated[
@@ -228,6 +238,10 @@ class Settings(BaseSettings):
     @property
     def admin_users(self) -> frozenset[str]:
         return frozenset(name.strip() for name in self.admins.split(",") if name.strip())
+
+    @property
+    def web_host_names(self) -> frozenset[str]:
+        return frozenset(name.strip() for name in self.web_hosts.split(",") if name.strip())
 
     @property
     def max_output_bytes(self) -> int | None:

@@ -80,12 +80,12 @@ def require_reader(accounts: Accounts, job: Job, caller: Caller) -> None:
         raise Forbidden(f"the output of job {job.id} belongs to {job.user}", hint="ask its owner, or root")
 
 
-def require_priority(highest: Priority, caller: Caller, wanted: Priority) -> None:
-    """Raises Forbidden for a priority above `highest`, unless the caller is an administrator."""
-    if wanted < highest and not caller.admin:
+def require_priority(highest: str, caller: Caller, wanted: Priority) -> None:
+    """Raises Forbidden for a priority above the one that is called `highest`, unless the caller is an administrator."""
+    if not caller.admin and wanted < Priority.parse(highest):
         raise Forbidden(
-            f"priority {wanted.label} is for administrators; the highest for {caller.user} is {highest.label}",
-            hint=f"ask for {highest.label} or lower{_with_a_token(caller)}",
+            f"priority {wanted.label} is for administrators; the highest for {caller.user} is {highest}",
+            hint=f"ask for {highest} or lower{_with_a_token(caller)}",
         )
 
 

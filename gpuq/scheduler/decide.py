@@ -47,9 +47,9 @@ class Reservation:
 
 @dataclass(slots=True)
 class Decision:
-    """`starts`: jobs and the devices they get. `first`: the first GPU job that must wait, if its turn has come.
-    `overtaking`: the job that overtakes those ahead of it in line, and the words why it does. `room` is what is left
-    after the starts."""
+    """`starts`: jobs and the devices they get, as a mask. `first`: the reservation of the first GPU job in line that
+    waits for nothing but other jobs' ends. `overtaking`: the job that overtakes those ahead of it in line, and the
+    words why it does. `room` is what is left after the starts."""
 
     room: Room
     line: Line

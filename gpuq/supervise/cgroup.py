@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,6 @@ from gpuq.supervise import processes
 from gpuq.supervise.cgroup_folders import FREEZER, KINDS, V2, available, folder_name, found, make, remove, subfolders
 
 _MEANS = {V2: "control groups (version 2)", FREEZER: "control groups (the freezer of version 1)"}
-_GROUP_NAME = re.compile(r"([1-9]\d*)-(\d+)")
 _PAUSE_S = 0.005
 _FREEZE_S = 1.0
 
@@ -143,11 +141,11 @@ def left_over(folder: str) -> list[Cgroup]:
     groups = []
     for kind, parent in found(folder):
         for name in subfolders(parent):
-            match = _GROUP_NAME.fullmatch(name)
-            if match is None:
+            pid, _, start = name.partition("-")
+            if not pid.isdecimal() or not start.isdecimal():
                 continue
-            supervisor = look(int(match[1]))
-            if supervisor is None or supervisor.start != int(match[2]) or not supervisor.living:
+            supervisor = look(int(pid))
+            if supervisor is None or supervisor.start != int(start) or not supervisor.living:
                 groups.append(Cgroup(kind, parent, name))
     return groups
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import errno
 import fcntl
 import json
@@ -39,6 +40,7 @@ _REMEMBERED = 1024
 _SORTED_OUT = 8
 # `alive` holds the lock for microseconds, in whatever process asks.
 _LOCK_TRIES = 20
+_LEFT_OVER_S = 1.0
 _LOCK_PAUSE_S = 0.005
 # Of process ids, exit codes and signals; start times are longer.
 _INT = 2**31
@@ -65,7 +67,9 @@ class ForkServerLauncher:
         """Starts the fork server now, so that the first job does not wait for it, and ends what dead supervisors of
         this home left in their control groups. Raises OSError."""
         if self._groups is not None:
-            cgroup.end_left_over(self._groups)
+            # What is stuck is met again when its attempt is found dead, and keeps that one's GPUs.
+            with contextlib.suppress(TimeoutError):
+                cgroup.end_left_over(self._groups, timeout_s=_LEFT_OVER_S)
         self.server.start()
 
     def start(self, order: LaunchOrder) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -200,10 +201,11 @@ def reboot(site: Any) -> None:
     import psutil
 
     for pid in site.leftovers():
-        process = psutil.Process(pid)
-        supervisor = process.parent()
-        if supervisor is not None and supervisor.pid != 1:
-            supervisor.send_signal(signal.SIGKILL)
+        # The job of a killed supervisor goes at once, all of it.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            supervisor = psutil.Process(pid).parent()
+            if supervisor is not None and supervisor.pid != 1:
+                supervisor.send_signal(signal.SIGKILL)
     site.box.until(lambda: not site.leftovers(), "every job is gone")
     (site.faults / failpoints.BOOT_ID).write_text("after-the-reboot")
 

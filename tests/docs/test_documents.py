@@ -60,6 +60,11 @@ def test_what_the_code_knows_stands_in_the_reference(page: str, names: list[str]
     assert [name for name in names if f"`{name}`" not in text] == []
 
 
+def test_every_reason_that_asks_for_something_is_in_troubleshooting() -> None:
+    text = (DOCS / "howto" / "troubleshooting.md").read_text()
+    assert [code for code in ReasonCode if code is not ReasonCode.STARTING and f"`{code}`" not in text] == []
+
+
 def test_every_option_of_every_command_stands_in_the_reference() -> None:
     text = reference("commands")
     for name, command in COMMANDS.items():

@@ -1,4 +1,4 @@
-"""Files and folders that the documents name exist."""
+"""Files and folders that the documents and the templates for changes name exist."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
-# A file or folder of the project in backticks; with capitals it is a pattern, not a name.
+PAGES = [*sorted(DOCS.rglob("*.md")), *sorted((ROOT / ".github").rglob("*.md"))]
+# A file or folder of the project in backticks; with capitals it is a pattern, not a name. A script may have arguments.
 PATH = re.compile(
-    r"`((?:gpuq|tests|scripts|migrations|docs)/[a-z0-9_./-]+|(?:engine|scheduler|supervise|stores)/[a-z_/]+)`"
+    r"`((?:gpuq|tests|scripts|migrations|docs)/[a-z0-9_./-]+|(?:engine|scheduler|supervise|stores)/[a-z_/]+)"
+    r"(?: [^`]*)?`"
 )
 
 # The pages name files of the layout by stages; in a tree from before it there is nothing to compare with.
@@ -19,7 +21,7 @@ by_stages = pytest.mark.skipif(not (ROOT / "gpuq" / "engine" / "intake").is_dir(
 
 
 @by_stages
-@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_that_a_page_names_exists(page: Path) -> None:
     named = PATH.findall(page.read_text())
     places = [(ROOT / name, ROOT / "gpuq" / name, ROOT / "gpuq" / f"{name}.py") for name in named]

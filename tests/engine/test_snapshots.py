@@ -94,6 +94,15 @@ def test_when_too_many_facts_are_kept_all_are_read_anew(
     assert asked == [jobs]
     first = snapshots.snapshot(snapshots.waiting(), ())
     assert [one.id for one in first.waiting] == jobs
+    # What is known of one that is not in line is forgotten with the others.
+    gone = world.ctx.queue.heads(9)[0]
+    world.ctx.queue.remove([(gone.job_id, 1)])
+    jobs.append(world.submit("a"))
+    snapshots.waiting()
+    world.ctx.queue.add([gone])
+    asked.clear()
+    assert ids(snapshots.waiting()) == jobs
+    assert gone.job_id in asked[0]
 
 
 def test_what_is_left_of_the_line_serves_until_nobody_knows_what_comes_behind_it(

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,21 @@ def test_a_daemon_that_starts_ends_what_dead_supervisors_left(world_with_groups)
     with os.fdopen(gone):
         assert select.select([gone], [], [], 20)[0], "it lives"
     successor.close()
+
+
+def test_the_fork_server_ends_what_a_killed_supervisor_had_in_its_group_and_removes_it(world_with_groups) -> None:
+    world = world_with_groups
+    attempt, unmarked = start_unmarked(world)
+    gone = os.pidfd_open(unmarked)
+    kill(attempt.running.supervisor_pid)
+    with os.fdopen(gone):
+        assert select.select([gone], [], [], 20)[0], "it lives"
+    own = f"{attempt.running.supervisor_pid}-{attempt.running.supervisor_start}"
+    # Nothing tells that a folder has gone.
+    deadline = time.monotonic() + 20
+    while any(path.endswith(own) for path in groups_of(world)):
+        assert time.monotonic() < deadline, "its group is still there"
+        time.sleep(0.01)
 
 
 def test_what_living_supervisors_run_is_left_alone(world_with_groups) -> None:

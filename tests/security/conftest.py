@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -182,7 +181,7 @@ def _root_boxes(accounts: Accounts) -> Iterator[Callable[..., RootBox]]:
     yield make
     for made in boxes:
         made.down("--stop-jobs")
-        shutil.rmtree(made.home, ignore_errors=True)
+        made.remove()
 
 
 @pytest.fixture

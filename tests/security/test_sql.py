@@ -106,7 +106,9 @@ def test_nobody_writes_later_for_what_a_question_holds(box: RootBox, accounts: A
     assert ask(box, accounts.carol, "select count(*) from job_history").status == 200
     box.until_state(box.submit_as(accounts.carol, "true"), "completed")
     assert all(thread.is_alive() for thread in asking), "the questions had ended: that proves nothing"
-    if kind(box) == "postgresql":
+    if kind(box) == "sqlite":
+        box.until(lambda: all(reader.uids().real == 65534 for reader in readers), "they are nobody's")
+    else:
         others = "from pg_stat_activity where usename <> user and datname = current_database()"
         answer = ask(box, accounts.carol, f"select pg_terminate_backend(pid) {others}")
         assert answer.status == 409, answer.body
@@ -138,7 +140,7 @@ BOMBS = {
         "with recursive c(x) as (select 1 union all select x+1 from c limit 3000000) select x, printf('%0100d', x)"
         " from c",
     ],
-    "postgresql": ["select repeat('x',1000000000)"],
+    "postgresql": ["select repeat('x',300000000)"],
 }
 
 

@@ -276,3 +276,14 @@ def test_an_administrator_makes_tokens_for_himself_alone() -> None:
     # Not with the rights of root in this call.
     with pytest.raises(Forbidden):
         require_token_rights(owner, Caller("root", 0, 0, scope=Scope.ADMIN), "root", endless=False)
+
+
+@pytest.mark.parametrize(("daemon_uid", "scope"), [(0, "submit"), (1, "admin")])
+def test_a_token_is_for_submissions_on_a_daemon_of_roots_and_a_login_on_anothers(
+    api: Any, daemon_uid: int, scope: str
+) -> None:
+    api.ctx.accounts.daemon_uid = daemon_uid
+    made = api.daemon.post("/tokens", json={"name": "t"}).json()
+    assert (made["user"], made["scope"]) == ("daemon", scope)
+    assert bearer(api, made["token"]).get("/whoami").json()["admin"] is (scope == "admin")
+    assert [row["scope"] for row in api.daemon.get("/tokens").json()] == [scope]

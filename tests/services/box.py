@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,6 +17,8 @@ from typing import Any
 
 import psutil
 import pytest
+
+from gpuq.supervise import cgroup_folders
 
 GPUQ = str(Path(sys.executable).parent / "gpuq")
 PATIENCE_S = 60.0
@@ -82,6 +85,12 @@ class Box:
 
     def close(self) -> None:
         self.down("--stop-jobs")
+        self.remove()
+
+    def remove(self) -> None:
+        """The home, and the folders for control groups that a killed fork server has left."""
+        with contextlib.suppress(FileNotFoundError):
+            cgroup_folders.remove(cgroup_folders.found(cgroup_folders.folder_name(str(self.home))))
         shutil.rmtree(self.home, ignore_errors=True)
 
 

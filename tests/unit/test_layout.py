@@ -145,5 +145,14 @@ def test_files_have_at_most_300_lines_and_functions_40_but_for_those_named_here(
                 assert node.end_lineno is not None
                 if node.end_lineno - node.lineno >= 40:
                     functions.add(f"{name} {node.name}")
-    assert files == set(LONG_FILES)
-    assert functions == set(LONG_FUNCTIONS)
+    assert _not_as_named(files, LONG_FILES) == ""
+    assert _not_as_named(functions, LONG_FUNCTIONS) == ""
+
+
+def _not_as_named(found: set[str], named: dict[str, str]) -> str:
+    """What to do, for whoever meets this test with a file or function that has grown."""
+    told = [
+        f"{name} is too long: part it, or name it in tests/unit/test_layout.py" for name in sorted(found - set(named))
+    ]
+    told += [f"{name} is not long any more: take it out of the list" for name in sorted(set(named) - found)]
+    return "; ".join(told)

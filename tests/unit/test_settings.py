@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from gpuq.errors import ConfigError
-from gpuq.settings import load
+from gpuq.settings import Settings, load
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +86,22 @@ def test_nought_turns_ageing_off_as_it_does_spacing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("GPUQ_USER_SPACING", value)
     settings = load()[0]
     assert (settings.priority_aging, settings.user_spacing) == (None, 0.0)
+
+
+def test_what_may_be_written_as_a_duration_shows_an_example_and_nothing_else_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, field in Settings.model_fields.items():
+        if "float" not in str(field.annotation):
+            continue
+        monkeypatch.setenv(f"GPUQ_{name.upper()}", "2m")
+        shown = re.search(r"\(\d+[smhd]\)", field.description or "") is not None
+        try:
+            taken = getattr(load()[0], name) == 120.0
+        except ConfigError:
+            taken = False
+        monkeypatch.delenv(f"GPUQ_{name.upper()}")
+        assert taken is shown, name
 
 
 def test_a_broken_file_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

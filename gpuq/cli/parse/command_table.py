@@ -156,7 +156,8 @@ COMMANDS: dict[str, Command] = {
             "release", "changes:release", "put held jobs back at their own place", "gpuq release 7", *FILTERS, YES, JSON
         ),
         _many(
-            "top", "changes:top", "move waiting jobs to the front of their priority", "gpuq top 7", *FILTERS, YES, JSON
+            "top", "changes:top", "move waiting jobs before your others of that priority",
+            "gpuq top 7", *FILTERS, YES, JSON,
         ),
         _many(
             "update", "changes:update", "change waiting jobs",
@@ -265,7 +266,7 @@ COMMANDS: dict[str, Command] = {
             "token create", "tokens:create", "a token for the TCP interface; printed once",
             words="[NAME]", most=1, options=(
                 Option("-u --user", "text", "for this user (root)", "USER"),
-                Option("--scope", "text", "read, submit (default), or admin: an administrator's rights", "SCOPE"),
+                Option("--scope", "text", "what it is good for: read, submit or admin", "SCOPE"),
                 Option("--expires", "text", "how long it is good for (1 year); never (root)", "D"),
                 JSON,
             ),

@@ -61,7 +61,7 @@ def update(ctx: ActionContext, job_id: int, caller: Caller, changes: Mapping[str
         except ValidationError as error:
             raise usage_error(error) from None
         if spec.priority is not old.priority:
-            require_priority(ctx.settings.highest_user_priority, caller, spec.priority)
+            require_priority(ctx.settings.user_priority, caller, spec.priority)
         check_fits(ctx, [spec])
         values: dict[str, Any] = {name: getattr(spec, name) for name in changes}
         values["spec"] = spec

@@ -94,6 +94,8 @@ def test_a_missing_sqlite_file_is_not_made_by_opening(tmp_path: Path) -> None:
         pass
     with pytest.raises(DatabaseUnavailable, match="cannot be opened"):
         open_history(f"sqlite:///{path}").query("SELECT 1")
+    with pytest.raises(DatabaseUnavailable, match="cannot be opened"):
+        open_history(f"sqlite:///{path}").ask("SELECT 1")
     assert not path.exists()
     records.close()
 
@@ -162,6 +164,8 @@ def test_a_restarted_server_is_found_again(jobs: Any, records: SqlRecords, postg
             pass
         with pytest.raises(DatabaseUnavailable):
             open_history(records.database).query("SELECT 1")
+        with pytest.raises(DatabaseUnavailable, match="does not let"):
+            open_history(records.database).ask("SELECT 1")
     finally:
         postgres_server.start()
     jobs.add()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.errors import Refused, UsageError
+from gpuq.errors import DatabaseUnavailable, Refused, UsageError
 from gpuq.ports.records import DeadLetter, JobFilter
 from gpuq.stores.sql import Database, SqlHistory, SqlRecords, migrate, open_tokens, report_role
 from gpuq.stores.sql.questions import ask
@@ -357,6 +359,20 @@ def test_a_question_that_nothing_can_interrupt_is_ended_too(
     with pytest.raises(UsageError, match="longer than"):
         # One call of a function, which SQLite's own time limit waits for.
         history.query("SELECT printf('%.*c', 2000000000, 'x'), printf('%.*c', 2000000000, 'x')")
+
+
+def test_no_room_for_an_answer_and_no_process_for_a_question_are_told(
+    history: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "tempdir", "/nowhere")
+        with pytest.raises(DatabaseUnavailable, match="no room"):
+            history.query("SELECT 1")
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", "/nowhere/python")
+        with pytest.raises(DatabaseUnavailable, match="no process"):
+            history.query("SELECT 1")
+    assert history.query("SELECT 1")[1] == [(1,)]
 
 
 def test_values_come_as_json_can_carry_them(records: SqlRecords, history: Asking) -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -72,8 +73,11 @@ def answer(database: Database, report_url: str | None, sql: str, *, limit: int |
             "restricted": report_url is not None,
         }
     # Without the site's packages, which SQLite's driver does not need, Python starts in half the time.
-    words = [sys.executable, "-I", *(["-S"] if database.path is not None else []), str(PROGRAM)]
-    file = tempfile.TemporaryFile()  # noqa: SIM115, closed by whoever reads it
+    words = [sys.executable, *(["-I", "-S"] if database.path is not None else ["-P"]), str(PROGRAM)]
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115, closed by whoever reads it
+    except OSError as error:
+        raise _no_room(error.strerror or str(error)) from error
     try:
         verdict = _run(words, json.dumps(asked).encode(), file)
         if verdict.get("end") != "done":
@@ -122,8 +126,13 @@ def _session() -> list[str]:
 
 
 def _run(words: list[str], asked: bytes, out: IO[bytes]) -> dict[str, Any]:
-    """The verdict of the process."""
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.PIPE, cwd="/")
+    """The verdict of the process. Raises DatabaseUnavailable when none can be started."""
+    try:
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.PIPE, cwd="/")
+    except OSError as error:
+        raise DatabaseUnavailable(
+            f"no process could be started for the question ({error.strerror})", hint="the machine is full; try again"
+        ) from error
     try:
         _, told = process.communicate(asked, timeout=BOUNDS.seconds + LATE_S)
     except subprocess.TimeoutExpired:
@@ -135,12 +144,20 @@ def _run(words: list[str], asked: bytes, out: IO[bytes]) -> dict[str, Any]:
             for stream in (process.stdin, process.stderr):
                 if stream is not None:
                     stream.close()
-    try:
-        verdict = json.loads(told.splitlines()[0])
-    except (ValueError, IndexError):
-        # Killed by the kernel: for its memory, its CPU time, or by an administrator.
-        return {"end": "killed", "words": told.decode(errors="replace").strip()[-500:], "code": process.returncode}
-    return verdict if isinstance(verdict, dict) else {}
+    for line in told.splitlines():
+        # Beside the verdict a library may have something to say there.
+        with suppress(ValueError):
+            verdict = json.loads(line)
+            if isinstance(verdict, dict) and "end" in verdict:
+                return verdict
+    # Killed by the kernel for its memory or CPU time, or by an administrator.
+    return {"end": "killed"}
+
+
+def _no_room(words: str) -> DatabaseUnavailable:
+    return DatabaseUnavailable(
+        f"there is no room for the answer ({words})", hint=f"free some space in {tempfile.gettempdir()}, then try again"
+    )
 
 
 def _only_reads() -> Refused:
@@ -165,6 +182,8 @@ def _complaint(verdict: dict[str, Any]) -> Exception:
     }
     if end in enough:
         return enough[end]
+    if end == "room":
+        return _no_room(words)
     if end == "connect":
         return DatabaseUnavailable(
             f"PostgreSQL does not let the login for questions in ({words})",

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from gpuq.stores.sql.questions.reading_process import Answer, Ended
+    from gpuq.stores.sql.questions.reading_process import Answer, Ended, stop_being_root
 else:
     # This folder is on the path of the process, gpuq is not: it would take longer to import than most answers take.
-    from reading_process import Answer, Ended
+    from reading_process import Answer, Ended, stop_being_root
 
 # Bytes of one value. Also what keeps one call of a function short, which nothing can interrupt.
 VALUE_BYTES = 1_000_000
@@ -53,29 +53,19 @@ FUNCTIONS = frozenset(_FUNCTIONS.split())
 
 def ask(asked: dict[str, Any], answer: Answer, deadline: float, cancel: list[Callable[[], object]]) -> None:
     """Writes the answer. Raises Ended with what the database refused or said."""
-    connection = sqlite3.connect(
-        f"file:{quote(asked['path'])}?mode=ro", uri=True, isolation_level=None, timeout=5, cached_statements=0
-    )
-    connection.text_factory = lambda raw: raw.decode(errors="replace")
-    for setting in (
-        "PRAGMA query_only = ON",
-        # Sorting happens within the memory that a question may use, not on a disk that others need.
-        "PRAGMA temp_store = MEMORY",
-        f"PRAGMA hard_heap_limit = {asked['bounds']['memory']}",
-    ):
-        connection.execute(setting)
-    for limit, most in LIMITS.items():
-        connection.setlimit(limit, most)
-    gate = Gate(connection, asked["views"])
-    connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
-    connection.set_authorizer(gate)
+    refused: list[str] = []
     try:
+        connection = _opened(asked["path"], asked["bounds"]["memory"])
+        gate = Gate(connection, asked["views"], refused)
+        stop_being_root()
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+        connection.set_authorizer(gate)
         cursor = connection.execute(asked["sql"])
         answer.write([column[0] for column in cursor.description or ()], cursor)
     except (sqlite3.Error, sqlite3.Warning) as error:
         name = getattr(error, "sqlite_errorname", None) or ""
-        if gate.refused:
-            raise Ended("refused", words=gate.refused[0]) from error
+        if refused:
+            raise Ended("refused", words=refused[0]) from error
         if name == "SQLITE_INTERRUPT":
             raise Ended("time") from error
         if name == "SQLITE_TOOBIG" or "too big" in str(error):
@@ -85,11 +75,28 @@ def ask(asked: dict[str, Any], answer: Answer, deadline: float, cancel: list[Cal
         raise Ended("failed", name=name, words=str(error)) from error
 
 
-class Gate:
-    """The authorizer. `refused`: what it did not allow, in words."""
+def _opened(path: str, memory: int) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"file:{quote(path)}?mode=ro", uri=True, isolation_level=None, timeout=5, cached_statements=0
+    )
+    connection.text_factory = lambda raw: raw.decode(errors="replace")
+    for setting in (
+        "PRAGMA query_only = ON",
+        # Sorting happens within the memory that a question may use, not on a disk that others need.
+        "PRAGMA temp_store = MEMORY",
+        f"PRAGMA hard_heap_limit = {memory}",
+    ):
+        connection.execute(setting)
+    for limit, most in LIMITS.items():
+        connection.setlimit(limit, most)
+    return connection
 
-    def __init__(self, connection: sqlite3.Connection, views: list[str]) -> None:
-        self.refused: list[str] = []
+
+class Gate:
+    """The authorizer. `refused`: takes what it did not allow, in words."""
+
+    def __init__(self, connection: sqlite3.Connection, views: list[str], refused: list[str]) -> None:
+        self.refused = refused
         self._views = frozenset(views)
         self._reads = _read_by(connection, self._views)
         for function in TABLE_FUNCTIONS:
