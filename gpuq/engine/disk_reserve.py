@@ -70,6 +70,7 @@ class DiskReserve:
         self._wal = wal
         # A file system that cannot allocate in advance is asked once.
         self._possible = True
+        self._wal_kept = wal is None
 
     def make_room(self) -> None:
         """Before every write to the database: gives the reserve back if the disk is full. Costs microseconds."""
@@ -83,6 +84,9 @@ class DiskReserve:
         then. None: the disk does not tell."""
         try:
             room = look(self._home)
+            if room.held and self._wal_kept and not room.full:
+                # As nearly always: asked with every plan.
+                return room
             if room.full:
                 self._release()
             elif not room.low and self._possible:
@@ -97,6 +101,7 @@ class DiskReserve:
             _allocate(self._home / NAME, size, os.O_CREAT)
             if self._wal is not None and self._wal.exists():
                 _allocate(self._wal, size // 2)
+                self._wal_kept = True
         except OSError as error:
             self._possible = linux.can_allocate(error)
             if not self._possible:

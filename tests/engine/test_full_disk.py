@@ -76,6 +76,7 @@ def test_nothing_starts_on_a_full_disk_and_the_reason_names_the_job_that_fills_i
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(bytes(3 * MIB))
     free(1)
+    world.clock.forward(1)
     waiting = world.submit("true")
     agent.run_once()
     assert world.state(waiting) == "queued"
