@@ -284,6 +284,26 @@ def test_the_clock_is_watched_although_a_look_at_it_failed(
     assert again.wait(30)
 
 
+def test_a_stop_waits_for_the_look_at_the_clock_that_is_under_way(
+    maintenance: Maintenance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timers, "CLOCK_LOOK_S", 0.001)
+    looking, stopped, over = threading.Event(), threading.Event(), []
+
+    def look() -> None:
+        looking.set()
+        # Nobody sets it before the stop has returned, which waits for the end of this.
+        over.append(stopped.wait(0.5))
+
+    monkeypatch.setattr(maintenance, "follow_clock", look)
+    maintenance.start()
+    assert looking.wait(30)
+    maintenance.stop()
+    stopped.set()
+    assert over[-1] is False
+    assert not maintenance._clock_watch.is_alive()
+
+
 def test_only_a_clock_that_was_set_back_shortens_backoffs(
     world: Any, maintenance: Maintenance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
