@@ -227,6 +227,17 @@ def test_a_folder_for_groups_is_ours_and_has_a_switch(tmp_path: Path, monkeypatc
     # What is of no use is taken away again.
     assert not (points["bare"] / "own" / "gpuq-x").exists()
     assert cgroup_folders.found("gpuq-x") == best
+    assert cgroup_folders.available("gpuq-new") == []
+
+    def make(path: str) -> None:
+        """As the kernel does: a new group has its switches."""
+        os.mkdir(path)
+        for switch in ("cgroup.freeze", "freezer.state"):
+            Path(path, switch).touch()
+
+    with monkeypatch.context() as kernel:
+        kernel.setattr(cgroup_folders, "make", make)
+        assert [kind for kind, _ in cgroup_folders.available("gpuq-new")] == [V2, V2, FREEZER]
     with monkeypatch.context() as other:
         other.setattr(cgroup_folders.os, "geteuid", lambda: 54321)
         assert cgroup_folders.found("gpuq-x") == []
