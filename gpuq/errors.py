@@ -6,7 +6,10 @@
     ├── NotFound                 exit 3  HTTP 404
     ├── Refused                  exit 4  HTTP 409  well formed, but not now or not for you
     │   ├── Forbidden            exit 4  HTTP 403  another user's job
+    │   │   └── CrossOrigin      exit 4  HTTP 403  a web page of another origin asks
     │   ├── Unauthenticated      exit 4  HTTP 401  no or a wrong token
+    │   ├── Misdirected          exit 4  HTTP 421  the request names another host
+    │   ├── TooLarge             exit 4  HTTP 413  more at once than is taken
     │   ├── Constraint           exit 4  HTTP 422  can never run on this machine
     │   ├── WrongState           exit 4  HTTP 409  the job's state does not allow it
     │   ├── AlreadyRunning       exit 4  HTTP 409  a second daemon on one home or node
@@ -83,11 +86,31 @@ class Forbidden(Refused):
     http_status = 403
 
 
+class CrossOrigin(Forbidden):
+    """A page of another origin made a browser ask for a change."""
+
+    code = "cross_origin"
+
+
 class Unauthenticated(Refused):
     """No token, or a wrong one."""
 
     code = "unauthenticated"
     http_status = 401
+
+
+class Misdirected(Refused):
+    """The request was meant for a host that this server is not."""
+
+    code = "misdirected"
+    http_status = 421
+
+
+class TooLarge(Refused):
+    """More than is taken at once."""
+
+    code = "too_large"
+    http_status = 413
 
 
 class Constraint(Refused):

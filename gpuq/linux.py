@@ -12,6 +12,11 @@ import os
 SOCKET_PATH_MAX = 107
 # prctl: the signal that the kernel sends to this process when its parent ends.
 PR_SET_PDEATHSIG = 1
+# fallocate: FALLOC_FL_KEEP_SIZE.
+_KEEP_SIZE = 1
+
+# What `raise_descriptor_limit` found, in the process that called it.
+_descriptor_limit_before: int | None = None
 
 _DEAD_STATES = ("Z", "X", "x")
 
@@ -71,6 +76,25 @@ def pid_taken(pid: int) -> bool:
     return True
 
 
+def raise_descriptor_limit() -> int:
+    """Lets this process have as many descriptors as the hard limit says; returns the soft limit that it was started
+    with. What it starts inherits the raised one, and a job is to get the one before: many programs close every
+    descriptor up to the limit, or keep a table of that size."""
+    import resource
+
+    global _descriptor_limit_before
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if _descriptor_limit_before is None:
+        _descriptor_limit_before = soft
+    return _descriptor_limit_before
+
+
+def descriptor_limit_before() -> int | None:
+    """The soft limit before `raise_descriptor_limit`; None where it was not raised."""
+    return _descriptor_limit_before
+
+
 def lock_file(path: str | os.PathLike[str], *, wait: bool = False) -> int:
     """The descriptor of the file, made if need be, with an exclusive `flock` that lasts until it is closed.
 
@@ -86,3 +110,24 @@ def lock_file(path: str | os.PathLike[str], *, wait: bool = False) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def allocate(fd: int, size: int) -> None:
+    """Gives the first `size` bytes of a file their blocks and leaves its length alone. Raises OSError.
+
+    Not os.posix_fallocate: where the file system cannot do it, that writes to every block.
+    """
+    import ctypes
+
+    fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+    if fallocate(fd, _KEEP_SIZE, 0, size) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def can_allocate(error: OSError) -> bool:
+    """Whether what `allocate` raised may go another time; False: this file system never can."""
+    import errno
+
+    return error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)

@@ -9,16 +9,16 @@ from __future__ import annotations
 import difflib
 import os
 import platform
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gpuq.config_file import config_file, read_config
 from gpuq.domain import failpoints
-from gpuq.domain.priority import MAX_TIME_LIMIT_S
-from gpuq.domain.quantities import DURATION_HINT, parse_duration
+from gpuq.domain.priority import MAX_TIME_LIMIT_S, Priority
+from gpuq.domain.quantities import DURATION_HINT, parse_duration, parse_memory_mb
 from gpuq.domain.validation_messages import complaint
 from gpuq.errors import ConfigError, Refused, UsageError
 
@@ -38,24 +38,22 @@ _HINTS = {
     **dict.fromkeys(_DURATIONS, DURATION_HINT),
     **dict.fromkeys(("lease_ttl", "kill_grace", "retry_base"), "write a number of seconds: 30"),
     "priority_aging": DURATION_HINT + "; 0 is none",
+    "max_output": "write 20G, 500M, or 18000 (MiB); 0 is no limit",
     "dlq_days": "write a number of days: 7",
     "gpus": "write nvml, or sim:4 or sim:4x24G for simulated GPUs",
     "namespace": "write 1 to 64 letters, digits, and _ . -",
+    "web_hosts": "write names without scheme and port, commas between: gpubox.example.org,10.0.0.7",
     "node": "write 1 to 64 letters, digits, and _ . -",
 }
 
 
-def config_path() -> Path:
-    """The configuration file: GPUQ_CONFIG, else that of the machine for root, else the user's. It need not exist."""
-    if named := os.environ.get("GPUQ_CONFIG"):
-        return Path(named).expanduser()
-    if os.geteuid() == 0:
-        return Path("/etc/gpuq/config.toml")
-    return Path("~/.config/gpuq/config.toml").expanduser()
-
-
 def default_home() -> Path:
     return Path("/var/lib/gpuq") if os.geteuid() == 0 else Path("~/.local/share/gpuq").expanduser()
+
+
+def _expanded(path: str | Path) -> Path:
+    # Of os.path, because Path raises when `~name` is nobody.
+    return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111
 
 
 def prepare_home(home: Path) -> None:
@@ -77,21 +75,6 @@ def prepare_home(home: Path) -> None:
             f"others than root may make files in {home}, and so put their own in the place of gpuq's",
             hint=f"chmod go-w {home}, or set GPUQ_HOME to a folder of root's own",
         )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        if os.environ.get("GPUQ_CONFIG"):
-            raise ConfigError(f"GPUQ_CONFIG names {path}, which does not exist") from None
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the config file {path}: {error}") from None
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -165,10 +148,21 @@ class Settings(BaseSettings):
     admins: Annotated[
         str, Field(description="users, commas between, who may act on anybody's jobs (root always may)")
     ] = ""
+    max_output: Annotated[
+        str, Field(description="output that one attempt may write (18G; a bare number is MiB); 0 is no limit")
+    ] = "20G"
     user_priority: Annotated[
         Literal["critical", "high", "normal", "low"],
         Field(description="the highest priority that a user who is no administrator may ask for"),
     ] = "high"
+    web_hosts: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9_.:\[\], -]*$",
+            description="names, commas between, under which browsers may reach it, beside localhost and the node's own",
+        ),
+    ] = ""
+    max_batch: Annotated[int, Field(ge=1, le=1_000_000, description="jobs in one request")] = 50_000
     dlq_max: Annotated[int, Field(ge=1, description="dead letters kept")] = 1000
     dlq_days: Annotated[float, Field(gt=0, description="days a dead letter is kept")] = 7.0
     isolate_gpus: Annotated[
@@ -198,16 +192,32 @@ class Settings(BaseSettings):
         off = info.field_name == "priority_aging" and seconds == 0 and not isinstance(seconds, bool)
         return None if off else seconds
 
+    @field_validator("max_output", mode="before")
+    @classmethod
+    def _size(cls, value: object) -> object:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            return value
+        text = str(value).strip()
+        try:
+            if not text.strip("0"):
+                return "0"
+            parse_memory_mb(text)
+        except UsageError as error:
+            raise ValueError(error.message) from None
+        return text
+
     @field_validator("home", mode="before")
     @classmethod
     def _expand(cls, value: object) -> object:
-        return Path(value).expanduser().absolute() if isinstance(value, (str, Path)) and str(value) else value
+        return _expanded(value) if isinstance(value, str | Path) and str(value) else value
 
     @model_validator(mode="before")
     @classmethod
     def _derived(cls, data: dict[str, Any]) -> dict[str, Any]:
         data = {key: value for key, value in data.items() if value not in (None, "")}
-        home = Path(data.setdefault("home", default_home())).expanduser().absolute()
+        given = data.setdefault("home", default_home())
+        # Of anything else the field itself complains.
+        home = _expanded(given) if isinstance(given, str | Path) else default_home()
         data.setdefault("database_url", f"sqlite:///{home / 'gpuq.db'}")
         data.setdefault("server", f"unix://{home / 'gpuq.sock'}")
         data.setdefault("node", platform.node() or "localhost")
@@ -228,6 +238,19 @@ class Settings(BaseSettings):
     @property
     def admin_users(self) -> frozenset[str]:
         return frozenset(name.strip() for name in self.admins.split(",") if name.strip())
+
+    @property
+    def web_host_names(self) -> frozenset[str]:
+        return frozenset(name.strip() for name in self.web_hosts.split(",") if name.strip())
+
+    @property
+    def max_output_bytes(self) -> int | None:
+        """None: no limit."""
+        return None if self.max_output == "0" else parse_memory_mb(self.max_output) * 2**20
+
+    @property
+    def highest_user_priority(self) -> Priority:
+        return Priority[self.user_priority.upper()]
 
     @property
     def socket_path(self) -> Path:
@@ -257,8 +280,8 @@ def load(flags: dict[str, Any] | None = None) -> tuple[Settings, dict[str, str]]
     Raises ConfigError for an unknown key (naming the nearest known one) or a bad value.
     """
     known = list(Settings.model_fields)
-    path = config_path()
-    config = _read_config(path)
+    path = config_file()
+    config = read_config(path)
     for name in config:
         if name not in known:
             raise ConfigError(f"unknown setting {name!r} in {path}", hint=_nearest(name, known))
@@ -270,7 +293,7 @@ def load(flags: dict[str, Any] | None = None) -> tuple[Settings, dict[str, str]]
         if name in given
         else "environment"
         if name in environment
-        else str(path)
+        else path
         if name in config
         else "default"
         for name in known

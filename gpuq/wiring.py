@@ -18,6 +18,7 @@ from gpuq.domain.ids import new_token
 from gpuq.engine.accounts import Accounts
 from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
+from gpuq.engine.disk_reserve import DiskReserve
 from gpuq.engine.epoch import EpochCell
 from gpuq.engine.file_lock import FileLock
 from gpuq.engine.maintenance.timers import Maintenance
@@ -109,6 +110,9 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
     prepare_home(settings.home)
     sql_stores.migrate.ensure(settings.database_url)
     base = sql_stores.open_database(settings.database_url)
+    disk = DiskReserve(settings.home, _beside(base.path))
+    if base.path is not None:
+        base.make_room = disk.make_room
     history = sql_stores.open_history(base, settings.report_database_url)
     records = sql_stores.open_records(base)
     link = redis_stores.connect(settings.redis_url or private_redis_url(settings), settings.namespace)
@@ -135,7 +139,13 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
         epoch=epoch,
         boot_id=failpoints.boot_id() or Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         new_token=new_token,
+        disk=disk,
     )
+
+
+def _beside(database: Path | None) -> Path | None:
+    """The write-ahead log of a SQLite database."""
+    return None if database is None else database.with_name(f"{database.name}-wal")
 
 
 def private_redis_url(settings: Settings) -> str:

@@ -48,6 +48,10 @@ def _run(words: list[str]) -> int:
         return 0
     from gpuq.cli.parse import fast_parser
 
+    if any("\0" in word for word in words):
+        from gpuq.errors import UsageError
+
+        raise UsageError("an argument contains a NUL byte", hint="no program can be given one: leave it out")
     args = fast_parser.parse(words)
     if args is None:
         from gpuq.cli import app

@@ -12,9 +12,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_LONGEST = 800
+
+
 def tell(error: GpuqError) -> int:
     """Message and hint on stderr, a line each; returns the exit code."""
-    print(f"gpuq: {' '.join(error.message.split())}", file=sys.stderr)
+    text = " ".join(error.message.split())
+    # What it is about may be a word of any length.
+    print(f"gpuq: {text if len(text) <= _LONGEST else text[:_LONGEST] + '…'}", file=sys.stderr)
     if error.hint:
         print(f"hint: {error.hint}", file=sys.stderr)
     return error.exit_code

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import os
 
+from gpuq.config_file import config_file, read_config
 from gpuq.errors import ConfigError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 # Every name after `GPUQ_` that means something to some part of gpuq. A test keeps it equal to the settings.
 KNOWN = frozenset(
@@ -20,7 +17,8 @@ KNOWN = frozenset(
         "home", "database_url", "redis_url", "namespace", "gpus", "server", "token", "lease_ttl", "kill_grace",
         "default_max_retries", "order", "backfill", "retry_base", "node", "cpu_jobs", "user_max_gpus",
         "user_max_running", "user_max_waiting", "max_waiting", "preempt_min_run", "preempt_max_per_hour",
-        "priority_aging", "user_spacing", "admins", "isolate_gpus", "report_database_url", "user_priority",
+        "priority_aging", "user_spacing", "admins", "web_hosts", "max_batch", "isolate_gpus", "report_database_url",
+        "user_priority", "max_output",
         "dlq_max", "dlq_days", "log_level", "job_id", "job_name", "attempt", "gpu_count", "run_dir", "checkpoint_dir",
         "array_id", "array_index", "time_limit_end", "token_of_attempt", "config", "debug", "faults",
     )
@@ -37,7 +35,7 @@ class Address:
         self.home = home
         self.explicit = server is not None
         self.text = server or f"unix://{home}/gpuq.sock"
-        self.token = token
+        self.token = _usable(token)
         self.path = self.host = ""
         self.port = 0
         self.scheme, separator, rest = self.text.partition("://")
@@ -52,22 +50,25 @@ class Address:
         host, colon, port = authority.rpartition(":")
         if not colon or authority.endswith("]"):
             host, port = authority, "443" if self.scheme == "https" else "80"
-        if not host or not port.isdigit():
+        if not host or not (port.isascii() and port.isdigit() and len(port) < 6 and int(port) < 65536):
             raise ConfigError(f"bad server address {self.text!r}", hint="write http://HOST:PORT")
         self.host, self.port = host.strip("[]"), int(port)
 
 
-def config_file() -> str:
-    """The config file's path, whether it is there or not."""
-    if named := os.environ.get("GPUQ_CONFIG"):
-        return os.path.expanduser(named)
-    return "/etc/gpuq/config.toml" if os.geteuid() == 0 else os.path.expanduser("~/.config/gpuq/config.toml")
+def _usable(token: str | None) -> str | None:
+    """Raises ConfigError for what cannot stand in a header, without showing it."""
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigError(
+            "GPUQ_TOKEN has characters that no token has: a space, a line's end, or a letter that is not ASCII",
+            hint="copy it again from `gpuq token create`",
+        )
+    return token
 
 
 def find(server: str | None = None, token: str | None = None) -> Address:
     """Arguments > environment > config file > default. Raises ConfigError."""
     names = {key[5:].lower() for key in os.environ if key.startswith("GPUQ_")}
-    config = _config()
+    config = read_config(config_file())
     if not names <= KNOWN or not set(config) <= KNOWN:
         _complain()
 
@@ -76,25 +77,6 @@ def find(server: str | None = None, token: str | None = None) -> Address:
 
     home = setting("home") or ("/var/lib/gpuq" if os.geteuid() == 0 else "~/.local/share/gpuq")
     return Address(os.path.abspath(os.path.expanduser(home)), server or setting("server"), token or setting("token"))
-
-
-def _config() -> dict[str, Any]:
-    path = config_file()
-    if not os.path.exists(path):
-        if os.environ.get("GPUQ_CONFIG"):
-            raise ConfigError(
-                f"GPUQ_CONFIG names {path}, which does not exist", hint="create the file, or unset GPUQ_CONFIG"
-            )
-        return {}
-    import tomllib
-
-    try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}", hint="a line is `name = value`") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from None
 
 
 def _complain() -> None:

@@ -103,9 +103,14 @@ class UnixTransport:
 
     def _connect(self) -> tuple[socket.socket, IO[bytes]]:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(self._timeout_s)
+        # Where many knock at once, a connection has to wait for its turn; one that has a timeout of Python's is refused
+        # instead. (Seconds and microseconds, as the kernel takes them.)
+        sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDTIMEO, max(1, int(self._timeout_s)).to_bytes(8, "little") + bytes(8)
+        )
         try:
             sock.connect(self._path)
+            sock.settimeout(self._timeout_s)
         except OSError as error:
             sock.close()
             self.absent = error.errno in {errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR}

@@ -11,6 +11,9 @@ from gpuq.errors import UsageError
 _RANGE = re.compile(r"(\d+)-(\d+)", re.ASCII)
 _ARRAY = re.compile(r"(\d+)_(\d+)", re.ASCII)
 MAX_RANGE = 100_000
+_HINT = "write 7, 7,9, 300-440, 7_3, last or all"
+# Of two ids with a sign between; Python refuses to read numbers of thousands of digits.
+_LONGEST = 41
 
 
 def new_token() -> str:
@@ -40,6 +43,8 @@ def parse_selection(words: list[str]) -> Selection:
     for part in (part.strip() for word in words for part in word.split(",")):
         if not part:
             continue
+        if len(part) > _LONGEST:
+            raise UsageError(f"{part[:_LONGEST]!r}… is not a job id", hint=_HINT)
         if part.isascii() and part.isdigit():
             ids.append(int(part))
         elif match := _RANGE.fullmatch(part):
@@ -54,5 +59,5 @@ def parse_selection(words: list[str]) -> Selection:
         elif part == "all":
             everything = True
         else:
-            raise UsageError(f"{part!r} is not a job id", hint="write 7, 7,9, 300-440, 7_3, last or all")
+            raise UsageError(f"{part!r} is not a job id", hint=_HINT)
     return Selection(tuple(ids), tuple(ranges), tuple(elements), last, everything)

@@ -19,6 +19,7 @@ class Outcome(StrEnum):
     PREEMPTED = "preempted"
     LAUNCH_ERROR = "launch_error"
     LOST = "lost"
+    OUTPUT_LIMIT = "output_limit"
 
 
 SENTENCES: dict[Outcome, str] = {
@@ -32,6 +33,7 @@ SENTENCES: dict[Outcome, str] = {
     Outcome.PREEMPTED: "made room for another job",
     Outcome.LAUNCH_ERROR: "could not be launched",
     Outcome.LOST: "daemon, supervisor or host died and took the job with it",
+    Outcome.OUTPUT_LIMIT: "wrote more output than GPUQ_MAX_OUTPUT allows",
 }
 
 # Failures of the user's program (or of its command line): each uses one of `max_retries`.
@@ -43,6 +45,7 @@ USES_RETRY = frozenset(
         Outcome.HOST_OOM,
         Outcome.TIME_LIMIT,
         Outcome.LAUNCH_ERROR,
+        Outcome.OUTPUT_LIMIT,
     }
 )
 

@@ -10,6 +10,10 @@ from gpuq.errors import UsageError
 MAX_TIME_LIMIT_S = 10 * 365 * 86400
 DURATION_HINT = "write 90s, 15m, 2h, 1d or 1-12:00:00"
 
+# More than anything stands for; beyond it numbers do not fit a float, and Python refuses to read their digits.
+_LONGEST = 40
+_MAX_MEMORY_MIB = 2**50
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _PARTS = re.compile(r"(\d+(?:\.\d+)?)([smhdw])", re.ASCII)
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}))?", re.ASCII)
@@ -22,6 +26,8 @@ def parse_duration(text: str) -> float:
     seconds) or a bare number of seconds. Raises UsageError."""
     cleaned = text.strip().lower()
     hint = DURATION_HINT
+    if len(cleaned) > _LONGEST:
+        raise UsageError(f"bad duration {text[:_LONGEST]!r}…: it is too long", hint=hint)
     if cleaned.replace(".", "", 1).isdigit() and cleaned.isascii():
         return float(cleaned)
     if match := _CLOCK.fullmatch(cleaned):
@@ -41,12 +47,14 @@ def parse_duration(text: str) -> float:
 
 def parse_memory_mb(text: str) -> int:
     """MiB from `18000` (MiB), `18G`, `500M`. Raises UsageError."""
-    match = _MEMORY.fullmatch(text.strip())
+    match = _MEMORY.fullmatch(text.strip()) if len(text) <= _LONGEST else None
     if match is None:
-        raise UsageError(f"bad memory size {text!r}", hint="write 18000 (MiB) or 18G")
+        raise UsageError(f"bad memory size {text[:_LONGEST]!r}", hint="write 18000 (MiB) or 18G")
     mib = float(match[1]) * _MIB[(match[2] or "M").upper()]
     if mib < 1:
         raise UsageError(f"bad memory size {text!r}: less than 1 MiB", hint="write 18000 (MiB) or 18G")
+    if mib > _MAX_MEMORY_MIB:
+        raise UsageError(f"bad memory size {text!r}: no machine has so much", hint="write 18000 (MiB) or 18G")
     return round(mib)
 
 

@@ -29,8 +29,12 @@ _NAME = r"^[^\x00-\x1f\x7f]{1,200}$"
 # Neither a path nor a database takes a NUL byte.
 _NO_NUL = r"^[^\x00]*$"
 
+# The largest whole number that every reader of JSON has exactly; databases have larger ones.
+MAX_WHOLE = 2**53 - 1
+
 # As they stand: nothing that is only like a number or a truth value is made one.
 Whole = Annotated[int, Field(strict=True)]
+JobId = Annotated[Whole, Field(ge=0, le=MAX_WHOLE)]
 Number = Annotated[float, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Line = Annotated[str, Field(pattern=_NO_NUL)]
@@ -74,15 +78,15 @@ class JobSpec(BaseModel):
     cwd: Line | None = None
     env: dict[str, str] = {}
     gpus: Annotated[Whole, Field(ge=0, le=1024)] = 1
-    gpu_mem_mb: Annotated[Whole, Field(gt=0)] | None = None
+    gpu_mem_mb: Annotated[Whole, Field(gt=0, le=MAX_WHOLE)] | None = None
     gpu_model: Line | None = None
-    gpu_ids: list[Annotated[Whole, Field(ge=0)]] | None = None
+    gpu_ids: list[Annotated[Whole, Field(ge=0, le=MAX_WHOLE)]] | None = None
     priority: PriorityField = Priority.NORMAL
     group: GroupName | None = None
     time_limit_s: Annotated[Number, Field(gt=0, le=MAX_TIME_LIMIT_S)] | None = None
     max_retries: Annotated[Whole, Field(ge=0, le=1000)] | None = None
-    after: list[Whole] = []
-    after_any: list[Whole] = []
+    after: list[JobId] = []
+    after_any: list[JobId] = []
     begin: Number | str | None = None
     array: Line | None = None
     hold: Flag = False

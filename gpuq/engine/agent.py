@@ -124,8 +124,7 @@ class Agent:
         self._lock.release()
 
     def run_once(self) -> None:
-        """A turn that leaves nothing unwritten, and reads the queue anew if it plans: for that something must have
-        ended, or a look be due, which `wake` makes it."""
+        """A turn that leaves nothing unwritten. It plans, from all anew, if something ended or after `wake`."""
         self._dispatcher.forget()
         self.turn(0.0, write_after_s=0.0)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from gpuq.domain.job import Launched
     from gpuq.engine.accounts import Accounts
+    from gpuq.engine.disk_reserve import DiskReserve
     from gpuq.engine.epoch import EpochCell
     from gpuq.engine.run_times import RunTimes
     from gpuq.ports.admin import MaintenanceRuns, Tokens
@@ -135,7 +136,8 @@ class MaintenanceContext(HotContext, Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """One process's view of one installation. `new_token` and `random` are here so that tests can set them."""
+    """One process's view of one installation. `new_token` and `random` are here so that tests can set them.
+    `disk`: the room kept on the disk of the home, None where nobody keeps any."""
 
     settings: Settings
     records: Records
@@ -155,6 +157,7 @@ class Context:
     boot_id: str
     new_token: Callable[[], str]
     random: Random = field(default_factory=Random)
+    disk: DiskReserve | None = None
     # Whether jobs are launched where the device nodes of other GPUs cannot be opened.
     isolates_gpus: bool = False
 

@@ -24,6 +24,7 @@ from gpuq.domain.quantities import parse_memory_mb
 from gpuq.errors import ConfigError
 
 _SPEC = re.compile(r"sim:(\d{1,4})(?:x(\d+[MG]?))?")
+_MAX_BYTES = 1024 * 1024
 _DEFAULT_MB = 24 * 1024
 _FIELDS = frozenset({"used_mb", "processes", "problem", "utilisation", "device_nodes"})
 
@@ -93,11 +94,19 @@ class SimulatedGpus:
         if stamp == self._stamp:
             return
         try:
-            self._state = self._parse(self._state_file.read_text(encoding="utf-8"))
+            self._state = self._parse(self._text(found.st_size))
             self._unreadable = None
+        except RecursionError:
+            self._state, self._unreadable = {}, f"{self._state_file} cannot be understood: it is nested too deep"
         except (OSError, ValueError, TypeError) as error:
             self._state, self._unreadable = {}, f"{self._state_file} cannot be understood: {error}"
         self._stamp = stamp
+
+    def _text(self, size: int) -> str:
+        assert self._state_file is not None
+        if not self._state_file.is_file() or size > _MAX_BYTES:
+            raise ValueError("a regular file of at most 1 MiB is expected")
+        return self._state_file.read_text(encoding="utf-8")
 
     def _parse(self, text: str) -> dict[int, dict[str, Any]]:
         document = json.loads(text)
@@ -105,17 +114,41 @@ class SimulatedGpus:
             raise ValueError("the file holds one JSON object, from GPU index to its state")
         state: dict[int, dict[str, Any]] = {}
         for key, value in document.items():
-            if not key.isdigit() or int(key) >= len(self._gpus):
-                raise ValueError(f"there is no simulated GPU {key!r}")
+            if not (key.isascii() and key.isdigit() and len(key) < 5 and int(key) < len(self._gpus)):
+                raise ValueError(f"there is no simulated GPU {key[:20]!r}")
             if not isinstance(value, dict) or not value.keys() <= _FIELDS:
                 raise ValueError(f"GPU {key}: an object with {', '.join(sorted(_FIELDS))} is expected")
-            for process in value.get("processes") or []:
-                GpuProcess(**process)
+            _check(key, value)
             nodes = value.get("device_nodes", [])
             if not isinstance(nodes, list) or not all(isinstance(node, str) for node in nodes):
                 raise ValueError(f"GPU {key}: device_nodes is a list of paths")
             state[int(key)] = value
         return state
+
+
+def _check(key: str, state: dict[str, Any]) -> None:
+    """Raises ValueError, and TypeError for a process with other fields than its own."""
+    used, share, problem = state.get("used_mb"), state.get("utilisation", 0.0), state.get("problem")
+    if not (used is None or _is_count(used)):
+        raise ValueError(f"GPU {key}: used_mb is a whole number of MiB")
+    # Neither NaN nor 1e999, which Python's JSON knows.
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise ValueError(f"GPU {key}: utilisation is a number from 0 to 1")
+    if not (problem is None or isinstance(problem, str)):
+        raise ValueError(f"GPU {key}: problem is a text")
+    processes = state.get("processes", [])
+    if not (processes is None or (isinstance(processes, list) and all(isinstance(one, dict) for one in processes))):
+        raise ValueError(f"GPU {key}: processes is a list of objects, or null")
+    for given in processes or ():
+        process = GpuProcess(**given)
+        counts = _is_count(process.pid) and (process.mem_mb is None or _is_count(process.mem_mb))
+        texts = all(text is None or isinstance(text, str) for text in (process.user, process.command))
+        if not (counts and texts):
+            raise ValueError(f"GPU {key}: a process has pid and mem_mb, whole numbers, user and command, texts")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
 
 
 def uuid_of(index: int) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +21,13 @@ from uvicorn.server import ServerState
 from gpuq.errors import Refused, UsageError
 from gpuq.linux import SOCKET_PATH_MAX
 from gpuq.server.app import Application
-from gpuq.server.http.peer import PeerProtocol
+from gpuq.server.http.connections import Connections
+from gpuq.server.http.origin import OriginCheck, hosts_of
+from gpuq.server.http.protocol import KEEP_ALIVE_S, BoundedProtocol
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024
-KEEP_ALIVE_S = 75
 # Answers under way get this long to finish when the daemon stops; then they are cut off.
 LAST_ANSWERS_S = 1.0
 
@@ -113,12 +115,19 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 
-def run(app: Application, listeners: list[socket.socket], when_up: Callable[[Callable[[], None]], None]) -> None:
+def run(
+    app: Application,
+    listeners: list[socket.socket],
+    when_up: Callable[[Callable[[], None]], None],
+    listen: str | None = None,
+) -> None:
     """Serves until it is stopped, and a second longer for the last answers. `when_up` is called on the loop once every
-    socket answers, with the function that stops the serving; that one may be called from any thread."""
+    socket answers, with the function that stops the serving; that one may be called from any thread. `listen`: what
+    was asked for by `--listen`, whose host is one of the names of this server."""
+    settings = app.state.ctx.settings
     config = Config(
-        app,
-        http=PeerProtocol,
+        OriginCheck(app, hosts_of(settings.node, listen, listeners, settings.web_host_names)),
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -159,8 +168,10 @@ async def _serve(
     state = ServerState()
     end = asyncio.Event()
 
-    def protocol() -> PeerProtocol:
-        return PeerProtocol(config=config, server_state=state, app_state={}, _loop=loop)
+    connections = Connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0], frozenset({0, os.geteuid()}))
+
+    def protocol() -> BoundedProtocol:
+        return BoundedProtocol(config, state, {}, loop, connections=connections)
 
     servers: list[asyncio.Server] = []
     for listener in listeners:

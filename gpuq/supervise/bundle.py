@@ -160,10 +160,11 @@ def number(record: dict[str, object], key: str) -> float | None:
     return value if abs(value) < 1e18 else None
 
 
-def integer(record: dict[str, object], key: str) -> int | None:
-    """A field of a record; None when it is absent or not a whole number."""
+def integer(record: dict[str, object], key: str, below: int = 2**63) -> int | None:
+    """A field of a record; None when it is absent, not a whole number, or of a size from `below` on, which neither a
+    database nor the kernel takes."""
     value = record.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < below else None
 
 
 def text(record: dict[str, object], key: str) -> str | None:

@@ -9,7 +9,7 @@ import os
 import signal
 import time
 
-from gpuq.supervise import bundle
+from gpuq.supervise import bundle, output_limit
 
 _COUNTER_BYTES = 32 * 1024
 # What a stop makes of the attempt, by its reason, whatever the program's exit code.
@@ -19,6 +19,7 @@ OF_REASON = {
     "drain": "preempted",
     "time_limit": "time_limit",
     "shutdown": "lost",
+    output_limit.REASON: "output_limit",
 }
 # How a shell ends, and what else follows its custom, whose program was ended by SIGKILL.
 KILLED_CHILD = 128 + int(signal.SIGKILL)
@@ -33,7 +34,7 @@ class Ending:
     sent ahead of the time limit. `oom_kills`: how many the kernel counted during the run.
     """
 
-    __slots__ = ("exit_code", "noticed", "oom_kills", "signum", "stop_reason", "time_limit_s")
+    __slots__ = ("exit_code", "max_output_bytes", "noticed", "oom_kills", "signum", "stop_reason", "time_limit_s")
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Ending:
         noticed: int | None = None,
         oom_kills: int = 0,
         time_limit_s: float | None = None,
+        max_output_bytes: int | None = None,
     ) -> None:
         self.exit_code = exit_code
         self.signum = signum
@@ -51,12 +53,13 @@ class Ending:
         self.noticed = noticed
         self.oom_kills = oom_kills
         self.time_limit_s = time_limit_s
+        self.max_output_bytes = max_output_bytes
 
 
 def classify_end(end: Ending) -> tuple[str, str | None]:
     """Outcome and the sentence that goes with it (None for a success)."""
     if end.stop_reason is not None:
-        return of_reason(end.stop_reason, end.time_limit_s)
+        return of_reason(end.stop_reason, end.time_limit_s, end.max_output_bytes)
     if end.exit_code == 0:
         return "succeeded", None
     if end.exit_code == KILLED_CHILD and end.oom_kills > 0:
@@ -108,7 +111,7 @@ def record_of(
     }
 
 
-def of_reason(reason: str, time_limit_s: float | None = None) -> tuple[str, str]:
+def of_reason(reason: str, time_limit_s: float | None = None, max_output_bytes: int | None = None) -> tuple[str, str]:
     """Outcome and error text of an attempt that was stopped for this reason."""
     outcome = OF_REASON.get(reason, "cancelled")
     if outcome == "lost":
@@ -116,6 +119,8 @@ def of_reason(reason: str, time_limit_s: float | None = None) -> tuple[str, str]
     if outcome == "time_limit":
         limit = "" if time_limit_s is None else f" of {time_limit_s:g} s"
         return outcome, f"ran into its time limit{limit}"
+    if reason == output_limit.REASON and max_output_bytes is not None:
+        return outcome, output_limit.told(max_output_bytes)
     return outcome, f"stopped: {reason}"
 
 

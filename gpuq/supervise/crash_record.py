@@ -93,6 +93,7 @@ def _record_of(last: dict[str, object], code: int) -> dict[str, object] | None:
         stop_reason=reason,
         noticed=bundle.integer(last, "noticed"),
         time_limit_s=bundle.number(last, "time_limit_s"),
+        max_output_bytes=bundle.integer(last, "max_output_bytes"),
     )
     return classify.exit_record(
         end, token=bundle.text(last, "token") or "", started_at=bundle.number(last, "started_at")

@@ -42,6 +42,8 @@ _SORTED_OUT = 8
 _LOCK_TRIES = 20
 _LEFT_OVER_S = 1.0
 _LOCK_PAUSE_S = 0.005
+# Of process ids, exit codes and signals; start times are longer.
+_INT = 2**31
 
 
 class ForkServerLauncher:
@@ -256,11 +258,12 @@ def _launched_from(data: bytes) -> Launched | None:
 
 
 def _launched(record: dict[str, Any]) -> Launched | None:
-    whole = [bundle.integer(record, key) for key in ("supervisor_pid", "supervisor_start", "pid", "pid_start")]
+    whole = [bundle.integer(record, key, _INT) for key in ("supervisor_pid", "pid")]
+    whole += [bundle.integer(record, key) for key in ("supervisor_start", "pid_start")]
     started_at = bundle.number(record, "started_at")
     if started_at is None or any(value is None for value in whole):
         return None
-    supervisor_pid, supervisor_start, pid, pid_start = (int(value or 0) for value in whole)
+    supervisor_pid, pid, supervisor_start, pid_start = (int(value or 0) for value in whole)
     return Launched(supervisor_pid, supervisor_start, pid, pid_start, started_at)
 
 
@@ -275,8 +278,8 @@ def _result(record: dict[str, Any]) -> Result:
         error = f"the exit record names an unknown outcome {name!r}"
     return Result(
         outcome=outcome,
-        exit_code=bundle.integer(record, "exit_code"),
-        signal=bundle.integer(record, "signal"),
+        exit_code=bundle.integer(record, "exit_code", _INT),
+        signal=bundle.integer(record, "signal", _INT),
         error=error,
         started_at=bundle.number(record, "started_at"),
         finished_at=bundle.number(record, "finished_at"),

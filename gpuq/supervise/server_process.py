@@ -16,18 +16,23 @@ import threading
 from collections.abc import Sequence
 
 from gpuq.domain import failpoints
+from gpuq.linux import descriptor_limit_before
 
 _MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 _PYTHON = (sys.executable, "-I", "-S", "-X", "utf8")
-# The limit that this process was started with, which is what jobs get: a daemon may have raised its own since, and
-# programs that use select() go wrong with more than 1024 files.
-_FILES = ("--files", str(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
 # For the interpreter of a relocated Python, and for tests; nothing else of the daemon's environment concerns the
 # supervisors.
 _KEPT_VARIABLES = ("LD_LIBRARY_PATH", failpoints.VARIABLE)
 _SEND_TIMEOUT_S = 10
 _CLOSE_TIMEOUT_S = 10.0
 _TRIES = 3
+
+
+def _files() -> tuple[str, str]:
+    """The limit that this process was started with, which is what jobs get: a daemon raises its own, and programs that
+    use select() go wrong with more than 1024 files."""
+    before = descriptor_limit_before()
+    return "--files", str(resource.getrlimit(resource.RLIMIT_NOFILE)[0] if before is None else before)
 
 
 class ForkServer:
@@ -102,7 +107,7 @@ class ForkServer:
         try:
             with open(self._messages_path or os.devnull, "ab") as output:
                 self._process = subprocess.Popen(
-                    [*_PYTHON, _MAIN, "--fd", str(fd), "--served", str(served_end), *_FILES, *self._groups],
+                    [*_PYTHON, _MAIN, "--fd", str(fd), "--served", str(served_end), *_files(), *self._groups],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

@@ -21,6 +21,7 @@ from gpuq.supervise.descendants import Family
 from gpuq.supervise.events import Events
 from gpuq.supervise.hunt import hunt
 from gpuq.supervise.ladder import KILL, NOTICE, STRAYS, TERMINATE, Ladder
+from gpuq.supervise.output_limit import REASON, OutputLimit, written_bytes
 from gpuq.supervise.spawn import MACHINE_FAULT, AttemptSpec, CannotRun, signal_number, spawn
 
 _RETRY_S = 0.05
@@ -99,7 +100,7 @@ def _supervise(
         record_end(run_dir, {**record, "machine_fault": True})
         return
     failpoints.point("supervisor.spawned")
-    run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, will, group)
+    run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, log_fd, will, group)
     run.until_nothing_is_left(server_fd, when_alone)
     failpoints.point("supervisor.job_ended")
     run.record()
@@ -118,6 +119,16 @@ def _stopped_before(run_dir: str, token: str) -> bool:
     return True
 
 
+def _ladder_of(spec: AttemptSpec) -> Ladder:
+    return Ladder(
+        started=kernel.since_boot(),
+        time_limit_s=spec.time_limit_s,
+        kill_grace_s=spec.kill_grace_s,
+        notice=spec.notice,
+        notice_before_s=spec.notice_before_s,
+    )
+
+
 class _Run:
     """One job from its fork to the end of its last descendant. `pid` and `exec_fd` are those of `spawn`."""
 
@@ -129,6 +140,7 @@ class _Run:
         pid: int,
         exec_fd: int,
         report_fd: int,
+        log_fd: int,
         will: CrashRecord,
         group: Cgroup | None,
     ) -> None:
@@ -138,18 +150,14 @@ class _Run:
         self.spec = spec
         self.events = events
         self.report_fd = report_fd
+        self.log_fd = log_fd
         self.pid = pid
         self.exec_fd = exec_fd
         self.started_at = _now()
         self.pid_start = processes.start_of(self.pid)
         self.oom_before = classify.count_oom_kills(_OOM_COUNTER)
-        self.ladder = Ladder(
-            started=kernel.since_boot(),
-            time_limit_s=spec.time_limit_s,
-            kill_grace_s=spec.kill_grace_s,
-            notice=spec.notice,
-            notice_before_s=spec.notice_before_s,
-        )
+        self.ladder = _ladder_of(spec)
+        self.output = OutputLimit(spec.max_output_bytes, kernel.since_boot())
         self.refusal: str | None = None
         self.machine_fault = False
         self.ending: classify.Ending | None = None
@@ -163,7 +171,7 @@ class _Run:
 
     def until_nothing_is_left(self, server_fd: int, when_alone: Callable[[], None]) -> None:
         while True:
-            ready = self.events.wait(self.ladder.next_at())
+            ready = self.events.wait(self.ladder.next_at(), self.output.wait_s(kernel.since_boot()))
             if server_fd in ready:
                 self.events.forget(server_fd)
                 when_alone()
@@ -178,13 +186,14 @@ class _Run:
                 self._read_stop()
             if empty:
                 return
+            self._look_at_output(kernel.since_boot())
             for step in self.ladder.due(kernel.since_boot()):
                 self._take(step)
 
     def record(self) -> None:
         if self.ending is None:
             raise RuntimeError("the job's process vanished")
-        record_end(self.run_dir, self._record(self.ending))
+        record_end(self.run_dir, self._record(self.ending), self.log_fd)
 
     def _record(self, ending: classify.Ending) -> dict[str, object]:
         if self.refusal is not None:
@@ -247,6 +256,7 @@ class _Run:
                 "pid_start": self.pid_start,
                 "started_at": self.started_at,
                 "time_limit_s": self.spec.time_limit_s,
+                "max_output_bytes": self.spec.max_output_bytes,
                 "noticed": self.noticed,
                 "stop_reason": self.ladder.reason if self.stop_reached else None,
             }
@@ -268,6 +278,7 @@ class _Run:
             noticed=self.noticed,
             oom_kills=self._oom_kills() if code in (-signal.SIGKILL, classify.KILLED_CHILD) else 0,
             time_limit_s=self.spec.time_limit_s,
+            max_output_bytes=self.spec.max_output_bytes,
         )
         self.will.write({"dir": self.run_dir, "end": self._record(self.ending)})
         self.ladder.main_ended(kernel.since_boot())
@@ -283,6 +294,12 @@ class _Run:
             return
         if stop is not None:
             self._request_stop(stop)
+
+    def _look_at_output(self, now: float) -> None:
+        if self.output.due(now):
+            grace_s = self.output.grace_s(written_bytes(os.fstat(self.log_fd)), now)
+            if grace_s is not None:
+                self.ladder.request(now, REASON, min(grace_s, self.spec.kill_grace_s))
 
     def _request_stop(self, stop: dict[str, object]) -> None:
         self.ladder.request(
@@ -322,9 +339,10 @@ def _end_every_child(group: Cgroup | None) -> None:
         time.sleep(_RETRY_S)
 
 
-def record_end(run_dir: str, record: dict[str, object]) -> None:
+def record_end(run_dir: str, record: dict[str, object], log_fd: int | None = None) -> None:
     """Writes the exit record, however long a full disk makes it wait: the lock is held and so nobody takes the
-    attempt for dead. Gives up only when the folder of the records itself is gone."""
+    attempt for dead. Gives up only when the folder of the records itself is gone. The log is let go then, whose blocks
+    stay taken as long as somebody has it open, even when it was deleted to make room."""
     pause = _RETRY_S
     while True:
         try:
@@ -333,6 +351,9 @@ def record_end(run_dir: str, record: dict[str, object]) -> None:
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError:
+            if log_fd is not None:
+                # 0 is /dev/null, by the fork server.
+                os.dup2(0, log_fd, inheritable=False)
             time.sleep(pause)
             pause = min(pause * 2, _RETRY_MAX_S)
 

@@ -93,7 +93,10 @@ class PooledSupervisor:
         """The next launch; None when there is nothing to wait for any more."""
         while self._connection is not None:
             ready = [fd for fd, _ in self._poll.poll(timeout_s)]
-            if not ready or self._status_fd in ready:
+            if self._status_fd in ready:
+                self._let_go()
+                return None
+            if not ready:
                 return None
             try:
                 data, received, _, _ = self._connection.recvmsg(

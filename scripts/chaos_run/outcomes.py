@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from picture import Picture
 
 # Failures that use up a retry, as the documents state them; apart from `lost`, which has a limit of its own.
-COUNTED = {"exit_nonzero", "signal", "gpu_oom", "host_oom", "time_limit", "launch_error"}
+COUNTED = {"exit_nonzero", "signal", "gpu_oom", "host_oom", "time_limit", "launch_error", "output_limit"}
 MAX_LOST = 5
 SIGKILL = 9
 

@@ -71,6 +71,9 @@ def test_only_an_administrator_drains_and_only_a_gpu_that_is_there(world: Any) -
 def test_health_says_what_is_there_and_what_is_missing(world: Any) -> None:
     assert health.healthz(world.ctx) == {"status": "ok", "node": "box", "at": iso(world.clock.now())}
     found = health.readyz(world.ctx, world.queries.agent)
+    disk = found["checks"].pop("disk")
+    assert disk["ok"]
+    assert disk["detail"].endswith("MiB are free")
     assert found["checks"] == {
         "database": {"ok": True, "detail": "answers"},
         "redis": {"ok": True, "detail": "answers"},

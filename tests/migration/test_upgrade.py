@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
@@ -25,8 +28,8 @@ from gpuq.stores.sql.schema import create
 _NEXT = """
 import sqlalchemy as sa
 from alembic import op
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 def upgrade():
     op.add_column("installation", sa.Column("note", sa.Text()))
     with op.batch_alter_table("tokens") as table:
@@ -65,10 +68,10 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     """The code as if it were one migration further; gives that migration's file."""
     folder = tmp_path / "migrations-of-the-next-release"
     shutil.copytree(migrate.scripts(), folder)
-    path = folder / "versions" / "0004_more.py"
+    path = folder / "versions" / "0005_more.py"
     path.write_text(_NEXT.format(more=""))
     monkeypatch.setattr(migrate, "scripts", lambda: folder)
-    monkeypatch.setattr(create, "HEAD", "0004")
+    monkeypatch.setattr(create, "HEAD", "0005")
     return path
 
 
@@ -125,11 +128,11 @@ def test_a_newer_database_is_refused_and_left_alone(empty_url: str) -> None:
 
 def test_an_older_database_is_upgraded_with_its_jobs(empty_url: str, next_release: Path) -> None:
     with pytest.MonkeyPatch.context() as older:
-        older.setattr(create, "HEAD", "0003")
+        older.setattr(create, "HEAD", "0004")
         migrate.ensure(empty_url)
     job_id = add_job(empty_url)
-    assert migrate.upgrade(empty_url) == ("0003", "0004")
-    assert migrate.current(empty_url) == "0004"
+    assert migrate.upgrade(empty_url) == ("0004", "0005")
+    assert migrate.current(empty_url) == "0005"
     assert "note" in columns(empty_url, "installation")
     assert "label" in columns(empty_url, "tokens")
     records = open_records(empty_url)
@@ -138,20 +141,20 @@ def test_an_older_database_is_upgraded_with_its_jobs(empty_url: str, next_releas
     records.close()
     path = sqlite_path(empty_url)
     if path is not None:
-        (saved,) = path.parent.glob("gpuq.db.before-upgrade-from-0003-*")
+        (saved,) = path.parent.glob("gpuq.db.before-upgrade-from-0004-*")
         assert stat.S_IMODE(saved.stat().st_mode) == 0o600
         assert "note" not in columns(f"sqlite:///{saved}", "installation")
 
 
 def test_a_migration_that_fails_changes_nothing(empty_url: str, next_release: Path) -> None:
     with pytest.MonkeyPatch.context() as older:
-        older.setattr(create, "HEAD", "0003")
+        older.setattr(create, "HEAD", "0004")
         migrate.ensure(empty_url)
     add_job(empty_url)
     next_release.write_text(_NEXT.format(more="    raise RuntimeError('half way')"))
     with pytest.raises(RuntimeError, match="half way"):
         migrate.ensure(empty_url)
-    assert migrate.current(empty_url) == "0003"
+    assert migrate.current(empty_url) == "0004"
     assert "note" not in columns(empty_url, "installation")
     assert "name" in columns(empty_url, "tokens")
 
@@ -174,3 +177,40 @@ def test_a_place_that_cannot_hold_a_database_is_told_so(tmp_path: Path) -> None:
     assert refusal.value.hint
     with pytest.raises(DatabaseUnavailable):
         migrate.ensure(f"sqlite:///{tmp_path}")
+
+
+_FIRST_JOB = """INSERT INTO jobs (id, name, "user", state, priority, score, command, cwd, gpus, max_retries,
+ attempt, preemptible, submitted_at, finished_at, outcome)
+ VALUES (7, 'x', 'alice', 'failed', 2, 1.0, '[]', '/', 1, 0, 1, {no},
+ 1.0, 2.0, 'lost')"""
+_FIRST_ATTEMPT = """INSERT INTO attempts (job_id, number, token, node, boot_id, gpu_indices, gpu_uuids, run_dir,
+ log_path, claimed_at, finished_at, outcome) VALUES (7, 1, 't', 'n', 'b', '[]', '[]', '/r', '/r/l', 1.0, 2.0, 'lost')"""
+_FIRST_LETTER = "INSERT INTO dead_letter_queue (job_id, failed_at, outcome, attempts) VALUES (7, 2.0, 'lost', 1)"
+
+
+def test_a_database_of_the_first_release_takes_the_outcomes_that_came_later(empty_url: str) -> None:
+    path = sqlite_path(empty_url)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    first = Database(empty_url)
+    with first.engine.begin() as connection:
+        made = Config()
+        made.set_main_option("script_location", str(migrate.scripts()))
+        made.attributes["connection"] = connection
+        command.upgrade(made, "0001")
+        connection.execute(text(_FIRST_JOB.format(no="false")))
+        connection.execute(text(_FIRST_ATTEMPT))
+        connection.execute(text(_FIRST_LETTER))
+    # Still open, as a connection of whoever looks on is; it has to notice that its picture of the tables is old.
+    assert migrate.upgrade(empty_url) == ("0001", create.HEAD)
+    with first.engine.begin() as connection:
+        for table in ("jobs", "attempts", "dead_letter_queue"):
+            connection.execute(text(f"UPDATE {table} SET outcome = 'output_limit'"))
+        assert connection.execute(text("SELECT outcome FROM job_history")).scalars().all() == ["output_limit"]
+        if path is not None:
+            assert connection.execute(text("PRAGMA integrity_check")).scalars().all() == ["ok"]
+    for table in ("jobs", "attempts", "dead_letter_queue"):
+        with pytest.raises(IntegrityError), first.engine.begin() as connection:
+            connection.execute(text(f"UPDATE {table} SET outcome = 'of nobody'"))
+    first.close()

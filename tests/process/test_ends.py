@@ -172,6 +172,7 @@ def test_every_outcome_of_the_supervisor_is_one_of_the_domain() -> None:
         Outcome.PREEMPTED,
         Outcome.TIME_LIMIT,
         Outcome.LOST,
+        Outcome.OUTPUT_LIMIT,
     ]
 
 

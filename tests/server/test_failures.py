@@ -25,10 +25,18 @@ def test_an_unknown_path_and_a_wrong_method_are_told_in_our_shape(api: Any) -> N
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
-    [("PUT", "/jobs", "GET, POST"), ("PUT", "/jobs/7", "DELETE, GET, PATCH"), ("GET", "/queue/pause", "POST")],
-)
+    [
+        ("PUT", "/jobs", "GET, POST"),
+        ("PUT", "/jobs/7", "DELETE, GET, PATCH"),
+        ("GET", "/queue/pause", "POST"),
+        *((method, f"/jobs/{verb}", "POST")
+          for verb in ("check", "hold", "release", "retry", "top")
+          for method in ("GET", "PATCH", "DELETE", "OPTIONS", "PUT")),
+    ],
+)  # fmt: skip
 def test_a_wrong_method_is_told_with_all_right_ones(api: Any, method: str, path: str, allowed: str) -> None:
     answer = api.root.request(method, path)
+    assert answer.status_code == 405
     assert answer.json()["error"]["hint"] == f"allowed: {allowed}"
     assert answer.headers["allow"] == allowed
 

@@ -117,3 +117,12 @@ def test_groups_are_listed_and_only_administrators_limit_them(api: Any, start: C
     assert api.daemon.get("/groups").json() == [{**row, "limit": None, "limited_by": None}]
     for bad in ({"group": "x"}, {"group": "x", "limit": -1}, {"group": "", "limit": 1}, {**wanted, "more": 1}):
         assert api.root.post("/groups", json=bad).status_code == 422
+
+
+@pytest.mark.parametrize("limit", [False, True, "1", 1.0])
+def test_what_is_only_like_a_number_is_no_limit_of_a_group(api: Any, limit: Any) -> None:
+    api.root.post("/groups", json={"group": "g", "limit": 1}).raise_for_status()
+    assert api.root.post("/groups", json={"group": "g", "limit": limit}).status_code == 422
+    assert [row["limit"] for row in api.root.get("/groups").json()] == [1]
+    assert api.root.post("/shutdown", json={"stop_jobs": "yes"}).status_code == 422
+    assert api.shutdowns == []

@@ -123,3 +123,9 @@ def test_metrics_read_the_same_from_both_databases(api: Any) -> None:
     assert 'gpuq_attempts_finished_total{outcome="succeeded"} 2.0' in lines
     assert 'gpuq_queue_wait_seconds_bucket{le="15.0"} 1.0' in lines
     assert "gpuq_queue_wait_seconds_count 3.0" in lines
+
+
+@pytest.mark.parametrize("since", ["1e306", "-1e306", "-1", "0001-01-01", "9999-12-31T23:59:59.999-12:00"])
+def test_a_time_beyond_the_calendar_is_its_first_or_its_last(api: Any, since: str) -> None:
+    for path in ("/report/usage", "/report/waits", "/history"):
+        assert api.root.get(path, params={"since": since}).status_code == 200

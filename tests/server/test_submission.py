@@ -324,3 +324,17 @@ def test_what_is_wrong_with_an_item_only_here_names_the_item_too(
     alone = api.daemon.post("/jobs", json={**plain, "gpus": 9}).json()["error"]
     assert alone["message"].startswith("the job asks")
     assert "index" not in alone
+
+
+@pytest.mark.parametrize("field", ["after", "after_any", "gpu_ids"])
+@pytest.mark.parametrize("number", [2**63, 10**30, -1])
+def test_a_number_that_no_database_holds_is_refused_by_name(api: Any, field: str, number: int) -> None:
+    answer = api.daemon.post("/jobs", json={"command": ["true"], "cwd": "/", "hold": True, "gpus": 0, field: [number]})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"].startswith(f"{field}.0: ")
+
+
+def test_outlook_is_true_or_false(api: Any) -> None:
+    for word, status in {"true": 201, "1": 201, "no": 201, "maybe": 422, "": 422}.items():
+        answer = api.daemon.post("/jobs", params={"outlook": word}, json={"command": ["true"], "cwd": "/"})
+        assert answer.status_code == status, word

@@ -139,8 +139,9 @@ def connect_as(account: Account, path: str) -> socket.socket:
 
     def connect() -> socket.socket:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        made.settimeout(60)
+        # Not with a timeout: where many knock at once, such a connection is refused instead of waiting for its turn.
         made.connect(path)
+        made.settimeout(60)
         return made
 
     connected: socket.socket = in_thread_as(account, connect)

@@ -228,8 +228,8 @@ class Reader:
         )
 
     def close(self) -> None:
-        """Ends the daemon and every job."""
-        self.run("gpuq down --stop-jobs")
+        """Ends the daemon and every job over its socket: a token that a page has made may not be good for that."""
+        self.run("unset GPUQ_SERVER GPUQ_TOKEN; gpuq down --stop-jobs")
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpuq.client import address
-from gpuq.settings import Settings, config_path, load
+from gpuq.config_file import config_file
+from gpuq.settings import Settings, load
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,9 +21,9 @@ def test_no_setting_comes_from_outside_the_test() -> None:
     assert found.gpus == Settings.model_fields["gpus"].default
 
 
-def test_the_config_file_is_an_empty_one_for_daemon_and_client() -> None:
-    assert str(config_path()) == address.config_file() == os.environ["GPUQ_CONFIG"]
-    assert config_path().read_text() == ""
+def test_the_config_file_is_an_empty_one_for_daemon_and_client_alike() -> None:
+    assert config_file() == os.environ["GPUQ_CONFIG"]
+    assert Path(config_file()).read_text() == ""
 
 
 def test_a_process_that_a_test_starts_reads_the_empty_file_too(make_box: Callable[..., Any]) -> None:

@@ -124,6 +124,16 @@ def test_ageing_is_a_duration_and_off_unless_set(monkeypatch: pytest.MonkeyPatch
     assert load()[0].priority_aging == 3600
 
 
+@pytest.mark.parametrize(
+    ("value", "most"), [("18G", 18 * 2**30), ("18000", 18000 * 2**20), ("0", None), ("000", None), (" 1T ", 2**40)]
+)
+def test_the_limit_of_output_is_written_as_memory_is(
+    monkeypatch: pytest.MonkeyPatch, value: str, most: int | None
+) -> None:
+    monkeypatch.setenv("GPUQ_MAX_OUTPUT", value)
+    assert load()[0].max_output_bytes == most
+
+
 def test_gpus_are_isolated_unless_it_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load()[0].isolate_gpus == "on"
     monkeypatch.setenv("GPUQ_ISOLATE_GPUS", "off")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpuq.cli.commands.status import outgrown
 from gpuq.cli.connect import connect, print_json, say
-from gpuq.cli.parse.options import Args
+from gpuq.cli.parse.options import LONGEST_NUMBER, Args
 from gpuq.cli.render import memory, table
 from gpuq.errors import UsageError
 
@@ -45,7 +45,7 @@ def undrain(args: Args) -> int:
 
 def _index(args: Args) -> int:
     word = args.words[0]
-    if not (word.isascii() and word.isdigit()):
+    if not (word.isascii() and word.isdigit() and len(word) <= LONGEST_NUMBER):
         raise UsageError(f"{word!r} is not the index of a GPU", hint="`gpuq gpus` lists them")
     return int(word)
 

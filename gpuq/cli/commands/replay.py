@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import math
 import sys
@@ -11,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
+from typing import TextIO
 
 from gpuq.domain.priority import Priority
 from gpuq.domain.quantities import duration_text, parse_duration
@@ -19,6 +21,9 @@ from gpuq.scheduler.simulate import Replay, TraceJob, summary
 from gpuq.scheduler.simulate import simulate as replay_trace
 
 NEEDED = ("submit_s", "duration_s", "gpus")
+# In characters; a trace of two years of a large cluster has 100 MB.
+_LONGEST_LINE = 2**20
+_LONGEST_TRACE = 2**30
 COLUMNS = "columns submit_s, duration_s, gpus, user and, where there, limit_s and priority"
 
 
@@ -97,13 +102,26 @@ def _aging(text: str | None) -> float | None:
 def read_trace(path: Path) -> list[TraceJob]:
     """Raises UsageError, with the line where it is known."""
     try:
+        # Opened once, so that it may be a pipe.
         with path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rt", newline="") if zipped else path.open(newline="", encoding="utf-8") as text:
-            return list(_jobs(csv.DictReader(text), path))
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+            zipped = file.peek(2)[:2] == b"\x1f\x8b"
+            plain = gzip.GzipFile(fileobj=file) if zipped else file
+            with io.TextIOWrapper(plain, encoding="utf-8", newline="") as text:
+                return list(_jobs(csv.DictReader(_lines(text, path)), path))
+    except (OSError, EOFError, zlib.error, UnicodeError, csv.Error) as error:
         hint = f"a trace is a CSV file with {COLUMNS}"
         raise UsageError(f"cannot read the trace {path}: {error}", hint=hint) from None
+
+
+def _lines(text: TextIO, path: Path) -> Iterator[str]:
+    """Raises UsageError for what goes on like no trace does: a line without an end, or a bomb of zeros."""
+    total = 0
+    while line := text.readline(_LONGEST_LINE + 1):
+        total += len(line)
+        if len(line) > _LONGEST_LINE or total > _LONGEST_TRACE:
+            what = "a line" if len(line) > _LONGEST_LINE else "the whole"
+            raise UsageError(f"{path} is no trace: {what} is too long", hint=f"a trace is a CSV file with {COLUMNS}")
+        yield line
 
 
 def _jobs(rows: csv.DictReader[str], path: Path) -> Iterator[TraceJob]:

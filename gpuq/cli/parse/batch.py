@@ -13,14 +13,16 @@ from gpuq.errors import Refused, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
+    from collections.abc import Iterator
+    from typing import Any, BinaryIO
 
 # Options that say how to submit; what to submit stands in the file.
 _ALLOWED = frozenset(
     {"from_file", "json", "parsable", "wait", "no_check", "env", "env_keep", "env_all", "chdir", "test_only"}
 )
 
+# What the daemon takes as one request.
+MAX_BYTES = 64 * 1024 * 1024
 HINT = 'a line is one job: {"command": ["python", "train.py"], "gpus": 1}'
 
 
@@ -74,10 +76,23 @@ def _shown(name: str) -> str:
     return "stdin" if name == "-" else name
 
 
-def _parse(name: str, file: Iterable[bytes], env: dict[str, str], cwd: str, *, check: bool) -> list[BatchLine]:
+def _bounded(name: str, file: BinaryIO) -> Iterator[bytes]:
+    """The lines; more than the daemon takes at once is not read. Raises UsageError."""
+    left = MAX_BYTES
+    while line := file.readline(left + 1):
+        left -= len(line)
+        if left < 0:
+            raise UsageError(
+                f"{name} is longer than 64 MiB, which is more than the daemon takes at once",
+                hint="split it, for example with `split -l 10000`, and submit one part after another",
+            )
+        yield line
+
+
+def _parse(name: str, file: BinaryIO, env: dict[str, str], cwd: str, *, check: bool) -> list[BatchLine]:
     lines: list[BatchLine] = []
     seen: set[tuple[str, str, str | None]] = set()
-    for number, raw in enumerate(file, 1):
+    for number, raw in enumerate(_bounded(name, file), 1):
         if not raw.strip():
             continue
         where = f"{name} line {number}: "

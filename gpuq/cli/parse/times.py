@@ -9,7 +9,13 @@ from datetime import datetime, timedelta
 from gpuq.domain.quantities import parse_duration
 from gpuq.errors import UsageError
 
-_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
+# The longest that is a time; the library for natural ones looks at every word.
+_LONGEST = 100
+_HINT = "write 2h (from now), 18:30, 2026-11-22T10:00 or 'tomorrow 9:00'"
+# Years 1 to 9998, so that every time zone has them.
+_EARLIEST, _LATEST = -62_135_510_400.0, 253_370_764_800.0
+
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?", re.ASCII)
 
 
 def parse_time(text: str, *, now: float | None = None, past: bool = False) -> float:
@@ -17,9 +23,22 @@ def parse_time(text: str, *, now: float | None = None, past: bool = False) -> fl
     backwards when `past`; `18:30` is the next one, or the last one when `past`. Raises UsageError."""
     now = time.time() if now is None else now
     cleaned = text.strip()
+    if len(cleaned) > _LONGEST:
+        raise UsageError(f"bad time {cleaned[:_LONGEST]!r}…", hint=_HINT)
+    try:
+        moment = _moment(cleaned, now, past)
+        if not _EARLIEST <= moment <= _LATEST:
+            raise OverflowError
+    # What the calendar says of years that it does not have, or that another time zone takes out of it.
+    except (ValueError, OverflowError):
+        raise UsageError(f"bad time {text!r}: it is outside the calendar", hint=_HINT) from None
+    return moment
+
+
+def _moment(cleaned: str, now: float, past: bool) -> float:
     if match := _CLOCK.fullmatch(cleaned):
         return _clock(match, now, past)
-    if cleaned.isdigit() and len(cleaned) >= 9:
+    if cleaned.isascii() and cleaned.isdigit() and len(cleaned) >= 9:
         return float(cleaned)
     try:
         delay = parse_duration(cleaned.lower().removeprefix("now").lstrip("+").strip() or "0")
@@ -28,9 +47,10 @@ def parse_time(text: str, *, now: float | None = None, past: bool = False) -> fl
     else:
         return now - delay if past else now + delay
     try:
-        return datetime.fromisoformat(cleaned).timestamp()
-    except (ValueError, OverflowError):
+        found = datetime.fromisoformat(cleaned)
+    except ValueError:
         return _natural(cleaned, now, past)
+    return found.timestamp()
 
 
 def _clock(match: re.Match[str], now: float, past: bool) -> float:
@@ -61,5 +81,5 @@ def _natural(text: str, now: float, past: bool) -> float:
         },
     )
     if found is None:
-        raise UsageError(f"bad time {text!r}", hint="write 2h (from now), 18:30, 2026-11-22T10:00 or 'tomorrow 9:00'")
+        raise UsageError(f"bad time {text!r}", hint=_HINT)
     return float(found.timestamp())

@@ -63,9 +63,11 @@ def supervisor_spec(
     gid: int | None,
     kill_grace_s: float,
     hide_devices: Sequence[str] = (),
+    max_output_bytes: int | None = None,
 ) -> dict[str, Any]:
     """What `spec.json` of the attempt holds. `kill_grace_s`: of the installation, for a job without its own.
-    `hide_devices`: paths of device nodes that the job must not be able to open."""
+    `hide_devices`: paths of device nodes that the job must not be able to open. `max_output_bytes` None: it may write
+    as much as it likes."""
     job = tracked.job
     name, before_s = notice_of(spec.signal)
     return {
@@ -81,6 +83,7 @@ def supervisor_spec(
         "user": job.user,
         "time_limit_s": job.time_limit_s,
         "kill_grace_s": effective_grace_s(spec.kill_grace_s, kill_grace_s),
+        "max_output_bytes": max_output_bytes,
         "signal": None if name is None else {"name": name, "before_s": before_s},
         "umask": None,
         "hide_devices": list(hide_devices),

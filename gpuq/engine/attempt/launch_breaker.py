@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from gpuq.domain.installation_keys import InstallationKey
+from gpuq.engine.attempt import full_disk
 from gpuq.engine.context import Context
 from gpuq.errors import GpuqError
 from gpuq.user_files import make_passage
@@ -41,6 +42,8 @@ class LaunchCircuitBreaker:
         self._ctx = ctx
         self._pause_s = 0.0
         self._until: float | None = None
+        self.outputs = full_disk.RecentOutputs()
+        self._full: str | None = None
         # One that an earlier agent met is not known to be there.
         self._told: str | None = ""
 
@@ -53,6 +56,8 @@ class LaunchCircuitBreaker:
 
     def is_open(self) -> bool:
         """Whether nothing may be claimed now."""
+        if self._is_full():
+            return True
         if self._until is None:
             return False
         if self._ctx.clock.monotonic() < self._until:
@@ -65,9 +70,22 @@ class LaunchCircuitBreaker:
         self._until = None
         return False
 
+    def _is_full(self) -> bool:
+        """Whether the disk is; the reserve is kept, or given back, by the way."""
+        room = None if self._ctx.disk is None else self._ctx.disk.keep()
+        if room is None or not room.low:
+            if self._full is not None:
+                self._full = None
+                self._tell(None)
+            return False
+        # Told once: the figures change with every look.
+        self._full = self._full or full_disk.told(room, self._ctx.home, self.outputs.largest())
+        self._tell(self._full)
+        return True
+
     def reset(self) -> None:
         """Something was launched."""
-        if self._until is None:
+        if self._until is None and self._full is None:
             self._pause_s = 0.0
             self._tell(None)
 

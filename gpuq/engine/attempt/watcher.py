@@ -66,6 +66,7 @@ class AttemptWatcher:
             del self.tracked[tracked.job.id]
         for tracked in found.tracked_attempts:
             self.tracked[tracked.job.id] = tracked
+            self._breaker.outputs.note(tracked)
             if tracked.result is not None:
                 self.ended.append(tracked)
                 continue
@@ -76,6 +77,7 @@ class AttemptWatcher:
     def launch(self, claimed: TrackedAttempt) -> None:
         """Takes a claimed attempt into the ledger and carries its order out. One that cannot be launched has ended."""
         tracked = self.tracked[claimed.job.id] = claimed
+        self._breaker.outputs.note(tracked)
         assert tracked.order is not None
         # Not kept: it holds the whole environment of the job.
         order, tracked.order = tracked.order, None

@@ -89,6 +89,13 @@ def _order(ctx: Context, tx: Writer, tracked: TrackedAttempt, gpus: Sequence[Gpu
     env = job_environment(spec, tracked, gpus, home=str(ctx.home), checkpoint_dir=ctx.checkpoint_dir(job_id))
     hidden = ctx.gpus.hidden_from(tracked.gpu_uuids) if ctx.isolates_gpus else ()
     payload = supervisor_spec(
-        spec, tracked, env, uid=uid, gid=gid, kill_grace_s=ctx.settings.kill_grace, hide_devices=hidden
+        spec,
+        tracked,
+        env,
+        uid=uid,
+        gid=gid,
+        kill_grace_s=ctx.settings.kill_grace,
+        hide_devices=hidden,
+        max_output_bytes=ctx.settings.max_output_bytes,
     )
     return LaunchOrder(job_id, tracked.number, tracked.token, tracked.run_dir, tracked.log_path, payload)

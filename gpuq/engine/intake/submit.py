@@ -20,6 +20,7 @@ from gpuq.engine.context import IntakeContext
 from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.engine.hot.ranking import ahead, ranking
 from gpuq.engine.intake.constraints import check_fits
+from gpuq.engine.intake.request_size import check_size
 from gpuq.errors import GpuqError, NotFound, Refused, UsageError
 from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
@@ -45,7 +46,7 @@ def submit(
     """All of `specs` or none, durable on return. The jobs in the order given, arrays unfolded.
 
     `request_key` names the request: the same key from the same user again returns the same jobs. A spec's own
-    `key` that a live or successful job already carries returns that job. Raises UsageError, Constraint,
+    `key` that a live or successful job already carries returns that job. Raises UsageError, TooLarge, Constraint,
     NotFound (a dependency), Refused (a limit), Forbidden (the priority, no account), DatabaseUnavailable.
     """
     done = store(ctx, specs, caller, request_key=request_key)
@@ -62,45 +63,57 @@ def store(
     *,
     request_key: str | None = None,
     fingerprint: str | None = None,
+    before_commit: Callable[[], None] = lambda: None,
 ) -> Submitted:
     """The durable part of `submit`, without reading the rows back; the caller calls `tell` next. `fingerprint` is that
-    of the request: its key with another one is Refused."""
+    of the request: its key with another one is Refused. What `before_commit` raises leaves nothing stored."""
     now = ctx.clock.now()
     _admit(ctx, specs, caller)
     with ctx.records.write() as tx:
         if request_key is not None and (before := tx.request(caller.user, request_key)) is not None:
             _check_same(before, fingerprint)
             return Submitted(before.job_ids, {})
-        rule = ranking(ctx, tx)
-        waiting = ahead(tx, rule, caller.user)
-        ids: list[int | None] = []
-        new: list[NewJob] = []
-        keys_here: set[str] = set()
-        for index, spec in enumerate(specs):
-            try:
-                if spec.key is not None:
-                    existing = _with_key(tx, spec, caller, keys_here)
-                    if existing is not None:
-                        ids.append(existing)
-                        continue
-                rows = _rows(ctx, tx, spec, caller, now, rule, waiting + len(new))
-            except GpuqError as error:
-                error.index = index
-                raise
-            new.extend(rows)
-            ids.extend([None] * len(rows))
+        ids, new = _made(ctx, tx, specs, caller, now)
         _check_room(ctx, tx, caller, len(new))
         fresh = tx.add_jobs(new, actor=caller.user, request_key=request_key, fingerprint=fingerprint) if new else []
         failpoints.point("submit.before_commit")
+        before_commit()
     failpoints.point("submit.committed")
     rest = iter(fresh)
     return Submitted([known if known is not None else next(rest) for known in ids], dict(zip(fresh, new, strict=True)))
 
 
 def _admit(ctx: IntakeContext, specs: Sequence[JobSpec], caller: Caller) -> None:
-    """What is refused whatever stands in the database: Forbidden without an account, Constraint."""
+    """What is refused whatever stands in the database: Forbidden without an account, TooLarge, Constraint."""
     require_account(ctx.accounts, caller)
+    check_size(ctx, specs)
     check_fits(ctx, specs)
+
+
+def _made(
+    ctx: IntakeContext, tx: Reader, specs: Sequence[JobSpec], caller: Caller, now: float
+) -> tuple[list[int | None], list[NewJob]]:
+    """In the order asked for, the ids of jobs that are there already, None for each new one; and the new ones."""
+    rule = ranking(ctx, tx)
+    waiting = ahead(tx, rule, caller.user)
+    ids: list[int | None] = []
+    new: list[NewJob] = []
+    keys_here: set[str] = set()
+    states: dict[int, JobState] = {}
+    for index, spec in enumerate(specs):
+        try:
+            if spec.key is not None:
+                existing = _with_key(tx, spec, caller, keys_here)
+                if existing is not None:
+                    ids.append(existing)
+                    continue
+            rows = _rows(ctx, tx, spec, caller, now, rule, waiting + len(new), states)
+        except GpuqError as error:
+            error.index = index
+            raise
+        new.extend(rows)
+        ids.extend([None] * len(rows))
+    return ids, new
 
 
 def _with_key(tx: Reader, spec: JobSpec, caller: Caller, keys_here: set[str]) -> int | None:
@@ -152,7 +165,7 @@ def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[
     _admit(ctx, [spec], caller)
     with ctx.records.read() as tx:
         rule = ranking(ctx, tx)
-        rows = _rows(ctx, tx, spec, caller, now, rule, ahead(tx, rule, caller.user))
+        rows = _rows(ctx, tx, spec, caller, now, rule, ahead(tx, rule, caller.user), {})
         _check_room(ctx, tx, caller, len(rows))
     first = rows[0]
     if first.state is not JobState.QUEUED:
@@ -183,12 +196,19 @@ def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[
 
 
 def _rows(
-    ctx: IntakeContext, tx: Reader, spec: JobSpec, caller: Caller, now: float, rule: Ranking, waiting: int
+    ctx: IntakeContext,
+    tx: Reader,
+    spec: JobSpec,
+    caller: Caller,
+    now: float,
+    rule: Ranking,
+    waiting: int,
+    states: dict[int, JobState],
 ) -> list[NewJob]:
-    """`waiting`: jobs of the caller that stand before these."""
+    """`waiting`: jobs of the caller that stand before these. `states`: of jobs that others of the request wait for."""
     require_priority(ctx.settings.user_priority, caller, spec.priority)
     begin = begin_time(spec.begin)
-    state = JobState.HELD if spec.hold else waiting_state(_depends(tx, spec), begin, now)
+    state = JobState.HELD if spec.hold else waiting_state(_depends(tx, spec, states), begin, now)
     cwd = spec.cwd if spec.cwd is not None else _home_of(ctx, caller)
     if not cwd.startswith("/"):
         raise UsageError(f"cwd: {cwd!r} is not an absolute path")
@@ -234,12 +254,14 @@ def _elements(one: NewJob, array: Array, spacing_s: float) -> list[NewJob]:
     ]
 
 
-def _depends(tx: Reader, spec: JobSpec) -> bool:
-    """Whether some dependency is still open; raises NotFound for one that does not exist."""
+def _depends(tx: Reader, spec: JobSpec, states: dict[int, JobState]) -> bool:
+    """Whether some dependency is still open; raises NotFound for one that does not exist. `states` is filled in."""
     wanted = (*spec.after, *spec.after_any)
     if not wanted:
         return False
-    states = {job.id: job.state for job in tx.jobs(JobFilter(ids=tuple(wanted)))}
+    unknown = tuple(job_id for job_id in wanted if job_id not in states)
+    if unknown:
+        states.update((job.id, job.state) for job in tx.jobs(JobFilter(ids=unknown)))
     for job_id in wanted:
         if job_id not in states:
             raise NotFound(f"cannot wait for job {job_id}: no such job", hint="`gpuq status -a` lists the jobs")

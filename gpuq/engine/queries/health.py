@@ -6,6 +6,7 @@ from typing import Any
 
 from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
 from gpuq.domain.times import iso
+from gpuq.engine import disk_reserve
 from gpuq.engine.context import QueryContext
 from gpuq.engine.hot.cold_store import is_cold
 from gpuq.engine.queries.agent_liveness import AgentLiveness
@@ -20,7 +21,7 @@ def healthz(ctx: QueryContext) -> dict[str, Any]:
 
 def readyz(ctx: QueryContext, agent: AgentLiveness) -> dict[str, Any]:
     """`{"ready": bool, "checks": {part: {"ok", "detail"}}, "maintenance": [...]}`."""
-    checks = {"database": _database(ctx), "redis": _redis(ctx), "agent": _agent(ctx, agent)}
+    checks = {"database": _database(ctx), "redis": _redis(ctx), "agent": _agent(ctx, agent), "disk": _disk(ctx)}
     return {
         "ready": all(check["ok"] for check in checks.values()),
         "checks": checks,
@@ -75,6 +76,21 @@ def _redis(ctx: QueryContext) -> dict[str, Any]:
     except GpuqError as error:
         return {"ok": False, "detail": error.message}
     return {"ok": not cold, "detail": "is being rebuilt from the database" if cold else "answers"}
+
+
+def _disk(ctx: QueryContext) -> dict[str, Any]:
+    """Of the home, where output and records are, whatever the database."""
+    home = ctx.settings.home
+    try:
+        room = disk_reserve.look(home)
+    except OSError as error:
+        return {"ok": False, "detail": f"the disk of {home} does not answer: {error.strerror}"}
+    if not room.low:
+        return {"ok": True, "detail": room.text}
+    return {
+        "ok": False,
+        "detail": f"the disk of {home} is full: {room.text}; nothing new is started until there is room",
+    }
 
 
 def _agent(ctx: QueryContext, agent: AgentLiveness) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from gpuq.engine.context import QueryContext
 from gpuq.errors import UsageError
 
 KINDS = ("usage", "waits", "failures", "utilization")
+GROUPINGS = ("user", "group", "gpu", "day")
 DAY_S = 86400.0
 
 Table = tuple[list[str], list[tuple[Any, ...]]]
@@ -45,7 +46,7 @@ def report(ctx: QueryContext, kind: str, by: str, since: float | None) -> Table:
     """
     if kind not in KINDS:
         raise UsageError(f"unknown report {kind!r}", hint="there are: " + ", ".join(KINDS))
-    if by not in {"user", "group", "gpu", "day"}:
+    if by not in GROUPINGS:
         raise UsageError(f"cannot group by {by!r}", hint="by: user, group, gpu or day")
     dialect = SQLITE if ctx.settings.database_url.startswith("sqlite") else POSTGRES
     if kind == "utilization":

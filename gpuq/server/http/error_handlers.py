@@ -71,9 +71,12 @@ def _http(request: Request, error: HTTPException) -> Response:
 
 
 def _allowed(request: Request) -> list[str]:
-    """All methods of the path: the framework names those of the first route that matches."""
+    """All methods of the path: the framework names those of the first route that matches. What a path is itself goes
+    before what it would be as somebody's name."""
     ways: list[tuple[re.Pattern[str], set[str]]] = request.app.state.ways
-    return sorted(set().union(*(methods for path, methods in ways if path.match(request.url.path))))
+    found = [(path, methods) for path, methods in ways if path.match(request.url.path)]
+    exact = [methods for path, methods in found if not path.groups]
+    return sorted(set().union(*(exact or [methods for _, methods in found])))
 
 
 def install(app: FastAPI) -> None:

@@ -12,6 +12,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # Key of `scope["extensions"]`; absent for a connection that came over TCP.
 EXTENSION = "gpuq.peer"
+# Likewise: a function for any thread that says whether the client has gone. Absent where there is no connection.
+GONE = "gpuq.gone"
 
 _CREDENTIALS = struct.Struct("3i")
 

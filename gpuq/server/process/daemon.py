@@ -18,6 +18,7 @@ from gpuq import wiring
 from gpuq.engine.context import Context
 from gpuq.engine.file_lock import FileLock
 from gpuq.errors import UsageError
+from gpuq.linux import raise_descriptor_limit
 from gpuq.observe import log as daemon_log
 from gpuq.server.process.detach import Interrupted
 from gpuq.settings import Settings, prepare_home
@@ -72,6 +73,7 @@ def run(
         raise UsageError("--listen is for `gpuq up` and `gpuq server`")
     daemon_log.set_up(settings.log_level)
     sys.setswitchinterval(SWITCH_S)
+    raise_descriptor_limit()
     going = DaemonStop()
     with _interruptible(going), ExitStack() as stack:
         prepare_home(settings.home)
@@ -136,7 +138,7 @@ def _serve(
         _settle()
         when_ready(_addresses(ctx, [listening.address_of(listener) for listener in listeners]))
 
-    listening.run(app, listeners, when_up)
+    listening.run(app, listeners, when_up, listen)
     _ignore_signals()
     app.submission.close()
     log.info("stopping")

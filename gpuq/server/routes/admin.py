@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +20,18 @@ from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import metrics_source, params
 from gpuq.server.routes.params import Moment
 from gpuq.server.routes.questions import PLACES
+from gpuq.server.routes.views import (
+    Answer,
+    HealthView,
+    NewTokenView,
+    ReadyView,
+    RevokedView,
+    StatsView,
+    StoppingView,
+    TableView,
+    TokenView,
+    WhoamiView,
+)
 
 router = APIRouter(tags=["administration"])
 
@@ -45,21 +57,23 @@ class Shutdown(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    stop_jobs: bool = False
+    stop_jobs: Annotated[bool, Field(strict=True)] = False
 
 
 @router.get("/whoami", summary="Whom the daemon takes the caller for")
-async def whoami(caller: Who) -> dict[str, Any]:
+async def whoami(caller: Who) -> Answer[WhoamiView]:
     return {"user": caller.user, "uid": caller.uid, "admin": caller.admin}
 
 
 @router.get("/healthz", summary="Answers while the process lives")
-def healthz(ctx: Ctx) -> dict[str, Any]:
-    return health.healthz(ctx)
+def healthz(ctx: Ctx) -> Answer[HealthView]:
+    return cast(HealthView, health.healthz(ctx))
 
 
 @router.get(
-    "/readyz", summary="Whether database, Redis and agent do their work", responses={503: {"description": "not ready"}}
+    "/readyz",
+    summary="Whether database, Redis and agent do their work",
+    responses={200: {"model": ReadyView}, 503: {"description": "not ready", "model": ReadyView}},
 )
 def readyz(ctx: Ctx, queries: Queries) -> Response:
     state = health.readyz(ctx, queries.agent)
@@ -67,8 +81,8 @@ def readyz(ctx: Ctx, queries: Queries) -> Response:
 
 
 @router.get("/stats", summary="Figures of the queue")
-def stats(ctx: Ctx) -> dict[str, Any]:
-    return health.stats(ctx)
+def stats(ctx: Ctx) -> Answer[StatsView]:
+    return cast(StatsView, health.stats(ctx))
 
 
 @router.get("/metrics", response_class=PlainTextResponse, summary="For Prometheus")
@@ -81,16 +95,18 @@ def show_metrics(request: Request, ctx: Ctx) -> Response:
 def report(
     ctx: Ctx,
     caller: Who,
-    kind: Annotated[str, Path()],
-    by: Annotated[str, Query(description="user, group, gpu or day")] = "user",
+    kind: Annotated[str, Path(json_schema_extra={"enum": list(reports.KINDS)})],
+    by: Annotated[
+        str, Query(description="user, group, gpu or day", json_schema_extra={"enum": list(reports.GROUPINGS)})
+    ] = "user",
     since: Moment = None,
-) -> dict[str, Any]:
+) -> Answer[TableView]:
     start = params.moment("since", since)
     with PLACES.asking(caller.user):
         return _table(*reports.report(ctx, kind, by, start))
 
 
-def _table(columns: list[str], rows: list[tuple[Any, ...]]) -> dict[str, Any]:
+def _table(columns: list[str], rows: list[tuple[Any, ...]]) -> TableView:
     return {"columns": columns, "rows": [[_plain(value) for value in row] for row in rows]}
 
 
@@ -100,12 +116,12 @@ def _plain(value: Any) -> Any:
 
 
 @router.get("/tokens", summary="Access tokens, without their secrets")
-def list_tokens(ctx: Ctx, caller: Who) -> list[dict[str, Any]]:
+def list_tokens(ctx: Ctx, caller: Who) -> Answer[list[TokenView]]:
     return [_token(row) for row in ctx.tokens.list() if may_act_on(row.user, row.uid, caller)]
 
 
 @router.post("/tokens", status_code=201, summary="A new token; its secret is shown this once")
-def create_token(ctx: Ctx, caller: Who, wanted: NewToken) -> dict[str, Any]:
+def create_token(ctx: Ctx, caller: Who, wanted: NewToken) -> Answer[NewTokenView]:
     user = wanted.user or caller.user
     endless = wanted.expires_in_s == "never"
     require_token_rights(ctx.accounts, caller, user, endless=endless)
@@ -117,12 +133,18 @@ def create_token(ctx: Ctx, caller: Who, wanted: NewToken) -> dict[str, Any]:
     now = ctx.clock.now()
     expires_at = None if wanted.expires_in_s == "never" else now + wanted.expires_in_s
     token_id, secret = ctx.tokens.create(user, wanted.name, now, uid=uid, scope=scope, expires_at=expires_at)
-    made = {"id": token_id, "user": user, "name": wanted.name, "scope": scope, "expires_at": iso(expires_at)}
-    return {**made, "token": secret}
+    return {
+        "id": token_id,
+        "user": user,
+        "name": wanted.name,
+        "scope": scope,
+        "expires_at": iso(expires_at),
+        "token": secret,
+    }
 
 
 @router.delete("/tokens/{token_id}", summary="Revoke a token")
-def revoke_token(ctx: Ctx, caller: Who, token_id: params.JobId) -> dict[str, Any]:
+def revoke_token(ctx: Ctx, caller: Who, token_id: params.JobId) -> Answer[RevokedView]:
     row = next((row for row in ctx.tokens.list() if row.id == token_id), None)
     if row is None:
         raise NotFound(f"there is no token {token_id}", hint="`gpuq token list` shows them")
@@ -132,7 +154,7 @@ def revoke_token(ctx: Ctx, caller: Who, token_id: params.JobId) -> dict[str, Any
     return {"id": token_id, "revoked": True}
 
 
-def _token(row: Token) -> dict[str, Any]:
+def _token(row: Token) -> TokenView:
     return {
         "id": row.id,
         "name": row.name,
@@ -146,7 +168,7 @@ def _token(row: Token) -> dict[str, Any]:
 
 
 @router.post("/shutdown", status_code=202, summary="Stop the daemon; running jobs go on unless told otherwise")
-async def shutdown(request: Request, caller: Who, wanted: Shutdown | None = None) -> dict[str, Any]:
+async def shutdown(request: Request, caller: Who, wanted: Shutdown | None = None) -> Answer[StoppingView]:
     require_admin(caller, "stop the daemon")
     stop = request.app.state.on_shutdown
     if stop is None:

@@ -7,12 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from gpuq.domain.spec import JobId
 from gpuq.engine.actions.bulk import ActionResult, BulkAction, run_many
 from gpuq.engine.actions.change import TOP
 from gpuq.engine.actions.hold import HOLD, RELEASE
 from gpuq.engine.actions.retry import RETRY
 from gpuq.server.http.dependencies import Ctx, Who
-from gpuq.server.routes import params
 from gpuq.server.routes.views import Answer, BulkItemView, ErrorView
 
 router = APIRouter(tags=["jobs"])
@@ -26,7 +26,7 @@ class Named(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     ids: Annotated[
-        list[Annotated[int, Field(strict=True, ge=0, le=params.MAX_ID)]],
+        list[JobId],
         Field(min_length=1, max_length=MAX_IDS),
     ]
 

@@ -20,7 +20,7 @@ from gpuq.errors import GpuqError
 from gpuq.ports.records import JobFilter
 from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import params
-from gpuq.server.routes.params import JobId, Limit, Number, Text
+from gpuq.server.routes.params import Ids, JobId, Limit, Number, States, Text
 from gpuq.server.routes.views import Answer, CheckView, ExpectedView, JobDetailView
 
 router = APIRouter(tags=["jobs"])
@@ -45,11 +45,11 @@ def _one(queries: JobQueries, job: Job) -> JobView:
 def list_jobs(
     ctx: Ctx,
     queries: Queries,
-    state: Annotated[str | None, Query(description="one or more states, commas between")] = None,
+    state: States = None,
     user: Text = None,
     group: Text = None,
     name: Text = None,
-    ids: Annotated[str | None, Query(description="ids, commas between")] = None,
+    ids: Ids = None,
     array_id: Number = None,
     after_id: Annotated[int | None, Query(ge=0, le=params.MAX_ID, description="only larger ids, for paging")] = None,
     newest_first: Annotated[bool, Query(description="by id, descending")] = False,

@@ -18,6 +18,7 @@ from gpuq.engine.queries import questions
 from gpuq.errors import Unavailable
 from gpuq.server.http.dependencies import Ctx, Who
 from gpuq.server.routes import params
+from gpuq.server.routes.views import TableView
 
 router = APIRouter(tags=["administration"])
 
@@ -82,7 +83,7 @@ class Sql(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     query: Annotated[str, Field(min_length=1, max_length=100_000)]
-    limit: Annotated[int, Field(ge=1, le=params.MAX_ROWS)] | None = None
+    limit: Annotated[int, Field(strict=True, ge=1, le=params.MAX_ROWS)] | None = None
 
 
 class FileResponse(StreamingResponse):
@@ -109,7 +110,7 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
     "/sql",
     summary="A read-only statement on the history",
     response_class=JSONResponse,
-    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}, "description": "the table"}},
+    responses={200: {"model": TableView, "description": "the table"}},
 )
 def run_sql(ctx: Ctx, caller: Who, statement: Sql) -> FileResponse:
     PLACES.take(caller.user)

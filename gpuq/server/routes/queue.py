@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Body, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,8 +20,17 @@ from gpuq.ports.records import JobFilter
 from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import params
 from gpuq.server.routes.jobs import listed
-from gpuq.server.routes.params import JobId, Limit, Moment, Text
-from gpuq.server.routes.views import Answer, DeadLetterView, GroupView, PauseView, QueueAnswer, QueuePauseView
+from gpuq.server.routes.params import FinalStates, JobId, Limit, Moment, Text
+from gpuq.server.routes.views import (
+    Answer,
+    DeadLetterView,
+    GroupLimitView,
+    GroupView,
+    PauseView,
+    QueueAnswer,
+    QueuePauseView,
+    RemovedView,
+)
 
 router = APIRouter(tags=["queue"])
 
@@ -42,7 +51,7 @@ class GroupLimit(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     group: GroupName
-    limit: Annotated[int, Field(ge=0, le=1_000_000)]
+    limit: Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 
 
 OptionalRemark = Annotated[Remark | None, Body()]
@@ -88,7 +97,7 @@ def resume_queue(ctx: Ctx, caller: Who) -> Answer[QueuePauseView]:
 def history(
     ctx: Ctx,
     queries: Queries,
-    state: Annotated[str | None, Query(description="one or more final states, commas between")] = None,
+    state: FinalStates = None,
     user: Text = None,
     group: Text = None,
     name: Text = None,
@@ -141,7 +150,7 @@ def list_groups(ctx: Ctx) -> Answer[list[GroupView]]:
 
 
 @router.post("/groups", summary="How many jobs of a group may run at once")
-def limit_group(ctx: Ctx, caller: Who, wanted: GroupLimit) -> dict[str, Any]:
+def limit_group(ctx: Ctx, caller: Who, wanted: GroupLimit) -> Answer[GroupLimitView]:
     groups.limit_group(ctx, wanted.group, wanted.limit, caller)
     return {"group": wanted.group, "limit": wanted.limit or None}
 
@@ -162,6 +171,6 @@ def retry_dead_letter(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) ->
 
 
 @router.delete("/dlq/{job_id}", summary="Remove a dead letter; the job's history stays")
-def remove_dead_letter(ctx: Ctx, caller: Who, job_id: JobId) -> dict[str, Any]:
+def remove_dead_letter(ctx: Ctx, caller: Who, job_id: JobId) -> Answer[RemovedView]:
     dead_letters.remove(ctx, job_id, caller)
     return {"removed": job_id}

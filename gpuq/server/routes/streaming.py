@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
@@ -19,7 +19,7 @@ from gpuq.errors import UsageError
 from gpuq.server.http.dependencies import Ctx, Who
 from gpuq.server.http.sse import SSE, Open, Streams, frame, respond
 from gpuq.server.routes import params
-from gpuq.server.routes.params import JobId
+from gpuq.server.routes.params import EventId, Ids, JobId, LogEventId
 
 router = APIRouter(tags=["streams"])
 
@@ -40,8 +40,8 @@ async def stream_events(
     streams: Open,
     ctx: Ctx,
     after_id: Annotated[int | None, Query(ge=0, le=params.MAX_ID, description="events after this id")] = None,
-    job_id: Annotated[str | None, Query(description="of these jobs only, commas between")] = None,
-    last_event_id: Annotated[str | None, Header()] = None,
+    job_id: Ids = None,
+    last_event_id: EventId = None,
 ) -> StreamingResponse:
     wanted = params.ids(job_id)
     if last_event_id:
@@ -100,7 +100,7 @@ async def stream_log(
     job_id: JobId,
     attempt: Annotated[int | None, Query(ge=1, le=params.MAX_ID, description="this attempt only")] = None,
     offset: Annotated[int, Query(ge=-params.MAX_ID, le=params.MAX_ID, description="bytes; negative: from the end")] = 0,
-    last_event_id: Annotated[str | None, Header()] = None,
+    last_event_id: LogEventId = None,
 ) -> StreamingResponse:
     job = await run_in_threadpool(_job, ctx, job_id)
     require_reader(ctx.accounts, job, caller)

@@ -1,5 +1,8 @@
-"""POST /jobs: the hot path, without the framework. Parsed by pydantic straight from the bytes, stored on a thread of
-its own, answered as bytes; no response model and no second look at the rows that were just written."""
+"""POST /jobs: the hot path, without the framework. Parsed straight from the bytes, stored on a thread of its own,
+answered as bytes; no response model and no second look at the rows that were just written.
+
+A client that goes away before the answer has queued nothing: it could not know what, and would queue it again. Only
+with an `Idempotency-Key` it may ask again for the same jobs, so then they are stored all the same."""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from hashlib import blake2b
 from typing import Any
 from urllib.parse import parse_qs
 
-from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -20,21 +22,23 @@ from starlette.types import Receive, Scope, Send
 
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import JobView, job_json
-from gpuq.domain.spec import Batch, JobSpec, usage_error
 from gpuq.engine.context import Context
 from gpuq.engine.intake import submit
 from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.errors import GpuqError, UsageError
 from gpuq.ports.records import JobFilter
 from gpuq.server.http.error_handlers import malformed, response_of
+from gpuq.server.http.peer import GONE
+from gpuq.server.routes.submission_body import BadSubmission, Bodies, of_item
 from gpuq.server.routes.submission_response import SubmissionEncoder
 
 log = logging.getLogger(__name__)
 
 PATH = "/jobs"
 
-_SPECS = TypeAdapter(list[JobSpec])
 _MAX_REQUEST_KEY = 200
+# Of Latin 1, without blanks at the ends, which are none of a header's value.
+_PRINTABLE = "^[!-~\\xa1-\\xac\\xae-\\xff]([ -~\\xa1-\\xac\\xae-\\xff]*[!-~\\xa1-\\xac\\xae-\\xff])?$"
 # Bytes. A larger body has many jobs: it would keep single submissions waiting while it is parsed.
 _LARGE = 256 * 1024
 _LARGE_AT_ONCE = 4
@@ -58,7 +62,7 @@ OPERATION: dict[str, Any] = {
             "name": "Idempotency-Key",
             "in": "header",
             "required": False,
-            "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_REQUEST_KEY},
+            "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_REQUEST_KEY, "pattern": _PRINTABLE},
             "description": "The same key from the same user again returns the jobs of the first request.",
         },
         {
@@ -76,57 +80,6 @@ OPERATION: dict[str, Any] = {
         }
     },
 }
-
-
-class BadSubmission(Exception):
-    """`index` is the place in the list, from 0; None for a single submission."""
-
-    def __init__(self, error: GpuqError, index: int | None) -> None:
-        super().__init__(error.message)
-        self.error = error
-        self.index = index
-
-
-def parse(body: bytes) -> tuple[list[JobSpec], bool]:
-    """The specs, and whether there may be several. Raises BadSubmission, and ValueError for what is not JSON."""
-    if body.lstrip(b" \t\r\n")[:1] == b"[":
-        try:
-            return _SPECS.validate_json(body), True
-        except ValidationError as error:
-            raise _as_usage_error(error, 0) from None
-    try:
-        return [JobSpec.model_validate_json(body)], False
-    except ValidationError as error:
-        if not any(one["loc"] == ("jobs",) for one in error.errors(include_url=False, include_input=False)):
-            raise _as_usage_error(error, None) from None
-    try:
-        return Batch.model_validate_json(body).specs(), True
-    except ValidationError as error:
-        raise _as_usage_error(error, 1) from None
-
-
-def _as_usage_error(error: ValidationError, index_at: int | None) -> Exception:
-    """`index_at`: where in the place of a complaint the number of the item stands."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    if first["type"] == "json_invalid":
-        return ValueError(first["msg"].removeprefix("Invalid JSON: "))
-    place = first["loc"]
-    index = place[index_at] if index_at is not None and len(place) > index_at else None
-    complaint = usage_error(error)
-    if not isinstance(index, int):
-        return BadSubmission(complaint, None)
-    item = ".".join(str(part) for part in place[: (index_at or 0) + 1])
-    return BadSubmission(_in_item(complaint, item, index), index)
-
-
-def _in_item(complaint: UsageError, item: str, index: int) -> GpuqError:
-    text = complaint.message.replace(f"{item}.", "", 1).removeprefix(f"{item}: ")
-    return _of_item(UsageError(text, hint=complaint.hint), index)
-
-
-def _of_item(error: GpuqError, index: int) -> GpuqError:
-    """Names the item as people count."""
-    return type(error)(f"item {index + 1} of the list: {error.message}", hint=error.hint)
 
 
 def _answers(ctx: Context, done: submit.Submitted) -> list[bytes]:
@@ -154,28 +107,34 @@ def _described(ctx: Context, queries: JobQueries, ids: Sequence[int]) -> list[by
 def accept(
     ctx: Context,
     queries: JobQueries,
+    bodies: Bodies,
     body: bytes,
     caller: Caller,
     request_key: str | None,
     *,
     described: bool,
+    leave_if_gone: Callable[[], None],
     answer: Callable[[Response], None],
 ) -> None:
     """On a worker thread. `answer` is called once, as soon as the jobs are durable: the hot queue hears of them behind
-    it, but before they are `described` by it. One array spec answers a list, as several specs do."""
+    it, but before they are `described` by it. One array spec answers a list, as several specs do. `leave_if_gone`
+    raises where nobody waits for an answer; then nothing is stored."""
     try:
-        specs, many = parse(body)
+        specs, many = bodies.parse(body)
     except BadSubmission as bad:
         return answer(response_of(bad.error, index=bad.index))
     except ValueError as error:
         return answer(malformed(str(error)))
+    leave_if_gone()
     fingerprint = blake2b(body, digest_size=16).hexdigest() if request_key is not None else None
     try:
-        done = submit.store(ctx, specs, caller, request_key=request_key, fingerprint=fingerprint)
+        done = submit.store(
+            ctx, specs, caller, request_key=request_key, fingerprint=fingerprint, before_commit=leave_if_gone
+        )
     except GpuqError as error:
         if not many or error.index is None:
             raise
-        return answer(response_of(_of_item(error, error.index), index=error.index))
+        return answer(response_of(of_item(error, error.index), index=error.index))
     if described:
         submit.tell(ctx, done)
     jobs = _described(ctx, queries, done.ids) if described else _answers(ctx, done)
@@ -184,6 +143,12 @@ def accept(
     if not described:
         submit.tell(ctx, done)
     return None
+
+
+_FLAGS = {
+    **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
+    **dict.fromkeys(("0", "false", "f", "no", "n", "off"), False),
+}
 
 
 class _Answer:
@@ -226,6 +191,7 @@ class Submission:
     def __init__(self, ctx: Context, queries: JobQueries) -> None:
         self._ctx = ctx
         self._queries = queries
+        self._bodies = Bodies(ctx.settings.max_batch)
         # On SQLite, which has one writer, one thread: two would only take the processor from each other.
         threads = 1 if ctx.settings.database_url.startswith("sqlite") else 4
         self._lane = ThreadPoolExecutor(threads, thread_name_prefix="submit")
@@ -242,7 +208,23 @@ class Submission:
         caller: Caller = scope["state"]["caller"]
         body = await _whole(receive)
         answer = _Answer()
-        accepting = partial(accept, self._ctx, self._queries, body, caller, request_key, described=described)
+        gone: Callable[[], bool] | None = scope.get("extensions", {}).get(GONE)
+
+        def leave_if_gone() -> None:
+            if request_key is None and gone is not None and gone():
+                raise ClientDisconnect
+
+        accepting = partial(
+            accept,
+            self._ctx,
+            self._queries,
+            self._bodies,
+            body,
+            caller,
+            request_key,
+            described=described,
+            leave_if_gone=leave_if_gone,
+        )
         (self._lane if len(body) <= _LARGE else self._large).submit(answer.work, lambda give: accepting(answer=give))
         response = await answer
         await response(scope, receive, send)
@@ -256,8 +238,11 @@ class Submission:
 def _flag(query_string: bytes, name: str) -> bool:
     if not query_string:
         return False
-    values = parse_qs(query_string.decode("latin-1")).get(name, [""])
-    return values[-1].lower() in {"1", "true", "yes", "on"}
+    value = parse_qs(query_string.decode("latin-1"), keep_blank_values=True).get(name, ["false"])[-1]
+    found = _FLAGS.get(value.lower())
+    if found is None:
+        raise UsageError(f"{name}: {value!r} is neither true nor false", hint=f"write ?{name}=true")
+    return found
 
 
 async def _whole(receive: Receive) -> bytes:

@@ -123,3 +123,115 @@ class GroupView(TypedDict):
     waiting: int
     limit: int | None
     limited_by: str | None
+
+
+class WhoamiView(TypedDict):
+    """Whom the daemon takes the caller for. `uid` null: no account here."""
+
+    user: str
+    uid: int | None
+    admin: bool
+
+
+class StatsView(TypedDict):
+    """Figures of the queue. `jobs`: how many in each state."""
+
+    jobs: dict[JobState, int]
+    running: int
+    waiting: int
+    finished: int
+    dead_letters: int
+    gpus: int
+    paused: PauseView | None
+    node: str
+
+
+class TableView(TypedDict):
+    """Columns by name, and rows of as many values."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+class HealthView(TypedDict):
+    """The process lives. `at`: its time (ISO 8601 in UTC)."""
+
+    status: str
+    node: str
+    at: str
+
+
+class CheckedPartView(TypedDict):
+    """Whether one part does its work, and what it says."""
+
+    ok: bool
+    detail: str
+
+
+class MaintenanceView(TypedDict):
+    """When a task of maintenance last began, succeeded and failed, and why."""
+
+    task: str
+    last_start: str | None
+    last_ok: str | None
+    last_error: str | None
+    error: str | None
+
+
+class ReadyView(TypedDict):
+    """Whether the installation does its work, part by part."""
+
+    ready: bool
+    checks: dict[str, CheckedPartView]
+    maintenance: list[MaintenanceView]
+
+
+class TokenView(TypedDict):
+    """An access token, without its secret."""
+
+    id: int
+    name: str
+    user: str
+    scope: str
+    created_at: str | None
+    expires_at: str | None
+    revoked_at: str | None
+    last_used_at: str | None
+
+
+class NewTokenView(TypedDict):
+    """A token with its secret, which is shown this once."""
+
+    id: int
+    user: str
+    name: str
+    scope: str
+    expires_at: str | None
+    token: str
+
+
+class RevokedView(TypedDict):
+    """A token that was revoked."""
+
+    id: int
+    revoked: bool
+
+
+class StoppingView(TypedDict):
+    """The daemon is on its way down."""
+
+    stopping: bool
+    stop_jobs: bool
+
+
+class GroupLimitView(TypedDict):
+    """How many jobs of a group may run at once; null: no limit."""
+
+    group: str
+    limit: int | None
+
+
+class RemovedView(TypedDict):
+    """The job whose dead letter is gone."""
+
+    removed: int

@@ -13,13 +13,8 @@ import pytest
 from gpuq.supervise import kernel, spawn
 from gpuq.supervise.spawn import AttemptSpec, CannotRun
 
-BASE: dict[str, Any] = {
-    "token": "t",
-    "argv": ["true"],
-    "env": {"PATH": "/usr/bin:/bin"},
-    "uid": os.geteuid(),
-    "gid": os.getegid(),
-}
+ME = {"uid": os.geteuid(), "gid": os.getegid()}
+BASE: dict[str, Any] = {"token": "t", "argv": ["true"], "env": {"PATH": "/usr/bin:/bin"}, **ME}
 
 
 def spec(**fields: Any) -> AttemptSpec:

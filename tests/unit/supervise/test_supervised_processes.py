@@ -68,19 +68,17 @@ def test_a_process_that_is_gone_has_no_name_no_user_no_variables_and_no_handlers
 
 
 def test_what_proc_says_of_a_living_process_is_read_whole() -> None:
-    with child(env={"A": "1", "PATH": "/usr/bin:/bin"}) as made:
+    script = "trap : USR1 HUP; echo ready; while :; do sleep 1; done"
+    with child("sh", "-c", script, env={"A": "1", "PATH": "/usr/bin:/bin"}) as made:
+        # Its environment is in /proc a moment after the program was put in place.
+        assert made.stdout is not None
+        assert made.stdout.readline() == b"ready\n"
         seen = processes.look(made.pid)
         assert seen is not None
         assert processes.start_of(made.pid) == seen.start
         assert processes.user_of(seen) == os.getuid()
         assert [processes.carries(seen, entry) for entry in (b"A=1", b"A=", b"=1", b"A=11")] == [True] + [False] * 3
         assert made.pid in processes.everything()
-    script = "trap : USR1 HUP; echo ready; while :; do sleep 1; done"
-    with child("sh", "-c", script) as made:
-        assert made.stdout is not None
-        assert made.stdout.readline() == b"ready\n"
-        seen = processes.look(made.pid)
-        assert seen is not None
         caught = {number for number in range(1, 20) if processes.catches(seen, number)}
         assert {signal.SIGHUP, signal.SIGUSR1} <= caught
         assert not {signal.SIGUSR2, signal.SIGALRM, signal.SIGKILL} & caught

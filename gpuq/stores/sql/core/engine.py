@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -243,6 +243,8 @@ class Database:
         self._turn = _turn(str(self.path.resolve()) if self.path else self.url.render_as_string())
         self.driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
         self._writer = _SqliteWriter(self.path, self._wait_s) if self.path else None
+        # Called before each write to a SQLite file, in whatever thread: the disk may be full.
+        self.make_room: Callable[[], None] = lambda: None
         self._writes: Engine
         self._reads: Engine
         if self.path:
@@ -269,6 +271,7 @@ class Database:
         ):
             if self.path is None:
                 connection.exec_driver_sql(WRITERS_TURN)
+            self.make_room()
             yield connection
 
     @contextmanager
@@ -283,6 +286,7 @@ class Database:
             self._turn.held(LOCK_WAIT_S if self._wait_s is None else self._wait_s),
             self._writer.transaction() as driver,
         ):
+            self.make_room()
             yield driver
 
     def close(self) -> None:

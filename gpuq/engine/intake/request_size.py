@@ -1,0 +1,80 @@
+"""How much one request may queue: all of it is written in one transaction, and while that lasts nobody else writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpuq.domain.array import parse_array
+from gpuq.domain.spec import JobSpec
+from gpuq.engine.context import IntakeContext
+from gpuq.errors import GpuqError, TooLarge
+
+# Bytes of the names and values of one job's variables. Linux takes 2 MiB in all by default, arguments included.
+MAX_ENVIRONMENT = 1024 * 1024
+# Characters of commands and environments that one request may have stored: a second or so of writing.
+MAX_STORED = 256 * 1024 * 1024
+
+
+def check_size(ctx: IntakeContext, specs: Sequence[JobSpec]) -> None:
+    """Raises TooLarge for more jobs than GPUQ_MAX_BATCH (each element of an array is one), as many jobs to wait for, a
+    job with too large an environment, and more than is written in a short time. Its `index` is that of a job that is
+    too large by itself."""
+    most = ctx.settings.max_batch
+    # Jobs of a batch share one dictionary.
+    sizes: dict[int, int] = {}
+    jobs = dependencies = stored = 0
+    for index, spec in enumerate(specs):
+        elements = 1 if spec.array is None else _elements(spec.array, index)
+        size = 0
+        if spec.env:
+            size = sizes.get(id(spec.env), -1)
+            if size < 0:
+                size = sizes[id(spec.env)] = _environment(spec.env, index)
+        jobs += elements
+        if jobs > most:
+            raise too_many_jobs(most)
+        if spec.after or spec.after_any:
+            dependencies += elements * (len(spec.after) + len(spec.after_any))
+        stored += elements * (size + sum(map(len, spec.command)))
+    if dependencies > most:
+        raise TooLarge(
+            f"the jobs of one request may wait for at most {most} others in all, these for {dependencies}",
+            hint="send the jobs in several requests, or let them wait for one job that waits for the others",
+        )
+    if stored > MAX_STORED:
+        raise TooLarge(
+            f"the jobs of this request take {stored >> 20} MiB in the database; at most {MAX_STORED >> 20} at once",
+            hint="send the jobs in several requests, or give each less in its environment or its command",
+        )
+
+
+def too_many_jobs(most: int) -> TooLarge:
+    """The error for a request with more than `most` jobs."""
+    return TooLarge(
+        f"one request queues at most {most} jobs",
+        hint=f"send them in several: `split -l {most} jobs.jsonl` makes files that --from-file takes one after another",
+    )
+
+
+def _elements(array: str, index: int) -> int:
+    try:
+        return len(parse_array(array).indices)
+    except GpuqError as error:
+        error.index = index
+        raise
+
+
+def _environment(env: dict[str, str], index: int) -> int:
+    """Its size in characters. Raises TooLarge beyond MAX_ENVIRONMENT bytes."""
+    size = sum(map(len, env)) + sum(map(len, env.values()))
+    # A character has at most four bytes: most environments need not be encoded to be small enough.
+    if 4 * size > MAX_ENVIRONMENT:
+        in_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for text in (*env, *env.values()))
+        if in_bytes > MAX_ENVIRONMENT:
+            error = TooLarge(
+                f"env: the variables of one job have {in_bytes} bytes, at most {MAX_ENVIRONMENT} are kept",
+                hint="give large values to the job as a file",
+            )
+            error.index = index
+            raise error
+    return size
