@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -142,7 +143,7 @@ def test_maintenance_is_one_a_home_until_it_stops_and_stops_once(world: Any, mai
     path = world.settings.home / "maintain.lock"
     maintenance.start()
     second = Maintenance(world.ctx, FileLock(path, "maintenance"))
-    with pytest.raises(AlreadyRunning, match="maintenance is already running"):
+    with pytest.raises(AlreadyRunning, match=rf"^maintenance is already running as pid {os.getpid()}$"):
         second.start()
     assert is_held(path)
     maintenance.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import stat
@@ -242,6 +243,35 @@ def test_a_folder_for_groups_is_ours_and_has_a_switch(tmp_path: Path, monkeypatc
         other.setattr(cgroup_folders.os, "geteuid", lambda: 54321)
         assert cgroup_folders.found("gpuq-x") == []
     assert cgroup_folders.folder_name(str(tmp_path)) != cgroup_folders.folder_name(str(tmp_path / "two"))
+
+
+GROUPS = """12:cpuset:/elsewhere
+7:freezer,misc:/box/own
+0::/box/unified
+"""
+MOUNTS = """22 1 0:1 / /proc rw - proc proc rw
+30 24 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs rw
+31 30 0:27 /box /sys/fs/cgroup/unified rw shared:9 - cgroup2 cgroup2 rw,nsdelegate
+32 30 0:28 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset
+33 30 0:29 / /mnt/a\\040blank rw - cgroup2 cgroup2 rw
+34 30 0:30 /other /mnt/other rw - cgroup2 cgroup2 rw
+35 30 0:31 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer
+36 30 0:32 /bo /mnt/half rw - cgroup2 cgroup2 rw
+"""
+
+
+def test_hierarchies_are_those_that_are_mounted_and_that_show_the_group_that_we_are_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = {"/proc/self/cgroup": GROUPS, "/proc/self/mountinfo": MOUNTS}
+    monkeypatch.setattr(cgroup_folders, "open", lambda path: io.StringIO(files[path]), raising=False)
+    assert cgroup_folders._hierarchies() == [
+        (V2, "/sys/fs/cgroup/unified", "unified"),
+        (FREEZER, "/sys/fs/cgroup/freezer", "box/own"),
+    ]
+    # Above what this namespace shows.
+    files["/proc/self/cgroup"] = "7:freezer:/../outside\n"
+    assert cgroup_folders._hierarchies() == []
 
 
 # Hidden devices.
