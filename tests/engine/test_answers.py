@@ -249,3 +249,15 @@ def test_a_process_belongs_to_its_session_and_to_all_above_it_and_a_dead_one_to_
     assert (exists(child.pid), belongs_to(child.pid, {me}, ())) == (False, False)
     child.wait()
     assert not exists(child.pid)
+
+
+def test_a_job_that_waits_for_many_names_five_and_counts_the_others(world: Any) -> None:
+    jobs = [world.submit("a", hold=True) for _ in range(7)]
+
+    def why(*others: int) -> str:
+        return str(world.queries.why(world.submit("a", after_any=list(others)))["reason"]["text"])
+
+    named = ", ".join(f"job {job_id} (held)" for job_id in jobs[:5])
+    assert why(*jobs[:5]) == f"waits for {named}"
+    assert why(*jobs[:6]) == f"waits for {named} and 1 more"
+    assert why(*jobs) == f"waits for {named} and 2 more"
