@@ -20,7 +20,7 @@ from gpuq.domain import failpoints
 from gpuq.domain.priority import MAX_TIME_LIMIT_S
 from gpuq.domain.quantities import DURATION_HINT, parse_duration
 from gpuq.domain.validation_messages import complaint
-from gpuq.errors import ConfigError, Refused, UsageError
+from gpuq.errors import ConfigError, UsageError
 
 # Variables with our prefix that are not settings: what a job sees, and what steers the client alone.
 JOB_VARIABLES = frozenset(
@@ -56,27 +56,6 @@ def config_path() -> Path:
 
 def default_home() -> Path:
     return Path("/var/lib/gpuq") if os.geteuid() == 0 else Path("~/.local/share/gpuq").expanduser()
-
-
-def prepare_home(home: Path) -> None:
-    """Makes the home (0700; 0755 for root, whose users reach their own folders in it) and refuses another's, and one of
-    root's that others may change. Raises ConfigError and Refused."""
-    try:
-        home.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make {home}: {error.strerror}", hint="set GPUQ_HOME to a folder of yours") from None
-    status = home.stat()
-    if status.st_uid != os.geteuid():
-        raise Refused(
-            f"{home} belongs to uid {status.st_uid}, not to you", hint="set GPUQ_HOME to a folder of your own"
-        )
-    if os.geteuid() != 0 and status.st_mode & 0o077:
-        home.chmod(0o700)
-    elif status.st_mode & 0o002 or (status.st_mode & 0o020 and status.st_gid != 0):
-        raise Refused(
-            f"others than root may make files in {home}, and so put their own in the place of gpuq's",
-            hint=f"chmod go-w {home}, or set GPUQ_HOME to a folder of root's own",
-        )
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import os
 import sys
 
 from gpuq.errors import GpuqError
+from gpuq.home import prepare_home
 from gpuq.server.process import detach
-from gpuq.settings import Settings, load, prepare_home
+from gpuq.settings import Settings, load
 
 
 def main(arguments: list[str] | None = None) -> int:
