@@ -120,9 +120,9 @@ def test_a_dead_letter_tells_the_whole_failure_and_can_be_dropped(make_world: An
         "job_id": job_id, "name": "n", "user": "alice", "failed_at": iso(world.clock.now()),
         "outcome": "exit_nonzero", "error": "ended with exit code 3", "attempts": 1, "log_tail": None,
     }  # fmt: skip
-    shown = dead_letters.show_letter(world.ctx, job_id)
+    shown = dead_letters.show_letter(world.ctx, job_id, world.user)
     assert {**shown, "log_tail": shown["log_tail"] or None} == letter
-    assert dead_letters.list_letters(world.ctx) == [shown]
+    assert dead_letters.list_letters(world.ctx, world.user) == [shown]
     topics: list[str] = []
     world.ctx.notifier.subscribe(lambda topic: topics.append(str(topic)))
     dead_letters.remove(world.ctx, job_id, world.user)
@@ -131,7 +131,7 @@ def test_a_dead_letter_tells_the_whole_failure_and_can_be_dropped(make_world: An
         with pytest.raises(NotFound, match="is not in the dead-letter queue"):
             again(world.ctx, job_id, world.user)
     with pytest.raises(NotFound):
-        dead_letters.show_letter(world.ctx, job_id)
+        dead_letters.show_letter(world.ctx, job_id, world.user)
 
 
 def test_the_line_is_cut_into_pages_without_a_gap_and_without_a_repetition(make_world: Any) -> None:

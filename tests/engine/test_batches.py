@@ -110,13 +110,15 @@ def test_dead_letters_are_listed_counted_and_found_without_a_question_for_each(
 ) -> None:
     jobs = give_dead_letters(world, 5)
     statements.clear()
-    listed = dead_letters.list_letters(world.ctx)
+    listed = dead_letters.list_letters(world.ctx, world.user)
     assert statements["SELECT"] == 2
     assert {(letter["job_id"], letter["name"]) for letter in listed} == {
         (job_id, f"train{number}") for number, job_id in enumerate(jobs)
     }
     statements.clear()
-    assert dead_letters.show_letter(world.ctx, jobs[3]) == next(item for item in listed if item["job_id"] == jobs[3])
+    assert dead_letters.show_letter(world.ctx, jobs[3], world.user) == next(
+        item for item in listed if item["job_id"] == jobs[3]
+    )
     assert stats(world.ctx)["dead_letters"] == 5
     assert statements["letters with their logs"] == 1, "the one that was asked for"
 
@@ -129,9 +131,9 @@ def test_dead_letters_are_dropped_by_age_and_by_number(make_world: Callable[...,
     assert retain(world.ctx) == 0
     world.clock.forward(4 * 86400 + 1)
     assert retain(world.ctx) == 1
-    assert [letter["job_id"] for letter in dead_letters.list_letters(world.ctx)] == [young]
+    assert [letter["job_id"] for letter in dead_letters.list_letters(world.ctx, world.user)] == [young]
     assert world.job(old).id == old, "the job itself stays"
     world.clock.forward(60)
     newer = give_dead_letters(world, 3)
     assert retain(world.ctx) == 1
-    assert {letter["job_id"] for letter in dead_letters.list_letters(world.ctx)} == set(newer)
+    assert {letter["job_id"] for letter in dead_letters.list_letters(world.ctx, world.user)} == set(newer)
