@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import inf
 
 from gpuq.errors import UsageError
 
@@ -47,6 +48,8 @@ def parse_memory_mb(text: str) -> int:
     mib = float(match[1]) * _MIB[(match[2] or "M").upper()]
     if mib < 1:
         raise UsageError(f"bad memory size {text!r}: less than 1 MiB", hint="write 18000 (MiB) or 18G")
+    if mib == inf:
+        raise UsageError(f"bad memory size {text!r}: too large a number", hint="write 18000 (MiB) or 18G")
     return round(mib)
 
 
