@@ -195,6 +195,17 @@ def test_why_a_job_waits_in_each_state(make_world: Any) -> None:
     assert queries.why(waits)["outcome"] == "cancelled"
 
 
+def test_a_supposed_job_starts_now_where_nobody_waits_and_a_gpu_is_free(make_world: Any) -> None:
+    world = make_world("sim:1")
+    world.agent().run_once()
+    queries = world.queries
+    spec = JobSpec.parse({"command": ["a"], "cwd": "/"})
+    assert check(world.ctx, spec, world.user, queries.estimate) == iso(world.clock.now())
+    world.driver_says({0: {"problem": "Xid 79"}})
+    world.clock.forward(60)
+    assert check(world.ctx, spec, world.user, queries.estimate) is None
+
+
 def test_a_supposed_job_starts_behind_those_that_stand_before_it(make_world: Any) -> None:
     world = make_world("sim:1")
     queries = world.queries
