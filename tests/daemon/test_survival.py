@@ -74,11 +74,12 @@ def test_a_stopped_daemon_leaves_jobs_running(box: Any, tmp_path: Path) -> None:
 def test_two_jobs_for_the_same_gpus_never_overlap_through_kills(make_box: Callable[..., Any], tmp_path: Path) -> None:
     box = make_box(GPUQ_GPUS="sim:2")
     box.up()
-    script = DIARY.replace("while [ ! -e {gate} ]; do sleep 0.02; done", "sleep 0.4")
+    script = DIARY.replace("while [ ! -e {gate} ]; do sleep 0.02; done", "sleep 0.6")
     script = script.format(diary=tmp_path / "diary", gate="", code=0)
     jobs = [box.submit("-g", "2" if n % 2 else "1", "--", "bash", "-c", script) for n in range(8)]
     for _ in range(3):
-        started(box, tmp_path, len(lines(tmp_path)) // 2 + 1)
+        # A slow machine may have run them all by now.
+        started(box, tmp_path, min(len(jobs), len(lines(tmp_path)) // 2 + 1))
         box.kill_daemon()
         box.up()
     for job_id in jobs:
