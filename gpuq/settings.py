@@ -6,7 +6,6 @@ with the names below in lower case without the `GPUQ_` prefix: `lease_ttl = 30`.
 
 from __future__ import annotations
 
-import difflib
 import os
 import platform
 from pathlib import Path
@@ -16,20 +15,11 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gpuq.config_file import config_file, read_config
-from gpuq.domain import failpoints
 from gpuq.domain.priority import MAX_TIME_LIMIT_S, Priority
 from gpuq.domain.quantities import DURATION_HINT, parse_duration, parse_memory_mb
 from gpuq.domain.validation_messages import complaint
-from gpuq.errors import ConfigError, Refused, UsageError
-
-# Variables with our prefix that are not settings: what a job sees, and what steers the client alone.
-JOB_VARIABLES = frozenset(
-    {
-        "GPUQ_JOB_ID", "GPUQ_JOB_NAME", "GPUQ_ATTEMPT", "GPUQ_GPU_COUNT", "GPUQ_RUN_DIR", "GPUQ_CHECKPOINT_DIR",
-        "GPUQ_ARRAY_ID", "GPUQ_ARRAY_INDEX", "GPUQ_TIME_LIMIT_END", "GPUQ_TOKEN_OF_ATTEMPT",
-    }
-)  # fmt: skip
-CLIENT_VARIABLES = frozenset({"GPUQ_CONFIG", "GPUQ_DEBUG", failpoints.VARIABLE})
+from gpuq.environment_variables import from_environment, nearest_setting
+from gpuq.errors import ConfigError, UsageError
 
 # May be written as text, `5m`; the description of each shows such an example, and the reference tells them by that.
 _DURATIONS = ("priority_aging", "preempt_min_run", "user_spacing")
@@ -54,32 +44,6 @@ def default_home() -> Path:
 def _expanded(path: str | Path) -> Path:
     # Of os.path, because Path raises when `~name` is nobody.
     return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111
-
-
-def prepare_home(home: Path) -> None:
-    """Makes the home (0700; 0755 for root, whose users reach their own folders in it) and refuses another's, and one of
-    root's that others may change. Raises ConfigError and Refused."""
-    try:
-        home.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make {home}: {error.strerror}", hint="set GPUQ_HOME to a folder of yours") from None
-    status = home.stat()
-    if status.st_uid != os.geteuid():
-        raise Refused(
-            f"{home} belongs to uid {status.st_uid}, not to you", hint="set GPUQ_HOME to a folder of your own"
-        )
-    if os.geteuid() != 0 and status.st_mode & 0o077:
-        home.chmod(0o700)
-    elif status.st_mode & 0o002 or (status.st_mode & 0o020 and status.st_gid != 0):
-        raise Refused(
-            f"others than root may make files in {home}, and so put their own in the place of gpuq's",
-            hint=f"chmod go-w {home}, or set GPUQ_HOME to a folder of root's own",
-        )
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"did you mean {close[0]}?" if close else "known: " + ", ".join(known)
 
 
 class Settings(BaseSettings):
@@ -257,23 +221,6 @@ class Settings(BaseSettings):
         return self.home / "gpuq.sock"
 
 
-def _from_environment(known: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    inside_job = "GPUQ_JOB_ID" in os.environ
-    for variable, value in os.environ.items():
-        if not variable.startswith("GPUQ_") or variable in JOB_VARIABLES | CLIENT_VARIABLES or value == "":
-            continue
-        # Inside a job GPUQ_GPUS lists the job's GPUs; it is not the setting then.
-        if inside_job and variable == "GPUQ_GPUS":
-            continue
-        name = variable.removeprefix("GPUQ_").lower()
-        if name in known:
-            found[name] = value
-        elif difflib.get_close_matches(name, known, n=1, cutoff=0.8):
-            raise ConfigError(f"unknown setting {variable} in the environment", hint=_nearest(name, known))
-    return found
-
-
 def load(flags: dict[str, Any] | None = None) -> tuple[Settings, dict[str, str]]:
     """The settings, and for each its source: `flag`, `environment`, the config file's path, or `default`.
 
@@ -284,8 +231,8 @@ def load(flags: dict[str, Any] | None = None) -> tuple[Settings, dict[str, str]]
     config = read_config(path)
     for name in config:
         if name not in known:
-            raise ConfigError(f"unknown setting {name!r} in {path}", hint=_nearest(name, known))
-    environment = _from_environment(known)
+            raise ConfigError(f"unknown setting {name!r} in {path}", hint=nearest_setting(name, known))
+    environment = from_environment(known)
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     merged = {**config, **environment, **given}
     sources = {

@@ -26,9 +26,10 @@ from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.run_times import RunTimes
 from gpuq.engine.service import Service
 from gpuq.errors import HotStoreUnavailable
+from gpuq.home import prepare_home
 from gpuq.ports.gpus import GpuSource
 from gpuq.ports.notify import Notifier, Topic
-from gpuq.settings import Settings, prepare_home
+from gpuq.settings import Settings
 from gpuq.stores import redis as redis_stores
 from gpuq.stores import sql as sql_stores
 from gpuq.stores.redis.health import check

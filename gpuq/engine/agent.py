@@ -242,8 +242,7 @@ class Agent:
         """All starts of this turn in one transaction."""
         unrecorded = self._attempts.unrecorded
         if unrecorded and self._ctx.clock.monotonic() >= self._state.write_at:
-            started = [tracked for tracked in unrecorded if tracked.result is None]
-            if started:
+            if started := [tracked for tracked in unrecorded if tracked.result is None]:
                 record_started(self._ctx, started)
             self._attempts.unrecorded = []
 

@@ -10,8 +10,9 @@ import os
 import sys
 
 from gpuq.errors import GpuqError
+from gpuq.home import prepare_home
 from gpuq.server.process import detach
-from gpuq.settings import Settings, load, prepare_home
+from gpuq.settings import Settings, load
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _failed(error: Exception, word: detach.ReadyPipe | None) -> int:
     if not isinstance(error, GpuqError):
-        error = GpuqError(f"{type(error).__name__}: {error}", hint="GPUQ_DEBUG=1 shows where this came from")
+        error = GpuqError(f"internal error: {type(error).__name__}: {error}", hint="set GPUQ_DEBUG=1 for the traceback")
     detach.tell(error.message, error.hint)
     if word is not None:
         word.failed(error)

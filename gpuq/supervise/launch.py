@@ -236,9 +236,7 @@ def _fill_records(records: str, spec: dict[str, Any]) -> None:
 
 
 def _group_of(spec: dict[str, Any]) -> int:
-    gid, uid = spec.get("gid"), int(spec["uid"])
-    if gid is not None:
-        return int(gid)
+    uid = int(spec["uid"])
     try:
         return pwd.getpwuid(uid).pw_gid
     except KeyError:

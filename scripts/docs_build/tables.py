@@ -8,7 +8,8 @@ from gpuq import errors
 from gpuq.domain import outcome as outcome_table
 from gpuq.domain import reasons as reason_table
 from gpuq.domain import states as state_table
-from gpuq.settings import JOB_VARIABLES, Settings
+from gpuq.environment_variables import JOB_VARIABLES
+from gpuq.settings import Settings
 
 
 def table(head: str, rows: Iterable[str]) -> str:

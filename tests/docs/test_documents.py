@@ -16,7 +16,8 @@ from gpuq.cli.parse.command_table import COMMANDS
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.reasons import ReasonCode
 from gpuq.domain.states import JobState
-from gpuq.settings import JOB_VARIABLES, Settings
+from gpuq.environment_variables import JOB_VARIABLES
+from gpuq.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"

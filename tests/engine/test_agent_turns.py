@@ -308,6 +308,21 @@ def test_a_lease_that_somebody_has_leaves_the_job_in_line(
     assert world.state(job_id) == "starting"
 
 
+def test_an_end_that_was_written_with_the_next_start_is_not_written_again(
+    make_world: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = make_world("sim:1")
+    first, agent = running(world)
+    second = world.submit("train")
+    world.launcher.end(first, Outcome.SUCCEEDED, exit_code=0)
+    topics: list[str] = []
+    world.ctx.notifier.subscribe(lambda topic: topics.append(str(topic)))
+    agent.run_once()
+    assert (world.state(first), world.state(second)) == ("completed", "starting")
+    assert "end not written" not in caplog.text
+    assert topics.count("events") == 1
+
+
 # Its thread.
 
 

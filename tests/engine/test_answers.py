@@ -195,6 +195,17 @@ def test_why_a_job_waits_in_each_state(make_world: Any) -> None:
     assert queries.why(waits)["outcome"] == "cancelled"
 
 
+def test_a_supposed_job_starts_now_where_nobody_waits_and_a_gpu_is_free(make_world: Any) -> None:
+    world = make_world("sim:1")
+    world.agent().run_once()
+    queries = world.queries
+    spec = JobSpec.parse({"command": ["a"], "cwd": "/"})
+    assert check(world.ctx, spec, world.user, queries.estimate) == iso(world.clock.now())
+    world.driver_says({0: {"problem": "Xid 79"}})
+    world.clock.forward(60)
+    assert check(world.ctx, spec, world.user, queries.estimate) is None
+
+
 def test_a_supposed_job_starts_behind_those_that_stand_before_it(make_world: Any) -> None:
     world = make_world("sim:1")
     queries = world.queries
@@ -249,3 +260,15 @@ def test_a_process_belongs_to_its_session_and_to_all_above_it_and_a_dead_one_to_
     assert (exists(child.pid), belongs_to(child.pid, {me}, ())) == (False, False)
     child.wait()
     assert not exists(child.pid)
+
+
+def test_a_job_that_waits_for_many_names_five_and_counts_the_others(world: Any) -> None:
+    jobs = [world.submit("a", hold=True) for _ in range(7)]
+
+    def why(*others: int) -> str:
+        return str(world.queries.why(world.submit("a", after_any=list(others)))["reason"]["text"])
+
+    named = ", ".join(f"job {job_id} (held)" for job_id in jobs[:5])
+    assert why(*jobs[:5]) == f"waits for {named}"
+    assert why(*jobs[:6]) == f"waits for {named} and 1 more"
+    assert why(*jobs) == f"waits for {named} and 2 more"

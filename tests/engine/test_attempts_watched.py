@@ -101,6 +101,20 @@ def test_a_supervisor_whose_lock_is_held_still_when_it_is_gone_is_asked_for_by_i
     assert (watcher.ended, tracked.result.outcome) == ([tracked], Outcome.SUCCEEDED)
 
 
+def test_who_stops_watching_closes_what_it_watched_and_the_attempts_live_on(world: Any) -> None:
+    jobs = [running(world), running(world)]
+    world.agents[0].stop()
+    before = len(os.listdir("/proc/self/fd"))
+    watcher = AttemptWatcher(world.ctx, LaunchCircuitBreaker(world.ctx), lambda: None)
+    watcher.adopt()
+    watched = [tracked.fd for tracked in watcher.holding]
+    assert None not in watched
+    watcher.close()
+    # The ends of the played supervisors stay open.
+    assert len(os.listdir("/proc/self/fd")) == before + len(jobs)
+    assert {world.state(job_id) for job_id in jobs} == {"running"}
+
+
 def test_a_start_that_was_reported_to_a_dead_agent_is_found_in_the_folder(world: Any, watcher: Any) -> None:
     job_id = world.submit("a")
     turn(world)

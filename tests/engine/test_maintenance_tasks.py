@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -142,7 +143,7 @@ def test_maintenance_is_one_a_home_until_it_stops_and_stops_once(world: Any, mai
     path = world.settings.home / "maintain.lock"
     maintenance.start()
     second = Maintenance(world.ctx, FileLock(path, "maintenance"))
-    with pytest.raises(AlreadyRunning, match="maintenance is already running"):
+    with pytest.raises(AlreadyRunning, match=rf"^maintenance is already running as pid {os.getpid()}$"):
         second.start()
     assert is_held(path)
     maintenance.stop()
@@ -282,6 +283,26 @@ def test_the_clock_is_watched_although_a_look_at_it_failed(
     monkeypatch.setattr(maintenance, "follow_clock", look)
     maintenance.start()
     assert again.wait(30)
+
+
+def test_a_stop_waits_for_the_look_at_the_clock_that_is_under_way(
+    maintenance: Maintenance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timers, "CLOCK_LOOK_S", 0.001)
+    looking, stopped, over = threading.Event(), threading.Event(), []
+
+    def look() -> None:
+        looking.set()
+        # Nobody sets it before the stop has returned, which waits for the end of this.
+        over.append(stopped.wait(0.5))
+
+    monkeypatch.setattr(maintenance, "follow_clock", look)
+    maintenance.start()
+    assert looking.wait(30)
+    maintenance.stop()
+    stopped.set()
+    assert over[-1] is False
+    assert not maintenance._clock_watch.is_alive()
 
 
 def test_only_a_clock_that_was_set_back_shortens_backoffs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.reasons import Reason, ReasonCode
 from gpuq.engine.actions.change import update
 from gpuq.engine.actions.hold import hold
-from gpuq.engine.snapshot import builder
+from gpuq.engine.snapshot import builder, gpu_processes
 from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.engine.snapshot.gpu_processes import belongs_to
 from gpuq.engine.snapshot.usage import see_peaks
@@ -126,6 +127,36 @@ def test_what_is_left_of_the_line_serves_until_nobody_knows_what_comes_behind_it
     later = world.submit("a")
     assert ids(snapshots.waiting(fresh=False)) == jobs[5:]
     assert ids(snapshots.waiting()) == [*jobs[3:], later]
+
+
+def test_a_dear_look_past_jobs_at_their_limit_serves_ten_times_as_long_as_it_took(
+    make_world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world("sim:4", user_max_running=1)
+    monkeypatch.setattr(builder, "HEADS", 2)
+    running = world.submit("a")
+    agent = world.agent()
+    agent.run_once()
+    kept = [world.submit("a") for _ in range(2)]
+    behind = world.submit("a", by=world.admin)
+    looks: list[int] = []
+    past_limits = builder.past_limits
+
+    def dear(*words: Any, **named: Any) -> Any:
+        looks.append(1)
+        world.clock.forward(1)
+        return past_limits(*words, **named)
+
+    monkeypatch.setattr(builder, "past_limits", dear)
+    snapshots = SnapshotBuilder(world.ctx)
+    for forward, times in ((0, 1), (0, 1), (9.9, 1), (0.2, 2)):
+        world.clock.forward(forward)
+        assert ids(snapshots.waiting(agent.tracked)) == [*kept, behind]
+        assert len(looks) == times
+    snapshots.forget()
+    snapshots.waiting(agent.tracked)
+    assert len(looks) == 3
+    assert world.state(running) == "starting"
 
 
 def test_a_job_that_sql_does_not_know_as_queued_leaves_the_hot_queue(world: Any) -> None:
@@ -289,3 +320,16 @@ def test_a_process_of_nobody_belongs_to_nobody() -> None:
     assert not belongs_to(2**22 + 1, {1}, {1})
     assert not belongs_to(1, {2}, ())
     assert belongs_to(1, {1}, ())
+
+
+def test_no_chain_of_parents_is_followed_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+
+    def look(pid: int) -> Any:
+        looks.append(pid)
+        return SimpleNamespace(living=True, session=0, parent=pid + 1)
+
+    monkeypatch.setattr(gpu_processes, "look", look)
+    assert not belongs_to(10, {10_000}, ())
+    assert len(looks) == 200
+    assert belongs_to(10, {50}, ())

@@ -13,7 +13,7 @@ from gpuq.domain.times import iso
 from gpuq.engine.actions import bulk, dead_letters
 from gpuq.engine.actions.bulk import BulkAction, run_many
 from gpuq.engine.actions.cancel import cancel
-from gpuq.engine.actions.change import TOP, top
+from gpuq.engine.actions.change import TOP, top, update
 from gpuq.engine.actions.drain import drain, undrain
 from gpuq.engine.actions.groups import limit_group
 from gpuq.engine.actions.hold import HOLD, RELEASE, hold, release
@@ -218,6 +218,16 @@ def test_a_user_passes_only_jobs_of_its_own_and_an_administrator_everybody(world
     before = world.job(other_priority).score
     top(world.ctx, other_priority, world.user)
     assert world.job(other_priority).score == before
+
+
+def test_only_a_new_priority_or_time_limit_takes_the_place_from_a_job_that_was_moved_to_the_front(world: Any) -> None:
+    other, moved = world.submit("a"), world.submit("a")
+    top(world.ctx, moved, world.admin)
+    place = world.job(moved).score
+    update(world.ctx, moved, world.user, {"name": "n", "group": "g"})
+    assert world.job(moved).score == place < world.job(other).score
+    update(world.ctx, moved, world.user, {"time_limit_s": 8 * 3600.0})
+    assert world.job(moved).score == world.job(other).score
 
 
 # Holding, releasing, cancelling.

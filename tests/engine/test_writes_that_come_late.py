@@ -214,6 +214,18 @@ def test_backoffs_are_shortened_to_what_they_would_be_from_now_on_whatever_they_
     assert shorten_backoffs(world.ctx) == 0
 
 
+def test_a_job_whose_wait_is_right_keeps_no_other_from_being_shortened(make_world: Any) -> None:
+    world = make_world("sim:4", retry_base=10.0)
+    begin = world.submit("a", begin=world.clock.now() + 90_000)
+    late = world.submit("a")
+    fails(world, late)
+    right = world.job(begin).eligible_at
+    world.clock.jump(-3600)
+    assert shorten_backoffs(world.ctx) == 1
+    assert world.job(begin).eligible_at == right
+    assert world.job(late).eligible_at - world.clock.now() <= 30
+
+
 def test_a_backoff_that_is_over_meanwhile_is_not_shortened_and_keeps_no_other_from_it(
     make_world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,7 +120,6 @@ def _calls(*folders: Path) -> Iterator[tuple[Path, ast.Call]]:
 # A file of more lines, or a function, and why it is one.
 LONG_FILES = {
     "ports/records.py": "one port, with what each call raises",
-    "settings.py": "one field a setting",
     "stores/sql/core/statements.py": "one reading statement after another",
     "supervise/shim.py": "one process from its first instruction to its last",
 }

@@ -83,7 +83,8 @@ def reporter(args: Args) -> int:
 
 def _open() -> tuple[Settings, ModuleType]:
     from gpuq import wiring
-    from gpuq.settings import load, prepare_home
+    from gpuq.home import prepare_home
+    from gpuq.settings import load
 
     settings, _ = load()
     prepare_home(settings.home)

@@ -102,7 +102,7 @@ class LaunchCircuitBreaker:
                     tx.set_value(InstallationKey.LAUNCH_TROUBLE.of(self._ctx.node), why, self._ctx.clock.now())
         except GpuqError as error:
             # The database may be on the same disk. Told again with the next launch.
-            log.debug("obstacle not noted: %s", error.message)
+            log.debug("launch trouble not noted: %s", error.message)
             return
         self._told = why
 

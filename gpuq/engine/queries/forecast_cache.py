@@ -90,6 +90,8 @@ class ForecastCache:
                     waiting += past_limits(tx, waiting, self._snapshots.usage(tracked_attempts), enough=FORECAST_JOBS)
             waiting.sort(key=lambda job: (job.score, job.id))
             self._ctx.run_times.refresh()
+            # Also where nobody waits for one: `estimate` asks when a further job would start.
+            self._snapshots.observe()
             snapshot = self._snapshots.snapshot(waiting, tracked_attempts)
             foreseen = forecast(snapshot, now)
             known = frozenset(job.id for job in waiting)

@@ -44,12 +44,12 @@ class SnapshotBuilder:
 
     def __init__(self, ctx: SnapshotContext, *, use_median: bool = False) -> None:
         self._ctx = ctx
-        self._typical = use_median
+        self._use_median = use_median
         self._facts: dict[int, Waiting] = {}
         self._candidates: dict[int, tuple[Waiting, Candidate]] = {}
         self._observations: Sequence[GpuObservation] = ()
         self._observed_at = float("-inf")
-        self._control: Switches | None = None
+        self._switches: Switches | None = None
         self._promises: dict[int, float] = {}
         self._aged: list[int] = []
         self._line: list[Waiting] | None = None
@@ -63,15 +63,15 @@ class SnapshotBuilder:
         """Somebody changed a job, paused, drained, or set a limit. `switches`: what is set now, if the caller knows."""
         self._facts.clear()
         self._candidates.clear()
-        self._control = switches
+        self._switches = switches
         self._past_at = float("-inf")
 
     def switches(self) -> Switches:
         """What people have set (pause, drains, group limits), read once and kept until it is dropped."""
-        if self._control is None:
+        if self._switches is None:
             with self._ctx.records.read() as tx:
-                self._control = read_switches(tx, self._ctx.node)
-        return self._control
+                self._switches = read_switches(tx, self._ctx.node)
+        return self._switches
 
     def observe(self, max_age_s: float = READING_MAX_AGE_S) -> Sequence[GpuObservation]:
         """A reading of every GPU that is at most `max_age_s` seconds old."""
@@ -212,7 +212,7 @@ class SnapshotBuilder:
             ],
             policy=policy(ctx, switches, self._no_account),
             paused=switches.paused,
-            expected=expectation(ctx, waiting, use_median=self._typical),
+            expected=expectation(ctx, waiting, use_median=self._use_median),
             promises=self._promises,
         )
 
@@ -236,7 +236,7 @@ class SnapshotBuilder:
         job = tracked.job
         elapsed = max(0.0, self._ctx.clock.now() - tracked.started_at)
         return self._ctx.run_times.expect(
-            job.user, job.command, job.gpus, job.time_limit_s, elapsed, use_median=self._typical
+            job.user, job.command, job.gpus, job.time_limit_s, elapsed, use_median=self._use_median
         ).seconds
 
     def remember_reservations(self, actions: Sequence[Action]) -> None:

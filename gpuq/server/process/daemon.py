@@ -18,10 +18,11 @@ from gpuq import wiring
 from gpuq.engine.context import Context
 from gpuq.engine.file_lock import FileLock
 from gpuq.errors import UsageError
+from gpuq.home import prepare_home
 from gpuq.linux import raise_descriptor_limit
 from gpuq.observe import log as daemon_log
 from gpuq.server.process.detach import Interrupted
-from gpuq.settings import Settings, prepare_home
+from gpuq.settings import Settings
 from gpuq.wiring import Role, Services
 
 log = logging.getLogger(__name__)

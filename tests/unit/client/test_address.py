@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from gpuq.client import address
+from gpuq.environment_variables import CLIENT_VARIABLES, JOB_VARIABLES
 from gpuq.errors import ConfigError
-from gpuq.settings import CLIENT_VARIABLES, JOB_VARIABLES, Settings
+from gpuq.settings import Settings
 
 
 @pytest.fixture(autouse=True)

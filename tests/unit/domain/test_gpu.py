@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.domain.gpu import suits
+from gpuq.domain.gpu import Gpu, GpuObservation, GpuProcess, suits
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,11 @@ from gpuq.domain.gpu import suits
 def test_a_gpu_suits_by_index_any_part_of_its_model_and_memory(asked: dict[str, Any], fits: bool) -> None:
     wanted = {"ids": None, "wanted_model": None, "mem_mb": None, **asked}
     assert suits(3, "NVIDIA A100-SXM4-80GB", 81920, **wanted) is fits
+
+
+def test_a_gpu_is_real_and_known_by_its_uuid_alone_unless_it_is_said_to_be_more() -> None:
+    gpu = Gpu(index=0, uuid="GPU-1", model="A100", memory_mb=80_000)
+    assert (gpu.simulated, gpu.parent, gpu.numa_node, gpu.links) == (False, None, None, {})
+    seen = GpuObservation(uuid="GPU-1", at=5.0, used_mb=0)
+    assert (seen.processes, seen.problem, seen.utilisation) == ((), None, None)
+    assert GpuProcess(7).graphics is False

@@ -35,7 +35,7 @@ def test_memory_sizes(text: str, mib: int) -> None:
     assert parse_memory_mb(text) == mib
 
 
-@pytest.mark.parametrize("text", ["", "lots", "-1G", "0", "1P", "18 000"])
+@pytest.mark.parametrize("text", ["", "lots", "-1G", "0", "1P", "18 000", "9" * 400, "9" * 400 + "G"])
 def test_bad_memory_sizes_are_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_memory_mb(text)

@@ -23,12 +23,12 @@ NOW = 1_700_000_000.0
 def test_what_is_not_said_of_a_job_a_holder_a_gpu_and_a_policy_is_nothing() -> None:
     job = Candidate(1, 5.0, Priority.LOW, "ann", 1, 10.0)
     assert job == Candidate(
-        1, 5.0, Priority.LOW, "ann", 1, 10.0, None, None, None, None, None, False, None, None, 0.0, 0
+        1, 5.0, Priority.LOW, "ann", 1, 10.0, None, None, None, None, None, False, None, None, 0.0, 0, None
     )
     holding = Holding(1, "ann", (), 0.0, 10.0)
     assert holding == Holding(1, "ann", (), 0.0, 10.0, None, {}, Priority.NORMAL, None, None, False, False, 0)
     assert Device("g", 0, 10) == Device("g", 0, 10, "", None, {}, None, 0, 0)
-    assert Policy() == Policy("easy", 0, 0, 0, {}, 300.0, 2, Ranking("aged", None, 0.0))
+    assert Policy() == Policy("easy", 0, 0, 0, {}, 300.0, 2, Ranking("aged", None, 0.0), {})
     assert Snapshot([], [], []) == Snapshot([], [], [], Policy(), None, None, None)
     assert Wait(1, Reason(ReasonCode.PRIORITY, "x")).reserved_at is None
     room = Room(Machine([]))

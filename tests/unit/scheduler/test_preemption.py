@@ -30,6 +30,11 @@ def test_the_youngest_yields_and_no_more_than_are_needed(build: Any) -> None:
     assert victims(build, holdings, [build.job(1, 2)], count=4) == [Preempt(8, 1)]
 
 
+def test_a_gpu_that_a_job_before_it_takes_now_spares_nobody(build: Any) -> None:
+    holdings = [build.held(7, 3, until=9e9), build.held(8, 1, preemptible=True), build.held(9, 2, preemptible=True)]
+    assert {one.job_id for one in victims(build, holdings, [build.job(1), build.job(2, 2)], count=4)} == {8, 9}
+
+
 def test_a_job_that_has_just_started_is_left_alone(build: Any) -> None:
     assert victims(build, [build.held(9, 0, 1, started_at=NOW - 299.0, preemptible=True)]) == []
     assert victims(build, [build.held(9, 0, 1, started_at=NOW - 300.0, preemptible=True)]) == [Preempt(9, 1)]

@@ -38,6 +38,16 @@ def test_each_will_takes_the_place_of_the_one_before(will: CrashRecord) -> None:
     assert will.read() == {"after": True}
 
 
+def test_a_new_will_leaves_the_bytes_of_the_one_before_as_they_were(will: CrashRecord) -> None:
+    will.write({"number": 0})
+    for number in range(1, 5):
+        before, half = bytes(will._memory), will._memory[0]
+        will.write({"number": number})
+        assert will._memory[0] == 3 - half
+        start = (half - 1) * 4096
+        assert bytes(will._memory)[start + 1 : start + 4096] == before[start + 1 : start + 4096]
+
+
 def test_a_will_that_is_half_written_does_not_count(will: CrashRecord) -> None:
     """Whoever dies while it writes leaves the page as it was, apart from the other half."""
     for number in range(4):

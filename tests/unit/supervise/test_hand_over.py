@@ -128,9 +128,12 @@ def test_a_fork_server_that_cannot_be_started_leaves_nothing_open(
 ) -> None:
     monkeypatch.setattr(server_process, "_PYTHON", [str(tmp_path / "no-python")])
     server = ForkServer()
-    with pytest.raises(FileNotFoundError):
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(FileNotFoundError) as told:
         server.start()
-    assert server.pid is None
+    # Now, while the error keeps alive what was made, not when that is collected.
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert (server.pid, told.value.errno) == (None, errno.ENOENT)
     server.close()
     monkeypatch.undo()
     in_nowhere = ForkServer(str(tmp_path / "none" / "messages"))

@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +30,8 @@ def descriptors() -> int:
 @pytest.fixture
 def events(tmp_path: Path) -> Iterator[Any]:
     os.mkfifo(tmp_path / bundle.CONTROL)
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    # Of no harm to these tests, should the supervisor's own handlers not be there.
+    handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(-1)
     before = descriptors()
     made = Events(str(tmp_path))
@@ -219,3 +221,18 @@ def test_when_the_fork_server_is_gone_no_launch_is_taken_any_more(crew: Crew) ->
 def test_as_many_may_wait_for_another_launch_as_there_are_tokens(crew: Crew) -> None:
     os.write(crew.tokens_end, b"\0\0")
     assert [crew.member._may_park() for _ in range(3)] == [True, True, False]
+
+
+def test_a_member_removes_its_own_group_only_where_no_fork_server_does(crew: Crew) -> None:
+    done: list[str] = []
+    group: Any = SimpleNamespace(left=False, leave=lambda: done.append("leave"), remove=lambda: done.append("remove"))
+    crew.member._clear(group)
+    crew.member._clear(None)
+    assert done == []
+    crew.member._let_go()
+    crew.member._clear(None)
+    crew.member._clear(group)
+    assert done == ["leave", "remove"]
+    group.left = True
+    crew.member._clear(group)
+    assert done[2:] == ["remove"]
