@@ -18,7 +18,7 @@ import pytest
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.supervise import __main__ as entry
-from gpuq.supervise import bundle, forkserver, launch, server_process, shim, stop, supervisor_pool
+from gpuq.supervise import bundle, forkserver, launch, server_process, shim, stop
 from gpuq.supervise.launch import ForkServerLauncher
 from gpuq.supervise.server_process import ForkServer
 
@@ -387,52 +387,10 @@ def test_a_fork_server_that_cannot_fork_says_so_and_waits(
         assert waits == [1000, 0]
         assert not server.finished
     finally:
-        _close_all(server, handlers, ours, theirs, served, served_end)
-
-
-def test_two_supervisors_are_made_ready_and_the_next_when_fewer_are_left(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    served, served_end = os.pipe()
-    handlers = signal.set_wakeup_fd(-1)
-    server = forkserver._Server(theirs, served_end)
-    pids = iter(range(2**22 + 1, 2**22 + 9))
-    monkeypatch.setattr(forkserver.os, "fork", lambda: next(pids))
-
-    def turn_and_hear(serial: int, said: int) -> set[int]:
-        # Without a word it would wait for one.
-        os.write(server._status_end, supervisor_pool._MESSAGE.pack(serial, said))
-        server.turn()
-        return server._idle
-
-    try:
-        server.turn()
-        assert server._idle == {1}
-        assert turn_and_hear(1, supervisor_pool.TAKEN) == {2}
-        # One that waits for another attempt serves as well as a new one.
-        assert turn_and_hear(1, supervisor_pool.IDLE) == {1, 2, 3}
-        assert turn_and_hear(2, supervisor_pool.TAKEN) == {1, 3}
-        assert turn_and_hear(3, supervisor_pool.TAKEN) == {1}
-        assert turn_and_hear(1, supervisor_pool.TAKEN) == {4}
-    finally:
-        for will in server._wills.values():
-            will.close()
-        _close_all(server, handlers, ours, theirs, served, served_end)
-
-
-def _close_all(
-    server: forkserver._Server,
-    wakeup_fd: int,
-    ours: socket.socket,
-    theirs: socket.socket,
-    served: int,
-    served_end: int,
-) -> None:
-    wake_end = signal.set_wakeup_fd(wakeup_fd)
-    for fd in (server._status, server._status_end, server._tokens, server._tokens_end, server._wake, wake_end):
-        os.close(fd)
-    ours.close()
-    theirs.close()
-    os.close(served)
-    os.close(served_end)
+        wake_end = signal.set_wakeup_fd(handlers)
+        for fd in (server._status, server._status_end, server._tokens, server._tokens_end, server._wake, wake_end):
+            os.close(fd)
+        ours.close()
+        theirs.close()
+        os.close(served)
+        os.close(served_end)
