@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,10 @@ log = logging.getLogger(__name__)
 
 NAME = "reserve"
 MAX_BYTES = 32 * 2**20
+# A disk with so much room is not looked at again for a second: each look lets go of the interpreter's lock in the
+# middle of a write. One that fills up within that second still finds the blocks of the database's log.
+AMPLE_BYTES = 16 * MAX_BYTES
+AMPLE_S = 1.0
 # Of a small disk no more than a sixteenth; half as much of it again for the log of the database.
 _SHARE = 16
 
@@ -62,30 +68,47 @@ def look(home: Path) -> Room:
 
 class DiskReserve:
     """Of one home. `wal`: the log of its SQLite database, None for another one. Any thread; every process of gpuq on
-    this home may release the reserve, the agent keeps it."""
+    this home may release the reserve, the agent keeps it. `monotonic`: a clock in seconds."""
 
-    def __init__(self, home: Path, wal: Path | None) -> None:
+    def __init__(self, home: Path, wal: Path | None, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._home = home
         self._path = str(home)
         self._wal = wal
         # A file system that cannot allocate in advance is asked once.
         self._possible = True
         self._wal_kept = wal is None
+        self._monotonic = monotonic
+        # Until then there is ample room; and likewise for what was found when the reserve was looked at.
+        self._ample_until = float("-inf")
+        self._kept: tuple[float, Room | None] = (float("-inf"), None)
 
     def make_room(self) -> None:
-        """Before every write to the database: gives the reserve back if the disk is full. Costs microseconds."""
+        """Before every write to the database: gives the reserve back if the disk is full. Costs microseconds, and next
+        to nothing while there is ample room."""
+        now = self._monotonic()
+        if now < self._ample_until:
+            return
         with contextlib.suppress(OSError):
             found = os.statvfs(self._path)
-            if found.f_bavail * found.f_frsize < MAX_BYTES and look(self._home).full:
+            free = found.f_bavail * found.f_frsize
+            if free >= AMPLE_BYTES:
+                self._ample_until = now + AMPLE_S
+            elif free < MAX_BYTES and look(self._home).full:
                 self._release()
 
     def keep(self) -> Room | None:
         """Takes the reserve when there is room for it and gives it back when the disk is full; how much room there is
-        then. None: the disk does not tell."""
+        then, or was within the last second if it was ample. None: the disk does not tell."""
+        now = self._monotonic()
+        until, found = self._kept
+        if now < until:
+            return found
         try:
             room = look(self._home)
             if room.held and self._wal_kept and not room.full:
                 # As nearly always: asked with every plan.
+                if room.free >= AMPLE_BYTES:
+                    self._kept = now + AMPLE_S, room
                 return room
             if room.full:
                 self._release()

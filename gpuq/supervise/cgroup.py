@@ -40,9 +40,13 @@ class Cgroup:
         self.path = os.path.join(parent, name)
         self.left = False
 
+    def enter(self) -> None:
+        """Moves this process, which must have a single thread, into the group."""
+        _move_into(self.kind, self.path)
+
     def leave(self) -> None:
         """Moves this process into the folder's own group, so that `kill` does not reach it."""
-        _write(os.path.join(self.parent, "cgroup.procs"), b"0")
+        _move_into(self.kind, self.parent)
         self.left = True
 
     def members(self) -> list[int]:
@@ -109,7 +113,7 @@ def enter(places: Sequence[tuple[str, str]]) -> Cgroup | None:
         try:
             make(parent)
             make(group.path)
-            _write(os.path.join(group.path, "cgroup.procs"), b"0")
+            group.enter()
         except OSError:
             group.remove()
             continue
@@ -209,6 +213,12 @@ def _kind_entered(places: Sequence[tuple[str, str]]) -> str | None:
     finally:
         os.close(read_end)
         os.waitpid(pid, 0)
+
+
+def _move_into(kind: str, folder: str) -> None:
+    """Moving a process with all its threads has to wait until no processor is in the middle of a fork. Version 1 can
+    move a thread by itself, without that; ours has no other."""
+    _write(os.path.join(folder, "cgroup.procs" if kind == V2 else "tasks"), b"0")
 
 
 def _write(path: str, data: bytes) -> None:

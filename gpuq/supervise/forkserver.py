@@ -3,8 +3,9 @@
 The daemon holds one end of a SOCK_SEQPACKET pair, a small crew of processes the other. One message a launch,
 `{"dir": folder of the records}`, with three descriptors: the held lock, the log and the report pipe. An idle member
 takes it and is that attempt's supervisor until its end; then it waits for another, or leaves when enough others wait.
-This process only sees to it that at least one member is idle. Taking a supervisor up again instead of forking one a job
-halves the cost of a launch: a fresh fork has to copy every page that Python looks at.
+This process only sees to it that a few members are idle. Taking a supervisor up again instead of forking one a job
+halves the cost of a launch: a fresh fork has to copy every page that Python looks at. And a fresh one enters its
+control group first, for which the kernel makes it wait ten milliseconds or more: meanwhile another takes the launch.
 
 Nobody answers: what became of a launch is told by the report pipe, the lock and the records, which also hold
 when any of these processes dies in the middle. When the daemon is gone, what is still in the socket is served, and
@@ -33,8 +34,10 @@ from gpuq.supervise.crash_record import CrashRecord, exit_code_of, recover
 from gpuq.supervise.hunt import hunt
 from gpuq.supervise.orphans import Orphans
 
-# How many supervisors may wait for another attempt, besides a fresh one.
+# How many supervisors may wait for another attempt, besides fresh ones.
 PARKED = 2
+# At least so many are idle, parked or fresh.
+READY = 2
 _DISK_AGAIN_MS = 1000
 _GROUPS_AGAIN_MS = 10
 _LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -93,10 +96,17 @@ class _Server:
     def finished(self) -> bool:
         return self._over and not self._serials and not self._orphaned and not self._groups
 
+    @property
+    def _few_are_idle(self) -> bool:
+        return len(self._idle) < READY and not self._over
+
     def turn(self) -> None:
-        if not self._idle and not self._over:
+        if self._few_are_idle:
             self._add_member()
         pause = _GROUPS_AGAIN_MS if self._groups else _DISK_AGAIN_MS if self._disk_failed else None
+        if self._few_are_idle:
+            # One a turn, so that what happens meanwhile is heard.
+            pause = 0
         ready = {fd for fd, _ in self._poll.poll(pause)}
         if self._wake in ready:
             os.read(self._wake, 4096)

@@ -18,6 +18,7 @@ def plan(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
     return {
         "floors": floors,
         "dispatch": lambda: own.dispatch(30 if quick else 200),
+        "burst": lambda: own.burst(5 if quick else 20),
         "throughput": own.throughput,
         "submission": lambda: own.submission(500 if quick else 3000, 25_000),
         "from_file": lambda: own.from_file(25_000),

@@ -63,6 +63,40 @@ def test_the_reserve_goes_when_the_disk_is_full_and_comes_back_with_the_room(
     assert file.exists()
 
 
+def test_a_disk_with_ample_room_is_looked_at_once_a_second_and_any_other_every_time(
+    tmp_path: Path, free: Callable[[float], None]
+) -> None:
+    now = [1000.0]
+    disk, file = DiskReserve(tmp_path, None, lambda: now[0]), tmp_path / "reserve"
+    free(disk_reserve.AMPLE_BYTES / MIB)
+    disk.keep()
+    kept = disk.keep()
+    assert kept is not None
+    assert kept.held
+    disk.make_room()
+    free(3)
+    now[0] += disk_reserve.AMPLE_S - 0.01
+    disk.make_room()
+    assert disk.keep() is kept
+    assert file.exists()
+    now[0] += 0.01
+    disk.make_room()
+    assert not file.exists()
+    room = disk.keep()
+    assert room is not None
+    assert room.low
+    # A little less than ample.
+    free(disk_reserve.AMPLE_BYTES / MIB - 1)
+    disk.keep()
+    disk.make_room()
+    assert file.exists()
+    free(3)
+    room = disk.keep()
+    assert room is not None
+    assert room.low
+    assert not file.exists()
+
+
 def test_nothing_starts_on_a_full_disk_and_the_reason_names_the_job_that_fills_it(
     make_world: Callable[..., Any], free: Callable[[float], None]
 ) -> None:

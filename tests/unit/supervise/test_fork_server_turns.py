@@ -17,6 +17,7 @@ from gpuq.supervise import forkserver, processes
 from gpuq.supervise.supervisor_pool import IDLE, OVER, TAKEN
 
 PID = 2**22
+READY = forkserver.READY
 
 
 class Served:
@@ -31,6 +32,8 @@ class Served:
         self.hunts: list[set[int]] = []
         self.pauses: list[Any] = []
         self.wakeup = signal.set_wakeup_fd(-1)
+        # The fewest, so that each step is seen; one test has as many as there are.
+        monkeypatch.setattr(forkserver, "READY", 1)
         monkeypatch.setattr(forkserver.os, "fork", self._fork)
         monkeypatch.setattr(forkserver.os, "waitid", lambda *_: self._next())
         monkeypatch.setattr(forkserver.os, "waitpid", self._reap)
@@ -114,6 +117,24 @@ def test_one_is_idle_always_and_no_more_are_forked_while_one_is(served: Served) 
     # Of one that has ended meanwhile.
     served.says(99, IDLE)
     assert served.server._idle == {1}
+
+
+def test_two_are_ready_for_jobs_that_start_at_once_and_one_that_waits_again_counts(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forkserver, "READY", READY)
+    for _ in range(3):
+        served.server.turn()
+    assert (served.forks, served.server._idle) == (2, {1, 2})
+    # It does not wait for anything while it is one short.
+    assert served.pauses == [0, None, None]
+    served.says(1, TAKEN)
+    served.server.turn()
+    assert (served.forks, served.server._idle) == (3, {2, 3})
+    served.says(1, IDLE)
+    served.says(2, TAKEN)
+    served.server.turn()
+    assert (served.forks, served.server._idle) == (3, {1, 3})
 
 
 def test_who_waited_for_another_launch_makes_room_for_one_who_waits_when_it_takes_it_or_ends(served: Served) -> None:

@@ -55,6 +55,24 @@ def test_a_supervisor_leaves_its_group_into_the_folder_above(tmp_path: Path) -> 
     assert ((tmp_path / "cgroup.procs").read_bytes(), made.left) == (b"0", True)
 
 
+@pytest.mark.parametrize(("kind", "moved_by"), [(V2, "cgroup.procs"), (FREEZER, "tasks")])
+def test_only_version_2_moves_a_supervisor_in_the_way_that_waits_for_the_kernel(
+    tmp_path: Path, kind: str, moved_by: str
+) -> None:
+    group = Cgroup(kind, str(tmp_path), "1-2")
+    files = {tmp_path / place / name for place in (".", "1-2") for name in ("cgroup.procs", "tasks")}
+    (tmp_path / "1-2").mkdir()
+    for file in files:
+        file.touch()
+    group.enter()
+    written = {file for file in files if file.read_text() == "0"}
+    assert written == {tmp_path / "1-2" / moved_by}
+    assert not group.left
+    group.leave()
+    assert {file for file in files if file.read_text() == "0"} - written == {tmp_path / moved_by}
+    assert group.left
+
+
 def test_a_group_is_killed_in_one_call_where_the_kernel_has_it(tmp_path: Path, killed: list[Any]) -> None:
     made = group(tmp_path, V2, "5-6", "cgroup.kill", "cgroup.freeze")
     made.kill()
@@ -120,7 +138,7 @@ def test_a_supervisor_enters_the_first_group_that_can_be_made(tmp_path: Path, mo
     made = cgroup.enter(places)
     assert made is not None
     assert (made.kind, made.path, made.left) == (FREEZER, str(tmp_path / "good" / name), False)
-    assert written == [(refused, b"0"), (f"{made.path}/cgroup.procs", b"0")]
+    assert written == [(refused, b"0"), (f"{made.path}/tasks", b"0")]
     assert not (tmp_path / "refused" / name).exists()
     assert cgroup.enter(places[:2]) is None
     assert cgroup.enter([]) is None
