@@ -62,7 +62,7 @@ def database() -> ModuleType:
 
 
 def report_role() -> ModuleType:
-    """The functions for PostgreSQL's login of reports: make, excess."""
+    """The functions for PostgreSQL's login of reports: make, excess, may_harm."""
     from gpuq.stores.sql.questions import report_role
 
     return report_role

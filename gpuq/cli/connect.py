@@ -15,8 +15,10 @@ def connect() -> Calls:
 
 
 def say(text: str) -> None:
-    """A message for a person."""
-    print(text, file=sys.stderr)
+    """A message for a person, on one line: there may be other people's words in it."""
+    from gpuq.cli.render import printable
+
+    print(printable(text), file=sys.stderr)
 
 
 def print_json(document: object) -> None:

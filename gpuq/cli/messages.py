@@ -17,19 +17,21 @@ _LONGEST = 800
 
 def tell(error: GpuqError) -> int:
     """Message and hint on stderr, a line each; returns the exit code."""
-    text = " ".join(error.message.split())
+    from gpuq.cli.render import printable
+
+    text = printable(" ".join(error.message.split()))
     # What it is about may be a word of any length.
     print(f"gpuq: {text if len(text) <= _LONGEST else text[:_LONGEST] + '…'}", file=sys.stderr)
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        print(f"hint: {printable(error.hint)}", file=sys.stderr)
     return error.exit_code
 
 
 def job_line(job: Any) -> str:
     """`job 7 (train.py) is queued, position 3, starts about 14:20`."""
-    from gpuq.cli.render import when
+    from gpuq.cli.render import printable, when
 
-    text = f"job {job['id']} ({job['name']}) is {job['state']}"
+    text = f"job {job['id']} ({printable(job['name'])}) is {job['state']}"
     if job["position"] is not None:
         text += f", position {job['position']}"
     if job["estimated_start"] and job["state"] in {"queued", "blocked", "delayed"}:
@@ -41,7 +43,11 @@ def submitted_line(job: Any) -> str:
     """`job_line`, and why the job waits where that is news."""
     reason = job["reason"]
     told = reason and reason["code"] not in {"Priority", "Resources", "Starting"}
-    return f"{job_line(job)}: {reason['text']}" if told else job_line(job)
+    if not told:
+        return job_line(job)
+    from gpuq.cli.render import printable
+
+    return f"{job_line(job)}: {printable(reason['text'])}"
 
 
 def act_on_each(ids: Iterable[int], act: Callable[[int], object]) -> int:

@@ -35,6 +35,11 @@ def _files() -> tuple[str, str]:
     return "--files", str(resource.getrlimit(resource.RLIMIT_NOFILE)[0] if before is None else before)
 
 
+def _private(path: str, flags: int) -> int:
+    """What supervisors write there may name what jobs do, like the daemon's own log."""
+    return os.open(path, flags, 0o600)
+
+
 class ForkServer:
     """Thread-safe. `messages_path`: where its stderr goes, appended to; None is nowhere. `groups`: the folder and the
     kinds of its control groups (see cgroup.py); None: none are made."""
@@ -105,7 +110,7 @@ class ForkServer:
     def _spawn(self, fd: int) -> None:
         served, served_end = os.pipe2(os.O_CLOEXEC)
         try:
-            with open(self._messages_path or os.devnull, "ab") as output:
+            with open(self._messages_path or os.devnull, "ab", opener=_private) as output:
                 self._process = subprocess.Popen(
                     [*_PYTHON, _MAIN, "--fd", str(fd), "--served", str(served_end), *_files(), *self._groups],
                     stdin=subprocess.DEVNULL,

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from stub_daemon import Answer, Gpuq, StubDaemon, job
+from stub_daemon import Answer, Gpuq, StubDaemon, failure, job
 
 NOW_RUNNING = job(
     7, state="running", name="bert", gpus=2, gpu_indices=[0, 1], progress=0.42, started_at="2026-11-22T10:00:00.000Z"
@@ -182,6 +182,34 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(gpuq: Gpuq, daem
     daemon.on("GET", "/jobs/7", Answer(200, {**evil, "attempts": [], "events": []}))
     assert "\x1b" not in gpuq("status").out
     assert "\x1b" not in gpuq("show", "7").out
+
+
+ODD = "\x1b]0;x\x07\x9b31m\u202e"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["wait 7", "cancel 7", "hold 7", "top 7", "update 7 --name new", "submit --test-only true", "show 8", "status"],
+)
+def test_nor_do_those_of_what_is_told_of_a_job_or_of_an_error(gpuq: Gpuq, daemon: StubDaemon, words: str) -> None:
+    evil = job(
+        7, name=f"n{ODD}", state="failed", outcome="launch_error", error=f"no {ODD}\njob 8 is yours",
+        finished_at="2026-11-22T10:00:09.000Z", reason={"code": "Dependency", "text": ODD},
+    )  # fmt: skip
+    daemon.on("GET", "/jobs", Answer(200, [evil]))
+    daemon.on("DELETE", "/jobs/7", Answer(200, evil))
+    daemon.on("PATCH", "/jobs/7", Answer(200, evil))
+    for verb in ("hold", "top"):
+        daemon.on("POST", f"/jobs/7/{verb}", Answer(200, evil))
+    refusal = failure("conflict", f"the key {ODD} is taken", f"ask {ODD}")
+    daemon.on("POST", "/jobs/check", Answer(409, refusal))
+    daemon.on("GET", "/jobs/8", Answer(404, refusal))
+    daemon.on("GET", "/queue", queue_of(paused={"by": "root", "reason": ODD, "at": None}))
+    done = gpuq(*words.split())
+    said = done.out + done.err
+    assert "?" in said
+    assert [char for char in said if not char.isprintable() and char != "\n"] == []
+    assert "\njob 8" not in said
 
 
 def test_gpus_name_their_holders(gpuq: Gpuq, daemon: StubDaemon) -> None:

@@ -46,6 +46,7 @@ def test_the_folders_of_an_attempt_are_for_nobody_but_their_owners(box: Any, acc
     above, own, records = jobs / str(job), jobs / str(job) / "1", jobs / str(job) / "1.records"
     log, checkpoint = own / "output.log", above / "checkpoint"
     assert facts(jobs) == facts(above) == (0o711, 0)
+    assert facts(box.home / "daemon.log") == facts(box.home / "supervisors.log") == (0o600, 0)
     assert facts(records) == (0o700, 0)
     assert {facts(path) for path in records.iterdir()} == {(0o600, 0)}
     assert facts(own) == facts(checkpoint) == (0o700, bob.uid)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from accounts import Accounts
 
-from gpuq.stores.sql import report_role
+from gpuq.stores.sql import migrate, report_role
 
 # With the calls in other users' names of this folder's conftest.
 RootBox = Any
@@ -90,9 +90,7 @@ def test_another_user_reads_no_environment_no_output_and_no_token(box: RootBox, 
 
 HOLDING = {
     "sqlite": "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n, job_history",
-    # The number that named gpuq's writer once, and every one that can be seen.
-    "postgresql": "select pg_advisory_lock(1735423345), pg_advisory_lock(l.classid::bigint << 32 | l.objid::bigint),"
-    " pg_sleep(60) from pg_locks l, job_history",
+    "postgresql": "select pg_sleep(60) from pg_locks l, job_history",
 }
 
 
@@ -117,6 +115,60 @@ def test_nobody_writes_later_for_what_a_question_holds(box: RootBox, accounts: A
         thread.join()
     psutil.wait_procs(readers, timeout=20)
     assert not [reader for reader in readers if reader.is_running()]
+
+
+# By the thousand they fill a table that all sessions share, or the server's disk.
+HARMFUL = [
+    "select pg_advisory_lock(1735423345)",
+    "select pg_advisory_lock_shared(1, 2)",
+    "select count(*) from (select pg_advisory_xact_lock(g) from generate_series(1, 100000) g offset 0) x",
+    "select pg_advisory_xact_lock_shared(3)",
+    "select pg_catalog.pg_try_advisory_lock(4)",
+    "select pg_try_advisory_lock_shared(5)",
+    "select pg_try_advisory_xact_lock(6)",
+    "select pg_try_advisory_xact_lock_shared(7, 8)",
+    "select pg_logical_emit_message(false, 'x', repeat('x', 1000))",
+    "select pg_logical_emit_message(true, 'x', '\\x00'::bytea)",
+    "select lo_create(0)",
+]
+
+
+@pytest.mark.postgres
+def test_a_question_fills_no_table_of_locks_and_no_log_of_changes(
+    database_url: str | None, box: RootBox, accounts: Accounts
+) -> None:
+    if database_url is None:
+        pytest.skip("of PostgreSQL alone")
+    for query in HARMFUL:
+        answer = ask(box, accounts.bob, query)
+        assert answer.status == 409, (query, answer.body)
+        assert "not shown here (permission denied for function" in answer.json["error"]["message"], query
+    findings = {row["check"]: row for row in json.loads(box.gpuq("doctor", "--json", code=None).stdout)}
+    assert findings["sql"]["status"] == "ok"
+
+
+@pytest.mark.postgres
+def test_where_only_an_administrator_can_take_that_away_he_is_told_how(postgres_server: Any) -> None:
+    name = postgres_server.create()
+    owner = f"{name}_owner"
+    postgres_server.execute(f"CREATE ROLE {owner} LOGIN CREATEROLE")
+    try:
+        postgres_server.execute(f"ALTER DATABASE {name} OWNER TO {owner}")
+        postgres_server.execute(f"ALTER SCHEMA public OWNER TO {owner}", database=name)
+        url = postgres_server.url(name).replace("://gpuq@", f"://{owner}@")
+        migrate.ensure(url)
+        made = report_role.make(url)
+        assert "pg_advisory_lock(bigint)" in report_role.may_harm(made.url)
+        (told,) = [note for note in made.notes if "pg_logical_emit_message" in note]
+        postgres_server.execute(told.partition(": ")[2], database=name)
+        assert report_role.may_harm(made.url) == []
+        # The daemon's own role still makes and upgrades the schema.
+        migrate.ensure(url)
+        assert "pg_advisory_xact_lock(bigint)" in report_role.may_harm(url)
+    finally:
+        postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        postgres_server.execute(f"DROP ROLE IF EXISTS {name}_reporter")
+        postgres_server.execute(f"DROP ROLE {owner}")
 
 
 def hold(box: RootBox, who: Any) -> None:

@@ -6,7 +6,9 @@ import http.client
 import json
 import logging
 import resource
+import select
 import socket
+import time
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -14,7 +16,7 @@ import httpx
 import pytest
 
 from gpuq import linux
-from gpuq.server.http import protocol
+from gpuq.server.http import connections, protocol
 from gpuq.server.http.connections import Connections, source_of
 from gpuq.server.http.peer import Peer
 
@@ -247,3 +249,76 @@ def test_the_daemon_has_what_descriptors_there_are_and_remembers_what_it_was_giv
         assert linux.descriptor_limit_before() == given
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+def large(served: Any) -> bytes:
+    """A request whose answer, of several MiB, fits into no buffer of a socket."""
+    spec = {"command": ["true", "a" * 2_000_000], "cwd": "/", "gpus": 0, "hold": True}
+    for _ in range(4):
+        _post(served, spec)
+    return b"GET /jobs HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def _post(served: Any, spec: Any) -> None:
+    body = json.dumps(spec).encode()
+    with connect(served) as connection:
+        connection.sendall(b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert answer_of(connection)[0] == 201
+
+
+def bytes_left(connection: socket.socket) -> int:
+    """How many come until the end, however that is."""
+    size = 0
+    with suppress(ConnectionResetError):
+        while piece := connection.recv(1 << 20):
+            size += len(piece)
+    return size
+
+
+def test_an_answer_that_nobody_reads_is_dropped(served: Any, large: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "READ_S", 0.2)
+    with connect(served) as connection:
+        connection.sendall(large)
+        poll = select.poll()
+        poll.register(connection, 0)
+        assert poll.poll(20_000), "the daemon goes on holding it"
+        assert bytes_left(connection) < 8_000_000
+
+
+def test_whoever_reads_slowly_but_reads_gets_it_all(served: Any, large: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "READ_S", 0.2)
+    monkeypatch.setattr(protocol, "READ_BYTES", 1)
+    with connect(served) as connection:
+        connection.sendall(large)
+        size = 0
+        for _ in range(10):
+            size += len(connection.recv(1 << 19, socket.MSG_WAITALL))
+            time.sleep(0.1)
+        monkeypatch.setattr(protocol, "READ_S", 20.0)
+        connection.settimeout(1)
+        with suppress(TimeoutError):
+            while piece := connection.recv(1 << 20):
+                size += len(piece)
+        assert size > 8_000_000
+
+
+def test_answers_that_one_user_does_not_read_are_bounded_together(
+    served: Any, large: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "UNREAD", 10_000_000)
+    with connect(served) as first, connect(served) as second:
+        first.sendall(large)
+        assert first.recv(1, socket.MSG_PEEK)
+        second.sendall(large)
+        assert bytes_left(second) < 8_000_000
+        first.settimeout(1)
+        size = 0
+        with suppress(TimeoutError):
+            while piece := first.recv(1 << 20):
+                size += len(piece)
+        assert size > 8_000_000
+    # What is gone waits for nobody.
+    with connect(served) as third:
+        third.sendall(large)
+        assert answer_of(third)[0] == 200

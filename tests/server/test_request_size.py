@@ -88,6 +88,40 @@ def test_what_many_jobs_share_counts_for_each(api: Any, monkeypatch: pytest.Monk
     api.daemon.post("/jobs", json={**PLAIN, "command": ["c" * 80], "array": "0-9"}).raise_for_status()
 
 
+@pytest.mark.parametrize("shared", [{"cwd": "/" + "d" * 80}, {"gpu_model": "m" * 80}, {"gpu_ids": [1] * 20}])
+def test_folders_and_wishes_count_for_each_job_too(
+    api: Any, monkeypatch: pytest.MonkeyPatch, shared: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(request_size, "MAX_STORED", 1000)
+    refused(api.daemon.post("/jobs", json={**PLAIN, **shared, "array": "0-19"}))
+    api.daemon.post("/jobs", json={**PLAIN, **shared, "array": "0-7"}).raise_for_status()
+
+
+LONG = {
+    "command": ["true", "c" * (2 * 1024 * 1024)],
+    "cwd": "/" + "d" * 4096,
+    "gpu_model": "m" * 201,
+    "gpu_ids": [0] * 1025,
+    "signal": "USR1@" + "0" * 60,
+    "array": "0" * (1024 * 1024 + 1),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_what_every_listing_shows_is_not_endless(api: Any, name: str) -> None:
+    error = refused(api.daemon.post("/jobs", json=[PLAIN, {**PLAIN, name: LONG[name]}]))
+    assert error["message"].startswith(f"item 2 of the list: {name}: ")
+    assert len(error["message"]) < 200
+    assert error["index"] == 1
+    assert api.root.get("/jobs").json() == []
+
+
+@pytest.mark.parametrize("name", ["gpu_model", "gpu_ids", "signal"])
+def test_a_change_makes_no_field_longer_than_a_submission(api: Any, name: str) -> None:
+    job = api.daemon.post("/jobs", json={**PLAIN, "hold": True}).json()
+    assert refused(api.daemon.patch(f"/jobs/{job['id']}", json={name: LONG[name]}))["message"].startswith(f"{name}: ")
+
+
 def test_the_jobs_of_a_request_wait_for_at_most_as_many_others(api: Any) -> None:
     first, second = (api.daemon.post("/jobs", json=PLAIN).json()["id"] for _ in range(2))
     refused(api.daemon.post("/jobs", json={**PLAIN, "after": [first, second], "array": "0-10"}))

@@ -154,6 +154,9 @@ def _questions(settings: Settings) -> list[Finding]:
     if excess := roles.excess(settings.report_database_url):
         text = f"the login of GPUQ_REPORT_DATABASE_URL {excess[0]}"
         return [*findings, Finding("sql", FAIL, text, "`gpuq db reporter` sets its rights again")]
+    if harmful := roles.may_harm(settings.report_database_url):
+        text = f"a question may stop others from writing, or fill PostgreSQL's disk: its login may call {harmful[0]}"
+        return [*findings, Finding("sql", WARN, text, "`gpuq db reporter` takes that away, or says who can and how")]
     return [*findings, Finding("sql", OK, "answered with a login that may read the views alone")]
 
 

@@ -130,7 +130,7 @@ def _show(args: Args, listing: Listing) -> None:
 
 
 def _totals(listing: Listing) -> str:
-    from gpuq.cli.render import count
+    from gpuq.cli.render import count, printable
 
     parts = []
     if listing.counts is not None:
@@ -140,7 +140,7 @@ def _totals(listing: Listing) -> str:
         parts.append(f"{listing.counts['running']:,} running, {listing.counts['waiting']:,} waiting{in_all}")
         paused = listing.counts.get("paused")
         if paused:
-            reason = f": {paused['reason']}" if paused.get("reason") else ""
+            reason = f": {printable(paused['reason'])}" if paused.get("reason") else ""
             parts.append(f"the queue is paused by {paused['by']}{reason}")
     shown = len(listing.jobs)
     if shown < listing.total:

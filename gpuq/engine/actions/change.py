@@ -18,6 +18,7 @@ from gpuq.engine.context import ActionContext
 from gpuq.engine.hot.queue_hints import publish_jobs, unpublish_jobs
 from gpuq.engine.hot.ranking import ranking
 from gpuq.engine.intake.constraints import check_fits
+from gpuq.engine.intake.request_size import check_lengths
 from gpuq.errors import UsageError, WrongState
 from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
@@ -45,7 +46,7 @@ CHANGEABLE = (
 
 def update(ctx: ActionContext, job_id: int, caller: Caller, changes: Mapping[str, Any]) -> Job:
     """`changes` has field names of a submission. A new priority or time limit gives the job the place that it
-    would have had with it from the start. Raises UsageError, Constraint, NotFound, Forbidden, WrongState."""
+    would have had with it from the start. Raises UsageError, TooLarge, Constraint, NotFound, Forbidden, WrongState."""
     unknown = [name for name in changes if name not in CHANGEABLE]
     if unknown:
         raise UsageError(f"cannot change {unknown[0]!r} of a job", hint="can be changed: " + ", ".join(CHANGEABLE))
@@ -62,6 +63,7 @@ def update(ctx: ActionContext, job_id: int, caller: Caller, changes: Mapping[str
             raise usage_error(error) from None
         if spec.priority is not old.priority:
             require_priority(ctx.settings.user_priority, caller, spec.priority)
+        check_lengths(spec)
         check_fits(ctx, [spec])
         values: dict[str, Any] = {name: getattr(spec, name) for name in changes}
         values["spec"] = spec

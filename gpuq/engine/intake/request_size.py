@@ -11,19 +11,29 @@ from gpuq.errors import GpuqError, TooLarge
 
 # Bytes of the names and values of one job's variables. Linux takes 2 MiB in all by default, arguments included.
 MAX_ENVIRONMENT = 1024 * 1024
-# Characters of commands and environments that one request may have stored: a second or so of writing.
+# Characters of commands, environments and folders that one request may have stored: a second or so of writing.
 MAX_STORED = 256 * 1024 * 1024
+# Characters of one job's command. The kernel starts no program with more than 6 MiB of arguments, and everybody's
+# listing shows them.
+MAX_COMMAND = 2 * 1024 * 1024
+# Of what every listing shows, too. No path is longer, and no machine has more GPUs.
+_LONGEST = {"cwd": 4096, "gpu_model": 200, "gpu_ids": 1024, "signal": 64, "array": 1024 * 1024}
 
 
 def check_size(ctx: IntakeContext, specs: Sequence[JobSpec]) -> None:
     """Raises TooLarge for more jobs than GPUQ_MAX_BATCH (each element of an array is one), as many jobs to wait for, a
-    job with too large an environment, and more than is written in a short time. Its `index` is that of a job that is
-    too large by itself."""
+    job with too large an environment or another field too long, and more than is written in a short time. Its `index`
+    is that of a job that is too large by itself."""
     most = ctx.settings.max_batch
     # Jobs of a batch share one dictionary.
     sizes: dict[int, int] = {}
     jobs = dependencies = stored = 0
     for index, spec in enumerate(specs):
+        try:
+            check_lengths(spec)
+        except TooLarge as error:
+            error.index = index
+            raise
         elements = 1 if spec.array is None else _elements(spec.array, index)
         size = 0
         if spec.env:
@@ -35,7 +45,7 @@ def check_size(ctx: IntakeContext, specs: Sequence[JobSpec]) -> None:
             raise too_many_jobs(most)
         if spec.after or spec.after_any:
             dependencies += elements * (len(spec.after) + len(spec.after_any))
-        stored += elements * (size + sum(map(len, spec.command)))
+        stored += elements * (size + sum(map(len, spec.command)) + _length_of_others(spec))
     if dependencies > most:
         raise TooLarge(
             f"the jobs of one request may wait for at most {most} others in all, these for {dependencies}",
@@ -46,6 +56,27 @@ def check_size(ctx: IntakeContext, specs: Sequence[JobSpec]) -> None:
             f"the jobs of this request take {stored >> 20} MiB in the database; at most {MAX_STORED >> 20} at once",
             hint="send the jobs in several requests, or give each less in its environment or its command",
         )
+
+
+def check_lengths(spec: JobSpec) -> None:
+    """Raises TooLarge for a job with a command, a folder or another field that is longer than anybody needs: everybody
+    who looks at the queue is sent it."""
+    length = sum(map(len, spec.command))
+    if length > MAX_COMMAND:
+        raise TooLarge(
+            f"command: its arguments have {length} characters, at most {MAX_COMMAND} are kept",
+            hint="give the job what is long as a file",
+        )
+    for name, most in _LONGEST.items():
+        value = getattr(spec, name)
+        if value is not None and len(value) > most:
+            raise TooLarge(f"{name}: has a length of {len(value)}, at most {most} is kept")
+
+
+def _length_of_others(spec: JobSpec) -> int:
+    """The characters that a job takes in the database besides its command and its environment, about; the text of an
+    array is stored with each of its elements."""
+    return sum(len(text) for text in (spec.cwd, spec.gpu_model, spec.array) if text) + 4 * len(spec.gpu_ids or ())
 
 
 def too_many_jobs(most: int) -> TooLarge:

@@ -17,6 +17,8 @@ SHARE_OF_ONE = 4
 SHARE_OF_TCP = 2
 # For root and the daemon's own user, when the others have all the rest.
 KEPT_FOR_OWNERS = 64
+# Bytes of answers that wait for one user or address to read them, besides a single one of any size.
+UNREAD = 256 * 1024 * 1024
 
 Source = int | str
 
@@ -45,6 +47,7 @@ class Connections:
         self.of_one = max(2, self.most // SHARE_OF_ONE)
         self._of_tcp = max(2, self.most // SHARE_OF_TCP)
         self._open: Counter[Source] = Counter()
+        self._unread: Counter[Source] = Counter()
         self._total = self._total_tcp = 0
 
     def admit(self, source: Source) -> bool:
@@ -65,3 +68,14 @@ class Connections:
             del self._open[source]
         self._total -= 1
         self._total_tcp -= isinstance(source, str)
+
+    def hold(self, source: Source, size: int) -> None:
+        """`size` more bytes, or less than none, wait for this source to read them."""
+        self._unread[source] += size
+        if not self._unread[source]:
+            del self._unread[source]
+
+    def reads_too_little(self, source: Source, own: int) -> bool:
+        """Whether so much waits for this source that the `own` bytes of one more connection, counted already, are too
+        much. A single answer may be as large as it is."""
+        return self._unread[source] > max(UNREAD, own)

@@ -2,8 +2,9 @@
 
 A header has at most 64 KiB and is complete within 10 s, counted from the connection or from its first byte; an idle
 connection is closed after 75 s; a body may take 75 s, and a second more for each 64 KiB that came. Beyond that the
-answer is 431 or 408, and the connection ends. What is within bounds pays one addition for each piece of data; clocks
-run only where a request does not come in one piece.
+answer is 431 or 408, and the connection ends. A client that does not read what it asked for is cut off. What is within
+bounds pays one addition for each piece of data; clocks run only where a request, or its answer, does not pass in one
+piece.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ MAX_IGNORED = 128 * 1024 * 1024
 # Seconds in which what a refused client still sends is thrown away: a connection that is closed with unread data is
 # reset, and the answer is lost.
 LINGER_S = 1.0
+# An answer that is not read takes memory here: each of so many seconds at least a mebibyte is to be taken of it, while
+# more than four of them wait.
+READ_S = 30.0
+READ_BYTES = 1024 * 1024
+SMALL_ANSWER = 4 * 1024 * 1024
 
 _MALFORMED = "what came is not HTTP/1.1"
 
@@ -62,6 +68,9 @@ class BoundedProtocol(PeerProtocol):
         self._in_header = self._in_body = False
         self._clock: TimerHandle | None = None
         self._body_began = 0.0
+        # Bytes of answers that the transport holds for the client, as they were counted last.
+        self._unread = 0
+        self._reading: TimerHandle | None = None
         # Requests whose answers are not complete, in their order: more than one only for a client that pipelines.
         self._open: deque[RequestResponseCycle] = deque()
 
@@ -81,6 +90,7 @@ class BoundedProtocol(PeerProtocol):
         """Tells every request that is being answered."""
         self._gone = True
         self._stop_clock()
+        self._count_unread(0)
         if self._source is not None:
             self._all.leave(self._source)
             self._source = None
@@ -213,6 +223,39 @@ class BoundedProtocol(PeerProtocol):
         self._clock = None
         message = f"the request's body comes too slowly: {BODY_S:g} s, and a second more for each 64 KiB"
         self._refuse(408, "timeout", message, "send less at once")
+
+    # -- what goes out --------------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """The transport holds more than the client has taken at once. Without the room for that the connection ends."""
+        super().pause_writing()
+        if self._source is not None and not self._gone:
+            self._count_unread(self.transport.get_write_buffer_size())
+            if self._all.reads_too_little(self._source, self._unread):
+                self.transport.abort()
+            else:
+                self._reading = self.loop.call_later(READ_S, self._look_at_reading)
+
+    def resume_writing(self) -> None:
+        """The client has taken nearly all."""
+        super().resume_writing()
+        self._count_unread(0)
+
+    def _look_at_reading(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left > max(SMALL_ANSWER, self._unread - READ_BYTES):
+            self.transport.abort()
+            return
+        self._count_unread(left)
+        self._reading = self.loop.call_later(READ_S, self._look_at_reading)
+
+    def _count_unread(self, size: int) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+        if self._source is not None and size != self._unread:
+            self._all.hold(self._source, size - self._unread)
+            self._unread = size
 
     # -- refusals -------------------------------------------------------------------------------------------------
 

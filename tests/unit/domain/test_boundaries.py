@@ -111,6 +111,24 @@ def test_an_array_has_at_most_100_000_elements() -> None:
             parse_array(text)
 
 
+def test_a_short_text_does_not_unfold_more_indices_than_an_array_may_have() -> None:
+    # Unfolded, before anybody counts, that is ten billion.
+    with pytest.raises(UsageError, match="at most 100000 elements"):
+        parse_array(",".join(["0-99999"] * 100_000))
+
+
+@pytest.mark.parametrize("text", ["0-2147483647:2147483647", "0-1%2147483647", "0000000000000001"])
+def test_numbers_of_an_array_have_31_bits(text: str) -> None:
+    assert parse_array(text).indices
+
+
+@pytest.mark.parametrize("number", ["2147483648", "9" * 5000, "²", "٣"])
+@pytest.mark.parametrize("form", ["{}", "0-{}", "0-1:{}", "0-1%{}"])
+def test_a_number_that_nobody_can_store_is_refused(form: str, number: str) -> None:
+    with pytest.raises(UsageError):
+        parse_array(form.format(number))
+
+
 @pytest.mark.parametrize("text", ["0-3%-1", "1,", "0-2,2", "3-2:1", "0-3:0%2", "1%1%1"])
 def test_what_is_almost_an_array_is_refused(text: str) -> None:
     with pytest.raises(UsageError):

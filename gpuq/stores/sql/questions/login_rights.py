@@ -18,6 +18,34 @@ _ATTRIBUTES = {
     "rolreplication": "may copy the whole server",
     "rolbypassrls": "is not held by row security",
 }
+# Each of these locks takes a place in a table that all sessions of the server share; once it is full, nobody writes.
+_LOCKS = ["pg_advisory_lock", "pg_advisory_lock_shared", "pg_advisory_xact_lock", "pg_advisory_xact_lock_shared",
+          "pg_try_advisory_lock", "pg_try_advisory_lock_shared", "pg_try_advisory_xact_lock",
+          "pg_try_advisory_xact_lock_shared"]  # fmt: skip
+# Fills the server's log of changes (WAL), a gigabyte in a second, also in a transaction that is READ ONLY.
+_LOG = ["pg_logical_emit_message"]
+# Before PostgreSQL 16 these write also in such a transaction; the disk keeps what is rolled back.
+_LARGE_OBJECTS = ["lo_creat", "lo_create", "lo_from_bytea", "lo_put", "lowrite", "lo_truncate", "lo_truncate64",
+                  "lo_unlink", "lo_import"]  # fmt: skip
+
+
+def harmful(driver: Any, role: str) -> list[str]:
+    """The functions of PostgreSQL itself, with their types, that `role` may call and by which a question would stop
+    others from writing or fill the server's disk: everybody may call them until somebody takes that away."""
+    names = [*_LOCKS, *_LOG, *(_LARGE_OBJECTS if driver.info.server_version < 160000 else ())]
+    rows = driver.execute(
+        "SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace"
+        " AND p.proname = ANY(%s) AND has_function_privilege(%s, p.oid, 'EXECUTE') ORDER BY 1",
+        (names, role),
+    ).fetchall()
+    return [str(name) for (name,) in rows]
+
+
+def may_harm(url: str) -> list[str]:
+    """`harmful` of the login of a URL for PostgreSQL. Raises DatabaseUnavailable."""
+    with _driver(url) as driver:
+        (role,) = driver.execute("SELECT current_user").fetchone()
+        return harmful(driver, role)
 
 
 def standing(driver: Any, role: str) -> list[str]:

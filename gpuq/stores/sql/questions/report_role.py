@@ -20,10 +20,10 @@ from sqlalchemy import Connection, text
 from gpuq.errors import GpuqError, Refused
 from gpuq.stores.sql.core.engine import Database, parse_url
 from gpuq.stores.sql.core.errors import told_as_our_own
-from gpuq.stores.sql.questions.login_rights import VIEWS, excess, is_superuser, standing
+from gpuq.stores.sql.questions.login_rights import VIEWS, excess, harmful, is_superuser, may_harm, standing
 from gpuq.stores.sql.schema.tables import metadata
 
-__all__ = ["Made", "excess", "is_superuser", "let_read", "make", "readers"]
+__all__ = ["Made", "excess", "is_superuser", "let_read", "make", "may_harm", "readers"]
 
 # Bounds that hold wherever somebody logs in as it; the daemon sets them for each question, too.
 _SETTINGS = {
@@ -37,9 +37,6 @@ _SETTINGS = {
     # A superuser's to set; without it a question may fill the server's disk while it runs.
     "temp_file_limit": "1GB",
 }
-# Before PostgreSQL 16 these write also in a transaction that is READ ONLY; the disk keeps what is rolled back.
-_LARGE_OBJECTS = ["lo_creat", "lo_create", "lo_from_bytea", "lo_put", "lowrite", "lo_truncate", "lo_truncate64",
-                  "lo_unlink", "lo_import"]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,24 +168,21 @@ class _Work:
             with self._if_allowed(f"an administrator of the server may run: {where}"):
                 for statement in statements:
                     self._do(statement, **names)
-        self._keep_from_large_objects()
+        self._keep_from_harm()
 
-    def _keep_from_large_objects(self) -> None:
-        if self._driver.info.server_version >= 160000:
-            return
-        found = self._driver.execute(
-            "SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace"
-            " AND p.proname = ANY(%s) AND has_function_privilege(%s, p.oid, 'EXECUTE')",
-            (_LARGE_OBJECTS, self.role),
-        ).fetchall()
+    def _keep_from_harm(self) -> None:
+        found = harmful(self._driver, self.role)
         if not found:
             return
         # As PostgreSQL itself spells them; as text, since they are more than a name.
-        listed = ", ".join(row[0] for row in found)
-        with self._if_allowed(
-            f"an administrator of the server may run: REVOKE EXECUTE ON FUNCTION {listed} FROM PUBLIC"
-        ):
-            self._driver.execute(f"REVOKE EXECUTE ON FUNCTION {listed} FROM PUBLIC")
+        listed = ", ".join(found)
+        owner = self._connection.dialect.identifier_preparer.quote_identifier(self.owner)
+        # The daemon's own role takes a lock of that kind when it makes the schema.
+        statements = f"REVOKE EXECUTE ON FUNCTION {listed} FROM PUBLIC; GRANT EXECUTE ON FUNCTION {listed} TO {owner}"
+        # From a role that may not, PostgreSQL takes it with a warning.
+        self._driver.execute(statements)
+        if harmful(self._driver, self.role):
+            self.notes.append(f"an administrator of the server may run, in this database: {statements}")
 
     def settings(self) -> None:
         """Bounds of its sessions in this database."""
