@@ -33,6 +33,7 @@ from gpuq.settings import Settings
 from gpuq.stores import redis as redis_stores
 from gpuq.stores import sql as sql_stores
 from gpuq.stores.redis.health import check
+from gpuq.supervise import previous_folders
 from gpuq.supervise.launch import ForkServerLauncher
 from gpuq.user_files import make_passage
 
@@ -200,6 +201,7 @@ def start_services(ctx: Context, roles: Collection[Role]) -> Services:
             # On a disk that is full there is none yet; whatever is launched tells so.
             with contextlib.suppress(OSError):
                 make_passage(str(ctx.home / "jobs"))
+                previous_folders.close(str(ctx.home / "jobs"), ctx.launcher.alive)
             ctx.launcher.warm_up()
             services.agent = Agent(ctx, locks)
             services.run(services.agent)

@@ -7,6 +7,7 @@ the rest of `gpuq status` together.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from _thread import _local
 
@@ -45,6 +46,16 @@ class Reply:
         self.status = status
         self.headers = headers
         self.body = body
+
+
+def _who_starts_it(path: str) -> str:
+    try:
+        ours = os.stat(os.path.dirname(path)).st_uid == os.geteuid()
+    except OSError:
+        ours = True
+    if ours:
+        return "start it with `gpuq up -d`"
+    return "ask whoever looks after that daemon; a `gpuq up` of yours would start another queue on the same GPUs"
 
 
 class UnixTransport:
@@ -115,9 +126,7 @@ class UnixTransport:
             sock.close()
             self.absent = error.errno in {errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR}
             if self.absent:
-                raise DaemonUnreachable(
-                    f"no daemon answers on {self._path}", hint="start it with `gpuq up -d`"
-                ) from None
+                raise DaemonUnreachable(f"no daemon answers on {self._path}", hint=_who_starts_it(self._path)) from None
             reason = error.strerror or str(error)
             hint = "`gpuq doctor` looks into it"
             if error.errno == errno.EACCES:

@@ -162,6 +162,20 @@ def test_json_is_one_document_and_nothing_else(
     json.loads(done.out)
 
 
+def test_a_daemon_of_the_previous_release_makes_and_lists_tokens_for_this_command(
+    gpuq: Gpuq, daemon: StubDaemon
+) -> None:
+    """It runs on until somebody restarts it, and says nothing of scope and end."""
+    made = {"id": 3, "name": "laptop", "user": "alice", "created_at": "2026-11-28T07:30:59.000Z"}
+    daemon.on("POST", "/tokens", Answer(201, {**made, "token": "gpuq_x"}))
+    daemon.on("GET", "/tokens", Answer(200, [{**made, "last_used_at": None, "revoked_at": None}]))
+    done = gpuq("token", "create", "laptop")
+    assert (done.code, done.out) == (0, "gpuq_x\n")
+    assert done.err.splitlines()[0] == "gpuq: token 3 (laptop) for alice; it is not shown again."
+    listed = " ".join(gpuq("token", "list").out.splitlines()[1].split())
+    assert listed == "3 laptop alice 2026-11-28 07:30:59 never"
+
+
 def test_settings_as_json_hide_the_token(gpuq: Gpuq) -> None:
     done = gpuq("config", "--json", GPUQ_TOKEN="s3cret", GPUQ_DATABASE_URL="postgresql+psycopg://u:pw@h/db")
     assert "s3cret" not in done.out

@@ -245,13 +245,18 @@ def test_half_a_surrogate_pair_is_told_with_its_line(gpuq: Gpuq, daemon: StubDae
     assert daemon.seen("POST", "/jobs") == []
 
 
-def test_a_file_that_is_too_large_is_to_be_split(gpuq: Gpuq, daemon: StubDaemon) -> None:
-    refusal = failure("too_large", "the body is larger than 64 MiB", "send the jobs in several requests")
-    daemon.on("POST", "/jobs", Answer(413, refusal))
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        ("the body is larger than 64 MiB", "send the jobs in several requests"),
+        ("one request queues at most 5 jobs", "send them in several: `split -l 5` makes parts of a file"),
+    ],
+)
+def test_which_bound_a_file_goes_beyond_is_told_as_the_daemon_tells_it(
+    gpuq: Gpuq, daemon: StubDaemon, message: str, hint: str
+) -> None:
+    daemon.on("POST", "/jobs", Answer(413, failure("too_large", message, hint)))
     (gpuq.work / "jobs.jsonl").write_text('{"command": ["true"]}\n')
     done = gpuq("submit", "--from-file", "jobs.jsonl")
     assert done.code == 4
-    assert done.err.splitlines() == [
-        "gpuq: jobs.jsonl is more than the daemon takes at once (64 MiB)",
-        "hint: split the file, for example with `split -l 10000`, and submit one part after another",
-    ]
+    assert done.err.splitlines() == [f"gpuq: jobs.jsonl: {message}", f"hint: {hint}"]

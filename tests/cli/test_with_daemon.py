@@ -39,6 +39,14 @@ def test_a_day_with_the_queue(up: Gpuq) -> None:
     assert found["daemon"] == "ok"
 
 
+def test_doctor_of_a_user_without_a_home_looks_at_the_daemon_alone(up: Gpuq) -> None:
+    """What a daemon of that user's own would meet is no news of the one that answers."""
+    done = up("doctor", "--json", GPUQ_HOME=str(up.home / "none"), GPUQ_SERVER=f"unix://{up.home}/gpuq.sock")
+    found = {finding["check"]: finding["status"] for finding in json.loads(done.out)}
+    assert found["daemon: agent"] == "ok"
+    assert not {"home", "database", "stops", "gpus", "isolation"} & found.keys()
+
+
 def test_interrupted_run_leaves_a_cancelled_job(up: Gpuq) -> None:
     process = up.popen("run", "-g", "0", "--", "sh", "-c", "echo started; exec sleep 600")
     assert process.stdout is not None

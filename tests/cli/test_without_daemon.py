@@ -96,6 +96,13 @@ def test_doctor_says_what_is_missing(simulated: Gpuq) -> None:
     assert found["gpus"]["status"] == "ok"
 
 
+def test_doctor_sends_nobody_to_start_a_daemon_of_another_home(simulated: Gpuq) -> None:
+    """It would be another queue on the same GPUs."""
+    done = simulated("doctor", "--json", GPUQ_SERVER="http://127.0.0.1:9")
+    found = {finding["check"]: finding for finding in json.loads(done.out)}
+    assert "GPUQ_SERVER right" in found["daemon"]["hint"]
+
+
 def test_database_is_copied_and_put_back(simulated: Gpuq) -> None:
     simulated("submit", "true")
     copy = str(simulated.home / "copy.db")

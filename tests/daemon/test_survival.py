@@ -193,6 +193,19 @@ def test_jobs_end_with_the_daemon_when_asked(box: Any, tmp_path: Path) -> None:
     box.until(lambda: not psutil.pid_exists(pid), "the job is gone")
 
 
+def test_without_a_daemon_nobody_says_that_jobs_were_stopped(box: Any, tmp_path: Path) -> None:
+    job_id = diary_job(box, tmp_path)
+    started(box, tmp_path)
+    pid = box.show(job_id)["pid"]
+    box.kill_daemon()
+    assert "1 still run" in box.gpuq("down", "--stop-jobs", code=5).stderr
+    assert psutil.pid_exists(pid)
+    box.up()
+    box.gpuq("down", "--stop-jobs")
+    assert not psutil.pid_exists(pid)
+    assert "no daemon" in box.gpuq("down", "--stop-jobs").stderr
+
+
 def test_the_time_limit_is_kept_while_no_daemon_runs(box: Any, tmp_path: Path) -> None:
     job_id = diary_job(box, tmp_path, "--time", "2s", "--retries", "0", "--kill-grace", "1s")
     started(box, tmp_path)

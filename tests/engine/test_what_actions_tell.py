@@ -303,6 +303,7 @@ def test_health_names_the_store_that_is_away(world: Any, monkeypatch: pytest.Mon
         found = health.readyz(world.ctx, agent)
         assert found["checks"]["database"] == {"ok": False, "detail": "the disk is full"}
         assert (found["ready"], found["maintenance"]) == (False, [])
+        assert found["checks"]["redis"] == {"ok": True, "detail": "answers"}
         assert found["checks"]["agent"] == {"ok": True, "detail": "runs"}
     world.ctx.queue.rebuild(iter(()), epoch="another")
     found = health.readyz(world.ctx, agent)

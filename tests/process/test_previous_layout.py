@@ -9,6 +9,7 @@ import os
 import pwd
 import select
 import signal
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from gpuq import linux
 from gpuq.domain.outcome import Outcome
 from gpuq.engine.attempt.logs import open_log
-from gpuq.supervise import bundle
+from gpuq.supervise import bundle, previous_folders
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
@@ -87,6 +88,49 @@ def test_output_and_progress_of_another_user_are_found_there(world: Any) -> None
     with open_log(attempt.order.log_path, NOBODY) as log:
         assert log.read() == b"out\n"
     assert world.launcher.progress(attempt.run_dir, NOBODY) == {"progress": 0.5}
+
+
+def mode(path: Path) -> tuple[int, int]:
+    return stat.S_IMODE(path.lstat().st_mode), path.lstat().st_uid
+
+
+@as_root
+def test_what_it_left_open_to_others_is_closed_when_it_has_ended(world: Any) -> None:
+    """Output went to the group of the job's user, checkpoints to everybody."""
+    user, bell = pwd.getpwuid(NOBODY), world.bell()
+    attempt = start(world, f"echo out; read go < {bell.path}", uid=NOBODY, gid=user.pw_gid, user=user.pw_name)
+    own = Path(attempt.run_dir)
+    job, jobs, checkpoint = own.parent, own.parent.parent, own.parent / "checkpoint"
+    checkpoint.mkdir()
+    os.chown(checkpoint, NOBODY, -1)
+    for folder in (jobs, job, checkpoint):
+        folder.chmod(0o755)
+    previous_folders.close(str(jobs), world.launcher.alive)
+    assert (mode(checkpoint), mode(job), mode(own)) == ((0o700, NOBODY), (0o711, 0), (0o1770, 0))
+    bell.path.write_text("go\n")
+    attempt.wait()
+    previous_folders.close(str(jobs), world.launcher.alive)
+    assert (mode(jobs), mode(own), mode(own / "output.log")) == ((0o711, 0), (0o711, 0), (0o600, NOBODY))
+    assert attempt.result().outcome is Outcome.SUCCEEDED
+    with open_log(attempt.order.log_path, NOBODY) as log:
+        assert log.read() == b"out\n"
+
+
+@as_root
+@pytest.mark.parametrize("linked", [os.link, os.symlink])
+def test_a_file_of_roots_under_the_name_of_its_output_is_given_to_nobody(world: Any, linked: Any) -> None:
+    user = pwd.getpwuid(NOBODY)
+    attempt = start(world, "true", uid=NOBODY, gid=user.pw_gid, user=user.pw_name)
+    attempt.wait()
+    own = Path(attempt.run_dir)
+    secret = own.parent / "secret"
+    secret.touch(0o660)
+    secret.chmod(0o660)
+    (own / "output.log").unlink()
+    linked(secret, own / "output.log")
+    own.parent.parent.chmod(0o755)
+    previous_folders.close(str(own.parent.parent), world.launcher.alive)
+    assert (mode(secret), mode(own)) == ((0o660, 0), (0o711, 0))
 
 
 @as_root

@@ -61,7 +61,9 @@ def test_the_caller_on_the_socket_is_the_other_user_that_connects(served: Any) -
 def test_tcp_wants_a_token_on_loopback_too(served: Any, api: Any) -> None:
     token_id, secret = api.ctx.tokens.create(ME, "test", api.ctx.clock.now(), uid=os.geteuid())
     with httpx.Client(base_url=served.url) as client:
-        assert client.get("/whoami").status_code == 401
+        asked = client.get("/whoami")
+        assert asked.status_code == 401
+        assert "GPUQ_TOKEN" in asked.json()["error"]["hint"]
         assert client.post("/jobs", json={"command": ["true"]}).status_code == 401
         good = {"Authorization": f"Bearer {secret}"}
         assert client.get("/whoami", headers=good).json()["user"] == ME

@@ -56,6 +56,8 @@ def down(args: Args) -> int:
     except DaemonUnreachable:
         if client.address.explicit or not client.nobody_listens:
             raise
+        if stop_jobs and os.path.isdir(client.address.home):
+            _refuse_to_leave_jobs()
         say("gpuq: no daemon is running on this home")
         return 0
     if stop_jobs:
@@ -63,6 +65,18 @@ def down(args: Args) -> int:
     _wait_for_end(client, watcher, None if stop_jobs else STOP_S)
     say("gpuq: the daemon has stopped" + ("" if stop_jobs else "; running jobs go on"))
     return 0
+
+
+def _refuse_to_leave_jobs() -> None:
+    """Raises DaemonUnreachable when jobs run that only a daemon could stop and put back in line."""
+    from gpuq.client.calls import Calls
+
+    running = Calls().call("GET", "/stats")["running"]
+    if running:
+        raise DaemonUnreachable(
+            f"no daemon is running on this home that could stop its jobs; as far as is known {running} still run",
+            hint="`gpuq up -d` first, then this again; `gpuq cancel` ends jobs for good",
+        )
 
 
 def _watch(client: Calls) -> int | None:

@@ -53,7 +53,7 @@ def doctor(args: Args) -> int:
 
 def examine() -> list[Finding]:
     """Findings about the installation, settings, services, daemon and GPUs; without valid settings only the first
-    two."""
+    two, and of a daemon that is not of this home, where there is none, nothing about services and GPUs."""
     from gpuq.settings import load
 
     findings = _installation()
@@ -62,9 +62,13 @@ def examine() -> list[Finding]:
     except GpuqError as error:
         return [*findings, Finding("settings", FAIL, error.message, error.hint)]
     findings.append(Finding("settings", OK, "every setting is known and valid"))
+    daemon = _guarded(_daemon, settings)
+    if daemon[0].status == OK and not os.path.exists(settings.home):
+        # Somebody else's, or another machine's: what a daemon of one's own would meet here says nothing about it.
+        return findings + daemon
     for look in (_home, _disk, _database, _questions, _redis, _stops):
         findings += _guarded(look, settings)
-    return findings + _guarded(_daemon, settings) + _guarded(_gpus, settings) + _guarded(_isolation, settings)
+    return findings + daemon + _guarded(_gpus, settings) + _guarded(_isolation, settings)
 
 
 def _installation() -> list[Finding]:
@@ -203,7 +207,9 @@ def _daemon(settings: Settings) -> list[Finding]:
     try:
         health = client.health()
     except DaemonUnreachable as error:
-        return [Finding("daemon", FAIL, error.message, "`gpuq up -d`: without it nothing starts")]
+        own = client.address.path == str(settings.socket_path)
+        hint = "`gpuq up -d`: without it nothing starts" if own else error.hint
+        return [Finding("daemon", FAIL, error.message, hint)]
     findings = [Finding("daemon", OK, f"answers on {client.address.text}")]
     for name, check in health["checks"].items():
         findings.append(Finding(f"daemon: {name}", OK if check["ok"] else FAIL, check["detail"], "its log says more"))

@@ -27,9 +27,12 @@ def create(args: Args) -> int:
         print_json(made)
         return 0
     print(made["token"])
-    until = f"until {full_time(made['expires_at'])}" if made["expires_at"] else "for ever"
-    good = f"scope {made['scope']}, {until}"
-    say(f"gpuq: token {made['id']} ({made['name']}) for {made['user']}, {good}; it is not shown again.")
+    good = ""
+    # A daemon of release 0.1, which runs on until it is restarted, knows neither scope nor end.
+    if "scope" in made:
+        until = f"until {full_time(made['expires_at'])}" if made["expires_at"] else "for ever"
+        good = f", scope {made['scope']}, {until}"
+    say(f"gpuq: token {made['id']} ({made['name']}) for {made['user']}{good}; it is not shown again.")
     say("gpuq: use it as GPUQ_TOKEN")
     return 0
 
@@ -58,9 +61,9 @@ def show_all(args: Args) -> int:
             str(token["id"]),
             token["name"],
             token["user"],
-            token["scope"],
+            token.get("scope", ""),
             full_time(token["created_at"]),
-            full_time(token["expires_at"]) or "never",
+            full_time(token.get("expires_at")) or "never",
             full_time(token["last_used_at"]),
             full_time(token["revoked_at"]),
         ]

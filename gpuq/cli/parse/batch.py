@@ -9,7 +9,7 @@ from gpuq.cli.parse.options import Args
 from gpuq.cli.parse.spec import check_command, directory, environment, from_file_line
 from gpuq.client.calls import Calls
 from gpuq.client.errors import from_reply
-from gpuq.errors import Refused, UsageError
+from gpuq.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,14 +146,12 @@ def post(client: Calls, name: str, batch: BatchFile) -> list[Any]:
     if reply.status < 400:
         jobs: list[Any] = json.loads(reply.body)
         return jobs
-    if reply.status == 413:
-        raise Refused(
-            f"{_shown(name)} is more than the daemon takes at once (64 MiB)",
-            hint="split the file, for example with `split -l 10000`, and submit one part after another",
-        )
     error = from_reply(reply.status, reply.body)
     index = json.loads(reply.body)["error"].get("index")
     if isinstance(index, int) and index < len(lines):
         text = error.message.removeprefix(f"item {index + 1} of the list: ")
         raise type(error)(f"{_shown(name)} line {lines[index].number}: {text}", hint=error.hint)
+    if reply.status == 413:
+        # There are several bounds: the daemon says which it was, and what to do.
+        raise type(error)(f"{_shown(name)}: {error.message}", hint=error.hint)
     raise error

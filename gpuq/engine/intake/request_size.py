@@ -83,7 +83,8 @@ def too_many_jobs(most: int) -> TooLarge:
     """The error for a request with more than `most` jobs."""
     return TooLarge(
         f"one request queues at most {most} jobs",
-        hint=f"send them in several: `split -l {most} jobs.jsonl` makes files that --from-file takes one after another",
+        hint=f"send them in several: `split -l {most}` makes parts of a file for --from-file, and a long array can be"
+        " cut, too; the limit is GPUQ_MAX_BATCH",
     )
 
 

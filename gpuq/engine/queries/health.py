@@ -11,7 +11,7 @@ from gpuq.engine.context import QueryContext
 from gpuq.engine.hot.cold_store import is_cold
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.switches import launch_trouble, paused
-from gpuq.errors import GpuqError
+from gpuq.errors import DatabaseUnavailable, GpuqError
 
 
 def healthz(ctx: QueryContext) -> dict[str, Any]:
@@ -73,6 +73,9 @@ def _database(ctx: QueryContext) -> dict[str, Any]:
 def _redis(ctx: QueryContext) -> dict[str, Any]:
     try:
         cold = is_cold(ctx)
+    except DatabaseUnavailable:
+        # Redis did answer. The rest is told as the database's trouble.
+        return {"ok": True, "detail": "answers"}
     except GpuqError as error:
         return {"ok": False, "detail": error.message}
     return {"ok": not cold, "detail": "is being rebuilt from the database" if cold else "answers"}

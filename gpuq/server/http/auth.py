@@ -14,7 +14,10 @@ from gpuq.errors import Forbidden, Unauthenticated
 from gpuq.ports.admin import Token
 from gpuq.server.http.peer import EXTENSION, Peer
 
-_HINT = "send the header `Authorization: Bearer TOKEN`; `gpuq token create` on the server's machine makes one"
+_HINT = (
+    "send the header `Authorization: Bearer TOKEN`, which the command line does with GPUQ_TOKEN;"
+    " `gpuq token create` on the server's machine makes one"
+)
 _NEW_ONE = "`gpuq token create` on the server's machine makes a new one"
 # Says nothing but that the process lives, so it is open to whoever reaches the socket.
 _OPEN_PATH = "/healthz"

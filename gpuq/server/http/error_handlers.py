@@ -42,7 +42,9 @@ def internal() -> Response:
 
 
 def too_large(error: HTTPException) -> Response:
-    return failure(413, "too_large", str(error.detail), "send the jobs in several requests")
+    """For a body that is larger than is read."""
+    hint = "send the jobs in several requests: `split -l 10000` makes parts of a file for --from-file"
+    return failure(413, "too_large", str(error.detail), hint)
 
 
 def _validation(error: RequestValidationError) -> Response:

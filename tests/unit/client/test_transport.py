@@ -122,6 +122,18 @@ def test_nobody_there_is_not_a_lost_connection(path: Path) -> None:
     assert transport.absent
 
 
+@pytest.mark.parametrize(("others", "hint"), [(0, "gpuq up -d"), (1, "ask whoever looks after that daemon")])
+def test_who_is_to_start_the_daemon_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch, others: int, hint: str
+) -> None:
+    """The owner of the folder starts it; a daemon that somebody else started would be another one."""
+    uid = path.parent.stat().st_uid + others
+    monkeypatch.setattr("os.geteuid", lambda: uid)
+    with pytest.raises(DaemonUnreachable) as caught:
+        UnixTransport(str(path)).request("GET", "/", {}, b"")
+    assert hint in str(caught.value.hint)
+
+
 def test_daemon_that_does_not_answer_is_unreachable(path: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
