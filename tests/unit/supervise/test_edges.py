@@ -20,7 +20,7 @@ from gpuq.supervise import bundle, cgroup, cgroup_folders, isolation, kernel, pr
 from gpuq.supervise.cgroup_folders import FREEZER, V2
 from gpuq.supervise.events import Events
 from gpuq.supervise.isolation import CannotIsolate
-from gpuq.supervise.ladder import KILL, TERMINATE, Ladder
+from gpuq.supervise.ladder import KILL, NOTICE, STRAYS, TERMINATE, Ladder
 from gpuq.supervise.server_process import ForkServer
 from gpuq.supervise.spawn import MACHINE_FAULT, AttemptSpec, CannotRun
 
@@ -261,6 +261,58 @@ def test_only_a_job_that_sigterm_ended_may_have_been_ended_by_a_shutdown(run: An
     run.events.told_to_stop = True
     run.run._main_ended(-15)
     assert (len(run.seen["wait"]), run.run.ending.stop_reason) == (1, "shutdown")
+    for code, reason in ((0, None), (1, "shutdown")):
+        run.run._main_ended(code)
+        assert (run.run.ending.exit_code, run.run.ending.stop_reason) == (code, reason)
+
+
+@pytest.mark.parametrize(
+    ("step", "reason", "ended", "reached", "noticed", "told"),
+    [
+        (NOTICE, None, False, False, 10, ["will", ("notify", 10)]),
+        (NOTICE, "preempt", False, True, None, ["will", ("notify", 10)]),
+        (NOTICE, None, True, False, None, []),
+        (TERMINATE, "cancel", False, True, None, ["will", "terminate"]),
+        (TERMINATE, "cancel", True, False, None, ["terminate"]),
+        (TERMINATE, STRAYS, False, False, None, ["will", "terminate"]),
+        (KILL, "cancel", False, True, None, ["will", "group", ("kill", False)]),
+        (KILL, STRAYS, True, False, None, ["group", ("kill", True)]),
+    ],
+)
+def test_each_step_of_a_stop_is_in_the_will_before_it_is_taken(
+    run: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    reason: str | None,
+    ended: bool,
+    reached: bool,
+    noticed: int | None,
+    told: list[Any],
+) -> None:
+    done: list[Any] = []
+    supervised = run.run
+    os.close(run.answer)
+    supervised.exec_fd = -1
+    supervised.ladder = SimpleNamespace(reason=reason, notice=10)
+    supervised.will = SimpleNamespace(write=lambda will: done.append("will") or run.seen["will"].append(will))
+    supervised.family = SimpleNamespace(
+        notify=lambda number: done.append(("notify", number)),
+        terminate=lambda: done.append("terminate"),
+        kill=lambda main_reaped, reap: done.append(("kill", main_reaped)),
+    )
+    supervised.ending = "over" if ended else None
+    monkeypatch.setattr(shim, "end_all_in", lambda group: done.append("group"))
+    supervised._take(step)
+    assert done == told
+    assert (supervised.stop_reached, supervised.noticed) == (reached, noticed)
+    if "will" in told:
+        [will] = run.seen["will"]
+        assert (will["stop_reason"], will["noticed"]) == (reason if reached else None, noticed)
+    # Nothing is known of a program that does not run.
+    supervised.refusal, supervised.ending = "refused", None
+    done.clear()
+    supervised._take(TERMINATE)
+    assert done == ["terminate"]
 
 
 SPEC = {"token": "t", "argv": ["x"], "env": {}, "uid": 1000, "gid": 1000, "cwd": "/y", "umask": 0o27}

@@ -259,3 +259,20 @@ def test_a_member_goes_on_as_long_as_it_is_fit_and_may_wait(
     crew.member._take = lambda _: None  # type: ignore[method-assign]
     crew.member._serve(None)
     assert len(supervised) == attempts
+
+
+def test_a_launch_that_another_member_took_is_waited_for_no_less(crew: Crew) -> None:
+    crew.send("/taken", [0, 0, 0])
+    real, answers = crew.theirs.recvmsg, [BlockingIOError()]
+
+    def receive(*words: Any) -> Any:
+        if answers:
+            raise answers.pop()
+        return real(*words)
+
+    crew.member._connection = SimpleNamespace(recvmsg=receive)  # type: ignore[assignment]
+    taken = crew.member._take(20)
+    assert taken is not None
+    assert (taken[0], len(taken[1]), answers) == ("/taken", 3, [])
+    for fd in taken[1]:
+        os.close(fd)
