@@ -259,3 +259,15 @@ def test_what_is_in_the_groups_of_dead_members_is_killed_until_they_can_be_remov
     assert (len(kills), served.server._groups) == (2, [])
     served.server.turn()
     assert served.pauses[-1] is None
+
+
+def test_who_waited_for_another_launch_makes_room_once_even_if_it_takes_it_and_then_ends(served: Served) -> None:
+    served.server.turn()
+    room = served.tokens()
+    served.says(1, TAKEN)
+    os.read(served.server._tokens, 1)
+    served.says(1, IDLE)
+    assert served.tokens() == room - 1
+    served.says(1, TAKEN)
+    served.ends(PID + 1)
+    assert served.tokens() == room

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.supervise import bundle, kernel
+from gpuq.supervise import bundle, kernel, supervisor_pool
 from gpuq.supervise.crash_record import CrashRecord
 from gpuq.supervise.events import Events
 from gpuq.supervise.supervisor_pool import MESSAGE_BYTES, OVER, PooledSupervisor, messages
@@ -236,3 +236,43 @@ def test_a_member_removes_its_own_group_only_where_no_fork_server_does(crew: Cre
     group.left = True
     crew.member._clear(group)
     assert done[2:] == ["remove"]
+
+
+@pytest.mark.parametrize(
+    ("fit", "tokens", "said"),
+    [(True, 2, [0, 1, 0, 1, 0]), (True, 0, [0]), (False, 2, [0]), (True, 1, [0, 1, 0])],
+)
+def test_a_member_goes_on_as_long_as_it_is_fit_and_may_wait(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch, fit: bool, tokens: int, said: list[int]
+) -> None:
+    pauses: list[Any] = []
+    supervised: list[Any] = []
+    os.write(crew.tokens_end, bytes(tokens))
+    monkeypatch.setattr(crew.member, "_take", lambda pause: pauses.append(pause) or ("/run", [3, 4, 5]))
+    monkeypatch.setattr(supervisor_pool.shim, "supervise", lambda *words: supervised.append(words) or fit)
+    crew.member._serve(None)
+    assert list(messages(os.read(crew.status, 100))) == [(7, what) for what in said]
+    # For the first it waits as long as it takes.
+    attempts = said.count(0)
+    assert pauses == [None, 60, 60][:attempts]
+    assert supervised == [("/run", 3, 4, 5, crew.status_end, crew.member._let_go, crew.will, None)] * attempts
+    crew.member._take = lambda _: None  # type: ignore[method-assign]
+    crew.member._serve(None)
+    assert len(supervised) == attempts
+
+
+def test_a_launch_that_another_member_took_is_waited_for_no_less(crew: Crew) -> None:
+    crew.send("/taken", [0, 0, 0])
+    real, answers = crew.theirs.recvmsg, [BlockingIOError()]
+
+    def receive(*words: Any) -> Any:
+        if answers:
+            raise answers.pop()
+        return real(*words)
+
+    crew.member._connection = SimpleNamespace(recvmsg=receive)  # type: ignore[assignment]
+    taken = crew.member._take(20)
+    assert taken is not None
+    assert (taken[0], len(taken[1]), answers) == ("/taken", 3, [])
+    for fd in taken[1]:
+        os.close(fd)
