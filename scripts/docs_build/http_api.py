@@ -36,7 +36,7 @@ FIELDS = {
     "key": "the same key again returns the live or successful job and queues nothing",
     "preemptible": "may be put back in line when others wait",
     "signal": "`USR1@60`: that signal, 60 s before the time limit or a preemption",
-    "kill_grace_s": "seconds between SIGTERM and SIGKILL; else `GPUQ_KILL_GRACE`",
+    "kill_grace_s": "seconds between SIGTERM and SIGKILL; else `GPUQ_KILL_GRACE`; with a limit, not beyond both",
 }
 
 

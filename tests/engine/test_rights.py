@@ -50,6 +50,23 @@ def test_a_token_without_the_scope_leaves_an_administrator_no_priority_of_his_ow
     assert "`admin`" in (refusal.value.hint or "")
 
 
+@pytest.mark.parametrize(("limit", "most"), [(1.0, 30.0), (30.0, 30.0), (600.0, 600.0)])
+def test_a_short_limit_with_a_long_grace_is_no_way_to_the_front(world: Any, limit: float, most: float) -> None:
+    """With a limit of a second it would stand first in line, and end a day after it."""
+    for grace in (most + 1, 86400.0):
+        with pytest.raises(Forbidden, match=f"at most {most:g} s of grace, not {grace:g}"):
+            world.submit("x", time_limit_s=limit, kill_grace_s=grace)
+    job_id = world.submit("x", time_limit_s=limit, kill_grace_s=most)
+    other = world.submit("x", kill_grace_s=86400.0)
+    for job, changes in ((job_id, {"kill_grace_s": most + 1}), (other, {"time_limit_s": limit})):
+        with pytest.raises(Forbidden, match="of grace"):
+            update(world.ctx, job, world.user, changes)
+    assert update(world.ctx, other, world.user, {"time_limit_s": limit, "kill_grace_s": most}).time_limit_s == limit
+    # An administrator may, and the owner may change other things of that job then.
+    update(world.ctx, job_id, world.admin, {"kill_grace_s": 86400.0})
+    assert update(world.ctx, job_id, world.user, {"name": "other"}).name == "other"
+
+
 def test_an_owner_moves_a_job_before_his_own_and_past_nobody_elses(world: Any) -> None:
     jobs = []
     for by in (BOB, world.user, BOB, world.user, BOB, world.user):

@@ -130,7 +130,8 @@ def test_a_cancelled_job_has_its_grace_and_no_notice(
 @pytest.mark.parametrize("own_grace", [None, 0.5, 600.0])
 def test_a_job_at_its_time_limit_has_its_own_grace(world: Any, own_grace: float | None) -> None:
     agent = world.agent()
-    job_id = running(world, agent, time_limit_s=60.0, kill_grace_s=own_grace)
+    # So long a grace is for administrators.
+    job_id = running(world, agent, time_limit_s=60.0, kill_grace_s=own_grace, by=world.admin)
     turn(world, agent, 60.0)
     assert (world.state(job_id), world.job(job_id).stop_reason) == ("stopping", "time_limit")
     # Its supervisor knows by itself.
@@ -148,10 +149,10 @@ def test_a_cancel_at_the_time_limit_leaves_the_job_its_own_grace_and_not_more(
     world: Any, grace_s: float | None, left_s: float
 ) -> None:
     agent = world.agent()
-    job_id = running(world, agent, time_limit_s=60.0, kill_grace_s=600.0)
+    job_id = running(world, agent, time_limit_s=60.0, kill_grace_s=600.0, by=world.admin)
     turn(world, agent, 60.0)
     world.clock.forward(10)
-    cancel(world.ctx, job_id, world.user, grace_s=grace_s)
+    cancel(world.ctx, job_id, world.admin, grace_s=grace_s)
     assert world.job(job_id).stop_reason == "cancel"
     assert seconds_left(world, job_id) == pytest.approx(left_s, abs=0.001)
     assert asked(world, job_id) == [stop("cancel", pytest.approx(left_s, abs=0.001))]

@@ -17,7 +17,7 @@ from gpuq.engine.actions.bulk import ActionTransaction, BulkAction, run_one
 from gpuq.engine.context import ActionContext
 from gpuq.engine.hot.queue_hints import publish_jobs, unpublish_jobs
 from gpuq.engine.hot.ranking import ranking
-from gpuq.engine.intake.constraints import check_fits
+from gpuq.engine.intake.constraints import check_fits, require_honest_limit
 from gpuq.engine.intake.request_size import check_lengths
 from gpuq.errors import UsageError, WrongState
 from gpuq.ports.hot_queue import QueueEntry
@@ -61,8 +61,7 @@ def update(ctx: ActionContext, job_id: int, caller: Caller, changes: Mapping[str
             spec = JobSpec.model_validate({**old.model_dump(), **changes})
         except ValidationError as error:
             raise usage_error(error) from None
-        if spec.priority is not old.priority:
-            require_priority(ctx.settings.user_priority, caller, spec.priority)
+        _require_rights(ctx, caller, old, spec)
         check_lengths(spec)
         check_fits(ctx, [spec])
         values: dict[str, Any] = {name: getattr(spec, name) for name in changes}
@@ -84,6 +83,14 @@ def update(ctx: ActionContext, job_id: int, caller: Caller, changes: Mapping[str
     _move_in_line(ctx, job, QueueEntry(job_id, spec.gpus, place))
     with ctx.records.read() as reader:
         return reader.job(job_id)
+
+
+def _require_rights(ctx: ActionContext, caller: Caller, old: JobSpec, new: JobSpec) -> None:
+    """Of what an administrator may have given the job, the owner keeps what he does not change."""
+    if new.priority is not old.priority:
+        require_priority(ctx.settings.user_priority, caller, new.priority)
+    if (new.time_limit_s, new.kill_grace_s) != (old.time_limit_s, old.kill_grace_s):
+        require_honest_limit(ctx, caller, new)
 
 
 def top(ctx: ActionContext, job_id: int, caller: Caller) -> Job:

@@ -1,13 +1,14 @@
-"""Whether a job can ever run on this machine."""
+"""Whether a job can ever run on this machine, and whether it may say how long it does."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gpuq.domain.caller import Caller
 from gpuq.domain.gpu import Gpu, suits
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.context import IntakeContext
-from gpuq.errors import Constraint
+from gpuq.errors import Constraint, Forbidden
 
 
 def check_fits(ctx: IntakeContext, specs: Sequence[JobSpec]) -> None:
@@ -20,6 +21,20 @@ def check_fits(ctx: IntakeContext, specs: Sequence[JobSpec]) -> None:
         if spec.gpus > 0 and (error := _misfit(ctx, spec, inventory)) is not None:
             error.index = index
             raise error
+
+
+def require_honest_limit(ctx: IntakeContext, caller: Caller, spec: JobSpec) -> None:
+    """Raises Forbidden, unless the caller is an administrator, for a job that stands early in line for its short time
+    limit and then may run on for a long grace: at most as long again, or as GPUQ_KILL_GRACE says."""
+    if caller.admin or spec.time_limit_s is None or spec.kill_grace_s is None:
+        return
+    most = max(spec.time_limit_s, ctx.settings.kill_grace)
+    if spec.kill_grace_s > most:
+        raise Forbidden(
+            f"kill_grace_s: a job with a time limit of {spec.time_limit_s:g} s has at most {most:g} s of grace, not"
+            f" {spec.kill_grace_s:g}",
+            hint="ask for less with --kill-grace, or for more with --time",
+        )
 
 
 def _misfit(ctx: IntakeContext, spec: JobSpec, inventory: Sequence[Gpu]) -> Constraint | None:

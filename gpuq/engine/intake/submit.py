@@ -19,7 +19,7 @@ from gpuq.engine.access import require_account, require_priority
 from gpuq.engine.context import IntakeContext
 from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.engine.hot.ranking import ahead, ranking
-from gpuq.engine.intake.constraints import check_fits
+from gpuq.engine.intake.constraints import check_fits, require_honest_limit
 from gpuq.engine.intake.request_size import check_size
 from gpuq.errors import GpuqError, NotFound, Refused, UsageError
 from gpuq.ports.hot_queue import QueueEntry
@@ -207,6 +207,7 @@ def _rows(
 ) -> list[NewJob]:
     """`waiting`: jobs of the caller that stand before these. `states`: of jobs that others of the request wait for."""
     require_priority(ctx.settings.user_priority, caller, spec.priority)
+    require_honest_limit(ctx, caller, spec)
     begin = begin_time(spec.begin)
     state = JobState.HELD if spec.hold else waiting_state(_depends(tx, spec, states), begin, now)
     cwd = spec.cwd if spec.cwd is not None else _home_of(ctx, caller)
