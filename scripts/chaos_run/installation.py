@@ -18,6 +18,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from shapes import KILL_GRACE_S
 
+from gpuq.supervise import cgroup, cgroup_folders
+
 GPUQ = str(Path(sys.executable).parent / "gpuq")
 UP_S = 60.0
 LEASE_TTL_S = 2.0
@@ -152,4 +154,9 @@ class Installation:
             time.sleep(0.05)
 
     def remove(self) -> None:
+        """The folder, and the control groups of what was killed in it."""
+        if self.home.exists():
+            groups = cgroup_folders.folder_name(str(self.home))
+            cgroup.end_left_over(groups)
+            cgroup_folders.remove(cgroup_folders.found(groups))
         shutil.rmtree(self.folder, ignore_errors=True)

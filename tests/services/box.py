@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from gpuq.supervise import cgroup_folders
+from gpuq.supervise import cgroup, cgroup_folders
 
 GPUQ = str(Path(sys.executable).parent / "gpuq")
 PATIENCE_S = 60.0
@@ -90,7 +90,10 @@ class Box:
     def remove(self) -> None:
         """The home, and the folders for control groups that a killed fork server has left."""
         with contextlib.suppress(FileNotFoundError):
-            cgroup_folders.remove(cgroup_folders.found(cgroup_folders.folder_name(str(self.home))))
+            folder = cgroup_folders.folder_name(str(self.home))
+            # A supervisor that was killed has not removed its group, and no daemon comes any more that would.
+            cgroup.end_left_over(folder)
+            cgroup_folders.remove(cgroup_folders.found(folder))
         shutil.rmtree(self.home, ignore_errors=True)
 
 
