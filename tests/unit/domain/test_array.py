@@ -16,5 +16,7 @@ def test_an_array_has_at_most_so_many_elements_however_far_they_reach() -> None:
             parse_array(text)
     with pytest.raises(UsageError, match="an index or a step is larger than"):
         parse_array(f"0-{2**31}")
-    with pytest.raises(UsageError, match="an index appears twice, or there are too many"):
+    with pytest.raises(UsageError, match=f"at most {MAX_ELEMENTS} elements"):
         parse_array(f"0-{MAX_ELEMENTS - 1},{MAX_ELEMENTS}")
+    with pytest.raises(UsageError, match="an index appears twice"):
+        parse_array("0-4,4")
