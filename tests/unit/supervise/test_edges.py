@@ -263,7 +263,10 @@ def test_only_a_job_that_sigterm_ended_may_have_been_ended_by_a_shutdown(run: An
     assert (len(run.seen["wait"]), run.run.ending.stop_reason) == (1, "shutdown")
     for code, reason in ((0, None), (1, "shutdown")):
         run.run._main_ended(code)
-        assert (run.run.ending.exit_code, run.run.ending.stop_reason) == (code, reason)
+        ending = run.run.ending
+        assert (ending.exit_code, ending.signum, ending.stop_reason) == (code, None, reason)
+    run.run._main_ended(-1)
+    assert (run.run.ending.exit_code, run.run.ending.signum) == (None, signal.SIGHUP)
 
 
 @pytest.mark.parametrize(

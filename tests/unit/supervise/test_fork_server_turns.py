@@ -183,6 +183,9 @@ def test_an_orphan_is_reaped_and_its_end_kept_for_the_will_that_names_it(
     assert (served.reaped, recovered) == ([PID + 70], [])
     served.ends(PID + 1, 9, os.CLD_KILLED)
     assert recovered == [(will, 7)]
+    # A member is nobody's orphan, and reaped once.
+    assert served.reaped == [PID + 70, PID + 1]
+    assert served.server._orphans.end_of(PID + 1, PID + 2) is None
 
 
 def test_a_member_stays_a_zombie_until_the_disk_takes_its_will(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,6 +225,7 @@ def test_a_folder_for_groups_is_ours_and_has_a_switch(tmp_path: Path, monkeypatc
     best = [(V2, str(points["two"] / "own" / "gpuq-x")), (FREEZER, str(points["one"] / "own" / "gpuq-x"))]
     assert cgroup_folders.available("gpuq-x") == best
     assert cgroup_folders.available("gpuq-x", [FREEZER]) == best[1:]
+    assert cgroup_folders.available("gpuq-x", [V2]) == best[:1]
     # What is of no use is taken away again.
     assert not (points["bare"] / "own" / "gpuq-x").exists()
     assert cgroup_folders.found("gpuq-x") == best
