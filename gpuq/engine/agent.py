@@ -11,6 +11,7 @@ One turn, in this order:
 | plan   | something ended, or `plan_at` has passed | what can start is leased, then claimed in SQL, then launched;  |
 |        |                                          | the ends were written with the first claim                     |
 | ends   | some are not written yet                 | they are, and their leases are released                        |
+| list   | new jobs were handed over (`hear`)       | those that did not start stand in the hot queue                |
 | sample | `sample_at` has passed                   | peaks are known, and written where they outgrew the request    |
 | limits | a time limit has passed                  | SQL says `stopping` (the supervisor stops it by itself)        |
 
@@ -23,8 +24,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from gpuq.domain import failpoints
 from gpuq.engine.attempt.launch_breaker import LaunchCircuitBreaker
@@ -34,12 +34,14 @@ from gpuq.engine.attempt.watcher import AttemptWatcher
 from gpuq.engine.claim.claim import write_turn
 from gpuq.engine.claim.dispatcher import POLL_S, Dispatcher
 from gpuq.engine.claim.lease_renewal import LeaseRenewer
+from gpuq.engine.claim.turn_state import TurnState
 from gpuq.engine.context import Context
 from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.engine.snapshot.usage import sample
 from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold, HotStoreUnavailable, NodeTaken
 from gpuq.ports.notify import Topic
+from gpuq.ports.records import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -48,25 +50,6 @@ SOON_S = 0.5
 SAMPLE_S = 5.0
 # A start is written this much later, together with others, or with its end if that comes first: a commit saved.
 WRITE_AFTER_S = 0.02
-
-
-@dataclass(slots=True)
-class TurnState:
-    """What a turn leaves to the next one. Times in monotonic seconds.
-
-    `plan_at`: no plan before, unless something ended. `write_at`: starts are written then. `sample_at`: the GPUs are
-    looked at then. `cache_stale`: somebody changed jobs or switches. `proved_tenure`: the tenure of the node for which
-    the ledger is known to be whole. `redis_down`: the last plan found it so; said in the log once. `db_down`: likewise,
-    and SQL is not asked again before `plan_at`.
-    """
-
-    plan_at: float = 0.0
-    write_at: float = 0.0
-    sample_at: float = 0.0
-    cache_stale: bool = False
-    proved_tenure: int = -1
-    redis_down: bool = False
-    db_down: bool = False
 
 
 class Agent:
@@ -120,6 +103,7 @@ class Agent:
             self._thread.join()
         if self._unsubscribe is not None:
             self._unsubscribe()
+        self._dispatcher.list_news()
         self._attempts.close()
         self._lock.release()
 
@@ -132,6 +116,11 @@ class Agent:
         """Any thread: something may be startable."""
         self._state.plan_at = 0.0
         self._attempts.wake()
+
+    def hear(self, jobs: Iterable[Waiting]) -> None:
+        """Any thread: jobs that were just stored and wait in line, of which the hot queue has not been told. `wake`
+        makes them be looked at."""
+        self._dispatcher.hear(jobs)
 
     @property
     def tracked(self) -> Sequence[TrackedAttempt]:
@@ -169,6 +158,7 @@ class Agent:
         self._collect_events(timeout)
         self._lease_renewer.renew(self._attempts.tracked.values())
         self._write_and_plan()
+        self._dispatcher.list_news()
         self._sample_gpus()
         record_limits_reached(self._ctx, self._attempts.tracked.values())
         self.last_turn_at = self._ctx.clock.now()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from gpuq.domain import failpoints
 from gpuq.domain.array import Array, parse_array
@@ -20,6 +21,7 @@ from gpuq.engine.context import IntakeContext
 from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.engine.hot.ranking import ahead, ranking
 from gpuq.engine.intake.constraints import check_fits, require_honest_limit
+from gpuq.engine.intake.newborn import waiting_of, waiting_of_all
 from gpuq.engine.intake.request_size import check_size
 from gpuq.errors import GpuqError, NotFound, Refused, UsageError
 from gpuq.ports.hot_queue import QueueEntry
@@ -28,8 +30,20 @@ from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiti
 
 log = logging.getLogger(__name__)
 
+# More jobs of one submission than that are not handed to the agent, but put into the hot queue.
+HANDED_OVER = 64
 # Stands behind every job of the same score, as a job submitted now would.
 _UNBORN = 2**62
+
+
+class Agent(Protocol):
+    """The agent of this process, to those who give it work."""
+
+    def hear(self, jobs: Sequence[Waiting]) -> None:
+        """Jobs that were just stored and wait in line, of which the hot queue has not been told."""
+
+    def wake(self) -> None:
+        """Something may be startable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +144,17 @@ def _with_key(tx: Reader, spec: JobSpec, caller: Caller, keys_here: set[str]) ->
     return None
 
 
-def tell(ctx: IntakeContext, done: Submitted) -> None:
-    """Makes what is stored known to the hot queue and to whoever waits for news; nobody needs to wait for this."""
+def tell(ctx: IntakeContext, done: Submitted, agent: Agent | None = None) -> None:
+    """Makes what is stored known to the hot queue and to whoever waits for news; nobody needs to wait for this. An
+    `agent` of this process is told of a few jobs itself, and puts into the hot queue what it does not start."""
     if not done.stored:
         return
-    publish_jobs(
-        ctx,
-        [
-            QueueEntry(job_id, job.spec.gpus, job.score)
-            for job_id, job in done.stored.items()
-            if job.state is JobState.QUEUED
-        ],
-    )
+    queued = [(job_id, job) for job_id, job in done.stored.items() if job.state is JobState.QUEUED]
+    if agent is None or len(queued) > HANDED_OVER:
+        publish_jobs(ctx, [QueueEntry(job_id, job.spec.gpus, job.score) for job_id, job in queued])
+    elif queued:
+        agent.hear(list(waiting_of_all(queued)))
+        agent.wake()
     failpoints.point("submit.hinted")
     if any(job.state is JobState.DELAYED for job in done.stored.values()):
         ctx.notifier.publish(Topic.DELAYED)
@@ -170,29 +183,7 @@ def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[
     first = rows[0]
     if first.state is not JobState.QUEUED:
         return iso(first.eligible_at)
-    return iso(
-        estimate(
-            Waiting(
-                id=_UNBORN,
-                score=first.score,
-                priority=spec.priority,
-                user=caller.user,
-                uid=caller.uid,
-                group=spec.group,
-                gpus=spec.gpus,
-                gpu_mem_mb=spec.gpu_mem_mb,
-                gpu_model=spec.gpu_model,
-                gpu_ids=tuple(spec.gpu_ids) if spec.gpu_ids is not None else None,
-                time_limit_s=spec.time_limit_s,
-                preemptible=spec.preemptible,
-                array_id=None,
-                array_limit=first.array_limit,
-                submitted_at=now,
-                command=tuple(spec.command),
-                attempt=0,
-            )
-        )
-    )
+    return iso(estimate(waiting_of(_UNBORN, first, None)))
 
 
 def _rows(

@@ -113,12 +113,13 @@ def accept(
     request_key: str | None,
     *,
     described: bool,
+    agent: submit.Agent | None = None,
     leave_if_gone: Callable[[], None],
     answer: Callable[[Response], None],
 ) -> None:
-    """On a worker thread. `answer` is called once, as soon as the jobs are durable: the hot queue hears of them behind
-    it, but before they are `described` by it. One array spec answers a list, as several specs do. `leave_if_gone`
-    raises where nobody waits for an answer; then nothing is stored."""
+    """On a worker thread. `answer` is called once the jobs are durable. Behind it the `agent` hears of them,
+    or the hot queue; before it the hot queue, where they are `described` by it. One array spec answers a list, as
+    several specs do. `leave_if_gone` raises where nobody waits for an answer; then nothing is stored."""
     try:
         specs, many = bodies.parse(body)
     except BadSubmission as bad:
@@ -141,7 +142,7 @@ def accept(
     payload = b"[%b]" % b",".join(jobs) if many or specs[0].array is not None else jobs[0]
     answer(Response(payload, 201, media_type="application/json"))
     if not described:
-        submit.tell(ctx, done)
+        submit.tell(ctx, done, agent)
     return None
 
 
@@ -188,8 +189,9 @@ class _Answer:
 class Submission:
     """The endpoint, as an ASGI application behind the gate."""
 
-    def __init__(self, ctx: Context, queries: JobQueries) -> None:
+    def __init__(self, ctx: Context, queries: JobQueries, agent: submit.Agent | None = None) -> None:
         self._ctx = ctx
+        self._agent = agent
         self._queries = queries
         self._bodies = Bodies(ctx.settings.max_batch)
         # On SQLite, which has one writer, one thread: two would only take the processor from each other.
@@ -223,6 +225,7 @@ class Submission:
             caller,
             request_key,
             described=described,
+            agent=self._agent,
             leave_if_gone=leave_if_gone,
         )
         (self._lane if len(body) <= _LARGE else self._large).submit(answer.work, lambda give: accepting(answer=give))
