@@ -16,22 +16,23 @@ One turn, in this order:
 | limits | a time limit has passed                  | SQL says `stopping` (the supervisor stops it by itself)        |
 
 From prove to ends all is left out, and tried again a little later, while SQL does not answer; plan alone while Redis
-does not. One thread does all of it, so the ledger needs no lock. Notify for speed, poll for truth: every source of
-events is also looked at slowly by itself.
+does not. One thread does all of it; between two turns a submission may start its own job (`claim.direct`). Notify for
+speed, poll for truth: every source of events is also looked at slowly by itself.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from gpuq.domain import failpoints
 from gpuq.engine.attempt.launch_breaker import LaunchCircuitBreaker
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.attempt.updates import record_limits_reached, record_outgrown, record_started
-from gpuq.engine.attempt.watcher import AttemptWatcher
+from gpuq.engine.attempt.watcher import AttemptWatcher, Happened
 from gpuq.engine.claim.claim import write_turn
+from gpuq.engine.claim.direct import DirectStart
 from gpuq.engine.claim.dispatcher import POLL_S, Dispatcher
 from gpuq.engine.claim.lease_renewal import LeaseRenewer
 from gpuq.engine.claim.turn_state import TurnState
@@ -41,7 +42,6 @@ from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.engine.snapshot.usage import sample
 from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold, HotStoreUnavailable, NodeTaken
 from gpuq.ports.notify import Topic
-from gpuq.ports.records import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,10 @@ class Agent:
         self._stopping = False
         self._unsubscribe: Callable[[], None] | None = None
         self.last_turn_at = 0.0
+        self._direct = DirectStart(self._dispatcher, self._attempts, self._is_idle, self._hot_store_failed)
+        # For submissions of this process, on any thread: see `gpuq.engine.intake.to_agent`.
+        self.hear = self._dispatcher.hear
+        self.chance = self._direct.chance
 
     def start(self) -> None:
         """Opens, and takes turns on a thread of its own. Raises what `open` raises."""
@@ -98,13 +102,14 @@ class Agent:
         if self._stopping:
             return
         self._stopping = True
-        self.wake()
+        self._attempts.wake()
         if self._thread is not None:
             self._thread.join()
         if self._unsubscribe is not None:
             self._unsubscribe()
-        self._dispatcher.list_news()
-        self._attempts.close()
+        with self._direct.kept_out():
+            self._dispatcher.list_news()
+            self._attempts.close()
         self._lock.release()
 
     def run_once(self) -> None:
@@ -114,13 +119,16 @@ class Agent:
 
     def wake(self) -> None:
         """Any thread: something may be startable."""
-        self._state.plan_at = 0.0
-        self._attempts.wake()
+        if not self._stopping:
+            self._state.plan_at = 0.0
+            self._attempts.wake()
 
-    def hear(self, jobs: Iterable[Waiting]) -> None:
-        """Any thread: jobs that were just stored and wait in line, of which the hot queue has not been told. `wake`
-        makes them be looked at."""
-        self._dispatcher.hear(jobs)
+    def _is_idle(self) -> bool:
+        """Whether a turn that began now would find nothing to write, nothing that it has not seen, and might start."""
+        state = self._state
+        if state.cache_stale or state.redis_down or state.db_down or self._attempts.ended:
+            return False
+        return state.proved_tenure == self._lock.tenure and self._may_start()
 
     @property
     def tracked(self) -> Sequence[TrackedAttempt]:
@@ -155,13 +163,15 @@ class Agent:
         """All steps of the table above. `timeout`: seconds to wait for something to happen; `write_after_s`: how much
         later a start may be written. A store that is away is logged, not raised, except for the last two steps."""
         self._write_after_s = write_after_s
-        self._collect_events(timeout)
-        self._lease_renewer.renew(self._attempts.tracked.values())
-        self._write_and_plan()
-        self._dispatcher.list_news()
-        self._sample_gpus()
-        record_limits_reached(self._ctx, self._attempts.tracked.values())
-        self.last_turn_at = self._ctx.clock.now()
+        happened = self._attempts.wait(timeout)
+        with self._direct.kept_out():
+            self._hear(happened)
+            self._lease_renewer.renew(self._attempts.tracked.values())
+            self._write_and_plan()
+            self._dispatcher.list_news()
+            self._sample_gpus()
+            record_limits_reached(self._ctx, self._attempts.tracked.values())
+            self.last_turn_at = self._ctx.clock.now()
 
     def _write_and_plan(self) -> None:
         state = self._state
@@ -205,20 +215,20 @@ class Agent:
         self._state.plan_at = self._ctx.clock.monotonic() + SOON_S
 
     def _timeout(self) -> float:
-        now = self._ctx.clock.monotonic()
-        if self._attempts.ended:
-            return SOON_S
-        wall = self._ctx.clock.now()
-        tracked_attempts = self._attempts.tracked.values()
-        limits = [limit - wall for tracked in tracked_attempts if (limit := tracked.unrecorded_limit) is not None]
-        unwatched = SOON_S if self._attempts.unwatched else POLL_S
-        if self._attempts.unrecorded:
-            limits.append(self._state.write_at - now)
-        due = min([self._state.plan_at - now, self._lease_renewer.due_at - now, unwatched, *limits])
-        return max(0.0, min(due, POLL_S))
+        with self._direct.kept_out():
+            now, wall = self._ctx.clock.monotonic(), self._ctx.clock.now()
+            if self._attempts.ended:
+                return SOON_S
+            tracked_attempts = self._attempts.tracked.values()
+            limits = [limit - wall for tracked in tracked_attempts if (limit := tracked.unrecorded_limit) is not None]
+            unwatched = SOON_S if self._attempts.unwatched else POLL_S
+            if self._attempts.unrecorded:
+                limits.append(self._state.write_at - now)
+            due = min([self._state.plan_at - now, self._lease_renewer.due_at - now, unwatched, *limits])
+            return max(0.0, min(due, POLL_S))
 
-    def _collect_events(self, timeout: float) -> None:
-        if self._attempts.wait_for_events(timeout):
+    def _hear(self, happened: Happened) -> None:
+        if self._attempts.hear(happened):
             # Again here, because what `wake` wrote may have met a write of this thread.
             self._state.plan_at = 0.0
         if self._state.cache_stale:
@@ -265,17 +275,18 @@ class Agent:
             self._dispatcher.forget()
             self._state.proved_tenure = -1
             self._lease_renewer.due_at = self._state.plan_at = 0.0
-        except HotStoreCold:
-            self._dispatcher.forget()
+        except HotStoreUnavailable as error:
+            self._hot_store_failed(error)
+
+    def _hot_store_failed(self, error: HotStoreUnavailable) -> None:
+        self._dispatcher.forget()
+        if isinstance(error, HotStoreCold):
             self._ctx.epoch.refresh()
             self._ctx.notifier.publish(Topic.COLD)
-            self._plan_soon()
-        except HotStoreUnavailable as error:
-            self._dispatcher.forget()
-            if not self._state.redis_down:
-                log.warning("nothing can be started now: %s", error.message)
+        elif not self._state.redis_down:
+            log.warning("nothing can be started now: %s", error.message)
             self._state.redis_down = True
-            self._plan_soon()
+        self._plan_soon()
 
     def _start_some(self) -> bool:
         """Whether a further look may pay."""

@@ -13,7 +13,8 @@ from gpuq.engine.actions.change import update
 from gpuq.engine.actions.pause import pause, resume
 from gpuq.engine.agent import Agent
 from gpuq.engine.intake.newborn import waiting_of_all
-from gpuq.engine.intake.submit import HANDED_OVER, store, tell
+from gpuq.engine.intake.submit import store
+from gpuq.engine.intake.to_agent import HANDED_OVER, tell
 from gpuq.engine.maintenance.rehydrate import rehydrate
 from gpuq.errors import HotStoreUnavailable
 from gpuq.ports.notify import Topic

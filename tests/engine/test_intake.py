@@ -13,7 +13,8 @@ from gpuq.domain.outcome import Outcome
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.times import iso
 from gpuq.engine.actions.cancel import cancel
-from gpuq.engine.intake.submit import check, store, submit, tell
+from gpuq.engine.intake.submit import check, store, submit
+from gpuq.engine.intake.to_agent import tell
 from gpuq.errors import Constraint, GpuqError, NotFound, Refused, UsageError
 from gpuq.ports.records import Waiting
 

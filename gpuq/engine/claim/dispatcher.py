@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from gpuq.engine.attempt.tracked import TrackedAttempt
+from gpuq.engine.claim.chance import Chance, look_for_chance
 from gpuq.engine.claim.claim import claim
 from gpuq.engine.claim.preempt import preempt
 from gpuq.engine.context import Context
@@ -60,6 +61,13 @@ class Dispatcher:
         """New queued jobs, as they were just stored, of which the hot queue does not know. Any thread; what they are
         good for is seen at the next turn."""
         self._news.extend(jobs)
+
+    def look_for_chance(self, job: Waiting, tracked_attempts: Collection[TrackedAttempt]) -> Chance | None:
+        """GPUs for a job that is about to be stored, if nothing stands in line as far as is known. Raises as
+        `start_some` does."""
+        if self._stale or self._news or self._unlisted or not self._snapshots.line_is_empty:
+            return None
+        return look_for_chance(self._ctx, self._snapshots, self._fence, job, tracked_attempts)
 
     def list_news(self) -> None:
         """Puts what was heard of and has not started into the hot queue, where every process sees it. Never raises."""

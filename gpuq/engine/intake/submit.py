@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 from gpuq.domain import failpoints
 from gpuq.domain.array import Array, parse_array
@@ -18,40 +16,16 @@ from gpuq.domain.states import WAITING, JobState
 from gpuq.domain.times import iso
 from gpuq.engine.access import require_account, require_priority
 from gpuq.engine.context import IntakeContext
-from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.engine.hot.ranking import ahead, ranking
 from gpuq.engine.intake.constraints import check_fits, require_honest_limit
-from gpuq.engine.intake.newborn import waiting_of, waiting_of_all
+from gpuq.engine.intake.newborn import UNBORN, waiting_of
+from gpuq.engine.intake.request import Asked, Submitted
 from gpuq.engine.intake.request_size import check_size
+from gpuq.engine.intake.to_agent import Chance, tell
 from gpuq.errors import GpuqError, NotFound, Refused, UsageError
-from gpuq.ports.hot_queue import QueueEntry
-from gpuq.ports.notify import Topic
-from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting
+from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting, Writer
 
 log = logging.getLogger(__name__)
-
-# More jobs of one submission than that are not handed to the agent, but put into the hot queue.
-HANDED_OVER = 64
-# Stands behind every job of the same score, as a job submitted now would.
-_UNBORN = 2**62
-
-
-class Agent(Protocol):
-    """The agent of this process, to those who give it work."""
-
-    def hear(self, jobs: Sequence[Waiting]) -> None:
-        """Jobs that were just stored and wait in line, of which the hot queue has not been told."""
-
-    def wake(self) -> None:
-        """Something may be startable."""
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """`ids` in the order asked for; `stored` are the new ones among them as they were written."""
-
-    ids: list[int]
-    stored: dict[int, NewJob]
 
 
 def submit(
@@ -77,31 +51,44 @@ def store(
     *,
     request_key: str | None = None,
     fingerprint: str | None = None,
+    chance: Chance | None = None,
     before_commit: Callable[[], None] = lambda: None,
 ) -> Submitted:
-    """The durable part of `submit`, without reading the rows back; the caller calls `tell` next. `fingerprint` is that
-    of the request: its key with another one is Refused. What `before_commit` raises leaves nothing stored."""
-    now = ctx.clock.now()
-    _admit(ctx, specs, caller)
+    """The durable part of `submit`, without reading the rows back; the caller calls `tell` next. See `Asked` for what
+    is given. `chance`: the one job is claimed with its row, if it still may be."""
+    asked = Asked(specs, caller, request_key, fingerprint, before_commit)
+    admit(ctx, asked)
     with ctx.records.write() as tx:
-        if request_key is not None and (before := tx.request(caller.user, request_key)) is not None:
-            _check_same(before, fingerprint)
-            return Submitted(before.job_ids, {})
-        ids, new = _made(ctx, tx, specs, caller, now)
-        _check_room(ctx, tx, caller, len(new))
-        fresh = tx.add_jobs(new, actor=caller.user, request_key=request_key, fingerprint=fingerprint) if new else []
+        done = write(ctx, tx, asked, chance)
         failpoints.point("submit.before_commit")
         before_commit()
+    done.claimed = chance is not None and chance.committed()
     failpoints.point("submit.committed")
+    return done
+
+
+def write(ctx: IntakeContext, tx: Writer, asked: Asked, chance: Chance | None = None) -> Submitted:
+    """In a transaction of the caller's, of what has been admitted. Raises as `submit` does; then the caller undoes what
+    was written."""
+    caller, key, now = asked.caller, asked.request_key, ctx.clock.now()
+    if key is not None and (before := tx.request(caller.user, key)) is not None:
+        _check_same(before, asked.fingerprint)
+        return Submitted(before.job_ids, {})
+    ids, new = _made(ctx, tx, asked.specs, caller, now)
+    _check_room(ctx, tx, caller, len(new))
+    fresh = tx.add_jobs(new, actor=caller.user, request_key=key, fingerprint=asked.fingerprint) if new else []
+    if chance is not None and fresh:
+        chance.claim(tx, fresh[0], new[0])
     rest = iter(fresh)
-    return Submitted([known if known is not None else next(rest) for known in ids], dict(zip(fresh, new, strict=True)))
+    done = [known if known is not None else next(rest) for known in ids]
+    return Submitted(done, dict(zip(fresh, new, strict=True)))
 
 
-def _admit(ctx: IntakeContext, specs: Sequence[JobSpec], caller: Caller) -> None:
+def admit(ctx: IntakeContext, asked: Asked) -> None:
     """What is refused whatever stands in the database: Forbidden without an account, TooLarge, Constraint."""
-    require_account(ctx.accounts, caller)
-    check_size(ctx, specs)
-    check_fits(ctx, specs)
+    require_account(ctx.accounts, asked.caller)
+    check_size(ctx, asked.specs)
+    check_fits(ctx, asked.specs)
 
 
 def _made(
@@ -144,23 +131,6 @@ def _with_key(tx: Reader, spec: JobSpec, caller: Caller, keys_here: set[str]) ->
     return None
 
 
-def tell(ctx: IntakeContext, done: Submitted, agent: Agent | None = None) -> None:
-    """Makes what is stored known to the hot queue and to whoever waits for news; nobody needs to wait for this. An
-    `agent` of this process is told of a few jobs itself, and puts into the hot queue what it does not start."""
-    if not done.stored:
-        return
-    queued = [(job_id, job) for job_id, job in done.stored.items() if job.state is JobState.QUEUED]
-    if agent is None or len(queued) > HANDED_OVER:
-        publish_jobs(ctx, [QueueEntry(job_id, job.spec.gpus, job.score) for job_id, job in queued])
-    elif queued:
-        agent.hear(list(waiting_of_all(queued)))
-        agent.wake()
-    failpoints.point("submit.hinted")
-    if any(job.state is JobState.DELAYED for job in done.stored.values()):
-        ctx.notifier.publish(Topic.DELAYED)
-    ctx.notifier.publish(Topic.EVENTS)
-
-
 def _check_same(before: AnsweredRequest, fingerprint: str | None) -> None:
     if fingerprint is None or before.fingerprint in {None, fingerprint}:
         return
@@ -175,7 +145,7 @@ def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[
     """Everything that `submit` checks, and when the job would start (ISO 8601, None when nobody can say); stores
     nothing. `estimate`: when a job that is not stored would start, epoch seconds. Raises as `submit` does."""
     now = ctx.clock.now()
-    _admit(ctx, [spec], caller)
+    admit(ctx, Asked([spec], caller))
     with ctx.records.read() as tx:
         rule = ranking(ctx, tx)
         rows = _rows(ctx, tx, spec, caller, now, rule, ahead(tx, rule, caller.user), {})
@@ -183,7 +153,7 @@ def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[
     first = rows[0]
     if first.state is not JobState.QUEUED:
         return iso(first.eligible_at)
-    return iso(estimate(waiting_of(_UNBORN, first, None)))
+    return iso(estimate(waiting_of(UNBORN, first, None)))
 
 
 def _rows(

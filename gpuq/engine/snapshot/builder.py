@@ -98,6 +98,11 @@ class SnapshotBuilder:
         self._cut = len(heads) >= HEADS
         return self._with_the_oldest(self._past_limits(line, tracked_attempts)) if line else line
 
+    @property
+    def line_is_empty(self) -> bool:
+        """Whether the last reading found nobody in line, and nobody came since."""
+        return self._line is not None and not self._line
+
     def take_in(self, jobs: Sequence[Waiting]) -> bool:
         """Puts new queued jobs into the line that was read last. False when that reading does not reach far enough to
         say where they stand: then it is to be read anew."""
