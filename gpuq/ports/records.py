@@ -255,6 +255,10 @@ class Reader(Protocol):
 class Writer(Reader, Protocol):
     """Reads and guarded writes of one transaction; all of it is committed, or nothing."""
 
+    def part(self) -> AbstractContextManager[None]:
+        """What is written in the block is undone if the block raises, and the rest of the transaction goes on. Parts do
+        not stand inside each other."""
+
     def add_jobs(
         self,
         jobs: Sequence[NewJob],

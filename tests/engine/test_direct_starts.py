@@ -18,6 +18,7 @@ from gpuq.engine.actions.groups import limit_group
 from gpuq.engine.actions.pause import pause
 from gpuq.engine.agent import Agent
 from gpuq.engine.intake.newborn import job_of
+from gpuq.engine.intake.request import Asked
 from gpuq.engine.intake.submit import store
 from gpuq.engine.maintenance.promote import promote
 from gpuq.engine.maintenance.rehydrate import rehydrate
@@ -105,7 +106,7 @@ def test_it_is_launched_as_the_usual_road_launches_it(make_world: Make) -> None:
 def test_the_row_that_it_was_claimed_by_is_the_one_that_is_stored(world: Any) -> None:
     for fields in ({}, {"gpus": 0, "group": "g", "preemptible": True, "gpu_ids": None}, {"gpu_ids": [1], "gpus": 1}):
         spec = JobSpec.parse({"command": ["a", "b"], "cwd": "/", "time_limit_s": 5, "priority": "low", **fields})
-        done = store(world.ctx, [spec], world.user)
+        done = store(world.ctx, Asked([spec], world.user))
         [job_id] = done.ids
         assert job_of(job_id, done.stored[job_id]) == world.job(job_id)
 
@@ -179,7 +180,7 @@ def test_nobody_passes_a_line(world: Any, agent: Agent) -> None:
 def test_nobody_passes_a_job_of_which_the_agent_has_not_heard(world: Any, agent: Agent, counted: list[str]) -> None:
     # Stored by another process, whose word has not come.
     spec = JobSpec.parse({"command": ["first"], "cwd": "/"})
-    [first] = store(world.ctx, [spec], world.user).ids
+    [first] = store(world.ctx, Asked([spec], world.user)).ids
     del counted[:]
     [job_id] = world.submit_to(agent)
     assert counted == ["take", "write", "release"]

@@ -13,6 +13,7 @@ from gpuq.engine.actions.change import update
 from gpuq.engine.actions.pause import pause, resume
 from gpuq.engine.agent import Agent
 from gpuq.engine.intake.newborn import waiting_of_all
+from gpuq.engine.intake.request import Asked
 from gpuq.engine.intake.submit import store
 from gpuq.engine.intake.to_agent import HANDED_OVER, tell
 from gpuq.engine.maintenance.rehydrate import rehydrate
@@ -23,7 +24,7 @@ from gpuq.ports.notify import Topic
 def hand_over(world: Any, agent: Agent | None, *jobs: dict[str, Any]) -> list[int]:
     """As the server does: stored, then told."""
     specs = [JobSpec.parse({"command": ["train"], "cwd": "/", **fields}) for fields in jobs or ({},)]
-    done = store(world.ctx, specs, world.user)
+    done = store(world.ctx, Asked(specs, world.user))
     tell(world.ctx, done, agent)
     return done.ids
 
@@ -182,6 +183,6 @@ def test_the_facts_handed_over_are_those_that_would_be_read(world: Any) -> None:
             {"array": "0-1", "gpu_model": "simulated"},
         )
     ]
-    done = store(world.ctx, specs, world.user)
+    done = store(world.ctx, Asked(specs, world.user))
     with world.ctx.records.read() as tx:
         assert {job.id: job for job in waiting_of_all(done.stored.items())} == tx.waiting(done.ids)

@@ -23,6 +23,7 @@ from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
 from gpuq.engine.epoch import EpochCell
 from gpuq.engine.file_lock import FileLock
+from gpuq.engine.intake.request import Asked
 from gpuq.engine.intake.submit import store, submit
 from gpuq.engine.intake.to_agent import chance_of, tell
 from gpuq.engine.maintenance.rehydrate import rehydrate
@@ -226,13 +227,13 @@ class World:
         return submit(self.ctx, [spec], by or self.user)[0].id
 
     def submit_to(
-        self, agent: Agent | None, *jobs: dict[str, Any], by: Caller | None = None, **store_options: Any
+        self, agent: Agent | None, *jobs: dict[str, Any], by: Caller | None = None, **options: Any
     ) -> list[int]:
         """As the daemon does: the job may start with its submission, or the agent is told of it."""
         specs = [JobSpec.parse({"command": ["train"], "cwd": "/", **fields}) for fields in jobs or ({},)]
-        caller = by or self.user
-        with chance_of(self.ctx, agent, specs, caller) as chance:
-            done = store(self.ctx, specs, caller, chance=chance, **store_options)
+        asked = Asked(specs, by or self.user, **options)
+        with chance_of(self.ctx, agent, asked) as chance:
+            done = store(self.ctx, asked, chance)
         tell(self.ctx, done, agent)
         return done.ids
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from gpuq.domain import failpoints
 from gpuq.domain.array import Array, parse_array
@@ -22,7 +23,7 @@ from gpuq.engine.intake.newborn import UNBORN, waiting_of
 from gpuq.engine.intake.request import Asked, Submitted
 from gpuq.engine.intake.request_size import check_size
 from gpuq.engine.intake.to_agent import Chance, tell
-from gpuq.errors import GpuqError, NotFound, Refused, UsageError
+from gpuq.errors import DatabaseUnavailable, GpuqError, NotFound, Refused, UsageError
 from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting, Writer
 
 log = logging.getLogger(__name__)
@@ -37,37 +38,54 @@ def submit(
     `key` that a live or successful job already carries returns that job. Raises UsageError, TooLarge, Constraint,
     NotFound (a dependency), Refused (a limit), Forbidden (the priority, no account), DatabaseUnavailable.
     """
-    done = store(ctx, specs, caller, request_key=request_key)
+    done = store(ctx, Asked(specs, caller, request_key))
     tell(ctx, done)
     with ctx.records.read() as tx:
         found = {job.id: job for job in tx.jobs(JobFilter(ids=tuple(dict.fromkeys(done.ids))))}
     return [found[job_id] for job_id in done.ids]
 
 
-def store(
-    ctx: IntakeContext,
-    specs: Sequence[JobSpec],
-    caller: Caller,
-    *,
-    request_key: str | None = None,
-    fingerprint: str | None = None,
-    chance: Chance | None = None,
-    before_commit: Callable[[], None] = lambda: None,
-) -> Submitted:
-    """The durable part of `submit`, without reading the rows back; the caller calls `tell` next. See `Asked` for what
-    is given. `chance`: the one job is claimed with its row, if it still may be."""
-    asked = Asked(specs, caller, request_key, fingerprint, before_commit)
+def store(ctx: IntakeContext, asked: Asked, chance: Chance | None = None) -> Submitted:
+    """The durable part of `submit`, without reading the rows back; the caller calls `tell` next. `chance`: the one job
+    is claimed with its row, if it still may be."""
     admit(ctx, asked)
-    with ctx.records.write() as tx:
-        done = write(ctx, tx, asked, chance)
-        failpoints.point("submit.before_commit")
-        before_commit()
+    with _transaction(ctx, asked.before_commit) as tx:
+        done = _write(ctx, tx, asked, chance)
     done.claimed = chance is not None and chance.committed()
-    failpoints.point("submit.committed")
     return done
 
 
-def write(ctx: IntakeContext, tx: Writer, asked: Asked, chance: Chance | None = None) -> Submitted:
+def store_together(ctx: IntakeContext, several: Sequence[Asked]) -> list[Submitted | Exception]:
+    """As `store`, of several requests in one transaction, in this order: each sees those before it, as if it came after
+    them, and one that is refused leaves nothing of itself and does not touch the others. Its refusal is in its place.
+    Raises DatabaseUnavailable; then nothing of any is stored."""
+    outcomes: list[Submitted | Exception] = []
+    with _transaction(ctx) as tx:
+        for asked in several:
+            try:
+                admit(ctx, asked)
+                with tx.part():
+                    done = _write(ctx, tx, asked)
+                    asked.before_commit()
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - of this one alone
+                outcomes.append(error)
+            else:
+                outcomes.append(done)
+    return outcomes
+
+
+@contextmanager
+def _transaction(ctx: IntakeContext, before_commit: Callable[[], None] = lambda: None) -> Iterator[Writer]:
+    with ctx.records.write() as tx:
+        yield tx
+        failpoints.point("submit.before_commit")
+        before_commit()
+    failpoints.point("submit.committed")
+
+
+def _write(ctx: IntakeContext, tx: Writer, asked: Asked, chance: Chance | None = None) -> Submitted:
     """In a transaction of the caller's, of what has been admitted. Raises as `submit` does; then the caller undoes what
     was written."""
     caller, key, now = asked.caller, asked.request_key, ctx.clock.now()

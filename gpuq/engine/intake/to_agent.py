@@ -7,14 +7,12 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from gpuq.domain import failpoints
-from gpuq.domain.caller import Caller
-from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
 from gpuq.engine.context import IntakeContext
 from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.engine.hot.ranking import wanted
 from gpuq.engine.intake.newborn import foreseen, waiting_of_all
-from gpuq.engine.intake.request import Submitted
+from gpuq.engine.intake.request import Asked, Submitted
 from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
 from gpuq.ports.records import NewJob, Waiting, Writer
@@ -48,14 +46,12 @@ class Chance(Protocol):
 
 
 @contextmanager
-def chance_of(
-    ctx: IntakeContext, agent: Agent | None, specs: Sequence[JobSpec], caller: Caller
-) -> Iterator[Chance | None]:
+def chance_of(ctx: IntakeContext, agent: Agent | None, asked: Asked) -> Iterator[Chance | None]:
     """For what is stored in the block: a single job may be started with its submission, if the agent of this process
     sees nothing that it has to wait for. See `gpuq.engine.claim.direct`."""
     job = None
-    if agent is not None and len(specs) == 1:
-        job = foreseen(specs[0], caller, wanted(ctx), ctx.clock.now())
+    if agent is not None and len(asked.specs) == 1:
+        job = foreseen(asked.specs[0], asked.caller, wanted(ctx), ctx.clock.now())
     if agent is None or job is None:
         yield None
         return

@@ -24,6 +24,7 @@ from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.errors import UsageError
 from gpuq.server.http.peer import GONE
 from gpuq.server.routes.submission_clerk import Clerk, Request
+from gpuq.server.routes.submission_lane import Lane
 
 PATH = "/jobs"
 
@@ -107,9 +108,8 @@ class Submission:
 
     def __init__(self, ctx: Context, queries: JobQueries, agent: Agent | None = None) -> None:
         self._clerk = Clerk(ctx, queries, agent)
-        # On SQLite, which has one writer, one thread: two would only take the processor from each other.
-        threads = 1 if ctx.settings.database_url.startswith("sqlite") else 4
-        self._lane = ThreadPoolExecutor(threads, thread_name_prefix="submit")
+        # One thread: both databases have one writer, and what waits for it is stored together.
+        self._lane = Lane(self._clerk.serve_all)
         self._large = ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="submit-large")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,13 +130,16 @@ class Submission:
                 raise ClientDisconnect
 
         request = Request(body, caller, request_key, described, leave_if_gone, answer.give)
-        (self._lane if len(body) <= _LARGE else self._large).submit(self._clerk.serve, request)
+        if len(body) <= _LARGE:
+            self._lane.put(request)
+        else:
+            self._large.submit(self._clerk.serve_all, [request])
         response = await answer
         await response(scope, receive, send)
 
     def close(self) -> None:
         """Returns when every submission under way is stored."""
-        self._lane.shutdown(wait=True)
+        self._lane.close()
         self._large.shutdown(wait=True)
 
 

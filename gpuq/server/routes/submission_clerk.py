@@ -15,8 +15,8 @@ from gpuq.domain.job import job_json
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.context import Context
 from gpuq.engine.intake import submit
-from gpuq.engine.intake.request import Submitted
-from gpuq.engine.intake.to_agent import Agent, chance_of, tell
+from gpuq.engine.intake.request import Asked, Submitted
+from gpuq.engine.intake.to_agent import Agent, chance_of, tell, tell_all
 from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.errors import GpuqError
 from gpuq.ports.records import JobFilter
@@ -26,22 +26,30 @@ from gpuq.server.routes.submission_response import SubmissionEncoder
 
 log = logging.getLogger(__name__)
 
+# Jobs of a submission that is stored together with others.
+FEW = 100
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Request:
     """`described`: the answer says when the jobs will start. `leave_if_gone` raises where nobody waits for an answer;
-    then nothing is stored. `answer` is called once, with the answer or with what went wrong."""
+    then nothing is stored. `give` gets the answer, or what went wrong."""
 
     body: bytes
     caller: Caller
     key: str | None
     described: bool
     leave_if_gone: Callable[[], None]
-    answer: Callable[[Response | Exception], None]
+    give: Callable[[Response | Exception], None]
+    answered: bool = False
 
-    def fingerprint(self) -> str | None:
-        """Of what is asked for, where the request has a key."""
-        return None if self.key is None else blake2b(self.body, digest_size=16).hexdigest()
+    def answer(self, given: Response | Exception) -> None:
+        """The first is the answer; an error behind it is logged."""
+        if not self.answered:
+            self.answered = True
+            self.give(given)
+        elif isinstance(given, Exception):
+            log.error("jobs are stored, and the agent was not told; it looks by itself", exc_info=given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +61,28 @@ class Parsed:
     many: bool
 
     @property
+    def small(self) -> bool:
+        """Whether it may be stored with others: it does not keep them waiting, and nobody waits for its description."""
+        few = len(self.specs) <= FEW and all(spec.array is None for spec in self.specs)
+        return few and not self.request.described
+
+    @property
     def as_list(self) -> bool:
         """One array answers a list, as several jobs do."""
         return self.many or self.specs[0].array is not None
 
-    def refusal(self, error: GpuqError) -> Response | GpuqError:
+    def asked(self) -> Asked:
+        """For the engine."""
+        request = self.request
+        fingerprint = None if request.key is None else blake2b(request.body, digest_size=16).hexdigest()
+        return Asked(self.specs, request.caller, request.key, fingerprint, request.leave_if_gone)
+
+    def refuse(self, error: Exception) -> None:
         """Names the item that is to blame."""
-        if not self.many or error.index is None:
-            return error
-        return response_of(of_item(error, error.index), index=error.index)
+        if isinstance(error, GpuqError) and self.many and error.index is not None:
+            self.request.answer(response_of(of_item(error, error.index), index=error.index))
+        else:
+            self.request.answer(error)
 
 
 class Clerk:
@@ -73,62 +94,64 @@ class Clerk:
         self._agent = agent
         self._bodies = Bodies(ctx.settings.max_batch)
 
-    def serve(self, request: Request) -> None:
-        """From the body to the answer, and what comes behind it. Raises nothing."""
-        answered = False
+    def serve_all(self, requests: Sequence[Request]) -> None:
+        """From the bodies to the answers, and what comes behind them. Small ones are stored together, and so in one
+        commit; a single one may start its job. Raises nothing."""
+        parsed = [each for request in requests if (each := self._parsed(request)) is not None]
+        together = [each for each in parsed if each.small] if len(parsed) > 1 else []
+        if len(together) > 1:
+            self._serve_together(together)
+        else:
+            together = []
+        for each in parsed:
+            if each not in together:
+                self._serve_alone(each)
 
-        def answer(given: Response | Exception) -> None:
-            nonlocal answered
-            answered = True
-            request.answer(given)
-
-        try:
-            parsed = self._parsed(request, answer)
-            if parsed is not None:
-                self._serve_alone(parsed, answer)
-        except Exception as error:
-            if answered:
-                log.exception("jobs are stored, and the agent was not told; it looks by itself")
-            else:
-                request.answer(error)
-
-    def _parsed(self, request: Request, answer: Callable[[Response], None]) -> Parsed | None:
+    def _parsed(self, request: Request) -> Parsed | None:
         """None for one that is answered already, because it makes no sense."""
         try:
             specs, many = self._bodies.parse(request.body)
+            request.leave_if_gone()
         except BadSubmission as bad:
-            answer(response_of(bad.error, index=bad.index))
-            return None
+            request.answer(response_of(bad.error, index=bad.index))
         except ValueError as error:
-            answer(malformed(str(error)))
-            return None
-        request.leave_if_gone()
-        return Parsed(request, specs, many)
+            request.answer(malformed(str(error)))
+        except Exception as error:  # noqa: BLE001 - it is the answer
+            request.answer(error)
+        else:
+            return Parsed(request, specs, many)
+        return None
 
-    def _serve_alone(self, parsed: Parsed, answer: Callable[[Response | Exception], None]) -> None:
+    def _serve_alone(self, parsed: Parsed) -> None:
         """Answered as soon as the jobs are durable. Behind it the agent hears of them, or the hot queue; before it the
         hot queue, where they are described by it."""
-        ctx, request = self._ctx, parsed.request
+        ctx, request, asked = self._ctx, parsed.request, parsed.asked()
         agent = None if request.described else self._agent
-        with chance_of(ctx, agent, parsed.specs, request.caller) as chance:
-            try:
-                done = submit.store(
-                    ctx,
-                    parsed.specs,
-                    request.caller,
-                    request_key=request.key,
-                    fingerprint=request.fingerprint(),
-                    chance=chance,
-                    before_commit=request.leave_if_gone,
-                )
-            except GpuqError as error:
-                return answer(parsed.refusal(error))
-            if request.described:
-                tell(ctx, done)
-                return answer(_response(parsed, self._described(done.ids)))
-            answer(_response(parsed, self._answers(done)))
-        tell(ctx, done, agent)
-        return None
+        try:
+            with chance_of(ctx, agent, asked) as chance:
+                done = submit.store(ctx, asked, chance)
+                if request.described:
+                    tell(ctx, done)
+                    return request.answer(_response(parsed, self._described(done.ids)))
+                request.answer(_response(parsed, self._answers(done)))
+            tell(ctx, done, agent)
+        except Exception as error:  # noqa: BLE001 - it is the answer
+            parsed.refuse(error)
+
+    def _serve_together(self, several: Sequence[Parsed]) -> None:
+        try:
+            stored: list[Submitted] = []
+            outcomes = submit.store_together(self._ctx, [parsed.asked() for parsed in several])
+            for parsed, outcome in zip(several, outcomes, strict=True):
+                if isinstance(outcome, Submitted):
+                    stored.append(outcome)
+                    parsed.request.answer(_response(parsed, self._answers(outcome)))
+                else:
+                    parsed.refuse(outcome)
+            tell_all(self._ctx, stored, self._agent)
+        except Exception as error:  # noqa: BLE001 - it is the answer
+            for parsed in several:
+                parsed.request.answer(error)
 
     def _answers(self, done: Submitted) -> list[bytes]:
         known = [job_id for job_id in done.ids if job_id not in done.stored]

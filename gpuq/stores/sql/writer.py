@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import ClauseElement, insert, null, update
@@ -17,7 +18,7 @@ from gpuq.errors import GpuqError, LeaseLost, WrongState
 from gpuq.ports.records import DeadLetter, Move, NewJob
 from gpuq.stores.sql.core import statements as sql
 from gpuq.stores.sql.core import write_statements as to
-from gpuq.stores.sql.core.errors import violated
+from gpuq.stores.sql.core.errors import told_as_our_own, violated
 from gpuq.stores.sql.core.rows import clean, json_text, plain, state_from
 from gpuq.stores.sql.reader import SqlReader, no_such_job
 from gpuq.stores.sql.schema.tables import attempts, events, jobs
@@ -64,6 +65,19 @@ class SqlWriter(SqlReader):
 
     def _run(self, statement: sql.Build, **values: Any) -> Any:
         return self._statements.of(statement)(self._driver, values)
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        self._driver.execute("SAVEPOINT part")
+        try:
+            with told_as_our_own(self._statements.dialect.loaded_dbapi.Error):
+                yield
+        except BaseException:
+            # Where the transaction is gone (a full disk, a lost connection), this raises, and nothing goes on.
+            self._driver.execute("ROLLBACK TO SAVEPOINT part")
+            raise
+        finally:
+            self._driver.execute("RELEASE SAVEPOINT part")
 
     def add_jobs(
         self,
