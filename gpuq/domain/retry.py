@@ -43,7 +43,7 @@ def decide_retry(
     machine_fault: bool = False,
 ) -> RetryDecision:
     """`stop_reason` is what gpuq itself had asked for (`cancel`, `preempt`, `time_limit`, `drain`) or None;
-    `machine_fault`: no job could have been launched on this machine.
+    `machine_fault`: the machine could not launch it, and its program has never existed.
 
     A cancel wins over everything but success: a job that ended well before the stop reached it is completed.
     """
@@ -53,7 +53,7 @@ def decide_retry(
         return RetryDecision(JobState.CANCELLED)
     if outcome is Outcome.PREEMPTED:
         return RetryDecision(JobState.QUEUED, why="back in line, no retry used")
-    if outcome is Outcome.LAUNCH_ERROR and machine_fault:
+    if outcome in {Outcome.LAUNCH_ERROR, Outcome.LOST} and machine_fault:
         return RetryDecision(JobState.QUEUED, why="the machine's fault: back in line, no retry used")
     if outcome is Outcome.LOST:
         if lost_count + 1 >= MAX_LOST:

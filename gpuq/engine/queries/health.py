@@ -99,7 +99,7 @@ def _disk(ctx: QueryContext) -> dict[str, Any]:
 def _agent(ctx: QueryContext, agent: AgentLiveness) -> dict[str, Any]:
     alive = agent.is_alive()
     if alive and (trouble := _launch_trouble(ctx)) is not None:
-        return {"ok": False, "detail": f"cannot launch anything: {trouble}; tried again by itself"}
+        return {"ok": False, "detail": f"cannot start anything: {trouble}; tried again by itself"}
     return {"ok": alive, "detail": "runs" if alive else "no agent runs on this home; start one with `gpuq up`"}
 
 
