@@ -78,10 +78,10 @@ class Agent:
         self._ctx = ctx
         self._lock = lock
         self._snapshots = SnapshotBuilder(ctx)
-        self._dispatcher = Dispatcher(ctx, self._snapshots, lock.fence)
         self._lease_renewer = LeaseRenewer(ctx, lock)
         self._breaker = LaunchCircuitBreaker(ctx)
         self._obstacles = self._breaker.obstacles
+        self._dispatcher = Dispatcher(ctx, self._snapshots, lock.fence, self._obstacles)
         self._hot_trouble = HotTrouble(ctx, self._obstacles)
         self._attempts = AttemptWatcher(ctx, self._breaker, self._write_soon)
         self._state = TurnState()

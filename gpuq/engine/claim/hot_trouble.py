@@ -30,6 +30,9 @@ class HotTrouble:
     def over(self) -> None:
         """A plan was made."""
         if self._kind is not None:
+            if self._kind is not HotStoreCold:
+                # Whoever was in the way may have taken queued jobs with it.
+                self._ctx.notifier.publish(Topic.MISSED)
             self._kind = None
             self._obstacles.clear("redis")
             self._obstacles.tell()
