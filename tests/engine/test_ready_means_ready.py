@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import fakeredis
 import pytest
 
+from gpuq.domain.installation_keys import InstallationKey
 from gpuq.domain.outcome import Outcome
+from gpuq.engine.hot.owner import enroll
 from gpuq.engine.maintenance.rehydrate import Reconciler, rehydrate
 from gpuq.engine.queries.health import readyz
 from gpuq.engine.switches import read_switches
-from gpuq.errors import DatabaseUnavailable, HotStoreUnavailable
+from gpuq.errors import DatabaseUnavailable, HotStoreUnavailable, NamespaceTaken
 from gpuq.server.routes import metrics_source
 
 
@@ -230,3 +233,47 @@ def test_a_lease_that_goes_by_itself_is_not_told_any_more(world: Any) -> None:
     world.ctx.queue.remove([(job_id, 1)])
     turn(world)
     assert said(world) is None
+
+
+# The namespace of another installation.
+
+
+def test_the_namespace_of_another_installation_is_left_to_it_and_told(make_world: Any) -> None:
+    shared = {"redis_url": "redis://shared"}
+    first = make_world(**shared)
+    with first.ctx.records.read() as tx:
+        installation = tx.value(InstallationKey.INSTALLATION)
+    assert redis_of(first).get("gpuq:owner").startswith(f"{installation} home {first.settings.home} on box, database ")
+    job_id = first.submit("a")
+    second = make_world(**shared)
+    with second.ctx.records.write() as tx:
+        # Chance is played, and the same in every world.
+        tx.set_value(InstallationKey.INSTALLATION, "another", second.clock.now())
+    second.redis = first.redis
+    second.ctx = second.open()
+    with pytest.raises(NamespaceTaken, match=f"home {first.settings.home} on box"):
+        rehydrate(second.ctx)
+    assert [head.job_id for head in first.ctx.queue.heads(9)] == [job_id]
+    waiting = second.submit("a")
+    turn(second)
+    turn(second)
+    why = second.queries.why(waiting)["reason"]
+    assert (why["code"], f"another installation: home {first.settings.home}" in why["text"]) == ("LaunchTrouble", True)
+    # A private Redis is this home's, whatever an earlier database of it has left there.
+    second.settings = second.settings.model_copy(update={"redis_url": None})
+    second.ctx = second.open()
+    rehydrate(second.ctx)
+    assert [head.job_id for head in second.ctx.queue.heads(9)] == [waiting]
+
+
+def test_an_installation_keeps_its_id_and_tells_no_password(make_world: Any) -> None:
+    world = make_world(redis_url="redis://shared")
+    with world.ctx.records.read() as tx:
+        before = tx.value(InstallationKey.INSTALLATION)
+    rehydrate(world.ctx)
+    with world.ctx.records.write() as tx:
+        assert tx.value(InstallationKey.INSTALLATION) == before
+        url = "postgresql+psycopg://gpuq:secret@db.example:5432/queue"
+        other = replace(world.ctx, settings=world.settings.model_copy(update={"database_url": url}))
+        found = enroll(other, tx, "new")
+    assert (found.id, found.told) == (before, f"home {world.settings.home} on box, database db.example/queue")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpuq.engine.context import Context
+from gpuq.engine.hot.owner import stranger
 from gpuq.engine.start_obstacles import StartObstacles
 from gpuq.errors import HotStoreCold, HotStoreUnavailable
 from gpuq.ports.notify import Topic
@@ -24,8 +25,16 @@ class HotTrouble:
             self._ctx.epoch.refresh()
             self._ctx.notifier.publish(Topic.COLD)
         if type(error) is self._kind if cold else type(error) is not self._kind:
-            self._obstacles.meet("redis", error.message)
+            self._obstacles.meet("redis", self._why_cold(error) if cold else error.message)
         self._kind = type(error)
+
+    def _why_cold(self, error: HotStoreUnavailable) -> str:
+        """Why a cold store stays so: it may be another installation's."""
+        try:
+            with self._ctx.records.read() as tx:
+                return stranger(self._ctx, tx) or error.message
+        except HotStoreUnavailable:
+            return error.message
 
     def over(self) -> None:
         """A plan was made."""
