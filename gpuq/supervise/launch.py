@@ -21,17 +21,8 @@ from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.ports.launcher import LaunchOrder
-from gpuq.supervise import (
-    bundle,
-    cgroup,
-    cgroup_folders,
-    kernel,
-    own_folder,
-    processes,
-    progress,
-    stop,
-    sweep,
-)
+from gpuq.supervise import bundle, cgroup, cgroup_folders, kernel, own_folder, processes, progress, stop, sweep
+from gpuq.supervise.rehearsal import Rehearsal
 from gpuq.supervise.server_process import ForkServer
 
 _REPORT_BYTES = 4096
@@ -112,6 +103,15 @@ class ForkServerLauncher:
         """What `report` said, read from the records; for adopting a supervisor that an earlier daemon started."""
         record = bundle.read_of_attempt(run_dir, bundle.STARTED, token)
         return None if record is None else _launched(record)
+
+    def begun(self, run_dir: str) -> bool:
+        try:
+            return os.lstat(os.path.join(bundle.records_of(run_dir), bundle.LOCK)).st_size > 0
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def rehearse(self, folder: str) -> Rehearsal:
+        return Rehearsal(folder, self.start, self.outcome)
 
     def alive(self, run_dir: str) -> bool:
         records = bundle.records_of(run_dir)
