@@ -20,7 +20,7 @@ from gpuq import linux, user_files
 from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
-from gpuq.ports.launcher import LaunchOrder
+from gpuq.ports.launcher import LaunchOrder, Oversight
 from gpuq.supervise import (
     bundle,
     cgroup,
@@ -31,7 +31,9 @@ from gpuq.supervise import (
     progress,
     stop,
     sweep,
+    takeover,
 )
+from gpuq.supervise.oversight import ProcOversight
 from gpuq.supervise.server_process import ForkServer
 
 _REPORT_BYTES = 4096
@@ -58,6 +60,7 @@ class ForkServerLauncher:
     ) -> None:
         self._groups = None if home is None else cgroup_folders.folder_name(home)
         self.server = ForkServer(messages_path, None if self._groups is None else (self._groups, kinds))
+        self.oversight: Oversight = ProcOversight(self.server, self._groups)
         self._mutex = threading.Lock()
         self._ends: dict[tuple[int, int], int] = {}
         self._sort_out_at = _SORTED_OUT
@@ -148,7 +151,7 @@ class ForkServerLauncher:
         return fd
 
     def outcome(self, run_dir: str, token: str) -> Result | None:
-        record = bundle.read_of_attempt(run_dir, bundle.EXIT, token)
+        record = takeover.read(run_dir, token) or bundle.read_of_attempt(run_dir, bundle.EXIT, token)
         return None if record is None else _result(record)
 
     def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:
@@ -189,7 +192,7 @@ class ForkServerLauncher:
 
 def _end_comes(records: str) -> bool:
     """Whether the supervisor was killed and its fork server, which reaps it afterwards, has yet to write its will."""
-    if os.path.lexists(os.path.join(records, bundle.EXIT)):
+    if os.path.lexists(os.path.join(records, bundle.EXIT)) or bundle.taken_over(records):
         return False
     record = bundle.read(records, bundle.STARTED)
     launched = None if record is None else _launched(record)
