@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import time
 
+from gpuq import user_files
 from gpuq.supervise import bundle, classify
 from gpuq.supervise.spawn import AttemptSpec
 
@@ -43,7 +44,8 @@ def record(
 
 
 def write(records: str, told: dict[str, object], reason: str | None) -> None:
-    """Durable when it returns. Raises OSError."""
+    """Durable when it returns, also where the folder was removed. Raises OSError."""
+    user_files.make_private(records)
     taken = {"reason": reason, "taken_over_at": round(time.time(), 3)}
     # Whoever reads it ends what is left of the attempt first.
     bundle.write(records, bundle.TAKEOVER, {**told, "swept": False, **taken})
