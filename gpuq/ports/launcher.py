@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Result
-from gpuq.domain.oversight import Sight
+from gpuq.domain.oversight import Family, Sight
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,10 @@ class Oversight(Protocol):
 
     def look(self, run_dir: str, known: Launched | None) -> Sight:
         """A close look, which also asks it whether it listens: the next one sees whether it did. Raises OSError."""
+
+    def family(self, known: Launched) -> Family | None:
+        """What lives below the supervisor; None when that has died, for then it is not to be seen any more. Any
+        thread."""
 
     def resume(self, sight: Sight) -> None:
         """Lets the supervisor go on that was seen, if it is still that process, and its fork server."""
@@ -88,10 +93,18 @@ class Launcher(Protocol):
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         """Durable (a file in the records) and immediate (a nudge): also of an attempt that is not launched yet."""
 
-    def sweep(self, token: str, session: int | None, session_start: int | None = None, uid: int | None = None) -> int:
+    def sweep(
+        self,
+        token: str,
+        session: int | None,
+        session_start: int | None = None,
+        uid: int | None = None,
+        seen: Collection[tuple[int, int]] = (),
+    ) -> int:
         """Kills what is left of a dead attempt, identified by the token in its environment and by session (`pid` of
         Launched), which counts only with the start time of its leader (`pid_start`) or a marked process in it; and
-        both only where the process is one of the job's user `uid`.
+        both only where the process is one of the job's user `uid`; and by `seen`, the PIDs and start times of processes
+        that were seen to belong to it.
         Returns how many processes were found. Raises TimeoutError when some cannot be ended."""
 
     def close(self) -> None:

@@ -51,11 +51,6 @@ def write(records: str, told: dict[str, object], reason: str | None) -> None:
     bundle.write(records, bundle.TAKEOVER, {**told, "swept": False, **taken})
 
 
-def read(run_dir: str, token: str) -> dict[str, object] | None:
-    """The end of an attempt that was taken over; None when it was not."""
-    return bundle.read_of_attempt(run_dir, bundle.TAKEOVER, token)
-
-
 def _spec(records: str) -> AttemptSpec | None:
     try:
         return AttemptSpec(bundle.read(records, bundle.SPEC) or {})

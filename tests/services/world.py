@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any, TypedDict
@@ -16,7 +16,7 @@ import pytest
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job, Launched
 from gpuq.domain.outcome import Outcome, Result
-from gpuq.domain.oversight import Sight, SupervisorState
+from gpuq.domain.oversight import Family, Sight, SupervisorState
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.accounts import Accounts
 from gpuq.engine.agent import Agent
@@ -75,6 +75,7 @@ class PlayedOversight:
     def __init__(self, launcher: PlayedLauncher) -> None:
         self._launcher = launcher
         self.sights: dict[int, Sight] = {}
+        self.families: dict[int, Family | None] = {}
         self.looks = 0
         self.resumed: list[Sight] = []
         self.taken_over: list[tuple[int, str | None, float]] = []
@@ -89,6 +90,9 @@ class PlayedOversight:
     def look(self, run_dir: str, known: Launched | None) -> Sight:
         self.looks += 1
         return self.sights.get(self._job(run_dir), WELL)
+
+    def family(self, known: Launched) -> Family | None:
+        return self.families.get(known.pid, Family([], grouped=True))
 
     def resume(self, sight: Sight) -> None:
         self.resumed.append(sight)
@@ -121,6 +125,7 @@ class PlayedLauncher:
         self._report_ends: dict[str, int] = {}
         self._end_pipes: dict[int, int] = {}
         self.swept: list[str] = []
+        self.swept_seen: list[tuple[int, int]] = []
         self.unkillable: set[str] = set()
 
     def warm_up(self) -> None: ...
@@ -201,7 +206,15 @@ class PlayedLauncher:
     def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:
         return None
 
-    def sweep(self, token: str, session: int | None, session_start: int | None = None, uid: int | None = None) -> int:
+    def sweep(
+        self,
+        token: str,
+        session: int | None,
+        session_start: int | None = None,
+        uid: int | None = None,
+        seen: Collection[tuple[int, int]] = (),
+    ) -> int:
+        self.swept_seen = list(seen)
         if token in self.unkillable:
             raise TimeoutError("a process of it cannot be killed")
         self.swept.append(token)
