@@ -131,3 +131,13 @@ def can_allocate(error: OSError) -> bool:
     import errno
 
     return error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
+
+
+def give_memory_back() -> None:
+    """Returns to the system what this process has freed. glibc keeps it otherwise, some hundred megabytes after a large
+    request; another C library has no such call."""
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -34,13 +34,14 @@ from gpuq.engine.attempt.watcher import AttemptWatcher, Happened
 from gpuq.engine.claim.claim import write_turn
 from gpuq.engine.claim.direct import DirectStart
 from gpuq.engine.claim.dispatcher import POLL_S, Dispatcher
+from gpuq.engine.claim.hot_trouble import HotTrouble
 from gpuq.engine.claim.lease_renewal import LeaseRenewer
 from gpuq.engine.claim.turn_state import TurnState
 from gpuq.engine.context import Context
 from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.engine.snapshot.usage import sample
-from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold, HotStoreUnavailable, NodeTaken
+from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreUnavailable, NodeTaken
 from gpuq.ports.notify import Topic
 
 log = logging.getLogger(__name__)
@@ -61,9 +62,11 @@ class Agent:
         self._ctx = ctx
         self._lock = lock
         self._snapshots = SnapshotBuilder(ctx)
-        self._dispatcher = Dispatcher(ctx, self._snapshots, lock.fence)
         self._lease_renewer = LeaseRenewer(ctx, lock)
         self._breaker = LaunchCircuitBreaker(ctx)
+        self._obstacles = self._breaker.obstacles
+        self._dispatcher = Dispatcher(ctx, self._snapshots, lock.fence, self._obstacles)
+        self._hot_trouble = HotTrouble(ctx, self._obstacles)
         self._attempts = AttemptWatcher(ctx, self._breaker, self._write_soon)
         self._state = TurnState()
         self._write_after_s = WRITE_AFTER_S
@@ -73,8 +76,7 @@ class Agent:
         self.last_turn_at = 0.0
         self._direct = DirectStart(self._dispatcher, self._attempts, self._is_idle, self._hot_store_failed)
         # For submissions of this process, on any thread: see `gpuq.engine.intake.to_agent`.
-        self.hear = self._dispatcher.hear
-        self.chance = self._direct.chance
+        self.hear, self.chance = self._dispatcher.hear, self._direct.chance
 
     def start(self) -> None:
         """Opens, and takes turns on a thread of its own. Raises what `open` raises."""
@@ -88,6 +90,7 @@ class Agent:
         when this node has an agent; whatever it raises, it does not keep the node."""
         self._lock.acquire()
         try:
+            self._breaker.open()
             self._unsubscribe = self._ctx.notifier.subscribe(self._on_topic)
             if self._lock.held:
                 self._prove_standing(fresh=True)
@@ -110,6 +113,7 @@ class Agent:
         with self._direct.kept_out():
             self._dispatcher.list_news()
             self._attempts.close()
+        self._breaker.close()
         self._lock.release()
 
     def run_once(self) -> None:
@@ -125,10 +129,9 @@ class Agent:
 
     def _is_idle(self) -> bool:
         """Whether a turn that began now would find nothing to write, nothing that it has not seen, and might start."""
-        state = self._state
-        if state.cache_stale or state.redis_down or state.db_down or self._attempts.ended:
+        if self._state.cache_stale or self._state.db_down or self._hot_trouble.lasts or self._attempts.ended:
             return False
-        return state.proved_tenure == self._lock.tenure and self._may_start()
+        return self._state.proved_tenure == self._lock.tenure and self._may_start()
 
     @property
     def tracked(self) -> Sequence[TrackedAttempt]:
@@ -146,11 +149,13 @@ class Agent:
         while not self._stopping:
             try:
                 self.turn(self._timeout())
+                self._obstacles.clear("agent")
             except GpuqError as error:
                 log.warning("%s%s", error.message, f" ({error.hint})" if error.hint else "")
                 self._plan_soon()
-            except Exception:
+            except Exception as error:
                 log.exception("a turn of the agent failed")
+                self._obstacles.meet("agent", f"the agent fails: {type(error).__name__}: {error}")
                 self._plan_soon()
 
     def _prove_standing(self, *, fresh: bool = False) -> None:
@@ -204,6 +209,8 @@ class Agent:
 
     def _may_start(self) -> bool:
         if self._stopping or not self._lock.held:
+            if self._lease_renewer.trouble is not None:
+                self._hot_trouble.met(self._lease_renewer.trouble)
             return False
         if self._breaker.is_open():
             self._plan_soon()
@@ -219,13 +226,12 @@ class Agent:
             now, wall = self._ctx.clock.monotonic(), self._ctx.clock.now()
             if self._attempts.ended:
                 return SOON_S
-            tracked_attempts = self._attempts.tracked.values()
-            limits = [limit - wall for tracked in tracked_attempts if (limit := tracked.unrecorded_limit) is not None]
-            unwatched = SOON_S if self._attempts.unwatched else POLL_S
+            attempts = self._attempts.tracked.values()
+            limits = [limit - wall for tracked in attempts if (limit := tracked.unrecorded_limit) is not None]
+            limits.append(SOON_S if self._attempts.unwatched else POLL_S)
             if self._attempts.unrecorded:
                 limits.append(self._state.write_at - now)
-            due = min([self._state.plan_at - now, self._lease_renewer.due_at - now, unwatched, *limits])
-            return max(0.0, min(due, POLL_S))
+            return max(0.0, min(self._state.plan_at - now, self._lease_renewer.due_at - now, *limits))
 
     def _hear(self, happened: Happened) -> None:
         if self._attempts.hear(happened):
@@ -249,8 +255,7 @@ class Agent:
     def _write_ends(self) -> None:
         """All ends of this turn in one transaction, unless they were written with the starts that followed them."""
         if ended := list(self._attempts.ended):
-            written = write_turn(self._ctx, ended)
-            log.debug("written: %s", written.states)
+            log.debug("written: %s", write_turn(self._ctx, ended).states)
             self._ends_written(ended)
 
     def _ends_written(self, ended: Sequence[TrackedAttempt], given: Collection[str] = ()) -> None:
@@ -269,7 +274,7 @@ class Agent:
         try:
             while self._start_some():
                 pass
-            self._state.redis_down = False
+            self._hot_trouble.over()
         except NodeTaken:
             # It is asked who has the node before anything else is started.
             self._dispatcher.forget()
@@ -280,12 +285,7 @@ class Agent:
 
     def _hot_store_failed(self, error: HotStoreUnavailable) -> None:
         self._dispatcher.forget()
-        if isinstance(error, HotStoreCold):
-            self._ctx.epoch.refresh()
-            self._ctx.notifier.publish(Topic.COLD)
-        elif not self._state.redis_down:
-            log.warning("nothing can be started now: %s", error.message)
-            self._state.redis_down = True
+        self._hot_trouble.met(error)
         self._plan_soon()
 
     def _start_some(self) -> bool:

@@ -24,6 +24,7 @@ from gpuq.engine.maintenance.promote import promote
 from gpuq.engine.maintenance.rehydrate import rehydrate
 from gpuq.engine.node_lock import Fence
 from gpuq.errors import DatabaseUnavailable, Refused
+from gpuq.user_files import OverQuota
 
 Make = Callable[..., Any]
 
@@ -129,7 +130,7 @@ def test_a_share_starts_beside_another_and_a_job_without_gpus_beside_all(make_wo
 
 
 def test_a_launch_that_fails_is_told_as_on_the_usual_road(world: Any, agent: Agent) -> None:
-    world.launcher.fail_next = PermissionError(13, "Permission denied")
+    world.launcher.fail_next = OverQuota(1, "user 1000 has used up the disk quota")
     [job_id] = world.submit_to(agent, {"max_retries": 0})
     agent.turn(0.0)
     assert (world.state(job_id), world.holders()) == ("failed", {})

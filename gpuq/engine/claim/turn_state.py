@@ -11,8 +11,8 @@ class TurnState:
 
     `plan_at`: no plan before, unless something ended. `write_at`: starts are written then. `sample_at`: the GPUs are
     looked at then. `cache_stale`: somebody changed jobs or switches. `proved_tenure`: the tenure of the node for which
-    the ledger is known to be whole. `redis_down`: the last plan found it so; said in the log once. `db_down`: likewise,
-    and SQL is not asked again before `plan_at`.
+    the ledger is known to be whole. `db_down`: the last turn found it so, which is said in the log once, and SQL is not
+    asked again before `plan_at`.
     """
 
     plan_at: float = 0.0
@@ -20,5 +20,4 @@ class TurnState:
     sample_at: float = 0.0
     cache_stale: bool = False
     proved_tenure: int = -1
-    redis_down: bool = False
     db_down: bool = False

@@ -7,6 +7,7 @@ with an `Idempotency-Key` it may ask again for the same jobs, so then they are s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,6 +23,7 @@ from gpuq.engine.context import Context
 from gpuq.engine.intake.to_agent import Agent
 from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.errors import UsageError
+from gpuq.linux import give_memory_back
 from gpuq.server.http.peer import GONE
 from gpuq.server.routes.submission_clerk import Clerk, Request
 from gpuq.server.routes.submission_lane import Lane
@@ -34,6 +36,8 @@ _PRINTABLE = "^[!-~\\xa1-\\xac\\xae-\\xff]([ -~\\xa1-\\xac\\xae-\\xff]*[!-~\\xa1
 # Bytes. A larger body has many jobs: it would keep single submissions waiting while it is parsed.
 _LARGE = 256 * 1024
 _LARGE_AT_ONCE = 4
+# Seconds: by then the client has read its answer, as a rule.
+_GIVE_BACK_AFTER_S = 1.0
 
 _SCHEMA = {
     "oneOf": [
@@ -136,6 +140,13 @@ class Submission:
             self._large.submit(self._clerk.serve_all, [request])
         response = await answer
         await response(scope, receive, send)
+        if len(body) > _LARGE:
+            asyncio.get_running_loop().call_later(_GIVE_BACK_AFTER_S, self._give_memory_back)
+
+    def _give_memory_back(self) -> None:
+        """What a large submission took is free by now, and the C library keeps it for the next one."""
+        with contextlib.suppress(RuntimeError):  # The daemon goes down.
+            self._large.submit(give_memory_back)
 
     def close(self) -> None:
         """Returns when every submission under way is stored."""
