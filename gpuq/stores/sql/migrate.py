@@ -19,6 +19,7 @@ from sqlalchemy import Connection, NullPool, create_engine, event
 
 from gpuq.errors import DatabaseUnavailable, Refused, SchemaMismatch
 from gpuq.linux import lock_file
+from gpuq.ports.records import Standing
 from gpuq.stores.sql.core.engine import WRITERS_TURN, Database, connect_sqlite, parse_url, sqlite_path
 from gpuq.stores.sql.core.errors import told_as_our_own, translated
 from gpuq.stores.sql.questions import report_role
@@ -199,7 +200,7 @@ def _make_file(path: Path) -> None:
 
 def backup(url: str, target: Path) -> None:
     """A consistent copy, also while gpuq runs. Raises Refused when `target` exists, or for PostgreSQL."""
-    path = _file_of(url)
+    path = file_of(url)
     partial = target.with_name(target.name + ".partial")
     if target.exists():
         raise Refused(f"{target} exists", hint="name another file; backups are not overwritten")
@@ -224,7 +225,7 @@ def backup(url: str, target: Path) -> None:
 def restore(url: str, source: Path) -> None:
     """Puts a backup in the database's place, in one transaction; the daemon must be stopped. Ids given out since
     the backup are not given again. Raises Refused for what is not a backup of gpuq, SchemaMismatch for a newer one."""
-    path = _file_of(url)
+    path = file_of(url)
     if not source.is_file():
         raise Refused(f"there is no file {source}", hint="name a file that `gpuq db backup` made")
     _check_backup(source)
@@ -270,7 +271,19 @@ def _check_backup(source: Path) -> None:
         _alembic(str(row[0]))
 
 
-def _file_of(url: str) -> Path:
+def standing_of(path: Path) -> Standing:
+    """What a database file says of itself, a backup or the live one; of one of release 0.1, too. Raises
+    DatabaseUnavailable."""
+    with told_as_our_own(), closing(connect_sqlite(path, mode="ro")) as connection:
+        row = connection.execute(
+            "SELECT (SELECT value FROM installation WHERE key = 'installation'), (SELECT max(id) FROM events),"
+            " (SELECT max(seq) FROM sqlite_sequence WHERE name = 'jobs')"
+        ).fetchone()
+    return Standing(row[0] and str(row[0]).strip('"'), int(row[1] or 0), int(row[2] or 0))
+
+
+def file_of(url: str) -> Path:
+    """Of a SQLite database. Raises Refused for another one."""
     path = sqlite_path(parse_url(url))
     if path is None:
         raise Refused("gpuq copies SQLite databases only", hint=_USE_PG_DUMP)
