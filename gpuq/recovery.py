@@ -51,12 +51,15 @@ class Loss:
 
 
 def loss(settings: Settings, copy: Path) -> Loss:
-    """Compared with the database as it is now, or with what the home remembers of one that cannot be read."""
+    """Compared with the database as it is now, or with what the home remembers of one that cannot be read. Raises
+    Refused for what is no backup, and on PostgreSQL."""
+    wiring.database().check_backup(copy)
+    path = wiring.database().file_of(settings.database_url)
     remembered = HomeMark(settings.home).read()
     then = wiring.database().standing_of(copy)
     event, job = (0, 0) if remembered is None else (remembered.last_event, remembered.last_job)
     try:
-        now = wiring.database().standing_of(wiring.database().file_of(settings.database_url))
+        now = wiring.database().standing_of(path)
         event, job = max(event, now.last_event), max(job, now.last_job)
     except GpuqError:
         # Damaged or missing, which is why another one is put in its place.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pwd
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +13,13 @@ from typing import Any
 
 import pytest
 from postgres import find_postgres
+
+from gpuq import recovery, wiring
+from gpuq.domain.caller import Caller
+from gpuq.domain.spec import JobSpec
+from gpuq.engine.intake.submit import submit
+from gpuq.errors import ForeignDatabase
+from gpuq.settings import Settings
 
 
 class Case:
@@ -96,8 +106,6 @@ class Case:
         self.wide = wide
 
     def box_doctor(self) -> list[dict[str, Any]]:
-        import json
-
         found: list[dict[str, Any]] = json.loads(self.box.gpuq("doctor", "--json", code=None).stdout)
         return found
 
@@ -163,26 +171,41 @@ def test_a_dump_in_the_place_of_a_newer_database(
     assert "nothing runs here" in case.box.gpuq("doctor", "--end-strays").stderr
 
 
-@pytest.mark.parametrize("what", ["missing", "truncated", "new"])
-def test_a_log_or_a_database_that_was_lost_is_told(make_site: Callable[..., Any], what: str) -> None:
-    site = make_site()
-    box = site.box
-    box.up()
-    last = [box.submit("--hold", "--", "true") for _ in range(3)][-1]
-    box.kill_daemon()
-    wal = box.home / "gpuq.db-wal"
-    assert wal.stat().st_size > 0
-    if what == "truncated":
-        # The last commit is cut off, whatever else is whole.
+@pytest.mark.parametrize("what", ["whole", "no log", "a log cut short", "new", "the copy of the bare file"])
+def test_what_a_killed_daemon_left_is_taken_whole_or_not_at_all(tmp_path: Path, what: str) -> None:
+    """Files copied while the database is open: that is what SIGKILL leaves."""
+    alive, killed = tmp_path / "alive", tmp_path / "killed"
+    me = Caller(pwd.getpwuid(os.geteuid()).pw_name, uid=os.geteuid(), gid=os.getegid())
+    ctx = wiring.open_context(Settings(home=alive, gpus="sim:1"), roles={"agent"})
+    bare = (alive / "gpuq.db").read_bytes()
+    spec = JobSpec.parse({"command": ["true"], "hold": True})
+    last = [submit(ctx, [spec], me)[0].id for _ in range(3)][-1]
+    shutil.copytree(alive, killed)
+    ctx.records.close()
+    ctx.gpus.close()
+    wal = killed / "gpuq.db-wal"
+    if what == "a log cut short":
+        # The last commit is lost, all before it is whole.
         os.truncate(wal, wal.stat().st_size - 1)
-    else:
+    elif what != "whole":
         wal.unlink()
+        (killed / "gpuq.db-shm").unlink()
     if what == "new":
-        (box.home / "gpuq.db").unlink()
-    assert "gpuq db adopt" in box.gpuq("up", "-d", code=4).stderr
-    box.gpuq("db", "adopt", "--yes")
-    box.up()
-    assert box.submit("--hold", "--", "true") > last, "an id was given twice"
+        (killed / "gpuq.db").unlink()
+    elif what == "the copy of the bare file":
+        (killed / "gpuq.db").write_bytes(bare)
+    settings = Settings(home=killed, gpus="sim:1")
+    if what == "whole":
+        started = wiring.open_context(settings, roles={"agent"})
+    else:
+        with pytest.raises(ForeignDatabase) as refusal:
+            wiring.open_context(settings, roles={"agent"})
+        assert "gpuq db adopt" in (refusal.value.hint or "")
+        recovery.adopt(settings)
+        started = wiring.open_context(settings, roles={"agent"})
+    assert submit(started, [spec], me)[0].id > last, "an id was given twice"
+    started.records.close()
+    started.gpus.close()
 
 
 def test_a_restore_tells_what_is_lost_and_leaves_no_job_unseen(make_site: Callable[..., Any]) -> None:

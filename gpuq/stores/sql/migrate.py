@@ -228,7 +228,7 @@ def restore(url: str, source: Path) -> None:
     path = file_of(url)
     if not source.is_file():
         raise Refused(f"there is no file {source}", hint="name a file that `gpuq db backup` made")
-    _check_backup(source)
+    check_backup(source)
     with told_as_our_own(), _alone(path):
         _make_file(path)
         with closing(connect_sqlite(path)) as target, closing(connect_sqlite(source, mode="ro")) as copy:
@@ -254,7 +254,8 @@ def _given_ids(connection: sqlite3.Connection) -> dict[str, int]:
         raise
 
 
-def _check_backup(source: Path) -> None:
+def check_backup(source: Path) -> None:
+    """Raises Refused for what is not a sound backup of gpuq, SchemaMismatch for one of a newer release."""
     try:
         with closing(connect_sqlite(source, mode="ro")) as connection:
             sound = connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
