@@ -45,7 +45,8 @@ class Loss:
             )
             told.append(f"lost with a restore: {ids}, submitted since the copy (the ids are not given again)")
         if self.events:
-            told.append(f"lost with a restore: the last {self.events} events, of all jobs")
+            many = "1 event" if self.events == 1 else f"{self.events} events"
+            told.append(f"lost with a restore: what happened to jobs since the copy ({many})")
         told += [f"runs now: {one.text}" for one in self.running]
         return told
 
