@@ -57,10 +57,10 @@ def loss(settings: Settings, copy: Path) -> Loss:
     wiring.database().check_backup(copy)
     path = wiring.database().file_of(settings.database_url)
     remembered = HomeMark(settings.home).read()
-    then = wiring.database().standing_of(copy)
+    then = sql_stores.standing_of(copy)
     event, job = (0, 0) if remembered is None else (remembered.last_event, remembered.last_job)
     try:
-        now = wiring.database().standing_of(path)
+        now = sql_stores.standing_of(path)
         event, job = max(event, now.last_event), max(job, now.last_job)
     except GpuqError:
         # Damaged or missing, which is why another one is put in its place.
@@ -98,7 +98,7 @@ def restore(settings: Settings, copy: Path) -> list[str]:
     remembered = mark.read()
     last_job = 0 if remembered is None else remembered.last_job
     try:
-        now = wiring.database().standing_of(wiring.database().file_of(settings.database_url))
+        now = sql_stores.standing_of(wiring.database().file_of(settings.database_url))
         known = why_foreign(remembered, now, 0) is None
     except GpuqError:
         known = False

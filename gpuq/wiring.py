@@ -175,8 +175,7 @@ def _safeguard(base: sql_stores.Database, mark: HomeMark) -> Callable[[], None]:
     identity = sql_stores.SqlIdentity(base)
 
     def run() -> None:
-        standing = identity.standing()
-        mark.keep(standing.last_event, standing.last_job)
+        mark.keep(identity.standing())
         sql_stores.checkpoint(base)
 
     return run

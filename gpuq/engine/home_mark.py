@@ -19,8 +19,9 @@ The database is of the past when it does not have what is remembered here. That 
   name of another database. A home without these files (of the release before, or new) believes the database.
 - Processes that write to `installation.latest` at the same moment may set it back by some events: less is remembered.
 
-On PostgreSQL no statement tells the number of an event that it writes; there `installation.latest` knows of jobs, and
-of events what was read within the last minute.
+On PostgreSQL sequences run ahead of what is durable, so only ids of rows that are committed are remembered. And no
+statement there tells the number of an event that it writes: `installation.latest` knows of jobs, `installation.json` of
+the events up to a minute ago.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from pathlib import Path
 
 from gpuq.domain import failpoints
 from gpuq.linux import lock_file
+from gpuq.ports.records import Standing
 
 log = logging.getLogger(__name__)
 
@@ -77,19 +79,19 @@ class HomeMark:
             self._known = known = self._with_latest(known)
         return known
 
-    def take(self, installation: str, last_event: int, last_job: int) -> None:
+    def take(self, installation: str, found: Standing) -> None:
         """This is the database from now on, whatever was remembered. Raises OSError."""
         with self._alone() as before:
             reserved = 0 if before is None or before.installation != installation else before.ids_up_to
-            ids = max(reserved, last_job + IDS_AHEAD)
-            self._write(Remembered(installation, last_event, last_job, ids))
+            ids = max(reserved, found.last_job + IDS_AHEAD)
+            self._write(Remembered(installation, found.committed_event, found.committed_job, ids))
 
-    def keep(self, last_event: int, last_job: int) -> None:
+    def keep(self, found: Standing) -> None:
         """Durable: this much was read of SQL. Costs a read when nothing has changed. Raises OSError."""
-        known = self._known
+        known, last_event, last_job = self._known, found.committed_event, found.committed_job
         if known is None:
             return
-        few = known.ids_up_to - last_job < _FEW_IDS
+        few = known.ids_up_to - found.last_job < _FEW_IDS
         stored = self._durable()
         if not few and stored is not None and (stored.last_event, stored.last_job) == (last_event, last_job):
             return
@@ -98,7 +100,7 @@ class HomeMark:
             if before.installation != known.installation:
                 # Another process has taken another database on.
                 return
-            ids = max(before.ids_up_to, last_job + IDS_AHEAD) if few else before.ids_up_to
+            ids = max(before.ids_up_to, found.last_job + IDS_AHEAD) if few else before.ids_up_to
             event, job = max(before.last_event, last_event), max(before.last_job, last_job)
             self._write(Remembered(known.installation, event, job, ids))
 

@@ -146,11 +146,17 @@ class AnsweredRequest:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Which database it is (None: not named yet), and the newest event and job id that it has given, 0 for none."""
+    """Which database it is (None: not named yet), and the highest ids of events and jobs that it has given, 0 for none.
+
+    On PostgreSQL an id is given before it is durable that it was, also to a transaction that comes to nothing. So these
+    tell what is *not* missing, and `committed_event`, `committed_job` what will not go away; elsewhere they are equal.
+    """
 
     installation: str | None
     last_event: int
     last_job: int
+    committed_event: int
+    committed_job: int
 
 
 class GivenNumbers(Protocol):

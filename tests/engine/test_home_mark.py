@@ -18,6 +18,12 @@ from gpuq.engine.recovery.recognise import recognise, why_foreign
 from gpuq.errors import ForeignDatabase
 from gpuq.ports.records import Standing
 
+
+def at(name: str | None, last_event: int, last_job: int) -> Standing:
+    """All that was given is committed."""
+    return Standing(name, last_event, last_job, last_event, last_job)
+
+
 KNOWN = Remembered("a", last_event=20, last_job=7, ids_up_to=5000)
 
 
@@ -25,7 +31,7 @@ KNOWN = Remembered("a", last_event=20, last_job=7, ids_up_to=5000)
 def mark(tmp_path: Path) -> HomeMark:
     made = HomeMark(tmp_path)
     assert made.read() is None
-    made.take("a", 20, 7)
+    made.take("a", at("a", 20, 7))
     return made
 
 
@@ -49,18 +55,18 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 @pytest.mark.parametrize(
     ("remembered", "standing", "highest_folder", "why"),
     [
-        (None, Standing(None, 0, 0), 0, None),
-        (None, Standing("b", 9, 3), 3, None),
-        (None, Standing(None, 9, 3), 4, "job 4 has a folder"),
-        (KNOWN, Standing("a", 20, 7), 7, None),
-        (KNOWN, Standing("a", 21, 8), 0, None),
+        (None, at(None, 0, 0), 0, None),
+        (None, at("b", 9, 3), 3, None),
+        (None, at(None, 9, 3), 4, "job 4 has a folder"),
+        (KNOWN, at("a", 20, 7), 7, None),
+        (KNOWN, at("a", 21, 8), 0, None),
         # Ids that were only reserved are not missed.
-        (KNOWN, Standing("a", 20, 7), 0, None),
-        (KNOWN, Standing("a", 19, 7), 0, "lacks the last 1 events"),
-        (KNOWN, Standing("a", 20, 6), 0, "up to 6, and 7 was given"),
-        (KNOWN, Standing("a", 20, 7), 8, "job 8 has a folder"),
-        (KNOWN, Standing("b", 99, 99), 0, "another installation"),
-        (KNOWN, Standing(None, 99, 99), 0, "a new one, or an old copy"),
+        (KNOWN, at("a", 20, 7), 0, None),
+        (KNOWN, at("a", 19, 7), 0, "lacks the last 1 events"),
+        (KNOWN, at("a", 20, 6), 0, "up to 6, and 7 was given"),
+        (KNOWN, at("a", 20, 7), 8, "job 8 has a folder"),
+        (KNOWN, at("b", 99, 99), 0, "another installation"),
+        (KNOWN, at(None, 99, 99), 0, "a new one, or an old copy"),
     ],
 )
 def test_a_database_is_foreign_when_it_lacks_what_the_home_knows(
@@ -100,17 +106,25 @@ def test_a_block_of_ids_costs_one_durable_write(mark: HomeMark, calls: Counter[s
 
 
 def test_maintenance_reserves_ids_before_a_submission_has_to(mark: HomeMark, calls: Counter[str]) -> None:
-    mark.keep(20, 7)
+    mark.keep(at("a", 20, 7))
     assert calls["fsync"] == 0, "nothing has changed"
-    mark.keep(3000, 7 + IDS_AHEAD // 2 + 1)
+    mark.keep(at("a", 3000, 7 + IDS_AHEAD // 2 + 1))
     calls.clear()
     mark.reserve(7 + IDS_AHEAD + 2)
     assert calls["fsync"] == 0
 
 
+def test_an_id_that_was_given_and_not_committed_is_not_remembered(mark: HomeMark, tmp_path: Path) -> None:
+    """A sequence of PostgreSQL is ahead of what a crash leaves."""
+    mark.keep(Standing("a", last_event=99, last_job=98, committed_event=21, committed_job=8))
+    remembered = HomeMark(tmp_path).read()
+    assert remembered is not None
+    assert (remembered.last_event, remembered.last_job) == (21, 8)
+
+
 def test_what_is_kept_never_goes_back_and_survives_the_loss_of_the_notes(mark: HomeMark, tmp_path: Path) -> None:
-    mark.keep(40, 9)
-    mark.keep(30, 8)
+    mark.keep(at("a", 40, 9))
+    mark.keep(at("a", 30, 8))
     (tmp_path / LATEST).unlink(missing_ok=True)
     assert HomeMark(tmp_path).read() == Remembered("a", 40, 9, 7 + IDS_AHEAD)
 
@@ -137,7 +151,7 @@ def test_a_full_disk_keeps_nobody_from_submitting_and_starting(
     def full(*_: object, **__: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    identity = PlayedIdentity(Standing("a", 50, 9))
+    identity = PlayedIdentity(at("a", 50, 9))
     monkeypatch.setattr(home_mark, "lock_file", full)
     mark.reserve(7 + IDS_AHEAD + 1)
     assert start(identity, tmp_path) is None
@@ -156,7 +170,7 @@ class PlayedIdentity:
 
     def name_first(self, name: str) -> str:
         name = self.now.installation or name
-        self.now = Standing(name, self.now.last_event, self.now.last_job)
+        self.now = at(name, self.now.last_event, self.now.last_job)
         return name
 
     def take_on(self, name: str, *, last_job: int) -> Standing:
@@ -171,14 +185,14 @@ def start(identity: PlayedIdentity, home: Path, *, daemon: bool = True) -> Forei
 
 @pytest.mark.parametrize("daemon", [True, False])
 def test_the_first_process_of_a_home_names_its_database(tmp_path: Path, daemon: bool) -> None:
-    identity = PlayedIdentity(Standing(None, 4, 2))
+    identity = PlayedIdentity(at(None, 4, 2))
     assert start(identity, tmp_path, daemon=daemon) is None
     assert identity.now.installation == "name-1"
     assert HomeMark(tmp_path).read() == Remembered("name-1", 4, 2, 2 + IDS_AHEAD)
 
 
 def test_a_second_home_takes_the_name_that_the_database_has(tmp_path: Path) -> None:
-    identity = PlayedIdentity(Standing("theirs", 4, 2))
+    identity = PlayedIdentity(at("theirs", 4, 2))
     assert start(identity, tmp_path) is None
     remembered = HomeMark(tmp_path).read()
     assert remembered is not None
@@ -186,7 +200,7 @@ def test_a_second_home_takes_the_name_that_the_database_has(tmp_path: Path) -> N
 
 
 def test_a_refusal_changes_nothing_and_says_what_to_do(mark: HomeMark, tmp_path: Path) -> None:
-    for older in (Standing("a", 3, 1), Standing(None, 0, 0), Standing("b", 99, 99)):
+    for older in (at("a", 3, 1), at(None, 0, 0), at("b", 99, 99)):
         identity = PlayedIdentity(older)
         refusal = start(identity, tmp_path)
         assert refusal is not None

@@ -226,11 +226,16 @@ def test_an_import_makes_a_job_of_a_stray_that_the_next_agent_adopts(world: Any,
     assert {one.job.id for one in world.agent().tracked} == {held, ran, 99}
 
 
+def at(name: str | None, last_event: int, last_job: int) -> Standing:
+    """All that was given is committed."""
+    return Standing(name, last_event, last_job, last_event, last_job)
+
+
 class PlayedIdentity:
     """A database of that name that gave `last_job` ids."""
 
     def __init__(self, name: str | None, last_job: int) -> None:
-        self.now = Standing(name, 5, last_job)
+        self.now = at(name, 5, last_job)
 
     def standing(self) -> Standing:
         return self.now
@@ -239,7 +244,7 @@ class PlayedIdentity:
         raise AssertionError("it is named when it is taken on")
 
     def take_on(self, name: str, *, last_job: int) -> Standing:
-        self.now = Standing(name, 5, max(self.now.last_job, last_job))
+        self.now = at(name, 5, max(self.now.last_job, last_job))
         return self.now
 
 
@@ -248,7 +253,7 @@ def test_a_database_gets_a_new_name_unless_another_home_has_given_it_one(
     world: Any, folders: Folders, name: str | None, keeps: bool
 ) -> None:
     mark = HomeMark(world.ctx.home)
-    mark.take("a", 50, 90)
+    mark.take("a", at("a", 50, 90))
     folders.add(95, 1, Outcome.SUCCEEDED)
     identity = PlayedIdentity(name, 7)
     take_on(world.ctx, identity, mark, folders.specs, folders.spec_of, last_job=94)

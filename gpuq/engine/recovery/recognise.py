@@ -83,9 +83,9 @@ def _remember(
         failpoints.point("mark.named")
     try:
         if remembered is None:
-            mark.take(name, standing.last_event, standing.last_job)
+            mark.take(name, standing)
         else:
-            mark.keep(standing.last_event, standing.last_job)
+            mark.keep(standing)
     except OSError as error:
         # A full disk keeps nobody from starting: the next start tries again.
         log.warning("the home does not remember how far the database is: %s", error)

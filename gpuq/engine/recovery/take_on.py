@@ -43,5 +43,5 @@ def take_on(
     standing = identity.take_on(name, last_job=last)
     failpoints.point("mark.taken_on")
     assert standing.installation is not None
-    mark.take(standing.installation, standing.last_event, standing.last_job)
+    mark.take(standing.installation, standing)
     return done

@@ -22,7 +22,7 @@ from gpuq.stores.sql import migrate
 from gpuq.stores.sql.checkpoint import checkpoint
 from gpuq.stores.sql.core.engine import Database, as_database
 from gpuq.stores.sql.history import SqlHistory
-from gpuq.stores.sql.identity import SqlIdentity
+from gpuq.stores.sql.identity import SqlIdentity, standing_of
 from gpuq.stores.sql.maintenance import MaintenanceLog
 from gpuq.stores.sql.questions import report_role
 from gpuq.stores.sql.records import SqlRecords
@@ -43,6 +43,7 @@ __all__ = [
     "open_records",
     "open_tokens",
     "report_role",
+    "standing_of",
 ]
 
 

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from gpuq.domain.installation_keys import InstallationKey
 from gpuq.ports.records import Standing
-from gpuq.stores.sql.core.engine import Database
+from gpuq.stores.sql.core.engine import Database, connect_sqlite
+from gpuq.stores.sql.core.errors import told_as_our_own
 from gpuq.stores.sql.core.rows import json_text
 
-_GIVEN = {
-    "sqlite": "(SELECT max(seq) FROM sqlite_sequence WHERE name = 'jobs')",
-    "postgresql": "greatest((SELECT max(id) FROM jobs),"
-    " pg_sequence_last_value(pg_get_serial_sequence('jobs', 'id')::regclass))",
+_TABLES = ("events", "jobs")
+# Of events, then of jobs: the highest id that was given, and the highest that is committed.
+_NUMBERS = {
+    "sqlite": ", ".join([f"(SELECT max(seq) FROM sqlite_sequence WHERE name = '{name}')" for name in _TABLES] * 2),
+    "postgresql": ", ".join(
+        [
+            f"greatest((SELECT max(id) FROM {name}),"
+            f" pg_sequence_last_value(pg_get_serial_sequence('{name}', 'id')::regclass))"
+            for name in _TABLES
+        ]
+        + [f"(SELECT max(id) FROM {name})" for name in _TABLES]
+    ),
 }
 _NAME = text(
     "INSERT INTO installation (key, value, at) VALUES (:key, :value, :at)"
     " ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at"
 )
 _NAME_FIRST = text("INSERT INTO installation (key, value, at) VALUES (:key, :value, :at) ON CONFLICT (key) DO NOTHING")
+
+
+def standing_of(path: Path) -> Standing:
+    """What a database file of SQLite says of itself, a backup or the live one. Raises DatabaseUnavailable."""
+    with told_as_our_own(), closing(connect_sqlite(path, mode="ro")) as connection:
+        key = str(InstallationKey.INSTALLATION)
+        asked = f"SELECT (SELECT value FROM installation WHERE key = ?), {_NUMBERS['sqlite']}"
+        return _standing_from(connection.execute(asked, (key,)).fetchone())
 
 
 class SqlIdentity:
@@ -55,13 +76,14 @@ def _named(name: str) -> dict[str, Any]:
 
 
 def _standing(connection: Connection) -> Standing:
-    given = _GIVEN[connection.dialect.name]
-    row = connection.execute(
-        text(f"SELECT (SELECT value FROM installation WHERE key = :key), (SELECT max(id) FROM events), {given}"),
-        {"key": str(InstallationKey.INSTALLATION)},
-    ).one()
-    name, event, job = row
-    return Standing(None if name is None else str(name).strip('"'), int(event or 0), int(job or 0))
+    numbers = _NUMBERS[connection.dialect.name]
+    asked = text(f"SELECT (SELECT value FROM installation WHERE key = :key), {numbers}")
+    return _standing_from(connection.execute(asked, {"key": str(InstallationKey.INSTALLATION)}).one())
+
+
+def _standing_from(row: Sequence[Any]) -> Standing:
+    name, *numbers = row
+    return Standing(None if name is None else json.loads(name), *(int(number or 0) for number in numbers))
 
 
 def _go_on_after(connection: Connection, last_job: int) -> None:

@@ -19,7 +19,6 @@ from sqlalchemy import Connection, NullPool, create_engine, event
 
 from gpuq.errors import DatabaseUnavailable, Refused, SchemaMismatch
 from gpuq.linux import lock_file
-from gpuq.ports.records import Standing
 from gpuq.stores.sql.core.engine import WRITERS_TURN, Database, connect_sqlite, parse_url, sqlite_path
 from gpuq.stores.sql.core.errors import told_as_our_own, translated
 from gpuq.stores.sql.questions import report_role
@@ -270,17 +269,6 @@ def check_backup(source: Path) -> None:
         raise Refused(f"{source} is damaged", hint="use an older backup")
     if row[0] != create.HEAD:
         _alembic(str(row[0]))
-
-
-def standing_of(path: Path) -> Standing:
-    """What a database file says of itself, a backup or the live one; of one of release 0.1, too. Raises
-    DatabaseUnavailable."""
-    with told_as_our_own(), closing(connect_sqlite(path, mode="ro")) as connection:
-        row = connection.execute(
-            "SELECT (SELECT value FROM installation WHERE key = 'installation'), (SELECT max(id) FROM events),"
-            " (SELECT max(seq) FROM sqlite_sequence WHERE name = 'jobs')"
-        ).fetchone()
-    return Standing(row[0] and str(row[0]).strip('"'), int(row[1] or 0), int(row[2] or 0))
 
 
 def file_of(url: str) -> Path:

@@ -16,9 +16,18 @@ from gpuq.domain.states import JobState
 from gpuq.engine.home_mark import HomeMark
 from gpuq.errors import ForeignDatabase, Refused
 from gpuq.ports.records import Standing
-from gpuq.stores.sql import SqlIdentity, SqlRecords, checkpoint, migrate, open_records
+from gpuq.stores.sql import SqlIdentity, SqlRecords, checkpoint, open_records, standing_of
 
 S = JobState
+
+
+def at(name: str | None, last_event: int, last_job: int) -> tuple[str | None, int, int]:
+    return name, last_event, last_job
+
+
+def of(standing: Standing) -> tuple[str | None, int, int]:
+    """What it has given; what is committed has a test of its own."""
+    return standing.installation, standing.last_event, standing.last_job
 
 
 @pytest.fixture
@@ -32,34 +41,45 @@ def marked(url: str, tmp_path: Path) -> Iterator[tuple[SqlRecords, HomeMark]]:
     home = tmp_path / "home"
     home.mkdir()
     mark = HomeMark(home)
-    mark.take("a", 0, 0)
+    mark.take("a", Standing("a", 0, 0, 0, 0))
     opened = open_records(url, mark)
     yield opened, mark
     opened.close()
 
 
 def test_a_fresh_database_has_no_name_and_has_given_nothing(identity: SqlIdentity) -> None:
-    assert identity.standing() == Standing(None, 0, 0)
+    assert of(identity.standing()) == at(None, 0, 0)
 
 
 def test_a_name_is_given_once(identity: SqlIdentity) -> None:
     assert identity.name_first("first") == "first"
     assert identity.name_first("second") == "first"
-    assert identity.standing() == Standing("first", 0, 0)
+    assert of(identity.standing()) == at("first", 0, 0)
 
 
 def test_the_standing_is_the_newest_event_and_the_highest_id_ever_given(identity: SqlIdentity, jobs: Any) -> None:
     jobs.add()
     last = jobs.add()
     jobs.move(last, S.HELD, S.QUEUED, held_by="alice")
-    assert identity.standing() == Standing(None, 3, last)
+    assert of(identity.standing()) == at(None, 3, last)
+
+
+def test_what_came_to_nothing_is_not_committed(identity: SqlIdentity, records: SqlRecords, jobs: Any) -> None:
+    first = jobs.add()
+    with contextlib.suppress(RuntimeError), records.write() as tx:
+        tx.add_jobs([jobs.new()], actor="alice")
+        raise RuntimeError("rolled back")
+    found = identity.standing()
+    assert (found.committed_event, found.committed_job) == (1, first)
+    # A sequence of PostgreSQL does not go back.
+    assert found.last_job == (first if records.database.path else first + 1)
 
 
 def test_ids_go_on_after_those_of_a_lost_database(identity: SqlIdentity, jobs: Any) -> None:
     jobs.add()
-    assert identity.take_on("new", last_job=500) == Standing("new", 1, 500)
+    assert of(identity.take_on("new", last_job=500)) == at("new", 1, 500)
     assert jobs.add() == 501
-    assert identity.take_on("newer", last_job=9) == Standing("newer", 2, 501)
+    assert of(identity.take_on("newer", last_job=9)) == at("newer", 2, 501)
     assert jobs.add() == 502
 
 
@@ -160,10 +180,10 @@ def test_after_a_checkpoint_the_file_alone_has_everything(tmp_path: Path, jobs: 
         [first] = tx.add_jobs([jobs.new()], actor="alice")
     bare = tmp_path / "bare.db"
     bare.write_bytes(path.read_bytes())
-    assert migrate.standing_of(bare).last_job == 0, "it was in the log"
+    assert standing_of(bare).last_job == 0, "it was in the log"
     checkpoint(opened.database)
     bare.write_bytes(path.read_bytes())
-    assert migrate.standing_of(bare) == Standing(None, 1, first)
+    assert of(standing_of(bare)) == at(None, 1, first)
     # A writer in the middle of its transaction is not waited for, and does not wait.
     with opened.write() as tx:
         tx.add_jobs([jobs.new()], actor="alice")
