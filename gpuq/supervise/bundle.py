@@ -119,6 +119,15 @@ def is_begun(lock_fd: int) -> bool:
     return os.fstat(lock_fd).st_size > 0
 
 
+def was_begun(run_dir: str) -> bool:
+    """Whether `mark_begun` was called for this attempt, whoever holds its lock now. Raises OSError when it cannot be
+    known."""
+    try:
+        return os.lstat(os.path.join(records_of(run_dir), LOCK)).st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def read(folder: str, name: str) -> dict[str, object] | None:
     """A record; None when it is missing, torn, not an object, or not a private file with one name (none, once it was
     replaced meanwhile) that the folder's owner or root wrote. Raises OSError when it cannot be known."""

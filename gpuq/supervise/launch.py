@@ -107,10 +107,7 @@ class ForkServerLauncher:
         return None if record is None else _launched(record)
 
     def begun(self, run_dir: str) -> bool:
-        try:
-            return os.lstat(os.path.join(bundle.records_of(run_dir), bundle.LOCK)).st_size > 0
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        return bundle.was_begun(run_dir)
 
     def rehearse(self, folder: str) -> Rehearsal:
         return Rehearsal(folder, self.start, self.outcome)

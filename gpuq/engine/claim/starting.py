@@ -35,6 +35,8 @@ def record_newborn_starting(ctx: Context, tx: Writer, item: Leased, new: NewJob)
 def _record(
     ctx: Context, tx: Writer, item: Leased, job: Job, spec: JobSpec, uid: int | None, gid: int | None
 ) -> TrackedAttempt:
+    if ctx.strays is not None:
+        ctx.strays.refuse(job.id)
     if (why := ctx.accounts.why_not(job.user, job.uid)) is not None:
         # Lost since the plan. The member of the line is brought back by the next comparison with SQL.
         raise WrongState(f"job {job.id} waits: {why}")

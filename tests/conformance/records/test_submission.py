@@ -16,6 +16,7 @@ from gpuq.domain.states import JobState
 from gpuq.errors import NotFound, Refused, WrongState
 from gpuq.ports.records import AnsweredRequest, JobFilter
 from gpuq.stores.sql import SqlRecords
+from gpuq.stores.sql.writer import SqlWriter
 
 S = JobState
 
@@ -257,3 +258,6 @@ def test_a_part_that_is_undone_is_no_longer_seen_in_its_transaction(jobs: Any, r
             raise KeyError
         assert tx.request("alice", "r") is None
         assert list(tx.queued()) == []
+        # Nor remembered beside the database as given.
+        assert isinstance(tx, SqlWriter)
+        assert (tx.last_event, tx.last_job) == (None, None)
