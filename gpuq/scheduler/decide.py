@@ -140,19 +140,16 @@ class _Turn:
             self._reserve_only([(shape, bucket) for shape, bucket in shapes.items() if shape.gpus])
 
     def _starts_alone(self) -> bool:
-        """A job that is alone in line and has room passes nobody and keeps nobody waiting: the walks would find the
-        same. Most submissions to an idle queue are that."""
+        """A job that is alone in line and has room passes nobody: the walks would find the same."""
         [(shape, bucket)] = self._decision.line.shapes.items()
         usage, job = self._decision.usage, bucket[0]
         if len(bucket) > 1 or usage.reached(job) is not None or not self._room.fits(shape):
             return False
-        if shape.gpus == 0:
-            if usage.cpu_lane_full:
-                return False
-            self._start(job, 0)
-        else:
+        if shape.gpus:
             self._try(shape, job, set())
-        return True
+        elif not usage.cpu_lane_full:
+            self._start(job, 0)
+        return bool(self._decision.starts)
 
     def _lane(self, buckets: list[tuple[Shape, list[Candidate]]]) -> None:
         """Jobs without GPUs have a lane of their own: they wait for its limit, never for a GPU."""
