@@ -137,3 +137,15 @@ def test_the_queue_is_read_again_when_somebody_says_so_or_after_a_while(queue: Q
     assert queue.told[-1] == "forget"
     queue.start()
     assert queue.fresh[-1] is True
+
+
+def test_a_paused_queue_is_looked_at_slowly_once_in_a_while_and_not_at_every_wake(queue: Queue) -> None:
+    queue.paused = "for a reason"
+    for passed in (POLL_S, 0.0, 1.0, POLL_S - 1.5, 1.0):
+        queue.now += passed
+        queue.dispatcher.begin()
+        queue.start()
+    assert queue.told == ["forget", "forget"]
+    queue.paused = None
+    queue.start()
+    assert queue.fresh == [True]

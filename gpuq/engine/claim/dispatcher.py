@@ -94,7 +94,10 @@ class Dispatcher:
 
     def begin(self) -> None:
         """A slow look: another process may have paused the queue or changed a job without our hearing of it."""
-        if self._ctx.clock.monotonic() - self._read_at >= POLL_S:
+        now = self._ctx.clock.monotonic()
+        if now - self._read_at >= POLL_S:
+            # Noted here, because a paused queue is not read further, and each wake would look slowly again.
+            self._read_at, self._stale = now, True
             self._snapshots.forget()
 
     def start_some(self, tracked_attempts: Collection[TrackedAttempt], ended: Sequence[TrackedAttempt]) -> Dispatched:
