@@ -37,7 +37,11 @@ class Launcher(Protocol):
     def report(self, fd: int) -> Launched | None:
         """What the supervisor has reported. The descriptor stays the caller's, and becomes readable again when the
         supervision of the attempt has ended. None: it ended without starting the job (the exit record, if there is
-        one, says why)."""
+        one, says why); or it has told its end, see `told_end`. Raises OSError for what is no such descriptor."""
+
+    def told_end(self, token: str) -> Result | None:
+        """The end of the attempt as its supervisor told it to `report`, because it could not write it down at once;
+        None when it did not."""
 
     def launched(self, run_dir: str, token: str) -> Launched | None:
         """The same facts from the records, after a restart; None while the job's process has never existed."""
@@ -54,7 +58,8 @@ class Launcher(Protocol):
         ended; None when it already has, or when the kernel cannot give one."""
 
     def outcome(self, run_dir: str, token: str) -> Result | None:
-        """What the exit record says; None when there is none (yet)."""
+        """What the exit record says, else what was told of the end; None when there is neither (yet). LOST, and not
+        swept, when what stands there cannot be believed. Raises OSError when it cannot be known."""
 
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         """Durable (a file in the records) and immediate (a nudge): also of an attempt that is not launched yet."""

@@ -22,7 +22,8 @@ from gpuq.supervise.events import Events
 from gpuq.supervise.hunt import hunt
 from gpuq.supervise.ladder import KILL, NOTICE, STRAYS, TERMINATE, Ladder
 from gpuq.supervise.output_limit import REASON, OutputLimit, written_bytes
-from gpuq.supervise.spawn import MACHINE_FAULT, AttemptSpec, CannotRun, signal_number, spawn
+from gpuq.supervise.spawn import MACHINE_FAULT, AttemptSpec, CannotRun, spawn
+from gpuq.supervise.stop_orders import StopOrder, of_line, of_record
 
 _RETRY_S = 0.05
 _RETRY_MAX_S = 15.0
@@ -181,8 +182,8 @@ class _Run:
             if self.events.told_to_stop:
                 self.ladder.request(kernel.since_boot(), "shutdown")
             if self.events.control in ready:
-                for told in self.events.requests():
-                    self._request_stop(told)
+                for line in self.events.lines():
+                    self._request_stop(of_line(line, self.spec.token))
                 self._read_stop()
             if empty:
                 return
@@ -293,7 +294,7 @@ class _Run:
             # A job must not die because a disk does not answer; whoever stops it will ask again.
             return
         if stop is not None:
-            self._request_stop(stop)
+            self._request_stop(of_record(stop))
 
     def _look_at_output(self, now: float) -> None:
         if self.output.due(now):
@@ -301,13 +302,9 @@ class _Run:
             if grace_s is not None:
                 self.ladder.request(now, REASON, min(grace_s, self.spec.kill_grace_s))
 
-    def _request_stop(self, stop: dict[str, object]) -> None:
-        self.ladder.request(
-            kernel.since_boot(),
-            bundle.text(stop, "reason") or "cancel",
-            bundle.number(stop, "grace_s"),
-            signal_number(bundle.text(stop, "signal")),
-        )
+    def _request_stop(self, order: StopOrder | None) -> None:
+        if order is not None:
+            self.ladder.request(kernel.since_boot(), order.reason, order.grace_s, order.signum)
 
     def _take(self, step: str) -> None:
         if self.ladder.reason not in (None, STRAYS) and self.ending is None:

@@ -169,7 +169,7 @@ def test_a_reading_that_ends_with_a_full_buffer_is_whole_and_a_wait_is_in_millis
         events = Events(str(tmp_path))
         os.write(events.control, b"x" * 4095 + b"\n")
         assert events.wait(None, 0) == {events.control}
-        assert events.requests() == []
+        assert events.lines() == [b"x" * 4095]
         assert events.wait(None, 0) == set()
         events._poll = SimpleNamespace(poll=lambda pause: pauses.append(pause) or [])  # type: ignore[assignment]
         events.wait(None, 0.25)
