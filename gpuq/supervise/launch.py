@@ -49,7 +49,9 @@ class ForkServerLauncher:
         self, messages_path: str | None = None, home: str | None = None, kinds: Sequence[str] = cgroup_folders.KINDS
     ) -> None:
         self._groups = None if home is None else cgroup_folders.folder_name(home)
-        self.server = ForkServer(messages_path, None if self._groups is None else (self._groups, kinds))
+        self._jobs = None if home is None else os.path.join(os.path.abspath(home), "jobs")
+        groups = None if self._groups is None else (self._groups, kinds)
+        self.server = ForkServer(messages_path, groups, self._jobs)
         self._reports = ReportPipes()
 
     def warm_up(self) -> None:
@@ -59,6 +61,8 @@ class ForkServerLauncher:
             # What is stuck is met again when its attempt is found dead, and keeps that one's GPUs.
             with contextlib.suppress(TimeoutError):
                 cgroup.end_left_over(self._groups, timeout_s=_LEFT_OVER_S)
+        if self._jobs is not None:
+            user_files.make_passage(self._jobs)
         self.server.start()
 
     def start(self, order: LaunchOrder) -> int:

@@ -21,12 +21,12 @@ from gpuq.supervise.descendants import Family
 from gpuq.supervise.events import Events
 from gpuq.supervise.hunt import hunt
 from gpuq.supervise.ladder import KILL, NOTICE, STRAYS, TERMINATE, Ladder
+from gpuq.supervise.last_word import record_end
 from gpuq.supervise.output_limit import REASON, OutputLimit, written_bytes
 from gpuq.supervise.spawn import MACHINE_FAULT, AttemptSpec, CannotRun, spawn
 from gpuq.supervise.stop_orders import StopOrder, of_line, of_record
 
 _RETRY_S = 0.05
-_RETRY_MAX_S = 15.0
 _OWN_SIGTERM_S = 0.05
 _LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 # Looked up once by the fork server; its supervisors run in the same control group.
@@ -61,7 +61,9 @@ def supervise(
     except Exception as error:
         _end_every_child(group)
         why = f"the supervisor failed: {error!r}"
-        record_end(run_dir, classify.record_of("lost", token=bundle.token_in(run_dir), error=why))
+        token = bundle.token_in(run_dir) or bundle.text(will.read() or {}, "token") or ""
+        record = classify.record_of("lost", token=token, error=why)
+        record_end(run_dir, record, tell=_teller(report_fd))
         raise
     finally:
         will.forget()
@@ -81,24 +83,25 @@ def _supervise(
     will: CrashRecord,
     group: Cgroup | None,
 ) -> None:
+    tell = _teller(report_fd)
     try:
         spec = AttemptSpec(bundle.read(run_dir, bundle.SPEC) or {})
     except ValueError as error:
         why = f"{bundle.SPEC}: {error}"
-        record_end(run_dir, classify.record_of("launch_error", token=bundle.token_in(run_dir), error=why))
+        record_end(run_dir, classify.record_of("launch_error", token=bundle.token_in(run_dir), error=why), tell=tell)
         return
-    if _stopped_before(run_dir, spec.token):
+    if _stopped_before(run_dir, spec.token, tell):
         return
     failpoints.point("supervisor.before_spawn")
     try:
         pid, exec_fd = spawn(spec, log_fd)
     except CannotRun as refusal:
-        record_end(run_dir, classify.record_of("launch_error", token=spec.token, error=str(refusal)))
+        record_end(run_dir, classify.record_of("launch_error", token=spec.token, error=str(refusal)), tell=tell)
         return
     except OSError as failure:
         message = f"no process could be made for the job: {failure.strerror}"
         record = classify.record_of("launch_error", token=spec.token, error=message)
-        record_end(run_dir, {**record, "machine_fault": True})
+        record_end(run_dir, {**record, "machine_fault": True}, tell=tell)
         return
     failpoints.point("supervisor.spawned")
     run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, log_fd, will, group)
@@ -108,7 +111,7 @@ def _supervise(
     failpoints.point("supervisor.end_recorded")
 
 
-def _stopped_before(run_dir: str, token: str) -> bool:
+def _stopped_before(run_dir: str, token: str, tell: Callable[[bytes], None]) -> bool:
     """The control FIFO is open from here on, so a stop is either in the file now or will be announced there."""
     stop = bundle.read(run_dir, bundle.STOP)
     if stop is None:
@@ -116,7 +119,7 @@ def _stopped_before(run_dir: str, token: str) -> bool:
     reason = bundle.text(stop, "reason") or "cancel"
     outcome, why = classify.of_reason(reason)
     why = f"{why}, before it was started"
-    record_end(run_dir, classify.record_of(outcome, token=token, error=why, stop_reason=reason))
+    record_end(run_dir, classify.record_of(outcome, token=token, error=why, stop_reason=reason), tell=tell)
     return True
 
 
@@ -194,7 +197,7 @@ class _Run:
     def record(self) -> None:
         if self.ending is None:
             raise RuntimeError("the job's process vanished")
-        record_end(self.run_dir, self._record(self.ending), self.log_fd)
+        record_end(self.run_dir, self._record(self.ending), self.log_fd, _teller(self.report_fd))
 
     def _record(self, ending: classify.Ending) -> dict[str, object]:
         if self.refusal is not None:
@@ -336,23 +339,14 @@ def _end_every_child(group: Cgroup | None) -> None:
         time.sleep(_RETRY_S)
 
 
-def record_end(run_dir: str, record: dict[str, object], log_fd: int | None = None) -> None:
-    """Writes the exit record, however long a full disk makes it wait: the lock is held and so nobody takes the
-    attempt for dead. Gives up only when the folder of the records itself is gone. The log is let go then, whose blocks
-    stay taken as long as somebody has it open, even when it was deleted to make room."""
-    pause = _RETRY_S
-    while True:
-        try:
-            bundle.write(run_dir, bundle.EXIT, record)
-            return
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError:
-            if log_fd is not None:
-                # 0 is /dev/null, by the fork server.
-                os.dup2(0, log_fd, inheritable=False)
-            time.sleep(pause)
-            pause = min(pause * 2, _RETRY_MAX_S)
+def _teller(report_fd: int) -> Callable[[bytes], None]:
+    """Who tells the reader of the report pipe, if there is one."""
+
+    def tell(line: bytes) -> None:
+        with contextlib.suppress(OSError):
+            os.write(report_fd, line)
+
+    return tell
 
 
 def _now() -> float:

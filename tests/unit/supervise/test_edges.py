@@ -387,7 +387,7 @@ def test_a_message_waits_ten_seconds_for_room_and_an_ended_fork_server_is_reaped
 
     monkeypatch.setattr(server_process.socket, "socketpair", pair)
     server = ForkServer(str(tmp_path / "messages"), ("a folder", ["v2", "freezer"]))
-    assert server._groups == ["--groups", "a folder", "--kinds", "v2,freezer"]
+    assert server._options == ["--groups", "a folder", "--kinds", "v2,freezer"]
     server = ForkServer(str(tmp_path / "messages"))
     server.start()
     pid = server.pid

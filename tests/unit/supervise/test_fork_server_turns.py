@@ -35,7 +35,8 @@ class Served:
         # The fewest, so that each step is seen; one test has as many as there are.
         monkeypatch.setattr(forkserver, "READY", 1)
         monkeypatch.setattr(forkserver.os, "fork", self._fork)
-        monkeypatch.setattr(forkserver.os, "waitid", lambda *_: self._next())
+        monkeypatch.setattr(forkserver.os, "waitid", lambda kind, pid, _: self._next(None if kind == os.P_ALL else pid))
+        monkeypatch.setattr(forkserver, "children", lambda: [seen.si_pid for seen in self.ended])
         monkeypatch.setattr(forkserver.os, "waitpid", self._reap)
         monkeypatch.setattr(processes, "start_of", lambda pid: pid + 1)
         monkeypatch.setattr(processes, "everything", dict)
@@ -54,8 +55,9 @@ class Served:
         self.forks += 1
         return PID + self.forks
 
-    def _next(self) -> Any:
-        return next((seen for seen in self.ended if seen.si_pid not in self.reaped), None)
+    def _next(self, pid: int | None) -> Any:
+        left = [seen for seen in self.ended if seen.si_pid not in self.reaped and pid in (None, seen.si_pid)]
+        return next(iter(left), None)
 
     def _reap(self, pid: int, options: int) -> tuple[int, int]:
         assert options == 0
@@ -171,7 +173,8 @@ def test_what_a_member_that_ended_badly_left_behind_is_hunted_and_the_others_spa
     served.says(1, TAKEN)
     served.server.turn()
     served.ends(PID + 1, status, code)
-    assert served.hunts == [{PID + 2}]
+    # The zombie itself is nothing to be hunted.
+    assert served.hunts == [{PID + 1, PID + 2}]
     assert served.reaped == [PID + 1]
     # Nothing of it is left: it is not looked for again.
     served.ends(PID + 2)
@@ -221,7 +224,7 @@ def test_a_member_stays_a_zombie_until_the_disk_takes_its_will(served: Served, m
     served.server.turn()
     assert (served.reaped, served.pauses[-1]) == ([], 1000)
     served.server.turn()
-    assert (served.reaped, served.pauses[-1]) == ([PID + 1], 1000)
+    assert (served.reaped, served.pauses[-1]) == ([PID + 1], 2000)
     served.server.turn()
     assert served.pauses[-1] is None
 
