@@ -12,6 +12,8 @@ An attempt has two folders, `jobs/ID/N` and `jobs/ID/N.records` in GPUQ_HOME.
     stop.json      the request to stop, may be rewritten            whoever stops the job
     started.json   who runs: process ids with their start times     supervisor
     exit.json      the true end, durable                            supervisor, once, last
+    takeover.json  the end of an attempt whose supervisor did not
+                   answer, durable, in place of exit.json           agent, before it does anything
 
 `N`, the job's own folder (GPUQ_RUN_DIR), belongs to the job's user, 0700, who may do anything with it:
 
@@ -39,6 +41,7 @@ STOP = "stop.json"
 STARTED = "started.json"
 PROGRESS = "progress.json"
 EXIT = "exit.json"
+TAKEOVER = "takeover.json"
 LOG = "output.log"
 
 SCHEMA = 1
@@ -172,6 +175,11 @@ def load_of_attempt(run_dir: str, name: str, token: str) -> dict[str, object] | 
     if said != token and (said or folder != run_dir):
         raise BadRecord("it is that of another attempt")
     return record
+
+
+def taken_over(folder: str) -> bool:
+    """Whether somebody else ends this attempt, so that its supervisor signals nobody and writes no end any more."""
+    return os.path.lexists(os.path.join(folder, TAKEOVER))
 
 
 def token_in(folder: str) -> str:

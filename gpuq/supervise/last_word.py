@@ -67,7 +67,10 @@ JOBS = JobsFolder()
 
 
 def write_end(records: str, record: dict[str, object]) -> bool:
-    """Whether the exit record is durable now. Raises HomeGone, and OSError when the disk does not take it."""
+    """Whether the exit record is durable now, or not wanted: the attempt was taken over. Raises HomeGone, and OSError
+    when the disk does not take it."""
+    if bundle.taken_over(records):
+        return True
     for left in (True, False):
         try:
             bundle.write(records, bundle.EXIT, record)

@@ -16,7 +16,7 @@ from gpuq import linux, user_files
 from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
-from gpuq.ports.launcher import LaunchOrder
+from gpuq.ports.launcher import LaunchOrder, Oversight
 from gpuq.supervise import (
     bundle,
     cgroup,
@@ -28,7 +28,9 @@ from gpuq.supervise import (
     statements,
     stop,
     sweep,
+    takeover,
 )
+from gpuq.supervise.oversight import ProcOversight
 from gpuq.supervise.reports import ReportPipes
 from gpuq.supervise.server_process import ForkServer
 
@@ -53,6 +55,7 @@ class ForkServerLauncher:
         groups = None if self._groups is None else (self._groups, kinds)
         self.server = ForkServer(messages_path, groups, self._jobs)
         self._reports = ReportPipes()
+        self.oversight: Oversight = ProcOversight(self.server, self._groups)
 
     def warm_up(self) -> None:
         """Starts the fork server now, so that the first job does not wait for it, and ends what dead supervisors of
@@ -138,7 +141,7 @@ class ForkServerLauncher:
 
     def outcome(self, run_dir: str, token: str) -> Result | None:
         try:
-            record = bundle.load_of_attempt(run_dir, bundle.EXIT, token)
+            record = takeover.read(run_dir, token) or bundle.load_of_attempt(run_dir, bundle.EXIT, token)
             if record is not None:
                 return statements.result(record)
         except bundle.BadRecord as bad:
@@ -165,7 +168,7 @@ class ForkServerLauncher:
 
 def _end_comes(records: str) -> bool:
     """Whether the supervisor was killed and its fork server, which reaps it afterwards, has yet to write its will."""
-    if os.path.lexists(os.path.join(records, bundle.EXIT)):
+    if os.path.lexists(os.path.join(records, bundle.EXIT)) or bundle.taken_over(records):
         return False
     record = bundle.read(records, bundle.STARTED)
     launched = None if record is None else statements.launched(record)

@@ -310,6 +310,8 @@ class _Run:
             self.ladder.request(kernel.since_boot(), order.reason, order.grace_s, order.signum)
 
     def _take(self, step: str) -> None:
+        if bundle.taken_over(self.run_dir):
+            return
         if self.ladder.reason not in (None, STRAYS) and self.ending is None:
             self.stop_reached = True
         if step == NOTICE and self.ladder.reason is None and self.ending is None:

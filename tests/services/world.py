@@ -16,6 +16,7 @@ import pytest
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job, Launched
 from gpuq.domain.outcome import Outcome, Result
+from gpuq.domain.oversight import Sight, SupervisorState
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.accounts import Accounts
 from gpuq.engine.agent import Agent
@@ -29,12 +30,13 @@ from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.engine.run_times import RunTimes
 from gpuq.gpus.simulated import SimulatedGpus
-from gpuq.ports.launcher import LaunchOrder
+from gpuq.ports.launcher import LaunchOrder, Oversight
 from gpuq.settings import Settings
 from gpuq.stores import redis as redis_stores
 from gpuq.stores import sql as sql_stores
 
 BOOT = "boot-1"
+WELL = Sight(SupervisorState.RUNS, pid=7, start=1)
 
 
 class FakeClock:
@@ -67,11 +69,49 @@ class Stop(TypedDict):
     signal: str | None
 
 
+class PlayedOversight:
+    """Supervisors look as the test says, by job id; nothing helps, unless the test makes it."""
+
+    def __init__(self, launcher: PlayedLauncher) -> None:
+        self._launcher = launcher
+        self.sights: dict[int, Sight] = {}
+        self.looks = 0
+        self.resumed: list[Sight] = []
+        self.taken_over: list[tuple[int, str | None, float]] = []
+
+    def is_well(self, known: Launched) -> bool:
+        for order in self._launcher.orders:
+            if self._launcher.launched(order.run_dir, order.token) == known:
+                sight = self.sights.get(order.job_id, WELL)
+                return sight.state is not SupervisorState.STANDS_STILL and not sight.main_ended
+        return True
+
+    def look(self, run_dir: str, known: Launched | None) -> Sight:
+        self.looks += 1
+        return self.sights.get(self._job(run_dir), WELL)
+
+    def resume(self, sight: Sight) -> None:
+        self.resumed.append(sight)
+
+    def resume_fork_server(self) -> bool:
+        return False
+
+    def take_over(
+        self, run_dir: str, token: str, known: Launched | None, *, reason: str | None, grace_s: float
+    ) -> float | None:
+        self.taken_over.append((self._job(run_dir), reason, round(grace_s, 3)))
+        return None
+
+    def _job(self, run_dir: str) -> int:
+        return next(order.job_id for order in self._launcher.orders if order.run_dir == run_dir)
+
+
 class PlayedLauncher:
     """A launcher whose supervisors do what the test says. Locks and folders are dictionaries."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
+        self.oversight: Oversight = PlayedOversight(self)
         self.orders: list[LaunchOrder] = []
         self.stops: list[Stop] = []
         self.fail_next: OSError | None = None

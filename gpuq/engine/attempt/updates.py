@@ -94,4 +94,5 @@ def _record_limit_reached(ctx: Context, tracked: TrackedAttempt, now: float) -> 
     except LeaseLost:
         # It ended or was cancelled first; that is written by whoever saw it.
         return
+    ctx.notifier.publish(Topic.STOPS)
     ctx.notifier.publish(Topic.EVENTS)

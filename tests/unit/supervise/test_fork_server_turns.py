@@ -35,7 +35,7 @@ class Served:
         # The fewest, so that each step is seen; one test has as many as there are.
         monkeypatch.setattr(forkserver, "READY", 1)
         monkeypatch.setattr(forkserver.os, "fork", self._fork)
-        monkeypatch.setattr(forkserver.os, "waitid", lambda kind, pid, _: self._next(None if kind == os.P_ALL else pid))
+        monkeypatch.setattr(forkserver.os, "waitid", self._waitid)
         monkeypatch.setattr(forkserver, "children", lambda: [seen.si_pid for seen in self.ended])
         monkeypatch.setattr(forkserver.os, "waitpid", self._reap)
         monkeypatch.setattr(processes, "start_of", lambda pid: pid + 1)
@@ -55,9 +55,10 @@ class Served:
         self.forks += 1
         return PID + self.forks
 
-    def _next(self, pid: int | None) -> Any:
-        left = [seen for seen in self.ended if seen.si_pid not in self.reaped and pid in (None, seen.si_pid)]
-        return next(iter(left), None)
+    def _waitid(self, kind: int, pid: int, options: int) -> Any:
+        """Nobody is ever stopped here."""
+        wanted = [seen for seen in self.ended if seen.si_pid not in self.reaped and options & os.WEXITED]
+        return next((seen for seen in wanted if kind == os.P_ALL or seen.si_pid == pid), None)
 
     def _reap(self, pid: int, options: int) -> tuple[int, int]:
         assert options == 0
