@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Result
 from gpuq.domain.oversight import Sight
+from gpuq.domain.proof_of_death import Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ class Launcher(Protocol):
     def report(self, fd: int) -> Launched | None:
         """What the supervisor has reported. The descriptor stays the caller's, and becomes readable again when the
         supervision of the attempt has ended. None: it ended without starting the job (the exit record, if there is
-        one, says why); or it has told its end, see `told_end`. Raises OSError for what is no such descriptor."""
+        one, says why); or it has told its end, see `told_end`. None also for a descriptor of `watch`. Raises
+        OSError."""
 
     def told_end(self, token: str) -> Result | None:
         """The end of the attempt as its supervisor told it to `report`, because it could not write it down at once;
@@ -81,6 +83,10 @@ class Launcher(Protocol):
 
     def alive(self, run_dir: str) -> bool:
         """By the lock, not by a PID."""
+
+    def evidence(self, run_dir: str, token: str, launched: Launched | None, uid: int | None) -> Evidence:
+        """All signs of life of the attempt of user `uid`, wherever its folders went; `launched`: its processes, as far
+        as they are known. Takes a look at every process of the machine. Raises OSError."""
 
     def watch(self, running: Launched) -> int | None:
         """A descriptor, to be closed by the caller, that becomes readable when the supervision of this attempt has

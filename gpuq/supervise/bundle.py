@@ -45,6 +45,8 @@ TAKEOVER = "takeover.json"
 LOG = "output.log"
 
 SCHEMA = 1
+# Of opening what is not there, or is a link, or a socket.
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # The plain C scanner: json.loads looks at much more memory, which a forked process has to copy.
 _decode = json.JSONDecoder().raw_decode
@@ -130,7 +132,7 @@ def load(folder: str, name: str) -> dict[str, object] | None:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
-        if error.errno in (errno.ELOOP, errno.ENXIO):
+        if error.errno in NO_FILE:
             raise BadRecord("it is no plain file") from None
         raise
     most = _MAX_SPEC if name == SPEC else _MAX_RECORD

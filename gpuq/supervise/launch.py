@@ -16,11 +16,13 @@ from gpuq import linux, user_files
 from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
+from gpuq.domain.proof_of_death import Evidence
 from gpuq.ports.launcher import LaunchOrder, Oversight
 from gpuq.supervise import (
     bundle,
     cgroup,
     cgroup_folders,
+    evidence,
     kernel,
     own_folder,
     processes,
@@ -122,6 +124,9 @@ class ForkServerLauncher:
         finally:
             os.close(fd)
         return _end_comes(records)
+
+    def evidence(self, run_dir: str, token: str, launched: Launched | None, uid: int | None) -> Evidence:
+        return evidence.gather(run_dir, token, launched, user_files.owner_of_job(uid), self._groups)
 
     def watch(self, running: Launched) -> int | None:
         """For an attempt that this launcher started: the end of its report pipe. For an adopted one: a pidfd, because

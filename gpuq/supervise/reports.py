@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import os
 import select
 import threading
@@ -35,10 +36,17 @@ class ReportPipes:
         self._told: collections.OrderedDict[str, Result] = collections.OrderedDict()
 
     def hear(self, fd: int) -> Launched | None:
-        """What has been said since the last time; an end is kept for `told`. None at the end of the pipe. Raises
-        OSError."""
+        """What has been said since the last time; an end is kept for `told`. None at the end of the pipe, and for
+        another kind of descriptor, on which nothing is said. Raises OSError."""
         launched = None
-        for line in os.read(fd, _REPORT_BYTES).split(b"\n"):
+        try:
+            said = os.read(fd, _REPORT_BYTES)
+        except OSError as error:
+            # A pidfd, of an attempt that was adopted.
+            if error.errno == errno.EINVAL:
+                return None
+            raise
+        for line in said.split(b"\n"):
             record = bundle.parsed(line)
             if record is not None and "outcome" in record:
                 self._note_end(record)
