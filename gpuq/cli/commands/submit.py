@@ -21,10 +21,12 @@ def submit(args: Args) -> int:
 
 
 def submit_and_wait(args: Args) -> int:
-    return _submit(args, wait=True)
+    """For `gpuq run` where no output is streamed: it retries nothing that it was not asked to."""
+    return _submit(args, wait=True, max_retries=0)
 
 
-def _submit(args: Args, *, wait: bool) -> int:
+def _submit(args: Args, *, wait: bool, max_retries: int | None = None) -> int:
+    """`max_retries`: of a job that names none; None: the daemon's default."""
     client = connect()
     if args.flag("json") and args.flag("parsable"):
         raise UsageError("--json and --parsable cannot go together", hint="choose one")
@@ -38,6 +40,8 @@ def _submit(args: Args, *, wait: bool) -> int:
         from gpuq.cli.parse.spec import build
 
         body = build(args, client)
+        if max_retries is not None:
+            body.setdefault("max_retries", max_retries)
         if args.flag("test_only"):
             return _test_only(client, body, as_json=args.flag("json"))
     if wait:
