@@ -62,6 +62,15 @@ class Sight:
 
 
 @dataclass(frozen=True, slots=True)
+class Family:
+    """What lives below a supervisor. `processes`: PID and start time of all but the job's main process, as many as a
+    look counts. `grouped`: a control group holds them, so that they need not be known."""
+
+    processes: list[tuple[int, int]]
+    grouped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """`kill_late_s`: seconds since SIGKILL was due, negative before it; None when no stop is. `unread_s`, `unreaped_s`:
     for how long at least that is so; None: it is not. `continued`: how often it was, since it was last seen well."""

@@ -44,7 +44,8 @@ class Evidence:
     the lock that a process has open; one that died and whose fork server has still to say how its job ended lives.
     `main`: the job's main process, by id and start time. `session`: its session. `group`: the control group of a dead
     supervisor. `marked`: processes with the attempt's mark in their environment, and what descends from them.
-    `pids`: of what lives and of what is unseen."""
+    `family`: what was seen to descend from its supervisor, by id and start time. `pids`: of what lives and of what is
+    unseen."""
 
     lock: Sign
     supervisor: Sign
@@ -52,6 +53,7 @@ class Evidence:
     session: Sign = Sign.UNTOLD
     group: Sign = Sign.UNTOLD
     marked: Sign = Sign.GONE
+    family: Sign = Sign.UNTOLD
     pids: tuple[int, ...] = ()
 
 
@@ -63,6 +65,7 @@ _NAMES = {
     "session": "its session",
     "group": "its control group",
     "marked": "the processes with its mark",
+    "family": "what was seen to descend from it",
 }
 
 

@@ -18,7 +18,7 @@ from gpuq.domain.job import Job
 from gpuq.domain.oversight import Evidence, Sight, Step, SupervisorState, decide
 from gpuq.domain.states import JobState
 from gpuq.domain.stopping import grace_left_s, notice_of
-from gpuq.engine.attempt import stuck
+from gpuq.engine.attempt import families, stuck
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
 from gpuq.errors import DatabaseUnavailable, GpuqError
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
 SLOW_S = 30.0
+# Between two looks at what an attempt has of processes that no control group holds, while it is younger than SLOW_S.
+FAMILY_S = 5.0
 # From the claim to the report it takes milliseconds.
 STARTING_S = 20.0
 _SHORTEST_S = 0.02
@@ -77,7 +79,9 @@ class Overseer:
         self._attempts = attempts
         self._watches: dict[str, _Watch] = {}
         self._stops: dict[str, Stop] = {}
-        self._slow_at = float("-inf")
+        self._slow_at = self._family_at = float("-inf")
+        # Attempts of which something is noted; None: it is not known what an earlier daemon has.
+        self._noted: set[str] | None = None
         self._wake = threading.Event()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -107,21 +111,37 @@ class Overseer:
         """Of an attempt that is stopped, and SQL does not say so."""
         self._stops[token] = stop
 
-    def look(self) -> float:
-        """One round; returns after how many seconds the next one is due, if nothing is heard before."""
+    def look(self, *, asked: bool = True) -> float:
+        """One round; returns after how many seconds the next one is due, if nothing is heard before. `asked`: somebody
+        may have been told to stop since the last one."""
         now = self._ctx.clock.monotonic()
         slow = now >= self._slow_at
         if slow:
             self._slow_at = now + SLOW_S
             self._ctx.launcher.oversight.resume_fork_server()
         live = [tracked for tracked in self._attempts() if tracked.result is None]
-        self._read_stops(live)
+        if asked or slow or self._stops:
+            self._read_stops(live)
         tokens = {tracked.token for tracked in live}
         self._watches = {token: watch for token, watch in self._watches.items() if token in tokens}
         again = [self._oversee(tracked) for tracked in live if self._is_suspect(tracked, slow=slow)]
         if slow:
             stuck.forget(self._ctx)
-        return min([*again, max(0.0, self._slow_at - now)])
+        self._see_families(live, now, slow=slow)
+        return max(0.0, min([*again, self._family_at - now, self._slow_at - now]))
+
+    def _see_families(self, live: Collection[TrackedAttempt], now: float, *, slow: bool) -> None:
+        """The young more often: who goes his own way does so early."""
+        if now < self._family_at and not slow:
+            return
+        self._family_at = now + FAMILY_S
+        young = self._ctx.clock.now() - SLOW_S
+        due = [tracked for tracked in live if slow or tracked.claimed_at > young]
+        families.note(self._ctx, due)
+        noted = {tracked.token for tracked in live if tracked.family}
+        if self._noted is None or self._noted - noted:
+            families.forget(self._ctx)
+        self._noted = noted
 
     def _on_topic(self, topic: Topic) -> None:
         if topic is Topic.STOPS:
@@ -130,7 +150,7 @@ class Overseer:
     def _run(self) -> None:
         again_s = 0.0
         while not self._over.is_set():
-            if self._wake.wait(again_s):
+            if asked := self._wake.wait(again_s):
                 # A stop that goes well is over by then, and many are looked at at once.
                 self._over.wait(LOOK_S)
                 self._wake.clear()
@@ -138,7 +158,7 @@ class Overseer:
                 return
             again_s = SLOW_S
             try:
-                again_s = max(_SHORTEST_S, self.look())
+                again_s = max(_SHORTEST_S, self.look(asked=asked))
             except Exception:
                 log.exception("a look at the supervisors failed")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Result
-from gpuq.domain.oversight import Sight
+from gpuq.domain.oversight import Family, Sight
 from gpuq.domain.proof_of_death import Evidence
 
 
@@ -34,6 +35,10 @@ class Oversight(Protocol):
 
     def look(self, run_dir: str, known: Launched | None) -> Sight:
         """A close look, which also asks it whether it listens: the next one sees whether it did. Raises OSError."""
+
+    def family(self, known: Launched) -> Family | None:
+        """What lives below the supervisor; None when that has died, for then it is not to be seen any more. Any
+        thread."""
 
     def resume(self, sight: Sight) -> None:
         """Lets the supervisor go on that was seen, if it is still that process, and its fork server."""
@@ -84,9 +89,17 @@ class Launcher(Protocol):
     def alive(self, run_dir: str) -> bool:
         """By the lock, not by a PID."""
 
-    def evidence(self, run_dir: str, token: str, launched: Launched | None, uid: int | None) -> Evidence:
+    def evidence(
+        self,
+        run_dir: str,
+        token: str,
+        launched: Launched | None,
+        uid: int | None,
+        family: Collection[tuple[int, int]] = (),
+    ) -> Evidence:
         """All signs of life of the attempt of user `uid`, wherever its folders went; `launched`: its processes, as far
-        as they are known. Takes a look at every process of the machine. Raises OSError."""
+        as they are known; `family`: pid and start time of those that were seen to descend from its supervisor. Takes a
+        look at every process of the machine. Raises OSError."""
 
     def watch(self, running: Launched) -> int | None:
         """A descriptor, to be closed by the caller, that becomes readable when the supervision of this attempt has
@@ -99,10 +112,18 @@ class Launcher(Protocol):
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         """Durable (a file in the records) and immediate (a nudge): also of an attempt that is not launched yet."""
 
-    def sweep(self, token: str, session: int | None, session_start: int | None = None, uid: int | None = None) -> int:
+    def sweep(
+        self,
+        token: str,
+        session: int | None,
+        session_start: int | None = None,
+        uid: int | None = None,
+        seen: Collection[tuple[int, int]] = (),
+    ) -> int:
         """Kills what is left of a dead attempt, identified by the token in its environment and by session (`pid` of
         Launched), which counts only with the start time of its leader (`pid_start`) or a marked process in it; and
-        both only where the process is one of the job's user `uid`.
+        both only where the process is one of the job's user `uid`; and by `seen`, the PIDs and start times of processes
+        that were seen to belong to it.
         Returns how many processes were found. Raises TimeoutError when some cannot be ended."""
 
     def close(self) -> None:

@@ -179,6 +179,11 @@ def load_of_attempt(run_dir: str, name: str, token: str) -> dict[str, object] | 
     return record
 
 
+def read_end(run_dir: str, token: str) -> dict[str, object] | None:
+    """The end of the attempt with this token: as whoever took it over has it, else as its supervisor has."""
+    return read_of_attempt(run_dir, TAKEOVER, token) or read_of_attempt(run_dir, EXIT, token)
+
+
 def taken_over(folder: str) -> bool:
     """Whether somebody else ends this attempt, so that its supervisor signals nobody and writes no end any more."""
     return os.path.lexists(os.path.join(folder, TAKEOVER))

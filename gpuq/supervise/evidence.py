@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from gpuq.domain.attempt_mark import MARK, mark_of
 from gpuq.domain.job import Launched
@@ -15,9 +15,17 @@ from gpuq.supervise import bundle, cgroup, kernel, processes, sweep
 _DELETED = " (deleted)"
 
 
-def gather(run_dir: str, token: str, launched: Launched | None, owner: int, groups: str | None) -> Evidence:
+def gather(
+    run_dir: str,
+    token: str,
+    launched: Launched | None,
+    owner: int,
+    groups: str | None,
+    family: Collection[tuple[int, int]] = (),
+) -> Evidence:
     """Looks at everything once. `launched`: the processes, as far as anybody knows them; `owner`: the job's user;
-    `groups`: the folder of this home's control groups. Nothing is changed. Raises OSError when /proc cannot be read."""
+    `groups`: the folder of this home's control groups; `family`: pid and start time of what was seen to descend from
+    the supervisor. Nothing is changed. Raises OSError when /proc cannot be read."""
     records = bundle.records_of(run_dir)
     table = processes.everything()
     entry = f"{MARK}={mark_of(token)}".encode()
@@ -26,7 +34,8 @@ def gather(run_dir: str, token: str, launched: Launched | None, owner: int, grou
     main = _main(launched, table)
     session, members = _session(launched, main, {process.pid for process in marked}, table, owner)
     group, grouped = _group(launched, table, groups)
-    pids = {*supervisors, *members, *grouped, *(process.pid for process in marked)}
+    relatives = [pid for pid, start in family if pid in table and table[pid].start == start and table[pid].living]
+    pids = {*relatives, *supervisors, *members, *grouped, *(process.pid for process in marked)}
     if launched is not None and main in (Sign.LIVES, Sign.UNSEEN):
         pids.add(launched.pid)
     return Evidence(
@@ -36,6 +45,7 @@ def gather(run_dir: str, token: str, launched: Launched | None, owner: int, grou
         session=session,
         group=group,
         marked=Sign.LIVES if marked else Sign.GONE,
+        family=Sign.LIVES if relatives else Sign.GONE if family else Sign.UNTOLD,
         pids=tuple(sorted(pids)),
     )
 

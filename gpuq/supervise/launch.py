@@ -9,7 +9,7 @@ import os
 import pwd
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from gpuq import linux, user_files
@@ -30,7 +30,6 @@ from gpuq.supervise import (
     statements,
     stop,
     sweep,
-    takeover,
 )
 from gpuq.supervise.oversight import ProcOversight
 from gpuq.supervise.reports import ReportPipes
@@ -125,8 +124,15 @@ class ForkServerLauncher:
             os.close(fd)
         return _end_comes(records)
 
-    def evidence(self, run_dir: str, token: str, launched: Launched | None, uid: int | None) -> Evidence:
-        return evidence.gather(run_dir, token, launched, user_files.owner_of_job(uid), self._groups)
+    def evidence(
+        self,
+        run_dir: str,
+        token: str,
+        launched: Launched | None,
+        uid: int | None,
+        family: Collection[tuple[int, int]] = (),
+    ) -> Evidence:
+        return evidence.gather(run_dir, token, launched, user_files.owner_of_job(uid), self._groups, family)
 
     def watch(self, running: Launched) -> int | None:
         """For an attempt that this launcher started: the end of its report pipe. For an adopted one: a pidfd, because
@@ -146,7 +152,8 @@ class ForkServerLauncher:
 
     def outcome(self, run_dir: str, token: str) -> Result | None:
         try:
-            record = takeover.read(run_dir, token) or bundle.load_of_attempt(run_dir, bundle.EXIT, token)
+            record = bundle.read_of_attempt(run_dir, bundle.TAKEOVER, token)
+            record = record or bundle.load_of_attempt(run_dir, bundle.EXIT, token)
             if record is not None:
                 return statements.result(record)
         except bundle.BadRecord as bad:
@@ -160,10 +167,17 @@ class ForkServerLauncher:
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         stop.request_stop(run_dir, reason, grace_s, signal)
 
-    def sweep(self, token: str, session: int | None, session_start: int | None = None, uid: int | None = None) -> int:
+    def sweep(
+        self,
+        token: str,
+        session: int | None,
+        session_start: int | None = None,
+        uid: int | None = None,
+        seen: Collection[tuple[int, int]] = (),
+    ) -> int:
         # Whoever proved this attempt dead proved its supervisor dead.
         grouped = 0 if self._groups is None else cgroup.end_left_over(self._groups)
-        return grouped + sweep.sweep(token, session, session_start, owner=user_files.owner_of_job(uid))
+        return grouped + sweep.sweep(token, session, session_start, owner=user_files.owner_of_job(uid), seen=seen)
 
     def close(self) -> None:
         """Lets the fork server serve what it was handed, and end. Running supervisors go on. May be called twice."""

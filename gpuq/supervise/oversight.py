@@ -13,23 +13,28 @@ import os
 import signal
 import struct
 import termios
+import time
 
 from gpuq.domain.job import Launched
-from gpuq.domain.oversight import Sight, SupervisorState
+from gpuq.domain.oversight import Family, Sight, SupervisorState
 from gpuq.linux import Process, look
-from gpuq.supervise import bundle, cgroup, cgroup_folders, kernel, processes, stop
+from gpuq.supervise import bundle, cgroup, cgroup_folders, family, kernel, processes, stop
 from gpuq.supervise.server_process import ForkServer
 from gpuq.supervise.stand_in import StandIn
+
+_PLACES_S = 60.0
 
 
 class ProcOversight:
     """The `Oversight` of the ports. `groups`: the name of the folder of this home's control groups, None without. For
-    one thread, and whoever runs as the user of the supervisors, or as root."""
+    one thread, apart from `family`, and whoever runs as the user of the supervisors, or as root."""
 
     def __init__(self, server: ForkServer, groups: str | None) -> None:
         self._server = server
         self._groups = groups
         self._stand_ins: dict[str, StandIn] = {}
+        self._places: list[tuple[str, str]] = []
+        self._places_until = float("-inf")
 
     def is_well(self, known: Launched) -> bool:
         """See the port."""
@@ -59,6 +64,13 @@ class ProcOversight:
             main_ended=known is not None and _is_zombie(look(known.pid), known.pid_start),
             taken_over=bundle.taken_over(records),
         )
+
+    def family(self, known: Launched) -> Family | None:
+        """See the port."""
+        if self._is_grouped(known):
+            return Family([], grouped=True)
+        seen = family.seen_of(known)
+        return None if seen is None else Family(seen)
 
     def resume(self, sight: Sight) -> None:
         """See the port."""
@@ -99,6 +111,21 @@ class ProcOversight:
         now = look(supervisor.pid)
         if now is not None and now.start == supervisor.start:
             _resume_server(now.parent)
+
+    def _is_grouped(self, known: Launched) -> bool:
+        key = (known.supervisor_pid, known.supervisor_start)
+        if self._groups is None:
+            return False
+        if any(cgroup.of_supervisor(self._places, *key)):
+            return True
+        # A fork server that was started since may have made its folder elsewhere.
+        now = time.monotonic()
+        if now < self._places_until:
+            return False
+        self._places_until = now + _PLACES_S
+        with contextlib.suppress(OSError):
+            self._places = cgroup_folders.found(self._groups)
+        return any(cgroup.of_supervisor(self._places, *key))
 
     def _groups_of(self, supervisor: Process) -> list[cgroup.Cgroup]:
         if self._groups is None:

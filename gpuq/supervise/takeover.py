@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import time
 
+from gpuq import user_files
 from gpuq.supervise import bundle, classify
 from gpuq.supervise.spawn import AttemptSpec
 
@@ -43,15 +44,11 @@ def record(
 
 
 def write(records: str, told: dict[str, object], reason: str | None) -> None:
-    """Durable when it returns. Raises OSError."""
+    """Durable when it returns, also where the folder was removed. Raises OSError."""
+    user_files.make_private(records)
     taken = {"reason": reason, "taken_over_at": round(time.time(), 3)}
     # Whoever reads it ends what is left of the attempt first.
     bundle.write(records, bundle.TAKEOVER, {**told, "swept": False, **taken})
-
-
-def read(run_dir: str, token: str) -> dict[str, object] | None:
-    """The end of an attempt that was taken over; None when it was not."""
-    return bundle.read_of_attempt(run_dir, bundle.TAKEOVER, token)
 
 
 def _spec(records: str) -> AttemptSpec | None:

@@ -9,11 +9,13 @@ import pytest
 
 from gpuq.domain.caller import Caller
 from gpuq.domain.outcome import Outcome
-from gpuq.domain.oversight import Sight, SupervisorState
+from gpuq.domain.oversight import Family, Sight, SupervisorState
 from gpuq.engine.actions.cancel import cancel
+from gpuq.engine.attempt.adopt import end_of
 from gpuq.engine.overseer import LOOK_S, SLOW_S, Overseer, Stop
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.queries.health import readyz
+from gpuq.errors import DatabaseUnavailable
 from gpuq.ports.notify import Topic
 
 STILL = Sight(SupervisorState.STANDS_STILL, pid=4711, start=1)
@@ -46,7 +48,18 @@ def test_nobody_looks_closely_at_a_supervisor_of_which_nothing_is_expected(world
     _, _, overseer, oversight = start(world)
     looks(world, overseer, 100.0)
     assert oversight.looks == 0
-    assert overseer.look() > LOOK_S
+    assert overseer.look(asked=False) > LOOK_S
+
+
+def test_the_database_is_asked_twice_in_half_a_minute_while_nobody_is_told_to_stop(world, monkeypatch) -> None:
+    _, _, overseer, _ = start(world)
+    asked, read = [], world.ctx.records.read
+    monkeypatch.setattr(world.ctx.records, "read", lambda: asked.append(1) or read())
+    monkeypatch.setattr(world.ctx.records, "write", lambda: pytest.fail("it writes"))
+    for _ in range(int(SLOW_S / LOOK_S)):
+        world.clock.forward(LOOK_S)
+        overseer.look(asked=False)
+    assert len(asked) == 2
 
 
 def test_a_supervisor_that_stands_still_is_continued_and_told_of_until_it_is_well(world) -> None:
@@ -66,7 +79,7 @@ def test_a_supervisor_that_stands_still_is_continued_and_told_of_until_it_is_wel
     del oversight.sights[job_id]
     looks(world, overseer, LOOK_S)
     assert why(world, job_id) is None
-    assert overseer.look() > LOOK_S
+    assert overseer.look(asked=False) > LOOK_S
 
 
 @pytest.mark.parametrize(("force", "grace_s"), [(True, 0.0), (False, 28.0)])
@@ -190,7 +203,7 @@ def test_what_was_told_of_an_attempt_is_forgotten_when_it_has_ended(world) -> No
 def test_it_wakes_when_a_job_is_told_to_stop(world, monkeypatch) -> None:
     _, job_id, overseer, _ = start(world)
     looked = threading.Event()
-    monkeypatch.setattr(overseer, "look", lambda: looked.set() or SLOW_S)
+    monkeypatch.setattr(overseer, "look", lambda *, asked: looked.set() or SLOW_S)
     overseer.start()
     assert looked.wait(20.0), "the first look is at once"
     looked.clear()
@@ -201,3 +214,71 @@ def test_it_wakes_when_a_job_is_told_to_stop(world, monkeypatch) -> None:
     assert looked.wait(20.0)
     overseer.stop()
     overseer.stop()
+
+
+def noted(world, job_id: int) -> list:
+    with world.ctx.records.read() as tx:
+        return tx.processes(job_id, 1)
+
+
+def test_what_no_control_group_holds_is_noted_at_the_start_and_with_every_change(world) -> None:
+    agent, overseer, oversight = world.agent(), None, world.launcher.oversight
+    overseer = Overseer(world.ctx, lambda: agent.tracked)
+    job_id = world.submit("sleep", "100")
+    agent.wake()
+    agent.run_once()
+    # The second process that the launcher plays is the job's.
+    oversight.families[5_000_001] = Family([(70, 7)])
+    world.launcher.run(job_id)
+    agent.run_once()
+    assert noted(world, job_id) == [(70, 7)]
+    oversight.families[5_000_001] = Family([(70, 7), (71, 8)])
+    looks(world, overseer, 1.0)
+    assert noted(world, job_id) == [(70, 7), (71, 8)]
+    # The supervisor has died: what was below it is anywhere.
+    oversight.families[5_000_001] = None
+    looks(world, overseer, SLOW_S)
+    assert noted(world, job_id) == [(70, 7), (71, 8)]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_was_noted_is_ended_with_its_attempt_and_told_of_until_it_is_gone(world, restarted) -> None:
+    agent, job_id, overseer, oversight = start(world, gpus=2)
+    oversight.families[5_000_001] = Family([(70, 7)])
+    agent.tracked[0].grouped = False
+    looks(world, overseer, SLOW_S)
+    token = world.launcher.order_of(job_id).token
+    world.launcher.unkillable.add(token)
+    world.launcher.die(job_id)
+    if restarted:
+        world.agents.pop().stop()
+        agent = world.agent()
+        overseer = Overseer(world.ctx, lambda: agent.tracked)
+    for _ in range(3):
+        agent.run_once()
+    assert (world.state(job_id), len(world.holders())) == ("running", 2)
+    assert why(world, job_id) == {"code": "Stuck", "text": "a process of it cannot be killed"}
+    with world.ctx.records.read() as tx:
+        assert [event.detail for event in tx.events(job_id=job_id)].count("a process of it cannot be killed") == 1
+    world.launcher.unkillable.clear()
+    world.clock.forward(2)
+    agent.run_once()
+    assert world.launcher.swept_seen == [(70, 7)]
+    assert (world.holders(), why(world, job_id)["code"]) == ({}, "RetryBackoff")
+    looks(world, overseer, SLOW_S)
+    assert noted(world, job_id) == []
+
+
+def test_without_the_list_of_what_was_seen_an_attempt_is_not_taken_for_gone(world, monkeypatch) -> None:
+    agent, job_id, _, _ = start(world)
+    [tracked] = agent.tracked
+    world.launcher.die(job_id)
+
+    def away():
+        raise DatabaseUnavailable("the database is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.ctx.records, "read", away)
+        assert end_of(world.ctx, tracked) is None
+    assert world.launcher.swept == []
+    assert end_of(world.ctx, tracked).outcome is Outcome.LOST

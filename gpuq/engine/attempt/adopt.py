@@ -11,6 +11,7 @@ from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.proof_of_death import Verdict, doubt, is_forsaken, judge
 from gpuq.domain.states import JobState
 from gpuq.domain.stopping import grace_left_s, notice_of
+from gpuq.engine.attempt import families
 from gpuq.engine.attempt.mishaps import alone
 from gpuq.engine.attempt.stop_request import try_stop
 from gpuq.engine.attempt.tracked import TrackedAttempt, recorded
@@ -98,18 +99,19 @@ def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> 
         return result
     if rebooted:
         return Result(Outcome.LOST, error="the machine was restarted", finished_at=ctx.clock.now())
-    if not _is_forsaken(ctx, tracked):
+    family = families.known(ctx, tracked)
+    if family is None or not _is_forsaken(ctx, tracked, family):
         return None
     if result is None and tracked.launched is None and not _never_starts(ctx, tracked):
         return None
     session, begun = (tracked.launched.pid, tracked.launched.pid_start) if tracked.launched else (None, None)
     try:
-        swept = ctx.launcher.sweep(tracked.token, session, begun, tracked.job.uid)
+        swept = ctx.launcher.sweep(tracked.token, session, begun, tracked.job.uid, family)
     except TimeoutError as error:
         log.warning("job %d attempt %d is not over: %s", tracked.job.id, tracked.number, error)
         tracked.doubt = str(error)
         return None
-    if not _is_dead(ctx, tracked):
+    if not _is_dead(ctx, tracked, family):
         return None
     # Now that nobody can write one any more: its supervisor may have done so since it was looked for.
     result = ctx.launcher.outcome(tracked.run_dir, tracked.token)
@@ -120,18 +122,18 @@ def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> 
     return Result(Outcome.LOST, error=what + more, finished_at=ctx.clock.now())
 
 
-def _is_forsaken(ctx: Context, tracked: TrackedAttempt) -> bool:
+def _is_forsaken(ctx: Context, tracked: TrackedAttempt, family: Collection[tuple[int, int]]) -> bool:
     """Whether nobody supervises it any more, so that what is left of it may be ended."""
-    seen = ctx.launcher.evidence(tracked.run_dir, tracked.token, tracked.launched, tracked.job.uid)
+    seen = ctx.launcher.evidence(tracked.run_dir, tracked.token, tracked.launched, tracked.job.uid, family)
     if is_forsaken(seen):
         return True
     tracked.doubt = f"its lock is free, but {doubt(seen)}; its GPUs stay held"
     return False
 
 
-def _is_dead(ctx: Context, tracked: TrackedAttempt) -> bool:
+def _is_dead(ctx: Context, tracked: TrackedAttempt, family: Collection[tuple[int, int]]) -> bool:
     """After a sweep."""
-    seen = ctx.launcher.evidence(tracked.run_dir, tracked.token, tracked.launched, tracked.job.uid)
+    seen = ctx.launcher.evidence(tracked.run_dir, tracked.token, tracked.launched, tracked.job.uid, family)
     if judge(seen) is Verdict.DEAD:
         tracked.doubt = None
         return True

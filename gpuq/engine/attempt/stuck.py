@@ -16,15 +16,19 @@ log = logging.getLogger(__name__)
 
 
 def tell(ctx: Context, tracked: TrackedAttempt, text: str) -> None:
-    """Only a report: a database that is away does not keep anybody from ending the attempt."""
+    """Once for the same text. Only a report: a database that is away does not keep anybody from ending the attempt."""
     now = ctx.clock.now()
+    value = {"attempt": tracked.number, "text": text}
     try:
+        with ctx.records.read() as reader:
+            if reader.value(_key(ctx, tracked.job.id)) == value:
+                return
         with ctx.records.write() as tx:
             job = tx.job(tracked.job.id)
             if job.token != tracked.token:
                 return
             tx.add_event(job.id, job.state, ACTOR, now, text, attempt=tracked.number)
-            tx.set_value(_key(ctx, job.id), {"attempt": tracked.number, "text": text}, now)
+            tx.set_value(_key(ctx, job.id), value, now)
     except GpuqError as error:
         log.info("job %d: not written: %s (%s)", tracked.job.id, text, error.message)
         return
