@@ -5,7 +5,8 @@ An attempt has two folders, `jobs/ID/N` and `jobs/ID/N.records` in GPUQ_HOME.
 `N.records`, the records, belongs to whoever runs the daemon, 0700. The job's user can make no name in it:
 
     spec.json      what to run                                      daemon, before the launch
-    lock           held (flock) by the supervisor for life          liveness
+    lock           held (flock) by the supervisor for life;         liveness
+                   empty while the job's program has never existed
     control        FIFO; any line in it means "read stop.json"; one
                    with the attempt's token is the request itself,
                    for a disk that took no file                     whoever stops the job
@@ -116,6 +117,27 @@ def create(run_dir: str, name: str, record: dict[str, object]) -> None:
         raise
 
 
+def mark_begun(lock_fd: int) -> None:
+    """By a supervisor, when its job's program may exist from now on. The length of the lock file, since that takes no
+    room on a disk that may be full, and no name."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock_fd, 1)
+
+
+def is_begun(lock_fd: int) -> bool:
+    """Whether `mark_begun` was called."""
+    return os.fstat(lock_fd).st_size > 0
+
+
+def was_begun(run_dir: str) -> bool:
+    """Whether `mark_begun` was called for this attempt, whoever holds its lock now. Raises OSError when it cannot be
+    known."""
+    try:
+        return os.lstat(os.path.join(records_of(run_dir), LOCK)).st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def read(folder: str, name: str) -> dict[str, object] | None:
     """A record; None when there is none that counts (see `load`). Raises OSError when it cannot be known."""
     try:
@@ -179,11 +201,6 @@ def load_of_attempt(run_dir: str, name: str, token: str) -> dict[str, object] | 
     return record
 
 
-def read_end(run_dir: str, token: str) -> dict[str, object] | None:
-    """The end of the attempt with this token: as whoever took it over has it, else as its supervisor has."""
-    return read_of_attempt(run_dir, TAKEOVER, token) or read_of_attempt(run_dir, EXIT, token)
-
-
 def taken_over(folder: str) -> bool:
     """Whether somebody else ends this attempt, so that its supervisor signals nobody and writes no end any more."""
     return os.path.lexists(os.path.join(folder, TAKEOVER))
@@ -206,17 +223,10 @@ def parsed(data: bytes) -> dict[str, object] | None:
     return record if isinstance(record, dict) else None
 
 
-def deeper(record: dict[str, object], most: int) -> bool:
+def deeper(value: object, most: int) -> bool:
     """Whether something in it lies more than `most` objects and lists deep."""
-    level: list[object] = [record]
-    for _ in range(most):
-        level = [
-            inner
-            for value in level
-            if isinstance(value, (dict, list))
-            for inner in (value.values() if isinstance(value, dict) else value)
-        ]
-    return any(isinstance(value, (dict, list)) for value in level)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inner is not None and (most == 0 or any(deeper(one, most - 1) for one in inner))
 
 
 def number(record: dict[str, object], key: str) -> float | None:

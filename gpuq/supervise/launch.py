@@ -32,6 +32,7 @@ from gpuq.supervise import (
     sweep,
 )
 from gpuq.supervise.oversight import ProcOversight
+from gpuq.supervise.rehearsal import Rehearsal
 from gpuq.supervise.reports import ReportPipes
 from gpuq.supervise.server_process import ForkServer
 
@@ -109,6 +110,12 @@ class ForkServerLauncher:
         record = bundle.read_of_attempt(run_dir, bundle.STARTED, token)
         return None if record is None else statements.launched(record)
 
+    def begun(self, run_dir: str) -> bool:
+        return bundle.was_begun(run_dir)
+
+    def rehearse(self, folder: str) -> Rehearsal:
+        return Rehearsal(folder, self.start, self.outcome)
+
     def alive(self, run_dir: str) -> bool:
         records = bundle.records_of(run_dir)
         try:
@@ -152,6 +159,7 @@ class ForkServerLauncher:
 
     def outcome(self, run_dir: str, token: str) -> Result | None:
         try:
+            # Of whoever took it over, else of its supervisor.
             record = bundle.read_of_attempt(run_dir, bundle.TAKEOVER, token)
             record = record or bundle.load_of_attempt(run_dir, bundle.EXIT, token)
             if record is not None:

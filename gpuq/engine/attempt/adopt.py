@@ -99,6 +99,8 @@ def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> 
         return result
     if rebooted:
         return Result(Outcome.LOST, error="the machine was restarted", finished_at=ctx.clock.now())
+    if result is None and _folders_are_away(ctx, tracked):
+        return None
     family = families.known(ctx, tracked)
     if family is None or not _is_forsaken(ctx, tracked, family):
         return None
@@ -114,9 +116,12 @@ def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> 
     if not _is_dead(ctx, tracked, family):
         return None
     # Now that nobody can write one any more: its supervisor may have done so since it was looked for.
-    result = ctx.launcher.outcome(tracked.run_dir, tracked.token)
+    result = ctx.launcher.outcome(tracked.run_dir, tracked.token) or result
     if result is not None:
         return result
+    if _never_lived(ctx, tracked) and not swept:
+        why = "no supervisor came to life for it"
+        return Result(Outcome.LOST, error=why, finished_at=ctx.clock.now(), machine_fault=True)
     what = "its supervisor died" if tracked.launched else "it was never seen to run"
     more = f"; {swept} processes left of it were ended" if swept else ""
     return Result(Outcome.LOST, error=what + more, finished_at=ctx.clock.now())
@@ -140,6 +145,19 @@ def _is_dead(ctx: Context, tracked: TrackedAttempt, family: Collection[tuple[int
     tracked.doubt = f"its supervisor is gone, but {doubt(seen)}; its GPUs stay held"
     log.warning("job %d attempt %d is not over: %s", tracked.job.id, tracked.number, tracked.doubt)
     return False
+
+
+def _folders_are_away(ctx: Context, tracked: TrackedAttempt) -> bool:
+    """Whether the home is away, with its disk perhaps: then nobody knows what stands there of the attempt's end, or is
+    still to be written."""
+    known_to_have_run = tracked.launched is not None or tracked.start_recorded
+    return not (ctx.home / "jobs").is_dir() and (known_to_have_run or not ctx.home.is_dir())
+
+
+def _never_lived(ctx: Context, tracked: TrackedAttempt) -> bool:
+    """Whether it is proved that the job's program has never existed. A job that had a chance to kill its supervisor is
+    counted as lost, or it might do so for ever."""
+    return tracked.launched is None and not tracked.start_recorded and not ctx.launcher.begun(tracked.run_dir)
 
 
 def _never_starts(ctx: Context, tracked: TrackedAttempt) -> bool:
