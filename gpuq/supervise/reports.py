@@ -47,7 +47,7 @@ class ReportPipes:
                 return None
             raise
         for line in said.split(b"\n"):
-            record = bundle.parsed(line)
+            record = bundle.parsed(line) if line else None
             if record is not None and "outcome" in record:
                 self._note_end(record)
             elif record is not None:

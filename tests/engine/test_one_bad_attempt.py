@@ -264,6 +264,44 @@ def test_an_end_that_the_database_refuses_holds_up_no_other_end_and_no_start(
     assert world.state(bad) == "completed"
 
 
+def test_a_start_that_the_database_refuses_holds_up_no_other(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad, good = world.submit("train"), world.submit("train")
+    world.agent()
+    turn(world)
+    for job_id in (bad, good):
+        world.launcher.run(job_id)
+    real = type(world.ctx.records.write().__enter__())
+    launched = real.launched
+
+    def write(self: Any, job_id: int, *words: Any) -> Any:
+        return refused() if job_id == bad else launched(self, job_id, *words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(real, "launched", write)
+        turn(world)
+    assert [world.state(job_id) for job_id in (bad, good)] == ["starting", "running"]
+    # Its end brings the start with it.
+    world.launcher.end(bad, Outcome.SUCCEEDED, exit_code=0)
+    world.clock.forward(AGAIN_S)
+    turn(world)
+    assert world.state(bad) == "completed"
+
+
+def test_a_time_limit_that_cannot_be_shown_holds_up_no_other(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad, good = (world.submit("train", time_limit_s=5) for _ in range(2))
+    world.agent()
+    turn(world)
+    for job_id in (bad, good):
+        world.launcher.run(job_id)
+    turn(world)
+    real = type(world.ctx.records.write().__enter__())
+    spec = real.spec
+    monkeypatch.setattr(real, "spec", lambda self, job_id: refused() if job_id == bad else spec(self, job_id))
+    world.clock.forward(6)
+    turn(world)
+    assert [world.state(job_id) for job_id in (bad, good)] == ["running", "stopping"]
+
+
 def test_a_start_that_goes_wrong_holds_up_no_other(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bad, good = world.submit("train"), world.submit("train")
     order = starting._order
