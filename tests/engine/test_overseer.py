@@ -261,6 +261,7 @@ def test_what_was_noted_is_ended_with_its_attempt_and_told_of_until_it_is_gone(w
     with world.ctx.records.read() as tx:
         assert [event.detail for event in tx.events(job_id=job_id)].count("a process of it cannot be killed") == 1
     world.launcher.unkillable.clear()
+    world.clock.forward(2)
     agent.run_once()
     assert world.launcher.swept_seen == [(70, 7)]
     assert (world.holders(), why(world, job_id)["code"]) == ({}, "RetryBackoff")
