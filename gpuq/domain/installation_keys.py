@@ -14,7 +14,7 @@ class InstallationKey(StrEnum):
     GROUP_LIMIT = "group-limit"  # of (group,): {"running", "by", "at"}
     LAUNCH_TROUBLE = "obstacle"  # of (node,): why nothing can be started there, a text for people
     RANKING = "ranking"  # the rule of the line that is in force
-    INSTALLATION = "installation"  # its id: whose a namespace of Redis is
+    NAMESPACE_OWNER = "namespace-owner"  # the id under which this database has a namespace of Redis
     EPOCH = "epoch"  # the marker that a hot store must carry to be believed
     AGENT = "agent"  # of (node,): the token of the agent that took the node last
 

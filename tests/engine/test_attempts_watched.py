@@ -221,7 +221,7 @@ def test_trouble_that_cannot_be_noted_is_noted_the_next_time(world: Any, monkeyp
 
 
 def test_a_job_that_waits_for_its_next_try_and_one_that_does_not_are_told_differently(world: Any) -> None:
-    again, never = running(world), running(world, max_retries=0)
+    again, never = running(world, max_retries=3), running(world, max_retries=0)
     topics = topics_of(world)
     world.launcher.end(never, Outcome.EXIT_NONZERO, exit_code=1)
     turn(world)

@@ -168,7 +168,7 @@ def test_the_same_end_read_twice_is_written_once(world: Any) -> None:
 def test_a_stale_token_cannot_end_a_later_attempt(world: Any) -> None:
     from gpuq.engine.maintenance.promote import promote
 
-    job_id, agent = started(world)
+    job_id, agent = started(world, max_retries=3)
     world.launcher.end(job_id, Outcome.EXIT_NONZERO, exit_code=1)
     agent.run_once()
     world.clock.forward(10)
