@@ -277,3 +277,13 @@ def test_an_installation_keeps_its_id_and_tells_no_password(make_world: Any) -> 
         other = replace(world.ctx, settings=world.settings.model_copy(update={"database_url": url}))
         found = enroll(other, tx, "new")
     assert (found.id, found.told) == (before, f"home {world.settings.home} on box, database db.example/queue")
+
+
+def test_a_database_that_its_home_has_named_anew_keeps_its_namespace(make_world: Any) -> None:
+    """As after a database of the past was taken on: Redis is rebuilt from whatever SQL says now."""
+    world = make_world(redis_url="redis://shared")
+    with world.ctx.records.write() as tx:
+        tx.set_value(InstallationKey.INSTALLATION, "a new name", world.clock.now())
+    job_id = world.submit("a")
+    rehydrate(world.ctx)
+    assert [head.job_id for head in world.ctx.queue.heads(9)] == [job_id]

@@ -52,10 +52,10 @@ def _submit(args: Args, *, wait: bool, max_retries: int | None = None) -> int:
         return 0
     from gpuq.cli.commands.wait import wait_for
 
-    # Who reads the id from a pipe needs it now, not when the job has ended.
-    sys.stdout.flush()
     ids = [job["id"] for job in (answer if isinstance(answer, list) else [answer])]
     try:
+        # Who reads the id from a pipe needs it now, not when the job has ended.
+        sys.stdout.flush()
         return wait_for(client, ids)[1]
     except KeyboardInterrupt:
         several = f"jobs {ids[0]} to {ids[-1]} go" if len(ids) > 1 else f"job {ids[0]} goes"
