@@ -162,14 +162,14 @@ def test_a_sweep_counts_what_was_in_groups_and_what_was_not(monkeypatch: pytest.
         return 3
 
     monkeypatch.setattr(cgroup, "end_left_over", end_left_over)
-    monkeypatch.setattr(launch.sweep, "sweep", lambda *words, owner: asked.append((*words, owner)) or 2)
+    monkeypatch.setattr(launch.sweep, "sweep", lambda *words, owner, seen: asked.append((*words, owner, *seen)) or 2)
     monkeypatch.setattr(launch.user_files, "owner_of_job", lambda uid: uid)
     home = ForkServerLauncher(None, str(tmp_path))
-    assert home.sweep("t", 7, 8, 1000) == 5
+    assert home.sweep("t", 7, 8, 1000, [(70, 7)]) == 5
     monkeypatch.setattr(home.server, "start", lambda: asked.append("start"))
     home.warm_up()
     folder = cgroup_folders.folder_name(str(tmp_path))
-    assert asked == [(folder, 10.0), ("t", 7, 8, 1000), (folder, 1.0), "start"]
+    assert asked == [(folder, 10.0), ("t", 7, 8, 1000, (70, 7)), (folder, 1.0), "start"]
     homeless = ForkServerLauncher()
     assert homeless.sweep("t", None) == 2
     assert asked[4:] == [("t", None, None, None)]
