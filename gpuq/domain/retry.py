@@ -56,7 +56,8 @@ def decide_retry(
     quick_failure: bool = False,
 ) -> RetryDecision:
     """`stop_reason` is what gpuq itself had asked for (`cancel`, `preempt`, `time_limit`, `drain`) or None;
-    `machine_fault`: no job could have been launched on this machine; `quick_failure`: see `is_quick_failure`.
+    `machine_fault`: the machine could not launch it, and its program has never existed; `quick_failure`: see
+    `is_quick_failure`.
 
     A cancel wins over everything but success: a job that ended well before the stop reached it is completed.
     """
@@ -66,7 +67,7 @@ def decide_retry(
         return RetryDecision(JobState.CANCELLED)
     if outcome is Outcome.PREEMPTED:
         return RetryDecision(JobState.QUEUED, why="back in line, no retry used")
-    if outcome is Outcome.LAUNCH_ERROR and machine_fault:
+    if outcome in {Outcome.LAUNCH_ERROR, Outcome.LOST} and machine_fault:
         return RetryDecision(JobState.QUEUED, why="the machine's fault: back in line, no retry used")
     if outcome is Outcome.LOST:
         return _lost(lost_count + 1, base_s, jitter)

@@ -5,7 +5,8 @@ An attempt has two folders, `jobs/ID/N` and `jobs/ID/N.records` in GPUQ_HOME.
 `N.records`, the records, belongs to whoever runs the daemon, 0700. The job's user can make no name in it:
 
     spec.json      what to run                                      daemon, before the launch
-    lock           held (flock) by the supervisor for life          liveness
+    lock           held (flock) by the supervisor for life;         liveness
+                   empty while the job's program has never existed
     control        FIFO; any line in it means "read stop.json", or
                    is the request itself if the disk took no file   whoever stops the job
     stop.json      the request to stop, may be rewritten            whoever stops the job
@@ -104,6 +105,27 @@ def create(run_dir: str, name: str, record: dict[str, object]) -> None:
         with contextlib.suppress(OSError):
             os.unlink(path)
         raise
+
+
+def mark_begun(lock_fd: int) -> None:
+    """By a supervisor, when its job's program may exist from now on. The length of the lock file, since that takes no
+    room on a disk that may be full, and no name."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock_fd, 1)
+
+
+def is_begun(lock_fd: int) -> bool:
+    """Whether `mark_begun` was called."""
+    return os.fstat(lock_fd).st_size > 0
+
+
+def was_begun(run_dir: str) -> bool:
+    """Whether `mark_begun` was called for this attempt, whoever holds its lock now. Raises OSError when it cannot be
+    known."""
+    try:
+        return os.lstat(os.path.join(records_of(run_dir), LOCK)).st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def read(folder: str, name: str) -> dict[str, object] | None:

@@ -23,6 +23,7 @@ from gpuq.domain.outcome import Outcome, Result
 from gpuq.ports.launcher import LaunchOrder, Oversight
 from gpuq.supervise import bundle, cgroup, cgroup_folders, kernel, own_folder, processes, progress, stop, sweep
 from gpuq.supervise.oversight import ProcOversight
+from gpuq.supervise.rehearsal import Rehearsal
 from gpuq.supervise.server_process import ForkServer
 
 _REPORT_BYTES = 4096
@@ -104,6 +105,12 @@ class ForkServerLauncher:
         """What `report` said, read from the records; for adopting a supervisor that an earlier daemon started."""
         record = bundle.read_of_attempt(run_dir, bundle.STARTED, token)
         return None if record is None else _launched(record)
+
+    def begun(self, run_dir: str) -> bool:
+        return bundle.was_begun(run_dir)
+
+    def rehearse(self, folder: str) -> Rehearsal:
+        return Rehearsal(folder, self.start, self.outcome)
 
     def alive(self, run_dir: str) -> bool:
         records = bundle.records_of(run_dir)

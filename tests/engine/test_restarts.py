@@ -129,7 +129,7 @@ def test_a_claim_that_was_never_launched_goes_back_without_using_a_retry(world: 
     world.clock.forward(60)
     assert reap(world.ctx) == [job_id]
     job = world.job(job_id)
-    assert (job.state, job.retries_used) == (JobState.DELAYED, 0)
+    assert (job.state, job.retries_used, job.lost_count) == (JobState.QUEUED, 0, 0)
     assert world.launcher.stops[0]["run_dir"] == claimed.order.run_dir
     assert world.holders() == {}
 

@@ -52,8 +52,15 @@ def _submit(args: Args, *, wait: bool, max_retries: int | None = None) -> int:
         return 0
     from gpuq.cli.commands.wait import wait_for
 
-    jobs = answer if isinstance(answer, list) else [answer]
-    return wait_for(client, [job["id"] for job in jobs])[1]
+    ids = [job["id"] for job in (answer if isinstance(answer, list) else [answer])]
+    try:
+        # Who reads the id from a pipe needs it now, not when the job has ended.
+        sys.stdout.flush()
+        return wait_for(client, ids)[1]
+    except KeyboardInterrupt:
+        several = f"jobs {ids[0]} to {ids[-1]} go" if len(ids) > 1 else f"job {ids[0]} goes"
+        say(f"\ngpuq: {several} on; `gpuq wait {ids[0]}` waits for it again, `gpuq cancel {ids[0]}` ends it")
+        raise
 
 
 def _post(client: Calls, args: Args, body: Any) -> Any:
