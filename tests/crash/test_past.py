@@ -223,6 +223,8 @@ def test_a_restore_where_the_database_is_gone_gives_no_id_twice(tmp_path: Path) 
     for path in settings.home.glob("gpuq.db*"):
         path.unlink()
     assert recovery.loss(settings, tmp_path / "copy.db").given_to == last
+    # Power was cut before this reached the disk.
+    (settings.home / "installation.latest").unlink()
     recovery.restore(settings, tmp_path / "copy.db")
     started = wiring.open_context(settings, roles={"agent"})
     assert submit(started, [spec], me)[0].id > last
