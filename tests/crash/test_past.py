@@ -57,6 +57,7 @@ class Case:
         assert "older than this home" in refused
         assert "gpuq db adopt" in refused
         assert "gpuq db adopt" in self.box.gpuq("submit", "--", "true", code=4).stderr
+        assert any("older than this home" in one["detail"] for one in self.box_doctor() if one["status"] == "fail")
         # Looking is allowed.
         assert {job["id"] for job in self.box.json("status", "-a")} == {self.wins, self.fails, self.runs, self.rests}
 
