@@ -293,13 +293,6 @@ def test_a_session_counts_by_its_leaders_start_or_by_a_mark_in_it(machine: Any) 
     assert pids(b"another", 10, 100) == []
 
 
-def test_what_was_seen_of_it_counts_by_its_start_whoever_it_belongs_to(machine: Any) -> None:
-    [start] = {process.start for process in machine.found if process.pid == 30}
-    machine.users[30] = 4321
-    assert pids(b"another", None, None, seen=[(30, start)]) == [30, 31]
-    assert pids(b"another", None, None, seen=[(30, start + 1), (9999, start)]) == []
-
-
 def test_a_sweep_counts_each_once_and_ends_when_none_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     rounds = [[Known(20), Known(21)], [Known(21), Known(22)], []]
     asked: list[Any] = []
@@ -307,8 +300,8 @@ def test_a_sweep_counts_each_once_and_ends_when_none_is_left(monkeypatch: pytest
     monkeypatch.setattr(sweep, "strays", lambda *words: asked.append(words) or rounds[len(asked) - 1])
     monkeypatch.setattr(processes, "send", lambda process, _: killed.append(process.pid) or False)
     monkeypatch.setattr(sweep, "_PAUSE_S", 0)
-    assert sweep.sweep("t" * 32, 20, 7, owner=5, seen=[(70, 7)]) == 3
-    assert asked == [(ENTRY, 20, 7, 5, [(70, 7)])] * 3
+    assert sweep.sweep("t" * 32, 20, 7, owner=5) == 3
+    assert asked == [(ENTRY, 20, 7, 5, ())] * 3
     assert killed == [20, 21, 21, 22]
 
 
