@@ -334,6 +334,24 @@ def test_a_repeated_request_answers_the_first_jobs_and_starts_nothing(world: Any
     assert len(world.holders()) == 1
 
 
+def test_a_claim_that_goes_wrong_undoes_itself_alone(world: Any, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpuq.stores.sql.writer import SqlWriter
+
+    plain = SqlWriter.add_attempt
+
+    def broken(tx: Any, attempt: Any) -> None:
+        plain(tx, attempt)
+        raise ValueError("a fault of the code")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqlWriter, "add_attempt", broken)
+        [job_id] = world.submit_to(agent)
+    assert went_the_usual_road(world, job_id)
+    assert (world.story(job_id), world.holders()) == (["queued"], {})
+    agent.turn(0.0)
+    assert world.state(job_id) == "starting"
+
+
 # -- what goes wrong -------------------------------------------------------------------------------------------------
 
 

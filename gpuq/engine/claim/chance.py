@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from itertools import islice
 
@@ -13,10 +14,12 @@ from gpuq.engine.context import Context
 from gpuq.engine.intake.newborn import waiting_of
 from gpuq.engine.node_lock import Fence
 from gpuq.engine.snapshot.builder import SnapshotBuilder
-from gpuq.errors import NodeTaken, WrongState
+from gpuq.errors import DatabaseUnavailable, NodeTaken, WrongState
 from gpuq.ports.records import NewJob, Waiting, Writer
 from gpuq.scheduler.plan import plan
 from gpuq.scheduler.snapshot import Start
+
+log = logging.getLogger(__name__)
 
 
 class Chance:
@@ -35,10 +38,16 @@ class Chance:
             return
         item = Leased(waiting_of(job_id, new, None), self._leased.token, self._leased.gpus)
         try:
-            self._fence.check(tx)
-            self._written = record_newborn_starting(self._ctx, tx, item, new)
-        except (NodeTaken, WrongState):
-            return
+            # Undone by itself: whatever is wrong with the start, the submission is not.
+            with tx.part():
+                self._fence.check(tx)
+                self._written = record_newborn_starting(self._ctx, tx, item, new)
+        except (NodeTaken, WrongState) as error:
+            log.debug("job %d not started with its submission: %s", job_id, error.message)
+        except DatabaseUnavailable:
+            raise
+        except Exception:
+            log.exception("job %d not started with its submission", job_id)
 
     def committed(self) -> bool:
         """After the transaction: whether the job is claimed."""
