@@ -51,7 +51,7 @@ def test_nobody_looks_closely_at_a_supervisor_of_which_nothing_is_expected(world
     assert overseer.look(asked=False) > LOOK_S
 
 
-def test_the_database_is_asked_twice_in_half_a_minute_while_nobody_is_told_to_stop(world, monkeypatch) -> None:
+def test_the_database_is_asked_twice_a_minute_while_nobody_is_told_to_stop(world, monkeypatch) -> None:
     _, _, overseer, _ = start(world)
     asked, read = [], world.ctx.records.read
     monkeypatch.setattr(world.ctx.records, "read", lambda: asked.append(1) or read())

@@ -46,6 +46,8 @@ def adopt(ctx: Context, *, known: Collection[str] = ()) -> Adopted:
             _adopt_one(ctx, tracked, attempt)
         tracked_attempts.append(tracked)
     adopted = sum(tracked.result is None for tracked in tracked_attempts)
+    for stray in () if ctx.strays is None else ctx.strays.living():
+        log.warning("%s runs, keeps its GPUs and is not in the database; see `gpuq doctor`", stray.text)
     if tracked_attempts:
         log.info("adopted %d running jobs; %d had ended meanwhile", adopted, len(tracked_attempts) - adopted)
     return Adopted([attempt for _, attempt in found], tracked_attempts)
