@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import processes
+from installation import GPUQ, UP_S
 
 if TYPE_CHECKING:
     from faults import Fault, Faults
@@ -40,6 +43,7 @@ class FileFaults:
         self._core = core
         self._box = core.box
         self._random = core.random
+        self._copy = core.box.folder / "old-copy"
 
     def kinds(self) -> dict[str, tuple[int, Fault]]:
         return {
@@ -47,6 +51,7 @@ class FileFaults:
             "folder of a running attempt removed": (5, self._remove_folder),
             "supervisor killed, its record spoiled": (4, self._spoil_a_record),
             "the socket removed": (3, self._remove_socket),
+            **({"an old copy of the database put back": (3, self._old_copy)} if self._box.database else {}),
         }
 
     def _home_away(self) -> bool:
@@ -111,3 +116,43 @@ class FileFaults:
 
         self._core.later(0.0, RESTART, expect)
         return True
+
+    def _old_copy(self) -> bool:
+        """The bare file as it was some time ago, as people copy it. It has to be refused; then the true one is back."""
+        daemon = self._box.daemon()
+        if daemon is None or {RESTART, HOME} & self._core.busy:
+            return False
+        assert self._box.database is not None
+        if not self._copy.exists():
+            shutil.copy(self._box.database, self._copy)
+            return False
+        if not processes.kill(daemon, signal.SIGKILL):
+            return False
+
+        def try_it() -> None:
+            processes.gone(daemon)
+            self._try_the_copy()
+            self._core.ensure_up()
+
+        self._core.later(0.0, RESTART, try_it)
+        return True
+
+    def _try_the_copy(self) -> None:
+        base = self._box.database
+        assert base is not None
+        parts = [part for end in ("", "-wal", "-shm") if (part := base.with_name(base.name + end)).exists()]
+        for part in parts:
+            part.rename(part.with_name(f"{part.name}.aside"))
+        shutil.copy(self._copy, base)
+        try:
+            done = subprocess.run([GPUQ, "up", "-d"], capture_output=True, text=True, timeout=UP_S, check=False)
+        finally:
+            if (started := self._box.daemon()) is not None and processes.kill(started):
+                processes.gone(started)
+            for part in (base, base.with_name(f"{base.name}-wal"), base.with_name(f"{base.name}-shm")):
+                part.unlink(missing_ok=True)
+            for part in parts:
+                part.with_name(f"{part.name}.aside").rename(part)
+        if done.returncode != 4 or "older than this home" not in done.stderr:
+            told = f"`gpuq up` on an old copy of the database ended with {done.returncode}: {done.stderr.strip()}"
+            self._core.complaints.append(("P1", told))

@@ -41,6 +41,8 @@ class Installation:
         self.diary = self.folder / "jobs"
         self.diary.mkdir()
         self.url = url or f"sqlite:///{self.home / 'gpuq.db'}"
+        # The file of it; None where a server has it.
+        self.database = None if url else self.volume / "gpuq.db"
         self.refusals: list[str] = []
         for name in [name for name in os.environ if name.startswith("GPUQ_")]:
             del os.environ[name]
