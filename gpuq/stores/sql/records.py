@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from gpuq.ports.records import Reader, Writer
 from gpuq.stores.sql.core.engine import Database
 from gpuq.stores.sql.core.statements import Statements
+from gpuq.stores.sql.many import SqlManyWriter
 from gpuq.stores.sql.reader import SqlReader
-from gpuq.stores.sql.writer import SqlWriter
 
 
 class SqlRecords:
@@ -27,7 +27,7 @@ class SqlRecords:
     @contextmanager
     def write(self) -> Iterator[Writer]:
         with self.database.write_on_driver() as driver:
-            yield SqlWriter(driver, self._statements)
+            yield SqlManyWriter(driver, self._statements)
 
     def close(self) -> None:
         self.database.close()

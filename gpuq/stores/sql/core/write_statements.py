@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import ClauseElement, ColumnElement, delete, select, text, update
 
+from gpuq.domain.states import JobState
+from gpuq.stores.sql.core.rows import clean
 from gpuq.stores.sql.core.statements import moment, number, word
 from gpuq.stores.sql.schema.tables import (
     attempts,
@@ -21,6 +25,15 @@ ATTEMPT_COLUMNS = (
     "claimed_at",
 )  # fmt: skip
 LAUNCHED_COLUMNS = ("supervisor_pid", "supervisor_start", "pid", "pid_start", "started_at")
+
+
+def event_values(
+    job_id: int, source: JobState, target: JobState, actor: str, at: float, detail: str | None, attempt: int | None
+) -> dict[str, Any]:
+    """The row of an event, by column."""
+    told = None if detail is None else clean(detail)
+    row = (at, job_id, attempt, source.value, target.value, clean(actor), told)
+    return dict(zip(EVENT_COLUMNS, row, strict=True))
 
 
 def this_attempt() -> tuple[ColumnElement[bool], ...]:
