@@ -7,6 +7,7 @@ nobody asks for anything.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -203,5 +204,7 @@ async def _hang_up(app: Application, state: ServerState) -> None:
         task.cancel()
     for connection in list(state.connections):
         connection.transport.close()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(app.state.streams.settled(), LAST_ANSWERS_S)
     # One turn of the loop, in which the transports send what they hold.
     await asyncio.sleep(0)

@@ -12,6 +12,7 @@ from floors import floors
 from foretold import foretold
 from restarts import restarts
 from stats import HEAD, Figure
+from watching import storms, watching
 
 
 def plan(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
@@ -26,6 +27,8 @@ def plan(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "depth": lambda: own.depth(10 if quick else 60),
         "restarts": lambda: restarts(100_000),
         "forecast": lambda: foretold(20 if quick else 1),
+        "storms": storms,
+        "watching": lambda: watching(10, 5 if quick else 30),
         "idle": lambda: own.idle(20 if quick else 60),
     }
 
