@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import errno
 import fcntl
 import json
 import os
 import pwd
-import select
 import stat
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -32,12 +29,10 @@ from gpuq.supervise import (
     stop,
     sweep,
 )
+from gpuq.supervise.report_ends import ReportEnds
 from gpuq.supervise.server_process import ForkServer
 
 _REPORT_BYTES = 4096
-# Ended attempts of this launcher that `watch` still knows; it is asked right after the report.
-_REMEMBERED = 1024
-_SORTED_OUT = 8
 # `alive` holds the lock for microseconds, in whatever process asks.
 _LOCK_TRIES = 20
 _LEFT_OVER_S = 1.0
@@ -58,10 +53,7 @@ class ForkServerLauncher:
     ) -> None:
         self._groups = None if home is None else cgroup_folders.folder_name(home)
         self.server = ForkServer(messages_path, None if self._groups is None else (self._groups, kinds))
-        self._mutex = threading.Lock()
-        self._ends: dict[tuple[int, int], int] = {}
-        self._sort_out_at = _SORTED_OUT
-        self._over: collections.deque[tuple[int, int]] = collections.deque(maxlen=_REMEMBERED)
+        self._ends = ReportEnds()
 
     def warm_up(self) -> None:
         """Starts the fork server now, so that the first job does not wait for it, and ends what dead supervisors of
@@ -104,8 +96,7 @@ class ForkServerLauncher:
     def report(self, fd: int) -> Launched | None:
         launched = _launched_from(os.read(fd, _REPORT_BYTES))
         if launched is not None:
-            # The pipe ends with the attempt, while its supervisor may go on to another one.
-            self._remember_end(launched, os.dup(fd))
+            self._ends.remember(launched, fd)
         return launched
 
     def launched(self, run_dir: str, token: str) -> Launched | None:
@@ -131,12 +122,9 @@ class ForkServerLauncher:
     def watch(self, running: Launched) -> int | None:
         """For an attempt that this launcher started: the end of its report pipe. For an adopted one: a pidfd, because
         a supervisor whose fork server is gone takes no other attempt."""
-        with self._mutex:
-            end = self._ends.get((running.pid, running.pid_start))
-            if end is not None:
-                return os.dup(end)
-            if (running.pid, running.pid_start) in self._over:
-                return None
+        end, over = self._ends.find(running)
+        if end is not None or over:
+            return end
         try:
             fd = os.pidfd_open(running.supervisor_pid)
         except OSError:
@@ -148,6 +136,7 @@ class ForkServerLauncher:
         return fd
 
     def outcome(self, run_dir: str, token: str) -> Result | None:
+        self._ends.sort_out()
         record = bundle.read_of_attempt(run_dir, bundle.EXIT, token)
         return None if record is None else _result(record)
 
@@ -165,26 +154,7 @@ class ForkServerLauncher:
     def close(self) -> None:
         """Lets the fork server serve what it was handed, and end. Running supervisors go on. May be called twice."""
         self.server.close()
-        with self._mutex:
-            _close(*self._ends.values())
-            self._ends.clear()
-
-    def _remember_end(self, launched: Launched, fd: int) -> None:
-        with self._mutex:
-            self._ends[(launched.pid, launched.pid_start)] = fd
-            if len(self._ends) >= self._sort_out_at:
-                self._sort_out()
-
-    def _sort_out(self) -> None:
-        """Closes the pipes of what is over: now and then, for looking at all of them costs time for each."""
-        poll = select.poll()
-        for known in self._ends.values():
-            poll.register(known, select.POLLIN)
-        ended = {known for known, _ in poll.poll(0)}
-        _close(*ended)
-        self._over.extend(key for key, known in self._ends.items() if known in ended)
-        self._ends = {key: known for key, known in self._ends.items() if known not in ended}
-        self._sort_out_at = 2 * len(self._ends) + _SORTED_OUT
+        self._ends.close()
 
 
 def _end_comes(records: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gpuq.domain.installation_keys import InstallationKey
 from gpuq.engine.attempt import full_disk
+from gpuq.engine.attempt.descriptors import AttemptRoom
 from gpuq.engine.context import Context
 from gpuq.errors import GpuqError
 from gpuq.user_files import make_passage
@@ -42,8 +43,10 @@ class LaunchCircuitBreaker:
         self._ctx = ctx
         self._pause_s = 0.0
         self._until: float | None = None
+        self.room = AttemptRoom()
         self.outputs = full_disk.RecentOutputs()
         self._full: str | None = None
+        self._crowded: str | None = None
         # One that an earlier agent met is not known to be there.
         self._told: str | None = ""
 
@@ -53,6 +56,16 @@ class LaunchCircuitBreaker:
         self._pause_s = min(max(2 * self._pause_s, FIRST_PAUSE_S), MAX_PAUSE_S)
         self._until = self._ctx.clock.monotonic() + self._pause_s
         self._tell(why)
+
+    def see_room(self, attempts: int, *, crowded: bool) -> None:
+        """After a plan: whether more would have been started than this daemon can watch beside so many. That is said
+        until there is some room again: a single end makes none, for the next job takes it."""
+        if crowded:
+            self._crowded = self.room.why()
+            self._tell(self._crowded)
+        elif self._crowded is not None and self.room.left(attempts) > self.room.most // 10:
+            self._crowded = None
+            self._tell(None)
 
     def is_open(self) -> bool:
         """Whether nothing may be claimed now."""
@@ -85,7 +98,7 @@ class LaunchCircuitBreaker:
 
     def reset(self) -> None:
         """Something was launched."""
-        if self._until is None and self._full is None:
+        if self._until is None and self._full is None and self._crowded is None:
             self._pause_s = 0.0
             self._tell(None)
 
