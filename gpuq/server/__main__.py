@@ -11,7 +11,7 @@ import sys
 
 from gpuq.errors import GpuqError
 from gpuq.home import prepare_home
-from gpuq.server.process import detach
+from gpuq.server.process import detach, start_errors
 from gpuq.settings import Settings, load
 
 
@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _failed(error: Exception, word: detach.ReadyPipe | None) -> int:
+    if isinstance(error, OSError):
+        error = start_errors.of_system(error)
     if not isinstance(error, GpuqError):
         error = GpuqError(f"internal error: {type(error).__name__}: {error}", hint="set GPUQ_DEBUG=1 for the traceback")
     detach.tell(error.message, error.hint)
