@@ -101,6 +101,8 @@ class StopContext(Protocol):
 
     @property
     def launcher(self) -> AttemptStops: ...
+    @property
+    def notifier(self) -> Notifier: ...
 
 
 class ActionContext(IntakeContext, StopContext, Protocol):
@@ -110,6 +112,13 @@ class ActionContext(IntakeContext, StopContext, Protocol):
     def node(self) -> str: ...
     def run_dir(self, job_id: int, number: int) -> str:
         """The own folder of an attempt, by job id and attempt number."""
+
+
+class LeaseHolders(Protocol):
+    """Leases to those who may not change them."""
+
+    def holders(self, node: str) -> dict[str, list[str]]:
+        """GPU uuid → tokens. Raises HotStoreUnavailable."""
 
 
 class QueryContext(SnapshotContext, Protocol):
@@ -123,6 +132,8 @@ class QueryContext(SnapshotContext, Protocol):
     def maintenance_runs(self) -> MaintenanceRuns: ...
     @property
     def agent_key(self) -> AgentKey: ...
+    @property
+    def lease_holders(self) -> LeaseHolders: ...
     @property
     def agent_lock_path(self) -> Path: ...
 
@@ -164,6 +175,10 @@ class Context:
     @property
     def agent_lock_path(self) -> Path:
         return self.home / f"agent-{self.node}.lock"
+
+    @property
+    def lease_holders(self) -> LeaseHolders:
+        return self.leases
 
     @property
     def node(self) -> str:

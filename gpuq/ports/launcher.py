@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Result
+from gpuq.domain.oversight import Family, Sight
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +24,62 @@ class LaunchOrder:
     spec: dict[str, Any]
 
 
+class Rehearsal(Protocol):
+    """A launch under way, of nothing."""
+
+    def over(self) -> bool:
+        """Whether its supervisor has come and gone. Never waits."""
+
+    def close(self) -> str | None:
+        """Ends it and clears up. What went wrong, for people; None: all went as a launch should."""
+
+
+class Oversight(Protocol):
+    """Looking at supervisors, and doing their work where they do not. `known`: what a supervisor reported; None: it has
+    not (yet), and is found by its lock."""
+
+    def is_well(self, known: Launched) -> bool:
+        """A first, cheap look, for one of which nothing is expected now: False when it stands still, or has not reaped
+        its job's main process."""
+
+    def look(self, run_dir: str, known: Launched | None) -> Sight:
+        """A close look, which also asks it whether it listens: the next one sees whether it did. Raises OSError."""
+
+    def family(self, known: Launched) -> Family | None:
+        """What lives below the supervisor; None when that has died, for then it is not to be seen any more. Any
+        thread."""
+
+    def resume(self, sight: Sight) -> None:
+        """Lets the supervisor go on that was seen, if it is still that process, and its fork server."""
+
+    def resume_fork_server(self) -> bool:
+        """Lets the launcher's own fork server go on; whether it stood still."""
+
+    def take_over(
+        self, run_dir: str, token: str, known: Launched | None, *, reason: str | None, grace_s: float
+    ) -> float | None:
+        """Ends the attempt in place of its supervisor, which is ended with it; that is durable before anything happens.
+        `reason`: of its stop, None when its main process has ended by itself; `grace_s`: what is left of the grace. To
+        be called again after the returned seconds; None: no supervisor is left, and the attempt ends like any other.
+        Raises OSError when the takeover cannot be written."""
+
+
 class Launcher(Protocol):
     """Starts supervised attempts, and answers about them from their folders. An attempt is named by its own folder,
-    `run_dir`; records in which its token does not stand are not its own."""
+    `run_dir`; records in which its token does not stand are not its own. `oversight`: of its supervisors."""
+
+    oversight: Oversight
 
     def warm_up(self) -> None:
         """Makes the first start as quick as the later ones. Raises OSError."""
 
     def start(self, order: LaunchOrder) -> int:
         """Makes the folders, takes the lock, hands lock and log to the fork server. Returns a file descriptor
-        that becomes readable when the supervisor has reported (see `report`). Raises OSError when the
-        folder cannot be made; then nothing was started; PermissionError when only this job's user is in the way."""
+        that becomes readable when the supervisor has reported (see `report`). Raises OSError; then nothing was
+        started; it is `gpuq.user_files.OverQuota` when only this job's user is in the way."""
+
+    def rehearse(self, folder: str) -> Rehearsal:
+        """A whole launch without a job, in a folder of its own below `folder`. Raises OSError."""
 
     def report(self, fd: int) -> Launched | None:
         """What the supervisor has reported. The descriptor stays the caller's, and becomes readable again when the
@@ -41,6 +88,9 @@ class Launcher(Protocol):
 
     def launched(self, run_dir: str, token: str) -> Launched | None:
         """The same facts from the records, after a restart; None while the job's process has never existed."""
+
+    def begun(self, run_dir: str) -> bool:
+        """Whether a supervisor came so far that the job's program may have existed."""
 
     def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:
         """What the job of user `uid` wrote about itself in progress.json; None without it, and for anything else that
@@ -59,10 +109,18 @@ class Launcher(Protocol):
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         """Durable (a file in the records) and immediate (a nudge): also of an attempt that is not launched yet."""
 
-    def sweep(self, token: str, session: int | None, session_start: int | None = None, uid: int | None = None) -> int:
+    def sweep(
+        self,
+        token: str,
+        session: int | None,
+        session_start: int | None = None,
+        uid: int | None = None,
+        seen: Collection[tuple[int, int]] = (),
+    ) -> int:
         """Kills what is left of a dead attempt, identified by the token in its environment and by session (`pid` of
         Launched), which counts only with the start time of its leader (`pid_start`) or a marked process in it; and
-        both only where the process is one of the job's user `uid`.
+        both only where the process is one of the job's user `uid`; and by `seen`, the PIDs and start times of processes
+        that were seen to belong to it.
         Returns how many processes were found. Raises TimeoutError when some cannot be ended."""
 
     def close(self) -> None:

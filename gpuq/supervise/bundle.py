@@ -5,12 +5,15 @@ An attempt has two folders, `jobs/ID/N` and `jobs/ID/N.records` in GPUQ_HOME.
 `N.records`, the records, belongs to whoever runs the daemon, 0700. The job's user can make no name in it:
 
     spec.json      what to run                                      daemon, before the launch
-    lock           held (flock) by the supervisor for life          liveness
+    lock           held (flock) by the supervisor for life;         liveness
+                   empty while the job's program has never existed
     control        FIFO; any line in it means "read stop.json", or
                    is the request itself if the disk took no file   whoever stops the job
     stop.json      the request to stop, may be rewritten            whoever stops the job
     started.json   who runs: process ids with their start times     supervisor
     exit.json      the true end, durable                            supervisor, once, last
+    takeover.json  the end of an attempt whose supervisor did not
+                   answer, durable, in place of exit.json           agent, before it does anything
 
 `N`, the job's own folder (GPUQ_RUN_DIR), belongs to the job's user, 0700, who may do anything with it:
 
@@ -38,6 +41,7 @@ STOP = "stop.json"
 STARTED = "started.json"
 PROGRESS = "progress.json"
 EXIT = "exit.json"
+TAKEOVER = "takeover.json"
 LOG = "output.log"
 
 SCHEMA = 1
@@ -103,6 +107,27 @@ def create(run_dir: str, name: str, record: dict[str, object]) -> None:
         raise
 
 
+def mark_begun(lock_fd: int) -> None:
+    """By a supervisor, when its job's program may exist from now on. The length of the lock file, since that takes no
+    room on a disk that may be full, and no name."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock_fd, 1)
+
+
+def is_begun(lock_fd: int) -> bool:
+    """Whether `mark_begun` was called."""
+    return os.fstat(lock_fd).st_size > 0
+
+
+def was_begun(run_dir: str) -> bool:
+    """Whether `mark_begun` was called for this attempt, whoever holds its lock now. Raises OSError when it cannot be
+    known."""
+    try:
+        return os.lstat(os.path.join(records_of(run_dir), LOCK)).st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def read(folder: str, name: str) -> dict[str, object] | None:
     """A record; None when it is missing, torn, not an object, or not a private file with one name (none, once it was
     replaced meanwhile) that the folder's owner or root wrote. Raises OSError when it cannot be known."""
@@ -133,6 +158,16 @@ def read_of_attempt(run_dir: str, name: str, token: str) -> dict[str, object] | 
         return None
     said = record.get("token")
     return record if said == token or (not said and folder == run_dir) else None
+
+
+def read_end(run_dir: str, token: str) -> dict[str, object] | None:
+    """The end of the attempt with this token: as whoever took it over has it, else as its supervisor has."""
+    return read_of_attempt(run_dir, TAKEOVER, token) or read_of_attempt(run_dir, EXIT, token)
+
+
+def taken_over(folder: str) -> bool:
+    """Whether somebody else ends this attempt, so that its supervisor signals nobody and writes no end any more."""
+    return os.path.lexists(os.path.join(folder, TAKEOVER))
 
 
 def token_in(folder: str) -> str:

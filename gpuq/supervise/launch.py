@@ -10,25 +10,17 @@ import os
 import pwd
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from gpuq import linux, user_files
 from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
-from gpuq.ports.launcher import LaunchOrder
-from gpuq.supervise import (
-    bundle,
-    cgroup,
-    cgroup_folders,
-    kernel,
-    own_folder,
-    processes,
-    progress,
-    stop,
-    sweep,
-)
+from gpuq.ports.launcher import LaunchOrder, Oversight
+from gpuq.supervise import bundle, cgroup, cgroup_folders, kernel, own_folder, processes, progress, stop, sweep
+from gpuq.supervise.oversight import ProcOversight
+from gpuq.supervise.rehearsal import Rehearsal
 from gpuq.supervise.report_ends import ReportEnds
 from gpuq.supervise.server_process import ForkServer
 
@@ -53,6 +45,7 @@ class ForkServerLauncher:
     ) -> None:
         self._groups = None if home is None else cgroup_folders.folder_name(home)
         self.server = ForkServer(messages_path, None if self._groups is None else (self._groups, kinds))
+        self.oversight: Oversight = ProcOversight(self.server, self._groups)
         self._ends = ReportEnds()
 
     def warm_up(self) -> None:
@@ -104,6 +97,12 @@ class ForkServerLauncher:
         record = bundle.read_of_attempt(run_dir, bundle.STARTED, token)
         return None if record is None else _launched(record)
 
+    def begun(self, run_dir: str) -> bool:
+        return bundle.was_begun(run_dir)
+
+    def rehearse(self, folder: str) -> Rehearsal:
+        return Rehearsal(folder, self.start, self.outcome)
+
     def alive(self, run_dir: str) -> bool:
         records = bundle.records_of(run_dir)
         try:
@@ -137,7 +136,7 @@ class ForkServerLauncher:
 
     def outcome(self, run_dir: str, token: str) -> Result | None:
         self._ends.sort_out()
-        record = bundle.read_of_attempt(run_dir, bundle.EXIT, token)
+        record = bundle.read_end(run_dir, token)
         return None if record is None else _result(record)
 
     def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:
@@ -146,10 +145,17 @@ class ForkServerLauncher:
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         stop.request_stop(run_dir, reason, grace_s, signal)
 
-    def sweep(self, token: str, session: int | None, session_start: int | None = None, uid: int | None = None) -> int:
+    def sweep(
+        self,
+        token: str,
+        session: int | None,
+        session_start: int | None = None,
+        uid: int | None = None,
+        seen: Collection[tuple[int, int]] = (),
+    ) -> int:
         # Whoever proved this attempt dead proved its supervisor dead.
         grouped = 0 if self._groups is None else cgroup.end_left_over(self._groups)
-        return grouped + sweep.sweep(token, session, session_start, owner=user_files.owner_of_job(uid))
+        return grouped + sweep.sweep(token, session, session_start, owner=user_files.owner_of_job(uid), seen=seen)
 
     def close(self) -> None:
         """Lets the fork server serve what it was handed, and end. Running supervisors go on. May be called twice."""
@@ -159,7 +165,7 @@ class ForkServerLauncher:
 
 def _end_comes(records: str) -> bool:
     """Whether the supervisor was killed and its fork server, which reaps it afterwards, has yet to write its will."""
-    if os.path.lexists(os.path.join(records, bundle.EXIT)):
+    if os.path.lexists(os.path.join(records, bundle.EXIT)) or bundle.taken_over(records):
         return False
     record = bundle.read(records, bundle.STARTED)
     launched = None if record is None else _launched(record)

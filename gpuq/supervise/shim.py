@@ -8,6 +8,7 @@ may be gone, and its user's quota used up.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -55,12 +56,11 @@ def supervise(
     try:
         events = Events(run_dir)
         events.watch(server_fd, for_hangup_only=True)
-        _supervise(run_dir, events, log_fd, report_fd, server_fd, when_alone, will, group)
+        _supervise(run_dir, lock_fd, events, log_fd, report_fd, server_fd, when_alone, will, group)
         return not events.told_to_stop and not (group is not None and group.left)
     except Exception as error:
         _end_every_child(group)
-        why = f"the supervisor failed: {error!r}"
-        record_end(run_dir, classify.record_of("lost", token=bundle.token_in(run_dir), error=why))
+        record_end(run_dir, _own_failure(run_dir, error, bundle.is_begun(lock_fd)))
         raise
     finally:
         will.forget()
@@ -70,8 +70,20 @@ def supervise(
             os.close(fd)
 
 
+def _own_failure(run_dir: str, error: Exception, begun: bool) -> dict[str, object]:
+    """The exit record for a supervisor that cannot go on. Before the job's program may have existed, no job is to be
+    charged for it."""
+    token, why = bundle.token_in(run_dir), f"the supervisor failed: {error!r}"
+    return classify.record_of("lost", token=token, error=why) if begun else _machines_fault(token, why)
+
+
+def _machines_fault(token: str, why: str) -> dict[str, object]:
+    return {**classify.record_of("launch_error", token=token, error=why), "machine_fault": True}
+
+
 def _supervise(
     run_dir: str,
+    lock_fd: int,
     events: Events,
     log_fd: int,
     report_fd: int,
@@ -80,8 +92,11 @@ def _supervise(
     will: CrashRecord,
     group: Cgroup | None,
 ) -> None:
+    record = bundle.read(run_dir, bundle.SPEC)
+    if record is None:
+        raise FileNotFoundError(errno.ENOENT, "the spec of the attempt cannot be found", run_dir)
     try:
-        spec = AttemptSpec(bundle.read(run_dir, bundle.SPEC) or {})
+        spec = AttemptSpec(record)
     except ValueError as error:
         why = f"{bundle.SPEC}: {error}"
         record_end(run_dir, classify.record_of("launch_error", token=bundle.token_in(run_dir), error=why))
@@ -89,15 +104,15 @@ def _supervise(
     if _stopped_before(run_dir, spec.token):
         return
     failpoints.point("supervisor.before_spawn")
+    bundle.mark_begun(lock_fd)
     try:
         pid, exec_fd = spawn(spec, log_fd)
     except CannotRun as refusal:
         record_end(run_dir, classify.record_of("launch_error", token=spec.token, error=str(refusal)))
         return
     except OSError as failure:
-        message = f"no process could be made for the job: {failure.strerror}"
-        record = classify.record_of("launch_error", token=spec.token, error=message)
-        record_end(run_dir, {**record, "machine_fault": True})
+        why = f"no process could be made for the job: {failure.strerror}"
+        record_end(run_dir, _machines_fault(spec.token, why))
         return
     failpoints.point("supervisor.spawned")
     run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, log_fd, will, group)
@@ -196,9 +211,10 @@ class _Run:
         record_end(self.run_dir, self._record(self.ending), self.log_fd)
 
     def _record(self, ending: classify.Ending) -> dict[str, object]:
+        if self.refusal is not None and self.machine_fault:
+            return _machines_fault(self.spec.token, self.refusal)
         if self.refusal is not None:
-            record = classify.record_of("launch_error", token=self.spec.token, error=self.refusal)
-            return {**record, "machine_fault": True} if self.machine_fault else record
+            return classify.record_of("launch_error", token=self.spec.token, error=self.refusal)
         return classify.exit_record(ending, token=self.spec.token, started_at=self.started_at)
 
     def _hear_the_exec(self) -> None:
@@ -310,6 +326,8 @@ class _Run:
         )
 
     def _take(self, step: str) -> None:
+        if bundle.taken_over(self.run_dir):
+            return
         if self.ladder.reason not in (None, STRAYS) and self.ending is None:
             self.stop_reached = True
         if step == NOTICE and self.ladder.reason is None and self.ending is None:
@@ -341,10 +359,11 @@ def _end_every_child(group: Cgroup | None) -> None:
 
 def record_end(run_dir: str, record: dict[str, object], log_fd: int | None = None) -> None:
     """Writes the exit record, however long a full disk makes it wait: the lock is held and so nobody takes the
-    attempt for dead. Gives up only when the folder of the records itself is gone. The log is let go then, whose blocks
-    stay taken as long as somebody has it open, even when it was deleted to make room."""
+    attempt for dead. Not when the attempt was taken over. Gives up only when the folder of the records itself is
+    gone. The log is let go then, whose blocks stay taken as long as somebody has it open, even when it was deleted to
+    make room."""
     pause = _RETRY_S
-    while True:
+    while not bundle.taken_over(run_dir):
         try:
             bundle.write(run_dir, bundle.EXIT, record)
             return

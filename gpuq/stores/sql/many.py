@@ -15,7 +15,7 @@ from gpuq.stores.sql.core import write_statements as to
 from gpuq.stores.sql.core.errors import violated
 from gpuq.stores.sql.core.rows import Prepared, plain, state_from
 from gpuq.stores.sql.submission import key_taken
-from gpuq.stores.sql.writer import CHANGEABLE, SqlWriter, event_attempt, move_values, require_expected
+from gpuq.stores.sql.writer import CHANGEABLE, SqlWriter, require_expected
 
 _Rows = dict[Prepared, list[dict[str, Any]]]
 
@@ -51,9 +51,9 @@ class SqlManyWriter(SqlWriter):
                 raise ValueError("a move among many names the state that it has seen")
             source, attempt, token = change.seen
             require_expected(change, source, attempt, token)
-            values = move_values(change, source, attempt, token)
+            values = to.move_values(change, source, attempt, token)
             rows.setdefault(self._move_update(source, change), []).append(values)
-            number = event_attempt(change, source, attempt)
+            number = to.event_attempt(change, source, attempt)
             told = (change.job_id, source, change.to, change.actor, change.at, change.detail, number)
             events.append(to.event_values(*told))
         self._change_rows(rows)

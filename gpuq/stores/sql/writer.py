@@ -12,7 +12,7 @@ from gpuq.domain.job import Attempt, Launched
 from gpuq.domain.outcome import Result
 from gpuq.domain.priority import UNDECLARED_S
 from gpuq.domain.spec import JobSpec
-from gpuq.domain.states import ACTIVE, FIELDS_OF_STATES, JobState, allowed
+from gpuq.domain.states import FIELDS_OF_STATES, JobState, allowed
 from gpuq.errors import GpuqError, LeaseLost, WrongState
 from gpuq.ports.records import DeadLetter, Move, NewJob
 from gpuq.stores.sql.core import statements as sql
@@ -66,26 +66,6 @@ def require_expected(change: Move, source: JobState, attempt: int, token: str | 
         raise _refusal(change, source, attempt)
 
 
-def event_attempt(change: Move, source: JobState, attempt: int) -> int | None:
-    """The attempt that the event of a move is about."""
-    # A claim names the attempt before it in its guard and the new one in what it sets.
-    number: int | None = change.set.get("attempt", change.attempt)
-    return attempt if number is None and (source in ACTIVE or change.to in ACTIVE) else number
-
-
-def move_values(change: Move, source: JobState, attempt: int, token: str | None) -> dict[str, Any]:
-    """The parameters of a move's UPDATE."""
-    values = {name: plain(value) for name, value in change.set.items()}
-    values |= {
-        "state": change.to.value,
-        "w_id": change.job_id,
-        "w_state": source.value,
-        "w_attempt": attempt,
-        "w_token": token,
-    }
-    return values
-
-
 class SqlWriter(SqlReader):
     """gpuq.ports.records.Writer on one open transaction."""
 
@@ -107,7 +87,7 @@ class SqlWriter(SqlReader):
         source, attempt, token = change.seen or self._seen(change.job_id)
         require_expected(change, source, attempt, token)
         self._update_state(change, source, attempt, token)
-        number = event_attempt(change, source, attempt)
+        number = to.event_attempt(change, source, attempt)
         self._write_event(change.job_id, source, change.to, change.actor, change.at, change.detail, number)
 
     def _seen(self, job_id: int) -> tuple[JobState, int, str | None]:
@@ -131,7 +111,7 @@ class SqlWriter(SqlReader):
 
     def _update_state(self, change: Move, source: JobState, attempt: int, token: str | None) -> None:
         prepared = self._move_update(source, change)
-        values = move_values(change, source, attempt, token)
+        values = to.move_values(change, source, attempt, token)
         try:
             changed = prepared(self._driver, values).rowcount
         except self._statements.integrity_error as error:
@@ -187,6 +167,13 @@ class SqlWriter(SqlReader):
     def note_peak(self, job_id: int, number: int, token: str, peak_mb: int) -> bool:
         guard = {"w_job_id": job_id, "w_number": number, "w_token": token}
         return bool(self._run(to.note_peak, peak_gpu_mem_mb=peak_mb, **guard).rowcount)
+
+    def note_processes(self, job_id: int, number: int, token: str, seen: Sequence[tuple[int, int]], at: float) -> bool:
+        guard = {"w_job_id": job_id, "w_number": number, "w_token": token}
+        return bool(self._run(to.note_processes, processes=json_text(seen), at=at, **guard).rowcount)
+
+    def forget_processes(self) -> int:
+        return int(self._run(to.forget_processes).rowcount)
 
     def end_attempt(self, job_id: int, number: int, token: str, result: Result) -> None:
         if result.finished_at is None:

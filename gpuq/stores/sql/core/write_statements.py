@@ -6,8 +6,9 @@ from typing import Any
 
 from sqlalchemy import ClauseElement, ColumnElement, delete, select, text, update
 
-from gpuq.domain.states import JobState
-from gpuq.stores.sql.core.rows import clean
+from gpuq.domain.states import ACTIVE, JobState
+from gpuq.ports.records import Move
+from gpuq.stores.sql.core.rows import clean, plain
 from gpuq.stores.sql.core.statements import moment, number, word
 from gpuq.stores.sql.schema.tables import (
     attempts,
@@ -25,6 +26,26 @@ ATTEMPT_COLUMNS = (
     "claimed_at",
 )  # fmt: skip
 LAUNCHED_COLUMNS = ("supervisor_pid", "supervisor_start", "pid", "pid_start", "started_at")
+
+
+def event_attempt(change: Move, source: JobState, attempt: int) -> int | None:
+    """The attempt that the event of a move is about."""
+    # A claim names the attempt before it in its guard and the new one in what it sets.
+    number: int | None = change.set.get("attempt", change.attempt)
+    return attempt if number is None and (source in ACTIVE or change.to in ACTIVE) else number
+
+
+def move_values(change: Move, source: JobState, attempt: int, token: str | None) -> dict[str, Any]:
+    """The parameters of a move's UPDATE."""
+    values = {name: plain(value) for name, value in change.set.items()}
+    values |= {
+        "state": change.to.value,
+        "w_id": change.job_id,
+        "w_state": source.value,
+        "w_attempt": attempt,
+        "w_token": token,
+    }
+    return values
 
 
 def event_values(
@@ -67,6 +88,24 @@ def end_attempt(dialect: str) -> ClauseElement:
 
 def note_peak(dialect: str) -> ClauseElement:
     return update(attempts).where(*this_attempt()).values(peak_gpu_mem_mb=number("peak_gpu_mem_mb"))
+
+
+def note_processes(dialect: str) -> ClauseElement:
+    """Of an attempt, while it is the live one with this token."""
+    return text(
+        "INSERT INTO attempt_processes (job_id, number, processes, at)"
+        " SELECT a.job_id, a.number, :processes, :at FROM attempts a WHERE a.job_id = :w_job_id"
+        " AND a.number = :w_number AND a.token = :w_token AND a.outcome IS NULL"
+        " ON CONFLICT (job_id, number) DO UPDATE SET processes = excluded.processes, at = excluded.at"
+    ).bindparams(word("processes"), moment("at"), number("w_job_id"), number("w_number"), word("w_token"))
+
+
+def forget_processes(dialect: str) -> ClauseElement:
+    """Of attempts that have ended, or are gone with their job."""
+    return text(
+        "DELETE FROM attempt_processes WHERE NOT EXISTS (SELECT 1 FROM attempts a WHERE a.outcome IS NULL"
+        " AND a.job_id = attempt_processes.job_id AND a.number = attempt_processes.number)"
+    )
 
 
 def stored_spec(dialect: str) -> ClauseElement:
