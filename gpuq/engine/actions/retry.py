@@ -30,6 +30,8 @@ def _retry(step: ActionTransaction, job: Job) -> JobState:
     require_owner(job, step.caller, "retry")
     if job.state not in {JobState.FAILED, JobState.CANCELLED}:
         raise WrongState(f"job {job.id} is {job.state}; only a failed or cancelled job can be retried")
+    if step.ctx.strays is not None:
+        step.ctx.strays.refuse(job.id)
     if job.key is not None:
         other = step.keys.get((job.user, job.key)) or tx.job_with_key(job.user, job.key)
         if other is not None:

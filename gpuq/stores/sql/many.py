@@ -97,6 +97,8 @@ class SqlManyWriter(SqlWriter):
         rows = [tuple(event[name] for name in to.EVENT_COLUMNS) for event in events]
         if rows:
             self._event_insert().insert_rows(self._driver, to.EVENT_COLUMNS, rows)
+            if self._dialect == "sqlite":
+                self.last_event = self.last_event_id()
 
 
 def _begin(spec: str | None) -> float | str | None:
