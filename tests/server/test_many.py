@@ -36,6 +36,9 @@ def test_many_jobs_are_held_and_released_over_several_transactions(api: Any, mon
     assert [job["id"] for job in api.daemon.get("/queue").json()["jobs"]] == line
     actors = [event["actor"] for event in api.daemon.get(f"/jobs/{ids[0]}").json()["events"]]
     assert actors == ["daemon", "daemon", "daemon"]
+    opened.clear()
+    assert told(api.daemon.post("/jobs/cancel", json={"ids": ids})) == [(job_id, "cancelled") for job_id in ids]
+    assert len(opened) == 1
 
 
 def test_what_one_job_is_refused_for_keeps_no_other_from_being_done(api: Any, as_root: None) -> None:
