@@ -218,12 +218,18 @@ def test_a_chain_that_is_retried_together_waits_as_it_did(world: Any) -> None:
     assert [entry.job_id for entry in world.ctx.queue.heads(9)] == [first]
 
 
-def test_of_two_with_one_key_that_are_retried_together_the_first_comes_back(world: Any) -> None:
+def test_of_two_with_one_key_that_are_retried_together_the_first_comes_back(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = world.submit("a", key="k")
     cancel(world.ctx, first, world.user)
     second = world.submit("a", key="k")
     cancel(world.ctx, second, world.user)
+    opened: list[int] = []
+    write = world.ctx.records.write
+    monkeypatch.setattr(world.ctx.records, "write", lambda: (opened.append(1), write())[1])
     one, two = run_many(world.ctx, [first, second], world.user, RETRY)
+    assert len(opened) == 1, "the database did not have to find it"
     assert (one.state, str(two.error)) == (JobState.QUEUED, f"job {first} carries the key 'k' now")
     assert states(world, [first, second]) == ["queued", "cancelled"]
 
