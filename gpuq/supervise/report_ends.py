@@ -4,7 +4,6 @@ over. The pipe ends with the attempt, while its supervisor may go on to another 
 from __future__ import annotations
 
 import collections
-import contextlib
 import os
 import select
 import threading
@@ -26,15 +25,23 @@ class ReportEnds:
         self._over: collections.deque[tuple[int, int]] = collections.deque(maxlen=_REMEMBERED)
 
     def remember(self, launched: Launched, fd: int) -> None:
-        """`fd` stays the caller's. Without a descriptor to spare nothing is remembered."""
-        with self._mutex, contextlib.suppress(OSError):
+        """`fd` stays the caller's. Without a descriptor to spare it counts as over: who watches asks the lock."""
+        key = (launched.pid, launched.pid_start)
+        with self._mutex:
             self._sort_out()
-            if self._poll is None:
-                self._poll = select.epoll()
-            own = os.dup(fd)
-            # Nothing is asked for: epoll tells of the hang-up alone.
-            self._poll.register(own, 0)
-            self._ends[(launched.pid, launched.pid_start)] = own
+            own = -1
+            try:
+                if self._poll is None:
+                    self._poll = select.epoll()
+                own = os.dup(fd)
+                # Nothing is asked for: epoll tells of the hang-up alone.
+                self._poll.register(own, 0)
+            except OSError:
+                if own >= 0:
+                    os.close(own)
+                self._over.append(key)
+                return
+            self._ends[key] = own
 
     def sort_out(self) -> None:
         """Closes the pipes of what is over."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from gpuq.supervise import bundle
 
 
 def descriptors(pid: int | str = "self") -> int:
@@ -41,5 +44,7 @@ def test_a_report_counts_where_there_is_no_descriptor_to_spare(world: Any, monke
         attempt = world.launch(world.order("/bin/sh", "-c", "read go < $BELL; exit 3", env={"BELL": str(bell.path)}))
     assert attempt.running.pid > 0
     Path(bell.path).write_text("go\n")
-    world.launcher.close()
+    with (Path(attempt.records) / bundle.LOCK).open() as lock:
+        # Until its supervisor lets go.
+        fcntl.flock(lock, fcntl.LOCK_SH)
     assert attempt.result().exit_code == 3
