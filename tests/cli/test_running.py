@@ -26,6 +26,7 @@ class Run:
         daemon.on("GET", "/jobs/7", lambda asked: Answer(200, {**self.job, "attempts": [], "events": []}))
         daemon.on("GET", "/jobs", lambda asked: Answer(200, [self.job] if asked.query.get("ids") == "7" else []))
         daemon.on("GET", "/jobs/7/log", self.log)
+        daemon.on("GET", "/jobs/7/why", lambda asked: Answer(200, {"state": self.job["state"], "reason": None}))
         daemon.on("DELETE", "/jobs/7", self.cancel)
 
     def log(self, asked: Asked) -> Answer:
