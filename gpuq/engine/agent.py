@@ -46,8 +46,7 @@ from gpuq.ports.notify import Topic
 
 log = logging.getLogger(__name__)
 
-# After a store failed.
-SOON_S = 0.5
+SOON_S = 0.5  # after a store failed
 SAMPLE_S = 5.0
 # A start is written this much later, together with others, or with its end if that comes first: a commit saved.
 WRITE_AFTER_S = 0.02
@@ -75,8 +74,7 @@ class Agent:
         self._unsubscribe: Callable[[], None] | None = None
         self.last_turn_at = 0.0
         self._direct = DirectStart(self._dispatcher, self._attempts, self._is_idle, self._hot_store_failed)
-        # For submissions of this process, on any thread: see `gpuq.engine.intake.to_agent`.
-        self.hear, self.chance = self._dispatcher.hear, self._direct.chance
+        self.hear, self.chance = self._dispatcher.hear, self._direct.chance  # for submissions, see `intake.to_agent`
 
     def start(self) -> None:
         """Opens, and takes turns on a thread of its own. Raises what `open` raises."""
@@ -131,7 +129,8 @@ class Agent:
         """Whether a turn that began now would find nothing to write, nothing that it has not seen, and might start."""
         if self._state.cache_stale or self._state.db_down or self._hot_trouble.lasts or self._attempts.ended:
             return False
-        return self._state.proved_tenure == self._lock.tenure and self._may_start()
+        room = self._breaker.room.left(len(self._attempts.holding))
+        return room > 0 and self._state.proved_tenure == self._lock.tenure and self._may_start()
 
     @property
     def tracked(self) -> Sequence[TrackedAttempt]:
@@ -290,8 +289,9 @@ class Agent:
 
     def _start_some(self) -> bool:
         """Whether a further look may pay."""
-        ended = list(self._attempts.ended)
-        done = self._dispatcher.start_some(self._attempts.holding, ended)
+        running, ended = self._attempts.holding, list(self._attempts.ended)
+        done = self._dispatcher.start_some(running, ended, self._breaker.room.left(len(running)))
+        self._breaker.see_room(len(running) + len(done.claimed), crowded=done.crowded)
         for tracked in done.claimed:
             self._attempts.launch(tracked)
         if ended and done.ends_written:
