@@ -106,11 +106,14 @@ def _isolates(settings: Settings, gpus: GpuSource) -> bool:
     return why_not is None
 
 
-def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context:
+def open_context(
+    settings: Settings, *, roles: Collection[Role] = (), tell: Callable[[str], None] | None = None
+) -> Context:
     """Opens (and, if it is new, creates) the database; connects to nothing else yet. `roles`: what this process is
-    going to be; empty for a command that works straight on the database."""
+    going to be; empty for a command that works straight on the database. `tell`: how the upgrade of a large database
+    goes on; None: on stderr."""
     prepare_home(settings.home)
-    sql_stores.migrate.ensure(settings.database_url)
+    sql_stores.migrate.ensure(settings.database_url, tell)
     base = sql_stores.open_database(settings.database_url)
     disk = DiskReserve(settings.home, _beside(base.path))
     if base.path is not None:
@@ -197,7 +200,8 @@ def start_services(ctx: Context, roles: Collection[Role]) -> Services:
             services.run(services.maintenance)
         if "agent" in roles:
             lock = FileLock(ctx.agent_lock_path, f"an agent for the node {ctx.node}")
-            locks = NodeLocks(lock, ctx.agent_key, node=ctx.node, token=new_token(), ttl_s=ctx.settings.lease_ttl)
+            ttl_s, runs = ctx.settings.lease_ttl, str(ctx.home / "jobs")
+            locks = NodeLocks(lock, ctx.agent_key, node=ctx.node, token=new_token(), ttl_s=ttl_s, runs=runs)
             # On a disk that is full there is none yet; whatever is launched tells so.
             with contextlib.suppress(OSError):
                 make_passage(str(ctx.home / "jobs"))

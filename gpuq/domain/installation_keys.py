@@ -15,6 +15,7 @@ class InstallationKey(StrEnum):
     LAUNCH_TROUBLE = "obstacle"  # of (node,): why nothing can be launched there, a text for people
     RANKING = "ranking"  # the rule of the line that is in force
     EPOCH = "epoch"  # the marker that a hot store must carry to be believed
+    RUNS = "runs"  # of (node,): the folder in which the jobs' own folders are
     AGENT = "agent"  # of (node,): the token of the agent that took the node last
 
     def of(self, *names: str) -> str:

@@ -8,6 +8,7 @@ the sleeper's claim was committed before the fence changed hands, and the other 
 
 from __future__ import annotations
 
+import json
 import logging
 
 from gpuq.domain.installation_keys import InstallationKey
@@ -22,8 +23,12 @@ log = logging.getLogger(__name__)
 class Fence:
     """Whether the agent with this token may give the GPUs of this node."""
 
-    def __init__(self, node: str, token: str) -> None:
+    def __init__(self, node: str, token: str, runs: str | None = None) -> None:
+        """`runs`: the folder in which the node's jobs have their own; attempts in it need not name theirs."""
         self._key = InstallationKey.AGENT.of(node)
+        self._runs_key = InstallationKey.RUNS.of(node)
+        # The database takes it from its JSON by leaving the quotes out.
+        self._runs = None if runs is None or json.dumps(runs, ensure_ascii=False)[1:-1] != runs else runs
         self._token = token
 
     def check(self, tx: Reader) -> None:
@@ -37,6 +42,9 @@ class Fence:
             if tx.value(self._key) == self._token:
                 return False
             tx.set_value(self._key, self._token, now)
+            # Once and for all: attempts of before rest on it. A later home names its folders in full.
+            if self._runs is not None and tx.value(self._runs_key) is None:
+                tx.set_value(self._runs_key, self._runs, now)
         return True
 
 
@@ -47,13 +55,15 @@ class NodeLocks:
     else may have had the node in between.
     """
 
-    def __init__(self, lock: FileLock, key: AgentKey, *, node: str, token: str, ttl_s: float) -> None:
+    def __init__(
+        self, lock: FileLock, key: AgentKey, *, node: str, token: str, ttl_s: float, runs: str | None = None
+    ) -> None:
         self._lock = lock
         self._key = key
         self._node = node
         self._token = token
         self._ttl_s = ttl_s
-        self.fence = Fence(node, token)
+        self.fence = Fence(node, token, runs)
         self.held = False
         self.tenure = 0
 

@@ -228,7 +228,8 @@ class World:
         """An agent without its thread, so the test takes the turns; adopts what runs, as after a restart."""
         lock = FileLock(self.ctx.agent_lock_path, "an agent")
         key = redis_stores.RedisAgentKey(self.link)
-        locks = NodeLocks(lock, key, node="box", token=f"agent-{len(self.agents)}", ttl_s=30)
+        token, runs = f"agent-{len(self.agents)}", str(self.ctx.home / "jobs")
+        locks = NodeLocks(lock, key, node="box", token=token, ttl_s=30, runs=runs)
         agent = Agent(self.ctx, locks)
         self.agents.append(agent)
         agent.open()

@@ -32,7 +32,7 @@ def test_an_attempt_is_stored_whole(jobs: Any, records: SqlRecords) -> None:
         )  # fmt: skip
     run_dir = f"/gpuq/jobs/{job_id}/1"
     assert attempts_of(records, job_id) == [
-        Attempt(job_id, 1, token, "box", "boot-1", (3, 1), ("GPU-3", "GPU-1"), None, run_dir, run_dir + "/output.log",
+        Attempt(job_id, 1, token, "box", "", (3, 1), ("GPU-3", "GPU-1"), None, run_dir, run_dir + "/output.log",
                 now + 1, now + 2, now + 9, 11, 10**12, 12, 10**12 + 5, Outcome.GPU_OOM, 1, None, "out of memory",
                 40000, 0.5)
     ]  # fmt: skip
