@@ -12,8 +12,11 @@ class InstallationKey(StrEnum):
     PAUSED = "paused"  # {"by", "reason", "at"} while no new job may start
     DRAINED = "drained"  # of (node, GPU uuid): {"by", "reason", "at"}
     GROUP_LIMIT = "group-limit"  # of (group,): {"running", "by", "at"}
-    LAUNCH_TROUBLE = "obstacle"  # of (node,): why nothing can be launched there, a text for people
+    LAUNCH_TROUBLE = "obstacle"  # of (node,): why nothing can be started there, a text for people
+    STUCK = "stuck"  # of (node, job id): {"attempt", "text"} of one that does not come to its end
     RANKING = "ranking"  # the rule of the line that is in force
+    INSTALLATION = "installation"  # the name of this database, a token: whose a home is
+    NAMESPACE_OWNER = "namespace-owner"  # the id under which this database has a namespace of Redis
     EPOCH = "epoch"  # the marker that a hot store must carry to be believed
     RUNS = "runs"  # of (node,): the folder in which the jobs' own folders are
     AGENT = "agent"  # of (node,): the token of the agent that took the node last

@@ -23,12 +23,9 @@ log = logging.getLogger(__name__)
 class Fence:
     """Whether the agent with this token may give the GPUs of this node."""
 
-    def __init__(self, node: str, token: str, runs: str | None = None) -> None:
-        """`runs`: the folder in which the node's jobs have their own; attempts in it need not name theirs."""
+    def __init__(self, node: str, token: str) -> None:
         self._key = InstallationKey.AGENT.of(node)
         self._runs_key = InstallationKey.RUNS.of(node)
-        # The database takes it from its JSON by leaving the quotes out.
-        self._runs = None if runs is None or json.dumps(runs, ensure_ascii=False)[1:-1] != runs else runs
         self._token = token
 
     def check(self, tx: Reader) -> None:
@@ -36,15 +33,18 @@ class Fence:
         if tx.value(self._key) != self._token:
             raise NodeTaken("another agent took this node", hint="one agent a node; set GPUQ_NODE on the other home")
 
-    def take(self, records: Records, now: float) -> bool:
-        """False when it was ours all the time. Raises DatabaseUnavailable."""
+    def take(self, records: Records, now: float, runs: str | None = None) -> bool:
+        """False when it was ours all the time. `runs`: the folder in which the node's jobs have their own; attempts in
+        it need not name theirs. Raises DatabaseUnavailable."""
         with records.write() as tx:
             if tx.value(self._key) == self._token:
                 return False
             tx.set_value(self._key, self._token, now)
-            # Once and for all: attempts of before rest on it. A later home names its folders in full.
-            if self._runs is not None and tx.value(self._runs_key) is None:
-                tx.set_value(self._runs_key, self._runs, now)
+            # Once and for all: attempts of before rest on it. A later home names its folders in full; and so does one
+            # that JSON writes in another way than between quotes, which is how the database takes it.
+            plain = runs is not None and json.dumps(runs, ensure_ascii=False) == f'"{runs}"'
+            if plain and tx.value(self._runs_key) is None:
+                tx.set_value(self._runs_key, runs, now)
         return True
 
 
@@ -55,15 +55,13 @@ class NodeLocks:
     else may have had the node in between.
     """
 
-    def __init__(
-        self, lock: FileLock, key: AgentKey, *, node: str, token: str, ttl_s: float, runs: str | None = None
-    ) -> None:
+    def __init__(self, lock: FileLock, key: AgentKey, *, node: str, token: str, ttl_s: float) -> None:
         self._lock = lock
         self._key = key
         self._node = node
         self._token = token
         self._ttl_s = ttl_s
-        self.fence = Fence(node, token, runs)
+        self.fence = Fence(node, token)
         self.held = False
         self.tenure = 0
 

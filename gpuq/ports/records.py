@@ -150,6 +150,34 @@ class AnsweredRequest:
     fingerprint: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Which database it is (None: not named yet), and the highest ids of events and jobs that it has given, 0 for none.
+
+    On PostgreSQL an id is given before it is durable that it was, also to a transaction that comes to nothing. So these
+    tell what is *not* missing, and `committed_event`, `committed_job` what will not go away; elsewhere they are equal.
+    """
+
+    installation: str | None
+    last_event: int
+    last_job: int
+    committed_event: int
+    committed_job: int
+
+
+class GivenNumbers(Protocol):
+    """Where the numbers are remembered that the database gives."""
+
+    def reserve(self, last_job: int) -> None:
+        """Called before the commit that gives this job id. Never fails."""
+
+    def note(self, last_event: int | None, last_job: int | None) -> None:
+        """Called after a commit with the newest numbers that it gave, None for those that are not known."""
+
+    def close(self) -> None:
+        """Nothing is given any more."""
+
+
 class Reader(Protocol):
     """Reads of one transaction on the truth."""
 
@@ -182,6 +210,9 @@ class Reader(Protocol):
 
     def live_attempts(self, node: str | None = None) -> list[tuple[Job, Attempt]]:
         """Jobs in an active state with their current attempt, by job id."""
+
+    def processes(self, job_id: int, number: int) -> list[tuple[int, int]]:
+        """What was noted of an attempt by `note_processes`."""
 
     def events(self, *, job_id: int | None = None, after_id: int = 0, limit: int | None = None) -> list[Event]:
         """Oldest first."""
@@ -286,6 +317,13 @@ class Writer(Reader, Protocol):
         """Job rows, dependency rows, `submitted` events, and the request key, for one user's submission.
         Ids in the order given, ascending and never reused."""
 
+    def add_known_job(self, job_id: int, job: NewJob, *, actor: str) -> None:
+        """A job that got its id before, in a database that is lost. The id must be one that is not given any more.
+        Raises Refused when there is such a job, or its key is taken."""
+
+    def count_attempts_from(self, job_id: int, number: int) -> None:
+        """The next attempt of a job that is not active gets a number after this one, if it would not anyhow."""
+
     def move(self, change: Move) -> None:
         """Raises LeaseLost when the guard matched no row and a token was given, else WrongState
         (NotFound when there is no such job)."""
@@ -299,6 +337,13 @@ class Writer(Reader, Protocol):
 
     def note_peak(self, job_id: int, number: int, token: str, peak_mb: int) -> bool:
         """The peak so far onto the attempt row; False when that attempt is not live any more."""
+
+    def note_processes(self, job_id: int, number: int, token: str, seen: Sequence[tuple[int, int]], at: float) -> bool:
+        """PID and start time of the processes of an attempt, in place of what was noted before; False when that attempt
+        is not live any more."""
+
+    def forget_processes(self) -> int:
+        """Removes what was noted of attempts that have ended; returns of how many."""
 
     def end_attempt(self, job_id: int, number: int, token: str, result: Result) -> None:
         """Guarded by number, token and outcome still null; raises LeaseLost."""

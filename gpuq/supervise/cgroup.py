@@ -70,6 +70,12 @@ class Cgroup:
                 pass
         self._kill_frozen()
 
+    def thaw(self) -> None:
+        """Lets go on what was frozen: a group of version 2 is its user's, and so is that switch."""
+        name, go_on = ("cgroup.freeze", b"0") if self.kind == V2 else ("freezer.state", b"THAWED")
+        with contextlib.suppress(FileNotFoundError):
+            _write(os.path.join(self.path, name), go_on)
+
     def remove(self) -> bool:
         """False while there is something in it."""
         try:
@@ -138,6 +144,12 @@ def of_supervisor(places: Sequence[tuple[str, str]], pid: int, start: int) -> It
         group = Cgroup(kind, parent, f"{pid}-{start}")
         if os.path.isdir(group.path):
             yield group
+
+
+def members_left_by(folder: str, pid: int, start: int) -> list[int]:
+    """PIDs in the groups, of whatever kind, that a supervisor of this home has made which is dead now."""
+    groups = [Cgroup(kind, parent, f"{pid}-{start}") for kind, parent in found(folder)]
+    return [member for group in groups for member in group.members()]
 
 
 def left_over(folder: str) -> list[Cgroup]:

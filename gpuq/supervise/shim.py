@@ -8,6 +8,7 @@ may be gone, and its user's quota used up.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -21,11 +22,12 @@ from gpuq.supervise.descendants import Family
 from gpuq.supervise.events import Events
 from gpuq.supervise.hunt import hunt
 from gpuq.supervise.ladder import KILL, NOTICE, STRAYS, TERMINATE, Ladder
+from gpuq.supervise.last_word import record_end
 from gpuq.supervise.output_limit import REASON, OutputLimit, written_bytes
-from gpuq.supervise.spawn import MACHINE_FAULT, AttemptSpec, CannotRun, signal_number, spawn
+from gpuq.supervise.spawn import MACHINE_FAULT, AttemptSpec, CannotRun, spawn
+from gpuq.supervise.stop_orders import StopOrder, of_line, of_record
 
 _RETRY_S = 0.05
-_RETRY_MAX_S = 15.0
 _OWN_SIGTERM_S = 0.05
 _LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 # Looked up once by the fork server; its supervisors run in the same control group.
@@ -55,12 +57,12 @@ def supervise(
     try:
         events = Events(run_dir)
         events.watch(server_fd, for_hangup_only=True)
-        _supervise(run_dir, events, log_fd, report_fd, server_fd, when_alone, will, group)
+        _supervise(run_dir, lock_fd, events, log_fd, report_fd, server_fd, when_alone, will, group)
         return not events.told_to_stop and not (group is not None and group.left)
     except Exception as error:
         _end_every_child(group)
-        why = f"the supervisor failed: {error!r}"
-        record_end(run_dir, classify.record_of("lost", token=bundle.token_in(run_dir), error=why))
+        token = bundle.token_in(run_dir) or bundle.text(will.read() or {}, "token") or ""
+        record_end(run_dir, _own_failure(token, error, bundle.is_begun(lock_fd)), tell=_teller(report_fd))
         raise
     finally:
         will.forget()
@@ -70,8 +72,20 @@ def supervise(
             os.close(fd)
 
 
+def _own_failure(token: str, error: Exception, begun: bool) -> dict[str, object]:
+    """The exit record for a supervisor that cannot go on. Before the job's program may have existed, no job is to be
+    charged for it."""
+    why = f"the supervisor failed: {error!r}"
+    return classify.record_of("lost", token=token, error=why) if begun else _machines_fault(token, why)
+
+
+def _machines_fault(token: str, why: str) -> dict[str, object]:
+    return {**classify.record_of("launch_error", token=token, error=why), "machine_fault": True}
+
+
 def _supervise(
     run_dir: str,
+    lock_fd: int,
     events: Events,
     log_fd: int,
     report_fd: int,
@@ -80,24 +94,28 @@ def _supervise(
     will: CrashRecord,
     group: Cgroup | None,
 ) -> None:
+    tell = _teller(report_fd)
+    record = bundle.read(run_dir, bundle.SPEC)
+    if record is None:
+        raise FileNotFoundError(errno.ENOENT, "the spec of the attempt cannot be found", run_dir)
     try:
-        spec = AttemptSpec(bundle.read(run_dir, bundle.SPEC) or {})
+        spec = AttemptSpec(record)
     except ValueError as error:
         why = f"{bundle.SPEC}: {error}"
-        record_end(run_dir, classify.record_of("launch_error", token=bundle.token_in(run_dir), error=why))
+        record_end(run_dir, classify.record_of("launch_error", token=bundle.token_in(run_dir), error=why), tell=tell)
         return
-    if _stopped_before(run_dir, spec.token):
+    if _stopped_before(run_dir, spec.token, tell):
         return
     failpoints.point("supervisor.before_spawn")
+    bundle.mark_begun(lock_fd)
     try:
         pid, exec_fd = spawn(spec, log_fd)
     except CannotRun as refusal:
-        record_end(run_dir, classify.record_of("launch_error", token=spec.token, error=str(refusal)))
+        record_end(run_dir, classify.record_of("launch_error", token=spec.token, error=str(refusal)), tell=tell)
         return
     except OSError as failure:
-        message = f"no process could be made for the job: {failure.strerror}"
-        record = classify.record_of("launch_error", token=spec.token, error=message)
-        record_end(run_dir, {**record, "machine_fault": True})
+        why = f"no process could be made for the job: {failure.strerror}"
+        record_end(run_dir, _machines_fault(spec.token, why), tell=tell)
         return
     failpoints.point("supervisor.spawned")
     run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, log_fd, will, group)
@@ -107,7 +125,7 @@ def _supervise(
     failpoints.point("supervisor.end_recorded")
 
 
-def _stopped_before(run_dir: str, token: str) -> bool:
+def _stopped_before(run_dir: str, token: str, tell: Callable[[bytes], None]) -> bool:
     """The control FIFO is open from here on, so a stop is either in the file now or will be announced there."""
     stop = bundle.read(run_dir, bundle.STOP)
     if stop is None:
@@ -115,7 +133,7 @@ def _stopped_before(run_dir: str, token: str) -> bool:
     reason = bundle.text(stop, "reason") or "cancel"
     outcome, why = classify.of_reason(reason)
     why = f"{why}, before it was started"
-    record_end(run_dir, classify.record_of(outcome, token=token, error=why, stop_reason=reason))
+    record_end(run_dir, classify.record_of(outcome, token=token, error=why, stop_reason=reason), tell=tell)
     return True
 
 
@@ -181,8 +199,8 @@ class _Run:
             if self.events.told_to_stop:
                 self.ladder.request(kernel.since_boot(), "shutdown")
             if self.events.control in ready:
-                for told in self.events.requests():
-                    self._request_stop(told)
+                for line in self.events.lines():
+                    self._request_stop(of_line(line, self.spec.token))
                 self._read_stop()
             if empty:
                 return
@@ -193,12 +211,13 @@ class _Run:
     def record(self) -> None:
         if self.ending is None:
             raise RuntimeError("the job's process vanished")
-        record_end(self.run_dir, self._record(self.ending), self.log_fd)
+        record_end(self.run_dir, self._record(self.ending), self.log_fd, _teller(self.report_fd))
 
     def _record(self, ending: classify.Ending) -> dict[str, object]:
+        if self.refusal is not None and self.machine_fault:
+            return _machines_fault(self.spec.token, self.refusal)
         if self.refusal is not None:
-            record = classify.record_of("launch_error", token=self.spec.token, error=self.refusal)
-            return {**record, "machine_fault": True} if self.machine_fault else record
+            return classify.record_of("launch_error", token=self.spec.token, error=self.refusal)
         return classify.exit_record(ending, token=self.spec.token, started_at=self.started_at)
 
     def _hear_the_exec(self) -> None:
@@ -293,7 +312,7 @@ class _Run:
             # A job must not die because a disk does not answer; whoever stops it will ask again.
             return
         if stop is not None:
-            self._request_stop(stop)
+            self._request_stop(of_record(stop))
 
     def _look_at_output(self, now: float) -> None:
         if self.output.due(now):
@@ -301,15 +320,13 @@ class _Run:
             if grace_s is not None:
                 self.ladder.request(now, REASON, min(grace_s, self.spec.kill_grace_s))
 
-    def _request_stop(self, stop: dict[str, object]) -> None:
-        self.ladder.request(
-            kernel.since_boot(),
-            bundle.text(stop, "reason") or "cancel",
-            bundle.number(stop, "grace_s"),
-            signal_number(bundle.text(stop, "signal")),
-        )
+    def _request_stop(self, order: StopOrder | None) -> None:
+        if order is not None:
+            self.ladder.request(kernel.since_boot(), order.reason, order.grace_s, order.signum)
 
     def _take(self, step: str) -> None:
+        if bundle.taken_over(self.run_dir):
+            return
         if self.ladder.reason not in (None, STRAYS) and self.ending is None:
             self.stop_reached = True
         if step == NOTICE and self.ladder.reason is None and self.ending is None:
@@ -339,23 +356,14 @@ def _end_every_child(group: Cgroup | None) -> None:
         time.sleep(_RETRY_S)
 
 
-def record_end(run_dir: str, record: dict[str, object], log_fd: int | None = None) -> None:
-    """Writes the exit record, however long a full disk makes it wait: the lock is held and so nobody takes the
-    attempt for dead. Gives up only when the folder of the records itself is gone. The log is let go then, whose blocks
-    stay taken as long as somebody has it open, even when it was deleted to make room."""
-    pause = _RETRY_S
-    while True:
-        try:
-            bundle.write(run_dir, bundle.EXIT, record)
-            return
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError:
-            if log_fd is not None:
-                # 0 is /dev/null, by the fork server.
-                os.dup2(0, log_fd, inheritable=False)
-            time.sleep(pause)
-            pause = min(pause * 2, _RETRY_MAX_S)
+def _teller(report_fd: int) -> Callable[[bytes], None]:
+    """Who tells the reader of the report pipe, if there is one."""
+
+    def tell(line: bytes) -> None:
+        with contextlib.suppress(OSError):
+            os.write(report_fd, line)
+
+    return tell
 
 
 def _now() -> float:

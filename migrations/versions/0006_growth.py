@@ -5,7 +5,7 @@ out. Rows of before stay as they are. Each index is a step of its own on SQLite,
 what is there already is not made again after an interruption.
 
 Revision ID: 0006
-Revises: 0004
+Revises: 0005
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from alembic import context, op
 
 revision = "0006"
-down_revision = "0004"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

@@ -84,12 +84,12 @@ def test_a_time_limit_is_shown_when_it_is_reached_and_once(make_world: Any) -> N
     record_limits_reached(world.ctx, attempts[:1])
     job = world.job(limited)
     assert (str(job.state), job.stop_reason, job.stop_deadline) == ("stopping", "time_limit", begun + 60 + 45)
-    assert (details(world, limited)[-1], topics) == ("time limit reached", ["events"])
+    assert (details(world, limited)[-1], topics) == ("time limit reached", ["stops", "events"])
     assert (attempts[0].stopping, world.state(unlimited), world.state(own)) == (True, "running", "running")
     # The supervisor stops it by itself.
     assert world.launcher.stops == []
     record_limits_reached(world.ctx, attempts[:1])
-    assert topics == ["events"]
+    assert topics == ["stops", "events"]
 
 
 def test_a_time_limit_of_a_job_that_was_cancelled_first_is_not_shown(world: Any) -> None:
@@ -102,7 +102,7 @@ def test_a_time_limit_of_a_job_that_was_cancelled_first_is_not_shown(world: Any)
     record_limits_reached(world.ctx, attempts)
     assert details(world, job_id) == before
     assert (world.job(job_id).stop_reason, world.job(other).stop_reason) == ("cancel", "time_limit")
-    assert topics == ["events"]
+    assert topics == ["stops", "events"]
 
 
 def test_an_attempt_that_is_not_live_any_more_has_outgrown_nothing(make_world: Any) -> None:
@@ -195,7 +195,7 @@ def fails(world: Any, job_id: int, outcome: Outcome = Outcome.EXIT_NONZERO) -> N
 
 
 def test_backoffs_are_shortened_to_what_they_would_be_from_now_on_whatever_they_count(make_world: Any) -> None:
-    world = make_world("sim:4", retry_base=10.0)
+    world = make_world("sim:4", retry_base=10.0, retry_quick=True)
     failed, lost = world.submit("a"), world.submit("a")
     fails(world, failed)
     fails(world, lost, Outcome.LOST)
@@ -215,7 +215,7 @@ def test_backoffs_are_shortened_to_what_they_would_be_from_now_on_whatever_they_
 
 
 def test_a_job_whose_wait_is_right_keeps_no_other_from_being_shortened(make_world: Any) -> None:
-    world = make_world("sim:4", retry_base=10.0)
+    world = make_world("sim:4", retry_base=10.0, retry_quick=True)
     begin = world.submit("a", begin=world.clock.now() + 90_000)
     late = world.submit("a")
     fails(world, late)
@@ -229,7 +229,7 @@ def test_a_job_whose_wait_is_right_keeps_no_other_from_being_shortened(make_worl
 def test_a_backoff_that_is_over_meanwhile_is_not_shortened_and_keeps_no_other_from_it(
     make_world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = make_world("sim:4", retry_base=10.0)
+    world = make_world("sim:4", retry_base=10.0, retry_quick=True)
     moved, good = world.submit("a"), world.submit("a")
     fails(world, moved)
     fails(world, good)

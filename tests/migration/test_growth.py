@@ -24,7 +24,7 @@ from gpuq.stores.sql import Database, migrate, open_records
 from gpuq.stores.sql.core.engine import sqlite_path
 from gpuq.stores.sql.schema import create, totals
 
-BEFORE = "0004"
+BEFORE = "0005"
 _JOB = """INSERT INTO jobs (id, name, "user", state, priority, score, command, cwd, gpus, max_retries, attempt,
  preemptible, submitted_at, {more}) VALUES ({id}, 'x', 'alice', '{state}', 2, 1.0, '["x"]', '/', 1, 0, {attempt}, {no},
  1.0, {values})"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any, TypedDict
@@ -16,6 +16,8 @@ import pytest
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job, Launched
 from gpuq.domain.outcome import Outcome, Result
+from gpuq.domain.oversight import Family, Sight, SupervisorState
+from gpuq.domain.proof_of_death import Evidence, Sign
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.accounts import Accounts
 from gpuq.engine.agent import Agent
@@ -29,12 +31,13 @@ from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.engine.run_times import RunTimes
 from gpuq.gpus.simulated import SimulatedGpus
-from gpuq.ports.launcher import LaunchOrder
+from gpuq.ports.launcher import LaunchOrder, Oversight
 from gpuq.settings import Settings
 from gpuq.stores import redis as redis_stores
 from gpuq.stores import sql as sql_stores
 
 BOOT = "boot-1"
+WELL = Sight(SupervisorState.RUNS, pid=7, start=1)
 
 
 class FakeClock:
@@ -67,21 +70,83 @@ class Stop(TypedDict):
     signal: str | None
 
 
+class PlayedRehearsal:
+    """Is over when the test says so, and went as it says."""
+
+    def __init__(self, over: bool, failure: str | None) -> None:
+        self._over, self._failure = over, failure
+
+    def over(self) -> bool:
+        return self._over
+
+    def close(self) -> str | None:
+        return self._failure if self._over else "no supervisor takes a launch"
+
+
+class PlayedOversight:
+    """Supervisors look as the test says, by job id; nothing helps, unless the test makes it."""
+
+    def __init__(self, launcher: PlayedLauncher) -> None:
+        self._launcher = launcher
+        self.sights: dict[int, Sight] = {}
+        self.families: dict[int, Family | None] = {}
+        self.looks = 0
+        self.resumed: list[Sight] = []
+        self.taken_over: list[tuple[int, str | None, float]] = []
+
+    def is_well(self, known: Launched) -> bool:
+        for order in self._launcher.orders:
+            if self._launcher.launched(order.run_dir, order.token) == known:
+                sight = self.sights.get(order.job_id, WELL)
+                return sight.state is not SupervisorState.STANDS_STILL and not sight.main_ended
+        return True
+
+    def look(self, run_dir: str, known: Launched | None) -> Sight:
+        self.looks += 1
+        return self.sights.get(self._job(run_dir), WELL)
+
+    def family(self, known: Launched) -> Family | None:
+        return self.families.get(known.pid, Family([], grouped=True))
+
+    def resume(self, sight: Sight) -> None:
+        self.resumed.append(sight)
+
+    def resume_fork_server(self) -> bool:
+        return False
+
+    def take_over(
+        self, run_dir: str, token: str, known: Launched | None, *, reason: str | None, grace_s: float
+    ) -> float | None:
+        self.taken_over.append((self._job(run_dir), reason, round(grace_s, 3)))
+        return None
+
+    def _job(self, run_dir: str) -> int:
+        return next(order.job_id for order in self._launcher.orders if order.run_dir == run_dir)
+
+
 class PlayedLauncher:
     """A launcher whose supervisors do what the test says. Locks and folders are dictionaries."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
+        self.oversight: Oversight = PlayedOversight(self)
         self.orders: list[LaunchOrder] = []
         self.stops: list[Stop] = []
-        self.fail_next: OSError | None = None
+        self.fail_next: Exception | None = None
+        self.fail_rehearsal: OSError | None = None
+        self.rehearsal_over = True
+        self.rehearsal_failure: str | None = None
+        self.rehearsals = 0
         self._alive: set[str] = set()
         self._launched: dict[str, Launched] = {}
         self._results: dict[str, Result] = {}
         self._report_ends: dict[str, int] = {}
         self._end_pipes: dict[int, int] = {}
         self.swept: list[str] = []
+        self.swept_seen: list[tuple[int, int]] = []
         self.unkillable: set[str] = set()
+        # By token: what the test says that there is to see of it.
+        self.signs: dict[str, Evidence] = {}
 
     def warm_up(self) -> None: ...
 
@@ -100,6 +165,15 @@ class PlayedLauncher:
         self._alive.add(order.run_dir)
         self._report_ends[order.run_dir] = write_end
         return read_end
+
+    def begun(self, run_dir: str) -> bool:
+        return run_dir in self._launched
+
+    def rehearse(self, folder: str) -> PlayedRehearsal:
+        self.rehearsals += 1
+        if self.fail_rehearsal is not None:
+            raise self.fail_rehearsal
+        return PlayedRehearsal(self.rehearsal_over, self.rehearsal_failure)
 
     def order_of(self, job_id: int) -> LaunchOrder:
         return [order for order in self.orders if order.job_id == job_id][-1]
@@ -138,11 +212,26 @@ class PlayedLauncher:
     def report(self, fd: int) -> Launched | None:
         return self._launched.get(os.read(fd, 4096).decode())
 
+    def told_end(self, token: str) -> Result | None:
+        return None
+
     def launched(self, run_dir: str, token: str) -> Launched | None:
         return self._launched.get(run_dir)
 
     def alive(self, run_dir: str) -> bool:
         return run_dir in self._alive
+
+    def evidence(
+        self,
+        run_dir: str,
+        token: str,
+        launched: Launched | None,
+        uid: int | None,
+        family: Collection[tuple[int, int]] = (),
+    ) -> Evidence:
+        lock = Sign.LIVES if self.alive(run_dir) else Sign.GONE
+        marked = Sign.LIVES if token in self.unkillable else Sign.GONE
+        return self.signs.get(token) or Evidence(lock, Sign.UNTOLD, marked=marked)
 
     def watch(self, running: Launched) -> int | None:
         for run_dir, launched in self._launched.items():
@@ -161,7 +250,15 @@ class PlayedLauncher:
     def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:
         return None
 
-    def sweep(self, token: str, session: int | None, session_start: int | None = None, uid: int | None = None) -> int:
+    def sweep(
+        self,
+        token: str,
+        session: int | None,
+        session_start: int | None = None,
+        uid: int | None = None,
+        seen: Collection[tuple[int, int]] = (),
+    ) -> int:
+        self.swept_seen = list(seen)
         if token in self.unkillable:
             raise TimeoutError("a process of it cannot be killed")
         self.swept.append(token)
@@ -228,8 +325,7 @@ class World:
         """An agent without its thread, so the test takes the turns; adopts what runs, as after a restart."""
         lock = FileLock(self.ctx.agent_lock_path, "an agent")
         key = redis_stores.RedisAgentKey(self.link)
-        token, runs = f"agent-{len(self.agents)}", str(self.ctx.home / "jobs")
-        locks = NodeLocks(lock, key, node="box", token=token, ttl_s=30, runs=runs)
+        locks = NodeLocks(lock, key, node="box", token=f"agent-{len(self.agents)}", ttl_s=30)
         agent = Agent(self.ctx, locks)
         self.agents.append(agent)
         agent.open()

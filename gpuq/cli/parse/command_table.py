@@ -179,12 +179,12 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "gpus drain", "gpus:drain", "take a GPU out of the queue; what runs on it goes on",
-            words="INDEX", least=1, most=1, options=(Option("--reason", "text", "shown in `gpuq gpus`"),),
-            examples="gpuq gpus drain 3 --reason 'fan'",
+            words="INDEX…", least=1, most=None, options=(Option("--reason", "text", "shown in `gpuq gpus`"),),
+            examples="gpuq gpus drain 3 --reason 'fan'\ngpuq gpus drain 0 2-3",
         ),
         Command(
-            "gpus undrain", "gpus:undrain", "put a drained GPU back", words="INDEX", least=1, most=1,
-            examples="gpuq gpus undrain 3",
+            "gpus undrain", "gpus:undrain", "put a drained GPU back", words="INDEX…", least=1, most=None,
+            examples="gpuq gpus undrain 3\ngpuq gpus undrain 0-3",
         ),
         Command(
             "group", "groups:groups", "the groups, their jobs and their limits", options=(JSON,),
@@ -247,7 +247,12 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "db restore", "db:restore", "put a copy back; the daemon must be down", words="FILE", least=1, most=1,
-            options=(YES,), examples="gpuq db restore /backup/gpuq.db",
+            options=(YES, Option("--leave-running", "flag", "although attempts run that the copy may not know")),
+            examples="gpuq db restore /backup/gpuq.db",
+        ),
+        Command(
+            "db adopt", "db:adopt", "go on with a database that is older than this home, or another one's",
+            options=(YES,), examples="gpuq db adopt --yes",
         ),
         Command(
             "db reporter", "db:reporter", "PostgreSQL: a login for `gpuq sql` that may read the views alone",
@@ -259,8 +264,12 @@ COMMANDS: dict[str, Command] = {
             examples="gpuq config\nGPUQ_HOME=/tmp/q gpuq config --json",
         ),
         Command(
-            "doctor", "doctor:doctor", "checks what must be right, and says what to do", options=(JSON,),
-            examples="gpuq doctor",
+            "doctor", "doctor:doctor", "checks what must be right, and says what to do", options=(
+                Option("--end-strays", "flag", "end what runs and is not in the database"),
+                Option("--import-strays", "flag", "put it into the database; the daemon must be down"),
+                JSON,
+            ),
+            examples="gpuq doctor\ngpuq doctor --end-strays",
         ),
         Command(
             "token create", "tokens:create", "a token for the TCP interface; printed once",

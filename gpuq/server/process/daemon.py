@@ -84,7 +84,9 @@ def run(
             lock = FileLock(settings.home / "daemon.lock", "a daemon for this home")
             lock.acquire()
             stack.callback(lock.release)
-        ctx = wiring.open_context(settings, roles=roles, tell=tell)
+        # By itself first, so that whoever waits hears how far it is.
+        wiring.database().ensure(settings.database_url, tell)
+        ctx = wiring.open_context(settings, roles=roles)
         stack.callback(_close, ctx)
         stack.callback(_stop_jobs_if_told, ctx, going)
         services = wiring.start_services(ctx, roles)

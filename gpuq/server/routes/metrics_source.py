@@ -9,11 +9,12 @@ from gpuq import __version__
 from gpuq.domain.states import JobState
 from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
-from gpuq.engine.queries import gpu_report
+from gpuq.engine.queries import gpu_report, health
+from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.switches import paused
 
 
-def of(ctx: Context, agent: Agent | None) -> dict[str, Any]:
+def of(ctx: Context, agent: Agent | None, liveness: AgentLiveness) -> dict[str, Any]:
     """What `gpuq.observe.metrics.render` takes."""
     with ctx.records.read() as tx:
         totals = tx.totals()
@@ -23,6 +24,7 @@ def of(ctx: Context, agent: Agent | None) -> dict[str, Any]:
         "jobs": {str(state): totals.jobs.get(state, 0) for state in JobState},
         "dead_letters": totals.dead_letters,
         "paused": standing is not None,
+        "ready": health.readyz(ctx, liveness)["ready"],
         "gpus": Counter(str(row["state"]) for row in gpus),
         "gpu_utilisation": {row["index"]: row["utilisation"] for row in gpus},
         "gpu_used_mb": {row["index"]: row["used_mb"] for row in gpus},

@@ -22,7 +22,7 @@ from gpuq.stores.sql.core.engine import WRITERS_TURN, Database, connect_sqlite, 
 from gpuq.stores.sql.core.errors import told_as_our_own, translated
 from gpuq.stores.sql.questions import report_role
 from gpuq.stores.sql.schema import create
-from gpuq.stores.sql.steps import Tell, Upgrade, revisions_after, to_stderr
+from gpuq.stores.sql.steps import Tell, Upgrade, given_ids, go_on_after, revisions_after, to_stderr
 
 # Names the making of the schema among the advisory locks of a PostgreSQL database; any fixed number does.
 FIRST_START = 0x67707571
@@ -137,7 +137,12 @@ def _run_alembic(configuration: Any, connection: Connection, revision: str | Non
     from alembic import command
 
     configuration.attributes["connection"] = connection
+    driver: Any = connection.connection.driver_connection
+    given = given_ids(driver) if connection.dialect.name == "sqlite" else {}
     command.upgrade(configuration, revision or create.HEAD)
+    if connection.dialect.name == "sqlite":
+        # A table that was written anew would go on after the ids that are in it, not after those that were given.
+        go_on_after(driver, given)
     if connection.dialect.name == "sqlite" and revision in {None, create.HEAD}:
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
         if broken:
@@ -212,7 +217,7 @@ def _make_file(path: Path) -> None:
 
 def backup(url: str, target: Path) -> None:
     """A consistent copy, also while gpuq runs. Raises Refused when `target` exists, or for PostgreSQL."""
-    path = _file_of(url)
+    path = file_of(url)
     partial = target.with_name(target.name + ".partial")
     if target.exists():
         raise Refused(f"{target} exists", hint="name another file; backups are not overwritten")
@@ -237,36 +242,22 @@ def backup(url: str, target: Path) -> None:
 def restore(url: str, source: Path) -> None:
     """Puts a backup in the database's place, in one transaction; the daemon must be stopped. Ids given out since
     the backup are not given again. Raises Refused for what is not a backup of gpuq, SchemaMismatch for a newer one."""
-    path = _file_of(url)
+    path = file_of(url)
     if not source.is_file():
         raise Refused(f"there is no file {source}", hint="name a file that `gpuq db backup` made")
-    _check_backup(source)
+    check_backup(source)
     with told_as_our_own(), _alone(path):
         _make_file(path)
         with closing(connect_sqlite(path)) as target, closing(connect_sqlite(source, mode="ro")) as copy:
-            given = _given_ids(target)
+            given = given_ids(target)
             copy.backup(target)
             target.execute("PRAGMA journal_mode = WAL")
-            for table, last in given.items():
-                target.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (last, table))
-                target.execute(
-                    "INSERT INTO sqlite_sequence (name, seq) SELECT ?, ?"
-                    " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = ?)",
-                    (table, last, table),
-                )
+            go_on_after(target, given)
     ensure(url)
 
 
-def _given_ids(connection: sqlite3.Connection) -> dict[str, int]:
-    try:
-        return {str(table): int(last) for table, last in connection.execute("SELECT name, seq FROM sqlite_sequence")}
-    except sqlite3.OperationalError as error:
-        if "no such table" in str(error):
-            return {}
-        raise
-
-
-def _check_backup(source: Path) -> None:
+def check_backup(source: Path) -> None:
+    """Raises Refused for what is not a sound backup of gpuq, SchemaMismatch for one of a newer release."""
     try:
         with closing(connect_sqlite(source, mode="ro")) as connection:
             sound = connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
@@ -283,7 +274,8 @@ def _check_backup(source: Path) -> None:
         _alembic(str(row[0]))
 
 
-def _file_of(url: str) -> Path:
+def file_of(url: str) -> Path:
+    """Of a SQLite database. Raises Refused for another one."""
     path = sqlite_path(parse_url(url))
     if path is None:
         raise Refused("gpuq copies SQLite databases only", hint=_USE_PG_DUMP)

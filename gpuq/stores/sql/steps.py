@@ -6,6 +6,7 @@ it had done is there, and the copy that it made first is not made again.
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
@@ -64,3 +65,24 @@ def revisions_after(configuration: Any, before: str) -> list[str]:
 
     scripts = ScriptDirectory.from_config(configuration)
     return [script.revision for script in scripts.iterate_revisions("head", before)][::-1]
+
+
+def given_ids(connection: sqlite3.Connection) -> dict[str, int]:
+    """Table → the last id that it gave, of a SQLite database."""
+    try:
+        return {str(table): int(last) for table, last in connection.execute("SELECT name, seq FROM sqlite_sequence")}
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return {}
+        raise
+
+
+def go_on_after(connection: sqlite3.Connection, given: dict[str, int]) -> None:
+    """No id of before is given again."""
+    for table, last in given.items():
+        connection.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (last, table))
+        connection.execute(
+            "INSERT INTO sqlite_sequence (name, seq) SELECT ?, ?"
+            " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = ?)",
+            (table, last, table),
+        )

@@ -169,7 +169,7 @@ def test_a_reading_that_ends_with_a_full_buffer_is_whole_and_a_wait_is_in_millis
         events = Events(str(tmp_path))
         os.write(events.control, b"x" * 4095 + b"\n")
         assert events.wait(None, 0) == {events.control}
-        assert events.requests() == []
+        assert events.lines() == [b"x" * 4095]
         assert events.wait(None, 0) == set()
         events._poll = SimpleNamespace(poll=lambda pause: pauses.append(pause) or [])  # type: ignore[assignment]
         events.wait(None, 0.25)
@@ -326,7 +326,12 @@ SPEC = {"token": "t", "argv": ["x"], "env": {}, "uid": 1000, "gid": 1000, "cwd":
     [
         ("hide", CannotIsolate("no mounts"), MACHINE_FAULT + b"other GPUs cannot be hidden from the job: no mounts"),
         ("enter", CannotRun("no such folder"), b"no such folder"),
-        ("identity", RuntimeError("odd"), b"the job's process could not be set up: RuntimeError('odd')"),
+        (
+            "identity",
+            RuntimeError("odd"),
+            MACHINE_FAULT + b"the job's process could not be set up: RuntimeError('odd')",
+        ),
+        ("identity", ValueError("odd"), b"the job's process could not be set up: ValueError('odd')"),
         ("execute", None, b""),
     ],
 )
@@ -387,7 +392,7 @@ def test_a_message_waits_ten_seconds_for_room_and_an_ended_fork_server_is_reaped
 
     monkeypatch.setattr(server_process.socket, "socketpair", pair)
     server = ForkServer(str(tmp_path / "messages"), ("a folder", ["v2", "freezer"]))
-    assert server._groups == ["--groups", "a folder", "--kinds", "v2,freezer"]
+    assert server._options == ["--groups", "a folder", "--kinds", "v2,freezer"]
     server = ForkServer(str(tmp_path / "messages"))
     server.start()
     pid = server.pid

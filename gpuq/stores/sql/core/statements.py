@@ -40,6 +40,7 @@ from gpuq.stores.sql.schema.folders import log_path, run_dir
 from gpuq.stores.sql.schema.kept import environments, totals
 from gpuq.stores.sql.schema.tables import (
     LIVE_OR_COMPLETED,
+    attempt_processes,
     attempts,
     dead_letter_queue,
     events,
@@ -235,6 +236,13 @@ def waiting(dialect: str) -> ClauseElement:
     # The unary plus keeps SQLite on the primary key: without statistics it takes the index of the line.
     queued = text("+jobs.state = 'queued'" if dialect == "sqlite" else "jobs.state = 'queued'")
     return select(*columns).where(among(dialect, "jobs.id"), queued)
+
+
+def processes_of(dialect: str) -> ClauseElement:
+    """What was seen of an attempt's processes."""
+    return select(attempt_processes.c.processes).where(
+        attempt_processes.c.job_id == number("job_id"), attempt_processes.c.number == number("number")
+    )
 
 
 def live_attempts(dialect: str) -> ClauseElement:

@@ -133,15 +133,13 @@ def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Inde
     return Index(name, *(jobs.c[c] for c in columns), unique=unique, sqlite_where=condition, postgresql_where=condition)
 
 
-# By id within a state, so that a page of a list is read and no more.
 Index("ix_jobs_state", jobs.c.state, jobs.c.id)
 # Covers a user's limits, which are counted on every submission.
 Index("ix_jobs_user", jobs.c.user, jobs.c.state, jobs.c.id)
 # `state` and `user` are in it so that SQLite counts places and finds a user's jobs without looking at the rows.
 _partial("ix_jobs_line", "score", "id", "state", "user", where="state = 'queued'")
 _partial("ix_jobs_eligible", "eligible_at", where="eligible_at IS NOT NULL")
-# The history by its end: of everybody, of one user, group or name, and of those that did not go well, who are few.
-_partial("ix_jobs_finished", "finished_at", where="finished_at IS NOT NULL")
+_partial("ix_jobs_finished", "finished_at", where="finished_at IS NOT NULL")  # the history by its end, as the next
 _partial("ix_jobs_user_finished", "user", "finished_at", where="finished_at IS NOT NULL")
 _partial("ix_jobs_name_finished", "name", "finished_at", where="finished_at IS NOT NULL")
 _partial("ix_jobs_group_finished", "group", "finished_at", where='finished_at IS NOT NULL AND "group" IS NOT NULL')
@@ -155,8 +153,7 @@ specs = Table(
     Column("job_id", Id, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
     Column("gid", BigInteger),
     Column("spec", Text, nullable=False),
-    # Of the submission's variables, where `spec` itself has none.
-    Column("env_id", BigInteger),
+    Column("env_id", BigInteger),  # of the variables, where `spec` itself has none
 )
 
 attempts = Table(
@@ -166,13 +163,11 @@ attempts = Table(
     Column("number", Integer, nullable=False),
     Column("token", Text, nullable=False),
     Column("node", Text, nullable=False),
-    # Null of an attempt that has ended: nothing asks for it any more.
-    Column("boot_id", Text),
+    Column("boot_id", Text),  # null once it has ended: nothing asks for it any more
     Column("gpu_indices", Text, nullable=False),
     Column("gpu_uuids", Text, nullable=False),
     Column("gpu_mem_mb", Integer),
-    # Null where they follow from the node's folder and the numbers (`folders.py`).
-    Column("run_dir", Text),
+    Column("run_dir", Text),  # null, as the next, where it follows from node and numbers: `folders.py`
     Column("log_path", Text),
     Column("claimed_at", Double, nullable=False),
     Column("started_at", Double),
@@ -205,6 +200,16 @@ Index(
     attempts.c.finished_at,
     sqlite_where=text("finished_at IS NOT NULL"),
     postgresql_where=text("finished_at IS NOT NULL"),
+)
+
+attempt_processes = Table(
+    "attempt_processes",
+    metadata,
+    Column("job_id", Id, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("processes", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    PrimaryKeyConstraint("job_id", "number", name="pk_attempt_processes"),
 )
 
 dependencies = Table(
