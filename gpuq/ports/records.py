@@ -72,10 +72,35 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """Columns of a job that change without its state (those that `update_job` takes), its stored submission with them
+    where `spec` is the new text, and the remark that tells of it. `state`: as read before in this very transaction;
+    the guard rests on it."""
+
+    job_id: int
+    state: JobState
+    actor: str
+    at: float
+    detail: str
+    attempt: int | None = None
+    set: Mapping[str, Any] = field(default_factory=dict)
+    spec: str | None = None
+
+
+class Dependency(NamedTuple):
+    """What a job waits, or waited, for. `kind`: 'success' or 'any'; `state`: of the job that is waited for."""
+
+    on_id: int
+    kind: str
+    state: JobState
+
+
+@dataclass(frozen=True, slots=True)
 class JobFilter:
     """All given conditions together. `limit` None is unlimited. `newest_first` orders by id, descending;
-    otherwise by id. `after_id`: only ids greater than it (smaller, with `newest_first`). `last_ended_first`: jobs that
-    have ended alone, by their end, descending; `after_id` is then the job after which the list goes on."""
+    otherwise by id. `after_id`: only ids greater than it (smaller, with `newest_first`); `until_id`: none greater.
+    `last_ended_first`: jobs that have ended alone, by their end, descending; `after_id` is then the job after which the
+    list goes on."""
 
     states: frozenset[JobState] | None = None
     user: str | None = None
@@ -83,9 +108,11 @@ class JobFilter:
     name: str | None = None
     ids: tuple[int, ...] | None = None
     array_id: int | None = None
+    array_ids: tuple[int, ...] | None = None
     finished_since: float | None = None
     finished_until: float | None = None
     after_id: int | None = None
+    until_id: int | None = None
     limit: int | None = None
     newest_first: bool = False
     last_ended_first: bool = False
@@ -186,6 +213,9 @@ class Reader(Protocol):
 
     def jobs(self, where: JobFilter) -> list[Job]:
         """In the order that the filter names."""
+
+    def names(self, where: JobFilter) -> list[tuple[int, int | None, int | None]]:
+        """(id, array id, index in it) of the jobs that match, in the order that the filter names."""
 
     def count(self, where: JobFilter) -> int:
         """How many jobs match."""
@@ -303,7 +333,33 @@ class Reader(Protocol):
         """The values whose key begins with `prefix`, by key."""
 
 
-class Writer(Reader, Protocol):
+class ManyWriter(Protocol):
+    """Of a `Writer`, what is asked and written for thousands of jobs at once."""
+
+    def move_many(self, changes: Sequence[Move]) -> None:
+        """As `move` for each, in this order; each has `seen` its job. Raises what `move` raises, and WrongState when
+        somebody who takes no turns has changed one meanwhile: then nothing of it may be committed."""
+
+    def change_many(self, changes: Sequence[Change]) -> None:
+        """As `update_job` and `add_event` for each. Raises WrongState as `move_many` does."""
+
+    def begins(self, ids: Collection[int]) -> dict[int, float | str | None]:
+        """`begin` of these jobs as it was submitted."""
+
+    def dependencies_of(self, ids: Collection[int]) -> dict[int, list[Dependency]]:
+        """By job; one that waits for nothing is absent."""
+
+    def ready_dependents_of(self, ids: Collection[int]) -> list[tuple[int, ReadyDependent]]:
+        """As `ready_dependents` for all of these together, each with the first of them that it waited for."""
+
+    def stored_specs(self, ids: Collection[int]) -> dict[int, str]:
+        """The submissions of these jobs as they are stored: JSON with `schema`."""
+
+    def remove_dead_letters(self, ids: Collection[int]) -> None:
+        """Of those of these jobs that have one."""
+
+
+class Writer(Reader, ManyWriter, Protocol):
     """Reads and guarded writes of one transaction; all of it is committed, or nothing."""
 
     def add_jobs(

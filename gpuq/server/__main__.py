@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gpuq.errors import DatabaseUnavailable, GpuqError
 from gpuq.home import prepare_home
-from gpuq.server.process import detach
+from gpuq.server.process import detach, start_errors
 from gpuq.settings import Settings, load
 
 
@@ -66,8 +66,7 @@ def _told(error: Exception, home: Path | None) -> GpuqError:
     if isinstance(error, GpuqError):
         return error
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return GpuqError(f"the daemon cannot start: {where}{error.strerror}", hint="`gpuq doctor` looks into it")
+        return start_errors.of_system(error)
     return GpuqError(f"internal error: {type(error).__name__}: {error}", hint="set GPUQ_DEBUG=1 for the traceback")
 
 

@@ -16,7 +16,7 @@ from gpuq.domain.totals import WAIT_BOUNDS, Totals
 from gpuq.errors import NotFound
 from gpuq.ports.records import FIRST_PLACE, AnsweredRequest, DeadLetter, JobFilter, ReadyDependent, Waiting
 from gpuq.stores.sql.core import statements as sql
-from gpuq.stores.sql.core.filters import counted, filter_shape, filtered
+from gpuq.stores.sql.core.filters import counted, filter_shape, filtered, named
 from gpuq.stores.sql.core.rows import (
     JOB_WIDTH,
     Prepared,
@@ -75,10 +75,12 @@ class SqlReader:
         return job_from(rows[0])
 
     def _filter_values(self, where: JobFilter) -> dict[str, Any]:
-        names = ("user", "group", "name", "array_id", "finished_since", "finished_until", "after_id")
+        names = ("user", "group", "name", "array_id", "finished_since", "finished_until", "after_id", "until_id")
         values = {name: getattr(where, name) for name in names if getattr(where, name) is not None}
         if where.ids is not None:
             values["ids"] = self._ids(where.ids)
+        if where.array_ids is not None:
+            values["array_ids"] = self._ids(where.array_ids)
         return values
 
     def jobs(self, where: JobFilter) -> list[Job]:
@@ -86,6 +88,11 @@ class SqlReader:
         prepared = self._statements.made(key, lambda: filtered(self._dialect, where))
         rows = self._rows(prepared, limit=self._limit(where.limit), **self._filter_values(where))
         return [job_from(row) for row in rows]
+
+    def names(self, where: JobFilter) -> list[tuple[int, int | None, int | None]]:
+        prepared = self._statements.made((named, filter_shape(where)), lambda: named(self._dialect, where))
+        rows = self._rows(prepared, limit=self._limit(where.limit), **self._filter_values(where))
+        return [tuple(row) for row in rows]
 
     def count(self, where: JobFilter) -> int:
         if where.states is not None and where == JobFilter(states=where.states, limit=where.limit):
@@ -191,12 +198,14 @@ class SqlReader:
         limit: int,
         accounts: Collection[tuple[str, int | None]] = (),
     ) -> list[int]:
-        named = {
+        passed = {
             "users": self._ids(sorted(users)),
             "groups": self._ids(sorted(groups)),
             "accounts": self._ids([f"{'' if uid is None else uid} {user}" for user, uid in accounts]),
         }
-        rows = self._rows(sql.line_past, gpus=gpus, arrays=self._ids(sorted(arrays)), limit=self._limit(limit), **named)
+        rows = self._rows(
+            sql.line_past, gpus=gpus, arrays=self._ids(sorted(arrays)), limit=self._limit(limit), **passed
+        )
         return [row[0] for row in rows]
 
     def position(self, score: float, job_id: int) -> int:

@@ -11,8 +11,8 @@ from gpuq.linux import trim_heap
 from gpuq.ports.records import GivenNumbers, Reader, Writer
 from gpuq.stores.sql.core.engine import Database
 from gpuq.stores.sql.core.statements import Statements
+from gpuq.stores.sql.many import SqlManyWriter
 from gpuq.stores.sql.reader import SqlReader
-from gpuq.stores.sql.writer import SqlWriter
 
 
 class SqlRecords:
@@ -37,7 +37,7 @@ class SqlRecords:
         if self._refusal is not None:
             raise self._refusal
         with self.database.write_on_driver() as driver:
-            writer = SqlWriter(driver, self._statements, self._numbers)
+            writer = SqlManyWriter(driver, self._statements, self._numbers)
             yield writer
         if self._numbers is not None:
             self._numbers.note(writer.last_event, writer.last_job)

@@ -6,6 +6,7 @@ shows, whatever has piled up behind it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -23,17 +24,19 @@ _CONDITIONS = {
     "name": "jobs.name = :name",
     "ids": "",
     "array_id": "jobs.array_id = :array_id",
+    "array_ids": "",
+    "until_id": "jobs.id <= :until_id",
     "finished_since": "jobs.finished_at >= :finished_since",
     "finished_until": "jobs.finished_at < :finished_until",
     "after_id": "",
 }
-_IDS = {
-    "sqlite": "jobs.id IN (SELECT value FROM json_each(:ids))",
-    "postgresql": "jobs.id = ANY(CAST(:ids AS bigint[]))",
+_AMONG = {
+    "sqlite": "{column} IN (SELECT value FROM json_each(:{name}))",
+    "postgresql": "{column} = ANY(CAST(:{name} AS bigint[]))",
 }
 _TYPES: dict[str, Callable[[str], BindParameter[Any]]] = {
     **dict.fromkeys(("user", "group", "name"), word),
-    **dict.fromkeys(("array_id", "after_id"), number),
+    **dict.fromkeys(("array_id", "after_id", "until_id"), number),
     **dict.fromkeys(("finished_since", "finished_until"), moment),
     "limit": lambda name: bindparam(name, type_=Integer),
 }
@@ -55,13 +58,24 @@ def filtered(dialect: str, where: JobFilter) -> ClauseElement:
     return job_select(dialect).where(jobs.c.id.in_(_bound(page))).order_by(*order)
 
 
+def named(dialect: str, where: JobFilter) -> ClauseElement:
+    """(id, array, index in it) of the jobs that match: from indexes, mostly, and next to nothing to send."""
+    direction = " DESC" if where.newest_first else ""
+    return _bound(
+        "SELECT jobs.id, jobs.array_id, jobs.array_index FROM jobs"
+        f" WHERE jobs.id IN ({_page_by_id(dialect, where)}) ORDER BY jobs.id{direction}"
+    )
+
+
 def counted(dialect: str, where: JobFilter) -> ClauseElement:
     return _bound(f"SELECT count(*) FROM jobs{_all([*_in(where.states), *_beside_states(dialect, where)])}")
 
 
 def _bound(statement: str) -> TextClause:
     """With the types of the parameters that are in it."""
-    return text(statement).bindparams(*(make(name) for name, make in _TYPES.items() if f":{name}" in statement))
+    return text(statement).bindparams(
+        *(make(name) for name, make in _TYPES.items() if re.search(rf":{name}\b", statement))
+    )
 
 
 def _in(states: frozenset[JobState] | None) -> list[str]:
@@ -72,7 +86,12 @@ def _in(states: frozenset[JobState] | None) -> list[str]:
 
 def _beside_states(dialect: str, where: JobFilter) -> list[str]:
     after = "" if where.last_ended_first else f"jobs.id {'<' if where.newest_first else '>'} :after_id"
-    texts = _CONDITIONS | {"ids": _IDS[dialect], "after_id": after}
+    among = _AMONG[dialect]
+    texts = _CONDITIONS | {
+        "ids": among.format(column="jobs.id", name="ids"),
+        "array_ids": among.format(column="jobs.array_id", name="array_ids"),
+        "after_id": after,
+    }
     return [condition for name, condition in texts.items() if getattr(where, name) is not None and condition]
 
 
@@ -88,10 +107,10 @@ def _page(dialect: str, index: str | None, conditions: Sequence[str], order: str
 def _page_by_id(dialect: str, where: JobFilter) -> str:
     direction = " DESC" if where.newest_first else ""
     others = _beside_states(dialect, where)
-    told_apart = (where.ids, where.array_id, where.finished_since, where.finished_until)
+    told_apart = {where.ids, where.array_id, where.array_ids, where.finished_since, where.finished_until}
     # A user's jobs stand together state by state, each by id.
     states = frozenset(JobState) if where.states is None and where.user is not None else where.states
-    if not states or told_apart != (None, None, None, None):
+    if not states or told_apart != {None}:
         return _page(dialect, None, [*_in(where.states), *others], f"jobs.id{direction}")
     index = "ix_jobs_state" if where.user is None else "ix_jobs_user"
     pages = [
@@ -111,7 +130,7 @@ def _page_by_end(dialect: str, where: JobFilter) -> str:
         place = "SELECT finished_at, id FROM jobs WHERE id = :after_id"
         conditions.append(f"(jobs.finished_at, jobs.id) < ({place})")
     index = None
-    if where.ids is None and where.array_id is None:
+    if where.ids is None and where.array_id is None and where.array_ids is None:
         index = _index_by_end(where)
         if index == "ix_jobs_unsuccessful":
             # As it stands in the definition of the index.

@@ -91,11 +91,11 @@ def in_states(states: Iterable[JobState]) -> ColumnElement[bool]:
     return jobs.c.state.in_([literal_column(f"'{state}'") for state in sorted(states)])
 
 
-def among(dialect: str, column: str) -> ColumnElement[bool]:
-    """`column` is one of the parameter `ids` (see `ids_parameter`): one text for any number of them."""
+def among(dialect: str, column: str, name: str = "ids") -> ColumnElement[bool]:
+    """`column` is one of the parameter `ids` (or `name`): one text for any number of them."""
     if dialect == "sqlite":
-        return text(f"{column} IN (SELECT value FROM json_each(:ids))")  # type: ignore[return-value]
-    return text(f"{column} = ANY(CAST(:ids AS bigint[]))")  # type: ignore[return-value]
+        return text(f"{column} IN (SELECT value FROM json_each(:{name}))")  # type: ignore[return-value]
+    return text(f"{column} = ANY(CAST(:{name} AS bigint[]))")  # type: ignore[return-value]
 
 
 def limit_of(dialect: str, limit: int | None) -> int | None:
@@ -373,7 +373,7 @@ def before_aside(dialect: str) -> ClauseElement:
 
 
 # A dependency `d` on the job `o` that has not ended as asked.
-_OPEN = (
+OPEN_DEPENDENCY = (
     "NOT (d.kind = 'success' AND o.state = 'completed')"
     " AND NOT (d.kind = 'any' AND o.state IN ('cancelled', 'completed', 'failed'))"
 )
@@ -383,26 +383,31 @@ def open_dependencies(dialect: str) -> ClauseElement:
     """The dependencies of a job that are not satisfied yet."""
     return text(
         "SELECT d.on_id, d.kind, o.state FROM dependencies d JOIN jobs o ON o.id = d.on_id"
-        f" WHERE d.job_id = :job_id AND {_OPEN} ORDER BY d.on_id, d.kind"
+        f" WHERE d.job_id = :job_id AND {OPEN_DEPENDENCY} ORDER BY d.on_id, d.kind"
     ).bindparams(number("job_id"))
+
+
+def without_begin(dialect: str) -> str:
+    """The stored submission of `s`, NULL where it names no begin time; `no_begin` is how that is written."""
+    # It may be large, and only its `begin` is wanted: those without one are left where they are. Quotes inside a value
+    # are escaped, so no value looks like this.
+    find = "instr" if dialect == "sqlite" else "strpos"
+    # Releases before wrote the null.
+    nothing = f"{find}(s.spec, '\"begin\":') = 0 OR {find}(s.spec, :no_begin) > 0"
+    return f"CASE WHEN {nothing} THEN NULL ELSE s.spec END"
 
 
 def ready_dependents(dialect: str) -> ClauseElement:
     """The blocked jobs that name a job and wait for none any more; `spec` is NULL where it names no begin time."""
-    # A stored submission may be large, and only its `begin` is wanted: those without one are left where they are.
-    # Quotes inside a value are escaped, so no value looks like this. Releases before wrote the null.
-    find = "instr" if dialect == "sqlite" else "strpos"
-    spec = f"CASE WHEN {find}(s.spec, :begin) = 0 OR {find}(s.spec, :no_begin) > 0 THEN NULL ELSE s.spec END"
     return text(
-        f"SELECT j.id, j.gpus, j.score, j.attempt, j.token, {spec} FROM jobs j JOIN specs s ON s.job_id = j.id"
+        f"SELECT j.id, j.gpus, j.score, j.attempt, j.token, {without_begin(dialect)}"
+        " FROM jobs j JOIN specs s ON s.job_id = j.id"
         " WHERE j.id IN (SELECT job_id FROM dependencies WHERE on_id = :on_id)"
         # The unary plus keeps SQLite on the primary key, as in `waiting`.
         f" AND {'+' if dialect == 'sqlite' else ''}j.state = 'blocked'"
         " AND NOT EXISTS (SELECT 1 FROM dependencies d JOIN jobs o ON o.id = d.on_id"
-        f" WHERE d.job_id = j.id AND {_OPEN}) ORDER BY j.id"
-    ).bindparams(
-        number("on_id"), bindparam("begin", '"begin":', type_=Text), bindparam("no_begin", '"begin":null', type_=Text)
-    )
+        f" WHERE d.job_id = j.id AND {OPEN_DEPENDENCY}) ORDER BY j.id"
+    ).bindparams(number("on_id"), bindparam("no_begin", '"begin":null', type_=Text))
 
 
 def job_with_key(dialect: str) -> ClauseElement:

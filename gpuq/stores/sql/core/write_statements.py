@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import ClauseElement, ColumnElement, delete, select, text, update
 
+from gpuq.domain.states import ACTIVE, JobState
+from gpuq.ports.records import Move
+from gpuq.stores.sql.core.rows import clean, plain
 from gpuq.stores.sql.core.statements import moment, number, word
 from gpuq.stores.sql.schema.folders import OUTPUT, derived
 from gpuq.stores.sql.schema.tables import (
@@ -22,6 +27,35 @@ ATTEMPT_COLUMNS = (
     "claimed_at",
 )  # fmt: skip
 LAUNCHED_COLUMNS = ("supervisor_pid", "supervisor_start", "pid", "pid_start", "started_at")
+
+
+def event_attempt(change: Move, source: JobState, attempt: int) -> int | None:
+    """The attempt that the event of a move is about."""
+    # A claim names the attempt before it in its guard and the new one in what it sets.
+    number: int | None = change.set.get("attempt", change.attempt)
+    return attempt if number is None and (source in ACTIVE or change.to in ACTIVE) else number
+
+
+def move_values(change: Move, source: JobState, attempt: int, token: str | None) -> dict[str, Any]:
+    """The parameters of a move's UPDATE."""
+    values = {name: plain(value) for name, value in change.set.items()}
+    values |= {
+        "state": change.to.value,
+        "w_id": change.job_id,
+        "w_state": source.value,
+        "w_attempt": attempt,
+        "w_token": token,
+    }
+    return values
+
+
+def event_values(
+    job_id: int, source: JobState, target: JobState, actor: str, at: float, detail: str | None, attempt: int | None
+) -> dict[str, Any]:
+    """The row of an event, by column."""
+    told = None if detail is None else clean(detail)
+    row = (at, job_id, attempt, source.value, target.value, clean(actor), told)
+    return dict(zip(EVENT_COLUMNS, row, strict=True))
 
 
 def this_attempt() -> tuple[ColumnElement[bool], ...]:
