@@ -133,9 +133,9 @@ def can_allocate(error: OSError) -> bool:
     return error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
 
 
-def give_memory_back() -> None:
-    """Returns to the system what this process has freed. glibc keeps it otherwise, some hundred megabytes after a large
-    request; another C library has no such call."""
+def trim_heap() -> None:
+    """Gives the kernel back what the allocator keeps of memory that was freed, a few milliseconds for a hundred MB. By
+    itself glibc gives back only the end of a heap, and each thread has one. Elsewhere nothing happens."""
     import ctypes
 
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

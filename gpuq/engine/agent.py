@@ -159,7 +159,7 @@ class Agent:
 
     def _prove_standing(self, *, fresh: bool = False) -> None:
         """Nothing is given before this: the fence is ours, and what others started meanwhile stands in the ledger."""
-        if self._lock.fence.take(self._ctx.records, self._ctx.clock.now()) or fresh:
+        if self._lock.fence.take(self._ctx.records, self._ctx.clock.now(), str(self._ctx.home / "jobs")) or fresh:
             self._attempts.adopt()
         self._state.proved_tenure = self._lock.tenure
 

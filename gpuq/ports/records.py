@@ -18,6 +18,10 @@ from gpuq.domain.outcome import Result
 from gpuq.domain.priority import Priority
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
+from gpuq.domain.totals import Totals
+
+# (score, id) before every place in line.
+FIRST_PLACE = (-1e300, 0)
 
 
 class NewJob(NamedTuple):
@@ -94,7 +98,9 @@ class Dependency(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class JobFilter:
     """All given conditions together. `limit` None is unlimited. `newest_first` orders by id, descending;
-    otherwise by id. `after_id`: only ids greater than it (smaller, with `newest_first`); `until_id`: none greater."""
+    otherwise by id. `after_id`: only ids greater than it (smaller, with `newest_first`); `until_id`: none greater.
+    `last_ended_first`: jobs that have ended alone, by their end, descending; `after_id` is then the job after which the
+    list goes on."""
 
     states: frozenset[JobState] | None = None
     user: str | None = None
@@ -109,6 +115,7 @@ class JobFilter:
     until_id: int | None = None
     limit: int | None = None
     newest_first: bool = False
+    last_ended_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +223,9 @@ class Reader(Protocol):
     def count_by_state(self) -> dict[JobState, int]:
         """A state without jobs may be absent."""
 
+    def totals(self) -> Totals:
+        """What is kept up where it changes: costs the same after any number of jobs."""
+
     def count_by_group(self) -> dict[str, dict[JobState, int]]:
         """Of the jobs that are not final."""
 
@@ -246,11 +256,22 @@ class Reader(Protocol):
     def queued(self, *, batch: int = 5000, after_id: int = 0) -> Iterator[tuple[int, int, float]]:
         """(id, gpus, score) of every `queued` job, by id, in constant memory."""
 
-    def line(self, *, offset: int = 0, limit: int | None = None) -> list[Job]:
-        """`queued` jobs in the order in which they stand in line: by score, then id."""
+    def line(
+        self,
+        *,
+        offset: int = 0,
+        limit: int | None = None,
+        user: str | None = None,
+        after: tuple[float, int] = FIRST_PLACE,
+    ) -> list[Job]:
+        """`queued` jobs in the order in which they stand in line: by score, then id. `user`: of that user only.
+        `after`: only those that stand behind this place."""
 
     def position(self, score: float, job_id: int) -> int:
         """Place in line from 1 of a queued job."""
+
+    def positions(self, places: Collection[tuple[float, int]]) -> dict[int, int]:
+        """The same of many, by id, from their (score, id): the line is walked once."""
 
     def line_past(
         self,
@@ -421,6 +442,9 @@ class Records(Protocol):
 
     def write(self) -> AbstractContextManager[Writer]:
         """Raises DatabaseUnavailable when the database cannot be reached, is full, or stays locked."""
+
+    def spare_memory(self) -> None:
+        """Gives memory back that a long answer took and the next short one does not need."""
 
     def close(self) -> None:
         """Closes the connections."""

@@ -81,7 +81,9 @@ def _run(given: argparse.Namespace, settings: Settings, word: detach.ReadyPipe |
 
     roles = ALL_ROLES if given.what == "up" else frozenset({given.what})
     when_ready = daemon.report if word is None else word.up
-    daemon.run(settings, roles, listen=given.listen, when_ready=when_ready)
+    daemon.run(
+        settings, roles, listen=given.listen, when_ready=when_ready, tell=None if word is None else word.meanwhile
+    )
     # Everything is closed; a long question that a thread still works on must not hold up the end.
     sys.stderr.flush()
     os._exit(0)

@@ -161,7 +161,7 @@ import json, sys
 from gpuq import wiring
 from gpuq.domain.caller import Caller
 from gpuq.engine.queries.job_queries import JobQueries
-from gpuq.linux import give_memory_back
+from gpuq.linux import trim_heap
 from gpuq.server.routes.submission_clerk import Clerk, Request
 from gpuq.settings import Settings
 
@@ -178,10 +178,10 @@ def serve(jobs):
     clerk.serve_all([Request(body.encode(), Caller("root", 0, 0, True), None, False, lambda: None, give)])
 
 serve(10)
-give_memory_back()
+trim_heap()
 before = resident()
 serve(20_000)
-give_memory_back()
+trim_heap()
 print(json.dumps([sizes[1][0], before, sizes[1][1], resident()]))
 """
 

@@ -23,7 +23,7 @@ from gpuq.engine.context import Context
 from gpuq.engine.intake.to_agent import Agent
 from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.errors import UsageError
-from gpuq.linux import give_memory_back
+from gpuq.linux import trim_heap
 from gpuq.server.http.peer import GONE
 from gpuq.server.routes.submission_clerk import Clerk, Request
 from gpuq.server.routes.submission_lane import Lane
@@ -146,7 +146,7 @@ class Submission:
     def _give_memory_back(self) -> None:
         """What a large submission took is free by now, and the C library keeps it for the next one."""
         with contextlib.suppress(RuntimeError):  # The daemon goes down.
-            self._large.submit(give_memory_back)
+            self._large.submit(trim_heap)
 
     def close(self) -> None:
         """Returns when every submission under way is stored."""

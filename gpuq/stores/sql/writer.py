@@ -161,8 +161,7 @@ class SqlWriter(SqlReader):
         return self._statements.made("event", lambda: insert(events), to.EVENT_COLUMNS)
 
     def add_attempt(self, attempt: Attempt) -> None:
-        prepared = self._statements.made("attempt", lambda: insert(attempts), to.ATTEMPT_COLUMNS)
-        prepared(self._driver, {name: plain(getattr(attempt, name)) for name in to.ATTEMPT_COLUMNS})
+        self._run(to.add_attempt, **{name: plain(getattr(attempt, name)) for name in to.ATTEMPT_COLUMNS})
 
     def launched(self, job_id: int, number: int, token: str, facts: Launched) -> None:
         update_attempt = self._statements.made(

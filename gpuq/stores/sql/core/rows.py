@@ -162,8 +162,9 @@ def job_from(row: Sequence[Any]) -> Job:
 
 
 def attempt_from(row: Sequence[Any]) -> Attempt:
-    """An attempt from a row of the columns ATTEMPT_COLUMNS."""
+    """An attempt from a row of the columns ATTEMPT_COLUMNS. One that has ended names no boot any more."""
     values = list(row)
+    values[4] = values[4] or ""
     values[5] = tuple(json.loads(values[5]))
     values[6] = tuple(json.loads(values[6]))
     values[17] = _OUTCOMES[values[17]]

@@ -10,6 +10,7 @@ from gpuq.domain.states import ACTIVE, JobState
 from gpuq.ports.records import Move
 from gpuq.stores.sql.core.rows import clean, plain
 from gpuq.stores.sql.core.statements import moment, number, word
+from gpuq.stores.sql.schema.folders import OUTPUT, derived
 from gpuq.stores.sql.schema.tables import (
     attempts,
     dead_letter_queue,
@@ -75,13 +76,25 @@ def now_in(dialect: str) -> ClauseElement:
     return select(jobs.c.state, jobs.c.attempt, jobs.c.token).where(this_job())
 
 
+def add_attempt(dialect: str) -> ClauseElement:
+    """A claimed attempt. Paths that follow from the numbers are left out."""
+    folder = derived(dialect, ":node", ":job_id", ":number")
+    paths = {"run_dir": f"nullif(:run_dir, {folder})", "log_path": f"nullif(:log_path, {folder} || '/{OUTPUT}')"}
+    values = ", ".join(paths.get(name, f":{name}") for name in ATTEMPT_COLUMNS)
+    return text(f"INSERT INTO attempts ({', '.join(ATTEMPT_COLUMNS)}) VALUES ({values})").bindparams(
+        number("job_id"), number("number"), word("node")
+    )
+
+
 def end_attempt(dialect: str) -> ClauseElement:
     """Ends an attempt: only the one with this token, and only once."""
     return text(
         "UPDATE attempts SET outcome = :outcome, exit_code = :exit_code, signal = :signal, error = :error,"
         " started_at = coalesce(:started_at, started_at), finished_at = :finished_at,"
         " peak_gpu_mem_mb = coalesce(:peak_gpu_mem_mb, peak_gpu_mem_mb),"
-        " avg_gpu_util = coalesce(:avg_gpu_util, avg_gpu_util)"
+        " avg_gpu_util = coalesce(:avg_gpu_util, avg_gpu_util),"
+        # Asked for of live attempts alone; to keep it for good would cost as much as the rest of what they end with.
+        " boot_id = NULL"
         " WHERE job_id = :job_id AND number = :number AND token = :token AND outcome IS NULL"
     )
 
