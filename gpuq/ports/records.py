@@ -336,6 +336,10 @@ class Reader(Protocol):
 class ManyWriter(Protocol):
     """Of a `Writer`, what is asked and written for thousands of jobs at once."""
 
+    def part(self) -> AbstractContextManager[None]:
+        """What is written in the block is undone if the block raises, and the rest of the transaction goes on. Parts do
+        not stand inside each other."""
+
     def move_many(self, changes: Sequence[Move]) -> None:
         """As `move` for each, in this order; each has `seen` its job. Raises what `move` raises, and WrongState when
         somebody who takes no turns has changed one meanwhile: then nothing of it may be committed."""

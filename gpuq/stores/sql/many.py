@@ -4,7 +4,8 @@ which on PostgreSQL is one pipeline instead of a round trip a job."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from gpuq.domain.spec import JobSpec
@@ -14,6 +15,7 @@ from gpuq.stores.sql.core import many_statements as many
 from gpuq.stores.sql.core import write_statements as to
 from gpuq.stores.sql.core.errors import violated
 from gpuq.stores.sql.core.rows import Prepared, plain, state_from
+from gpuq.stores.sql.core.savepoint import undoable
 from gpuq.stores.sql.submission import key_taken
 from gpuq.stores.sql.writer import CHANGEABLE, SqlWriter, require_expected
 
@@ -22,6 +24,16 @@ _Rows = dict[Prepared, list[dict[str, Any]]]
 
 class SqlManyWriter(SqlWriter):
     """The part of gpuq.ports.records.Writer that is about many jobs at once."""
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        before = self.last_event, self.last_job
+        try:
+            with undoable(self._driver, self._statements.dialect.loaded_dbapi.Error):
+                yield
+        except BaseException:
+            self.last_event, self.last_job = before
+            raise
 
     def begins(self, ids: Collection[int]) -> dict[int, float | str | None]:
         return {job_id: _begin(spec) for job_id, spec in self._of(many.begins_of, ids)}
@@ -96,7 +108,7 @@ class SqlManyWriter(SqlWriter):
     def _add_events(self, events: Iterable[dict[str, Any]]) -> None:
         rows = [tuple(event[name] for name in to.EVENT_COLUMNS) for event in events]
         if rows:
-            self._event_insert().insert_rows(self._driver, to.EVENT_COLUMNS, rows)
+            self._event_insert().insert_rows(self._driver, to.EVENT_COLUMNS, rows, len(rows))
             if self._dialect == "sqlite":
                 self.last_event = self.last_event_id()
 

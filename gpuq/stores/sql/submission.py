@@ -141,7 +141,7 @@ def add_dependencies(driver: Any, statements: Statements, rows: list[tuple[Any, 
         return
     prepared = statements.made(dependency_rows, lambda: insert(dependencies), _DEPENDENCY_COLUMNS)
     try:
-        prepared.insert_rows(driver, _DEPENDENCY_COLUMNS, rows)
+        prepared.insert_rows(driver, _DEPENDENCY_COLUMNS, rows, len(rows))
     except statements.integrity_error as error:
         named = ", ".join(str(on_id) for on_id in sorted({row[1] for row in rows}))
         raise NotFound(f"no such job among those to wait for: {named}", hint="`gpuq status -a` lists them") from error
@@ -160,13 +160,14 @@ def add_jobs(
     for an unknown dependency."""
     try:
         prepared = statements.made(_job_rows, lambda: insert(jobs), _JOB_COLUMNS)
-        prepared.insert_rows(driver, _JOB_COLUMNS, list(_job_rows(new, ids)))
+        prepared.insert_rows(driver, _JOB_COLUMNS, _job_rows(new, ids), len(new))
     except statements.integrity_error as error:
         if violated(error, "uq_jobs_key", "jobs.user", "jobs.key"):
             raise key_taken() from error
         raise
     prepared = statements.made(_spec_rows, lambda: insert(specs), _SPEC_COLUMNS)
-    prepared.insert_rows(driver, _SPEC_COLUMNS, list(_spec_rows(driver, statements, new, ids)))
+    # A list: on the way rows for shared environments are written.
+    prepared.insert_rows(driver, _SPEC_COLUMNS, list(_spec_rows(driver, statements, new, ids)), len(new))
     waits: list[tuple[Any, ...]] = []
     for job_id, job in zip(ids, new, strict=True):
         if job.spec.after or job.spec.after_any:

@@ -8,7 +8,7 @@ construct 40. A job takes some twenty statements from submission to end.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ClauseElement
@@ -62,12 +62,13 @@ class Prepared:
         finally:
             cursor.close()
 
-    def insert_rows(self, driver: Any, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-        """An INSERT of `columns`, given in the table's order, for every row."""
+    def insert_rows(self, driver: Any, columns: Sequence[str], rows: Iterable[tuple[Any, ...]], count: int) -> None:
+        """An INSERT of `columns`, given in the table's order, for every row; there are `count`, made one by one."""
         if self._names is not None:
             driver.executemany(self.text, rows)
-        elif len(rows) == 1:
-            driver.execute(self.text, dict(zip(columns, rows[0], strict=True)))
+        elif count == 1:
+            [row] = rows
+            driver.execute(self.text, dict(zip(columns, row, strict=True)))
         else:
             # The same table and columns as COPY, which takes a tenth of the time of one execution a row.
             target = self.text.partition(" VALUES ")[0].removeprefix("INSERT INTO ")
