@@ -259,6 +259,7 @@ class Agent:
         self._lease_renewer.release(ended, given)
         failpoints.point("finish.released")
         for tracked in ended:
+            tracked.let_go_of_records(self._ctx.launcher)
             if (run := tracked.finished_run()) is not None:
                 self._ctx.run_times.learn(run)
 

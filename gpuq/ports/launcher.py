@@ -56,6 +56,10 @@ class Launcher(Protocol):
     def outcome(self, run_dir: str, token: str) -> Result | None:
         """What the exit record says; None when there is none (yet)."""
 
+    def end_written(self, run_dir: str, token: str, launched: Launched | None, result: Result) -> None:
+        """SQL has committed the end of this attempt, so nobody reads its records any more: they may be removed.
+        `outcome` still knows it for a long time, for a database that is restored. Never raises."""
+
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         """Durable (a file in the records) and immediate (a nudge): also of an attempt that is not launched yet."""
 

@@ -10,12 +10,15 @@ An attempt has two folders, `jobs/ID/N` and `jobs/ID/N.records` in GPUQ_HOME.
                    is the request itself if the disk took no file   whoever stops the job
     stop.json      the request to stop, may be rewritten            whoever stops the job
     started.json   who runs: process ids with their start times     supervisor
-    exit.json      the true end, durable                            supervisor, once, last
+    exit.json      the true end; durable unless SQL has it soon     supervisor, once, last
 
 `N`, the job's own folder (GPUQ_RUN_DIR), belongs to the job's user, 0700, who may do anything with it:
 
     output.log     stdout and stderr                                the job itself
     progress.json  how far it is                                    the job itself
+
+Once SQL has the end, the records are removed, and a line of `ended.jsonl` in the folder of all jobs keeps what the end
+was (see unconfirmed.py and ended.py).
 
 Nothing in the own folder decides anything, and it is read as user_files.py says. The previous release had everything
 in `N`, which was root's, and sticky, so that the user could add names there; its attempts are taken over and end in
@@ -64,8 +67,8 @@ def _holds_records(run_dir: str) -> bool:
     return stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.geteuid()
 
 
-def write(run_dir: str, name: str, record: dict[str, object]) -> None:
-    """Replaces a record as a whole, also after a power cut: a reader sees the old one or the new one.
+def write(run_dir: str, name: str, record: dict[str, object], *, durable: bool = True) -> None:
+    """Replaces a record as a whole, also after a power cut if it is `durable`: readers see the old one or the new one.
 
     Raises OSError (disk full, folder gone); then the old record still stands.
     """
@@ -76,7 +79,8 @@ def write(run_dir: str, name: str, record: dict[str, object]) -> None:
         try:
             _hand_to_owner(fd, run_dir)
             _write_all(fd, json.dumps(record).encode())
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         finally:
             os.close(fd)
         _move_over(temporary, target)
@@ -84,7 +88,8 @@ def write(run_dir: str, name: str, record: dict[str, object]) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    sync_folder(run_dir)
+    if durable:
+        sync_folder(run_dir)
 
 
 def create(run_dir: str, name: str, record: dict[str, object]) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import pwd
 import select
+import socket
 import stat
 import threading
 import time
@@ -21,17 +22,7 @@ from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.ports.launcher import LaunchOrder
-from gpuq.supervise import (
-    bundle,
-    cgroup,
-    cgroup_folders,
-    kernel,
-    own_folder,
-    processes,
-    progress,
-    stop,
-    sweep,
-)
+from gpuq.supervise import bundle, cgroup, cgroup_folders, ended, kernel, own_folder, processes, progress, stop, sweep
 from gpuq.supervise.server_process import ForkServer
 
 _REPORT_BYTES = 4096
@@ -89,7 +80,7 @@ class ForkServerLauncher:
             spec = _with_group(order.spec)
             _fill_records(records, spec)
             log_fd = own_folder.make(order.run_dir, spec.get("uid"), spec.get("gid"))
-            report_read, report_write = os.pipe2(os.O_CLOEXEC)
+            report_read, report_write = (end.detach() for end in socket.socketpair())
             failpoints.point("launch.before_send")
             self.server.launch(records, (lock_fd, log_fd, report_write))
             failpoints.point("launch.sent")
@@ -148,8 +139,14 @@ class ForkServerLauncher:
         return fd
 
     def outcome(self, run_dir: str, token: str) -> Result | None:
-        record = bundle.read_of_attempt(run_dir, bundle.EXIT, token)
+        record = bundle.read_of_attempt(run_dir, bundle.EXIT, token) or ended.find(run_dir, token)
         return None if record is None else _result(record)
+
+    def end_written(self, run_dir: str, token: str, launched: Launched | None, result: Result) -> None:
+        with self._mutex:
+            fd = -1 if launched is None else self._ends.pop((launched.pid, launched.pid_start), -1)
+        ended.settle(run_dir, token, result, report_fd=fd, has_run=launched is not None)
+        _close(fd)
 
     def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:
         return progress.read(run_dir, uid)

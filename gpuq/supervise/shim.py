@@ -23,6 +23,7 @@ from gpuq.supervise.hunt import hunt
 from gpuq.supervise.ladder import KILL, NOTICE, STRAYS, TERMINATE, Ladder
 from gpuq.supervise.output_limit import REASON, OutputLimit, written_bytes
 from gpuq.supervise.spawn import MACHINE_FAULT, AttemptSpec, CannotRun, signal_number, spawn
+from gpuq.supervise.unconfirmed import UnconfirmedEnds
 
 _RETRY_S = 0.05
 _RETRY_MAX_S = 15.0
@@ -41,6 +42,7 @@ def supervise(
     when_alone: Callable[[], None],
     will: CrashRecord,
     group: Cgroup | None = None,
+    ends: UnconfirmedEnds | None = None,
 ) -> bool:
     """Runs the attempt whose records are in `run_dir` to its end. True when this process may supervise another one
     after it.
@@ -49,13 +51,13 @@ def supervise(
     of the pipe `server_fd` is gone. `will` is kept up to date while the job runs. `group` is the control group
     that this process is in, alone; it leaves it when it has to kill the rest. Closes the three descriptors of the
     attempt: the lock when everything is over, and after it the report, so that whoever waits for its end finds the
-    lock free.
+    lock free. `ends` sees to it that the exit record becomes durable; without it that is done at once.
     """
     events: Events | None = None
     try:
         events = Events(run_dir)
         events.watch(server_fd, for_hangup_only=True)
-        _supervise(run_dir, events, log_fd, report_fd, server_fd, when_alone, will, group)
+        _supervise(run_dir, events, log_fd, report_fd, server_fd, when_alone, will, group, ends)
         return not events.told_to_stop and not (group is not None and group.left)
     except Exception as error:
         _end_every_child(group)
@@ -66,8 +68,10 @@ def supervise(
         will.forget()
         if events is not None:
             events.close()
-        for fd in (log_fd, lock_fd, report_fd):
-            os.close(fd)
+        os.close(log_fd)
+        os.close(lock_fd)
+        if ends is None or not ends.take_over(run_dir, report_fd):
+            os.close(report_fd)
 
 
 def _supervise(
@@ -79,6 +83,7 @@ def _supervise(
     when_alone: Callable[[], None],
     will: CrashRecord,
     group: Cgroup | None,
+    ends: UnconfirmedEnds | None,
 ) -> None:
     try:
         spec = AttemptSpec(bundle.read(run_dir, bundle.SPEC) or {})
@@ -92,6 +97,7 @@ def _supervise(
     try:
         pid, exec_fd = spawn(spec, log_fd)
     except CannotRun as refusal:
+        _remove_if_empty(spec.checkpoint_dir)
         record_end(run_dir, classify.record_of("launch_error", token=spec.token, error=str(refusal)))
         return
     except OSError as failure:
@@ -100,7 +106,7 @@ def _supervise(
         record_end(run_dir, {**record, "machine_fault": True})
         return
     failpoints.point("supervisor.spawned")
-    run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, log_fd, will, group)
+    run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, log_fd, will, group, ends)
     run.until_nothing_is_left(server_fd, when_alone)
     failpoints.point("supervisor.job_ended")
     run.record()
@@ -143,8 +149,10 @@ class _Run:
         log_fd: int,
         will: CrashRecord,
         group: Cgroup | None,
+        ends: UnconfirmedEnds | None = None,
     ) -> None:
         self.will = will
+        self.ends = ends
         self.group = group
         self.run_dir = run_dir
         self.spec = spec
@@ -171,7 +179,7 @@ class _Run:
 
     def until_nothing_is_left(self, server_fd: int, when_alone: Callable[[], None]) -> None:
         while True:
-            ready = self.events.wait(self.ladder.next_at(), self.output.wait_s(kernel.since_boot()))
+            ready = self.events.wait(self.ladder.next_at(), self._look_again_s())
             if server_fd in ready:
                 self.events.forget(server_fd)
                 when_alone()
@@ -186,6 +194,8 @@ class _Run:
                 self._read_stop()
             if empty:
                 return
+            if self.ends is not None:
+                self.ends.look()
             self._look_at_output(kernel.since_boot())
             for step in self.ladder.due(kernel.since_boot()):
                 self._take(step)
@@ -193,7 +203,15 @@ class _Run:
     def record(self) -> None:
         if self.ending is None:
             raise RuntimeError("the job's process vanished")
-        record_end(self.run_dir, self._record(self.ending), self.log_fd)
+        _remove_if_empty(self.spec.checkpoint_dir)
+        record_end(self.run_dir, self._record(self.ending), self.log_fd, durable=self.ends is None)
+        if self.ends is not None:
+            self.ends.note(self.run_dir)
+
+    def _look_again_s(self) -> float | None:
+        output_s = self.output.wait_s(kernel.since_boot())
+        ends_s = None if self.ends is None else self.ends.wait_s()
+        return min((wait_s for wait_s in (output_s, ends_s) if wait_s is not None), default=None)
 
     def _record(self, ending: classify.Ending) -> dict[str, object]:
         if self.refusal is not None:
@@ -326,6 +344,14 @@ class _Run:
             self.family.kill(main_reaped=self.ending is not None, reap=self._reap)
 
 
+def _remove_if_empty(folder: str) -> None:
+    """Most jobs leave no checkpoint. Before the end is told: after it the job's next attempt may be started, which
+    makes the folder anew."""
+    if folder:
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
 def _end_every_child(group: Cgroup | None) -> None:
     """For the supervisor's own failure: nothing of the job may outlive the record that it is lost."""
     while True:
@@ -339,14 +365,14 @@ def _end_every_child(group: Cgroup | None) -> None:
         time.sleep(_RETRY_S)
 
 
-def record_end(run_dir: str, record: dict[str, object], log_fd: int | None = None) -> None:
+def record_end(run_dir: str, record: dict[str, object], log_fd: int | None = None, *, durable: bool = True) -> None:
     """Writes the exit record, however long a full disk makes it wait: the lock is held and so nobody takes the
     attempt for dead. Gives up only when the folder of the records itself is gone. The log is let go then, whose blocks
     stay taken as long as somebody has it open, even when it was deleted to make room."""
     pause = _RETRY_S
     while True:
         try:
-            bundle.write(run_dir, bundle.EXIT, record)
+            bundle.write(run_dir, bundle.EXIT, record, durable=durable)
             return
         except (FileNotFoundError, NotADirectoryError):
             return

@@ -81,6 +81,7 @@ class PlayedLauncher:
         self._report_ends: dict[str, int] = {}
         self._end_pipes: dict[int, int] = {}
         self.swept: list[str] = []
+        self.written: list[str] = []
         self.unkillable: set[str] = set()
 
     def warm_up(self) -> None: ...
@@ -137,6 +138,9 @@ class PlayedLauncher:
 
     def report(self, fd: int) -> Launched | None:
         return self._launched.get(os.read(fd, 4096).decode())
+
+    def end_written(self, run_dir: str, token: str, launched: Launched | None, result: Result) -> None:
+        self.written.append(run_dir)
 
     def launched(self, run_dir: str, token: str) -> Launched | None:
         return self._launched.get(run_dir)

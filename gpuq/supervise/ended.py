@@ -1,0 +1,101 @@
+"""What is kept of the ends of attempts once SQL has them and their records are removed: one line each, in one file.
+
+It is read only when SQL has forgotten an end: when a backup is restored in which the attempt still ran.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+from gpuq.domain.outcome import Result
+from gpuq.supervise import bundle, unconfirmed
+
+# In the folder of all jobs.
+NAME = "ended.jsonl"
+# The ends before the last so many bytes are forgotten, half of it at once: a line has about 150 bytes.
+_MOST_BYTES = 64 * 1024 * 1024
+_LONGEST_ERROR = 300
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def note(run_dir: str, token: str, result: Result) -> None:
+    """Raises OSError; then the records should stay."""
+    path = _path(run_dir)
+    record: dict[str, object] = {
+        "token": token,
+        "outcome": result.outcome.value,
+        "exit_code": result.exit_code,
+        "signal": result.signal,
+        "error": None if result.error is None else result.error[:_LONGEST_ERROR],
+        "started_at": result.started_at,
+        "finished_at": result.finished_at,
+        "machine_fault": result.machine_fault,
+    }
+    line = bundle.line({name: value for name, value in record.items() if value is not None and value is not False})
+    fd = os.open(path, _APPEND, 0o600)
+    try:
+        full = os.fstat(fd).st_size > _MOST_BYTES // 2
+        # A line that a full disk cut off is no line: the next one begins anew.
+        if os.write(fd, line) < len(line):
+            os.write(fd, b"\n")
+            raise OSError("the end was not written as a whole")
+    finally:
+        os.close(fd)
+    if full:
+        os.replace(path, f"{path}.1")
+
+
+def settle(run_dir: str, token: str, result: Result, *, report_fd: int, has_run: bool) -> None:
+    """SQL has the end, so the records may go: the supervisor removes them when it hears that on the other end of
+    `report_fd`, else it is done here. `has_run`: its supervisor reported its process."""
+    records = bundle.records_of(run_dir)
+    try:
+        if not has_run and not os.path.lexists(os.path.join(records, bundle.EXIT)):
+            # Nobody has supervised it. What says that nobody may is still needed: see `engine.attempt.adopt`.
+            return
+        note(run_dir, token, result)
+    except OSError:
+        # The records stay, and do no harm.
+        return
+    try:
+        if report_fd >= 0:
+            os.write(report_fd, unconfirmed.CONFIRMED)
+            return
+    except OSError:
+        # It is gone, or does not wait any longer.
+        pass
+    unconfirmed.clear(records)
+
+
+def find(run_dir: str, token: str) -> dict[str, object] | None:
+    """The record of the attempt with that token; None without one, or when it cannot be read."""
+    path = _path(run_dir)
+    sign = token.encode()
+    for name in (path, f"{path}.1"):
+        try:
+            line = _line_with(name, sign)
+        except (OSError, ValueError):
+            # None there, or an empty one.
+            continue
+        record = bundle.parsed(line)
+        if record is not None and record.get("token") == token:
+            return record
+    return None
+
+
+def _line_with(path: str, sign: bytes) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as text:
+            at = text.find(sign) if sign else -1
+            if at < 0:
+                return b""
+            end = text.find(b"\n", at)
+            return text[text.rfind(b"\n", 0, at) + 1 : len(text) if end < 0 else end]
+    finally:
+        os.close(fd)
+
+
+def _path(run_dir: str) -> str:
+    return os.path.join(os.path.dirname(os.path.dirname(run_dir)), NAME)
