@@ -46,6 +46,7 @@ def _settings_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 _TIERS = {
     "": "tier_fast",
     "unit": "tier_fast",
+    "bench": "tier_fast",
     "unit/examples": "tier_integration",
     "conformance": "tier_fast",
     "docs": "tier_fast",

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 
-from stats import Figure, median, timed
+from stats import Figure, median, noise, timed
 
 
 def floors() -> list[Figure]:
@@ -20,14 +20,14 @@ def _fork_exec() -> Figure:
         pid = os.posix_spawn("/bin/true", ["true"], {})
         os.waitpid(pid, 0)
 
-    return Figure("floor: spawn and wait for `true`", median(timed(once, 200)) * 1e3, "ms", "median of 200")
+    return _floor("spawn and wait for `true`", timed(once, 200))
 
 
 def _python() -> Figure:
     def once() -> None:
         subprocess.run([sys.executable, "-c", "pass"], check=True)
 
-    return Figure("floor: `python -c pass`", median(timed(once, 30)) * 1e3, "ms", "median of 30")
+    return _floor("`python -c pass`", timed(once, 30))
 
 
 def commit(when: str = "") -> Figure:
@@ -45,4 +45,8 @@ def commit(when: str = "") -> Figure:
 
         seconds = timed(once, 500)
         base.close()
-    return Figure(f"floor: one SQLite commit with fsync{when}", median(seconds) * 1e3, "ms", "median of 500")
+    return _floor(f"one SQLite commit with fsync{when}", seconds)
+
+
+def _floor(name: str, seconds: list[float]) -> Figure:
+    return Figure(f"floor: {name}", median(seconds) * 1e3, "ms", f"median of {len(seconds)}", noise(seconds))

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from peer_process import background
-from stats import Figure, median, timed
+from stats import Figure, median, noise, timed
 
 HERE = Path(__file__).parent
 PROGRAMS = Path(sys.executable).parent
@@ -83,9 +83,9 @@ def run(peer: Peer) -> None:
         _throughput(peer, options.jobs, options.repeats)
 
 
-def _tell(peer: Peer, what: str, value: float, unit: str, detail: str) -> None:
+def _tell(peer: Peer, what: str, value: float, unit: str, detail: str, spread: float) -> None:
     name = f"peer: {peer.title} {version(peer.package)}, {what}"
-    print(json.dumps(Figure(name, value, unit, detail).to_json()), flush=True)
+    print(json.dumps(Figure(name, value, unit, detail, spread).to_json()), flush=True)
 
 
 def _submission(peer: Peer, single: int, batch: int, repeats: int) -> None:
@@ -97,9 +97,10 @@ def _submission(peer: Peer, single: int, batch: int, repeats: int) -> None:
         if peer.batches:
             batches = timed(lambda: peer.submit_many(batch), repeats)
     detail = f"one client, {single} calls; {peer.kept}"
-    _tell(peer, "submission, one by one", 1 / median(seconds), "jobs/s", detail)
+    _tell(peer, "submission, one by one", 1 / median(seconds), "jobs/s", detail, noise(seconds))
     if batches:
-        _tell(peer, "submission, batch", batch / median(batches), "jobs/s", f"{batch:,} in one call; {peer.kept}")
+        detail = f"{batch:,} in one call; {peer.kept}"
+        _tell(peer, "submission, batch", batch / median(batches), "jobs/s", detail, noise(batches))
 
 
 def _dispatch(peer: Peer, rounds: int) -> None:
@@ -112,7 +113,7 @@ def _dispatch(peer: Peer, rounds: int) -> None:
     finally:
         os.close(descriptor)
     how = f"{rounds} jobs one by one; {peer.noted}; {peer.kind}"
-    _tell(peer, "dispatch, p50", median(seconds) * 1e3, "ms", how)
+    _tell(peer, "dispatch, p50", median(seconds) * 1e3, "ms", how, noise(seconds))
 
 
 def _dispatch_once(peer: Peer, pipe: Path, descriptor: int) -> float:
@@ -133,7 +134,7 @@ def _throughput(peer: Peer, jobs: int, repeats: int) -> None:
             time.sleep(0.02)
         rates.append(jobs / (time.perf_counter() - begin))
     detail = f"{jobs} no-ops on {peer.slots}, median of {repeats}; {peer.kind}; {peer.kept}"
-    _tell(peer, "throughput", median(rates), "jobs/s", detail)
+    _tell(peer, "throughput", median(rates), "jobs/s", detail, noise(rates))
 
 
 def folder() -> Path:

@@ -1,14 +1,17 @@
-"""Runs the benchmarks and prints Markdown; `scripts/bench --help` tells how."""
+"""Runs the benchmarks and prints Markdown; `scripts/bench --help` tells how. Ends with 1 when a goal was missed by more
+than the noise that was measured."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import goals
 import gpuq_figures as own
-from floors import floors
+from floors import commit, floors
 from foretold import foretold
 from restarts import restarts
 from stats import HEAD, Figure
@@ -19,8 +22,9 @@ def plan(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "floors": floors,
         "dispatch": lambda: own.dispatch(30 if quick else 200),
         "burst": lambda: own.burst(5 if quick else 20),
-        "throughput": own.throughput,
+        "throughput": lambda: own.throughput(3 if quick else 5),
         "submission": lambda: own.submission(500 if quick else 3000, 25_000),
+        "request_memory": own.request_memory,
         "from_file": lambda: own.from_file(25_000),
         "command_line": lambda: own.command_line(10 if quick else 40),
         "depth": lambda: own.depth(10 if quick else 60),
@@ -46,16 +50,22 @@ def main() -> None:
     unknown = set(options.names) - set(steps)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    figures: list[Figure] = []
-    print(HEAD, flush=True)
+    figures: list[Figure] = [commit(", at the beginning")]
+    print(HEAD, figures[0].row(), sep="\n", flush=True)
     for name, step in steps.items():
         if options.names and name not in options.names:
             continue
         for figure in step():
             figures.append(figure)
             print(figure.row(), flush=True)
+    figures.append(commit(", at the end"))
+    print(figures[-1].row())
+    verdicts = goals.judge(figures)
+    print("", goals.HEAD, *(verdict.row() for verdict in verdicts), sep="\n")
     if options.json:
         options.json.write_text(json.dumps([figure.to_json() for figure in figures], indent=2))
+    if beyond := goals.missed(verdicts):
+        sys.exit(f"missed by more than the noise: {', '.join(beyond)}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,26 @@ HEAVY = {
     "argparse", "tempfile", "shutil", "gpuq.settings", "gpuq.client.client", "gpuq.client.values", "gpuq.client.job",
 }  # fmt: skip
 
+# All that they import. Whoever adds to it says in the same change what that costs: each module is a file to find,
+# read and run before the first byte is sent (`scripts/bench command_line`).
+OURS = {
+    "errors", "config_file", "cli", "cli.__main__", "cli.connect", "cli.dispatch", "cli.parse", "cli.parse.options",
+    "cli.parse.command_table", "cli.parse.fast_parser", "cli.commands", "client", "client.address", "client.calls",
+    "client.session", "client.transport", "cli.render", "domain", "domain.quantities",
+}  # fmt: skip
+OURS_EACH = {
+    "status": {"cli.commands.status"},
+    "submit": {
+        "cli.commands.submit", "cli.messages", "cli.parse.script", "cli.parse.spec", "client.environment",
+    },
+}  # fmt: skip
+# Packages of the standard library that the interpreter has not loaded by itself; what they import is their own affair.
+STANDARD = {
+    "__future__", "array", "collections", "contextlib", "copyreg", "datetime", "enum", "errno", "functools",
+    "importlib", "itertools", "json", "keyword", "math", "operator", "re", "reprlib", "select", "selectors", "signal",
+    "socket", "time", "types", "warnings",
+}  # fmt: skip
+
 
 @pytest.mark.parametrize("line", ["status", "submit true", "submit --parsable -g 2 -t 2h true", "status --json"])
 def test_everyday_commands_import_nothing_heavy(gpuq: Gpuq, daemon: StubDaemon, line: str) -> None:
@@ -32,3 +52,13 @@ def test_everyday_commands_import_nothing_heavy(gpuq: Gpuq, daemon: StubDaemon, 
     imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
     assert {"json", "socket", "gpuq.client.calls"} <= imported
     assert imported & HEAVY == set()
+    ours = {name.removeprefix("gpuq.") for name in imported if name.startswith("gpuq.")}
+    assert ours - OURS - OURS_EACH[line.split()[0]] == set()
+    loaded_anyway = set(re.findall(r"\| +([\w.]+)$", _importtime("pass"), re.MULTILINE))
+    theirs = {name.partition(".")[0] for name in imported - loaded_anyway} - {"gpuq"}
+    assert {name for name in theirs if not name.startswith("_")} - STANDARD == set()
+
+
+def _importtime(program: str) -> str:
+    words = [sys.executable, "-X", "importtime", "-c", program]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stderr
