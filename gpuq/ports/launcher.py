@@ -56,6 +56,10 @@ class Launcher(Protocol):
     def outcome(self, run_dir: str, token: str) -> Result | None:
         """What the exit record says; None when there is none (yet)."""
 
+    def take_spare(self, checkpoint: str, uid: int | None, gid: int | None) -> bool:
+        """Puts an empty folder of this user's in the place of a checkpoint folder, if one is left of an earlier
+        attempt; whether there was one."""
+
     def end_written(self, run_dir: str, token: str, launched: Launched | None, result: Result) -> None:
         """SQL has committed the end of this attempt, so nobody reads its records any more: they may be removed.
         `outcome` still knows it for a long time, for a database that is restored. Never raises."""

@@ -17,8 +17,8 @@ An attempt has two folders, `jobs/ID/N` and `jobs/ID/N.records` in GPUQ_HOME.
     output.log     stdout and stderr                                the job itself
     progress.json  how far it is                                    the job itself
 
-Once SQL has the end, the records are removed, and a line of `ended.jsonl` in the folder of all jobs keeps what the end
-was (see unconfirmed.py and ended.py).
+Once SQL has the end, the records are emptied and kept for a later attempt (see spares.py), so an empty file is no
+record; and a line of `ended.jsonl` in the folder of all jobs keeps what the end was (see unconfirmed.py and ended.py).
 
 Nothing in the own folder decides anything, and it is read as user_files.py says. The previous release had everything
 in `N`, which was root's, and sticky, so that the user could add names there; its attempts are taken over and end in
@@ -67,8 +67,8 @@ def _holds_records(run_dir: str) -> bool:
     return stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.geteuid()
 
 
-def write(run_dir: str, name: str, record: dict[str, object], *, durable: bool = True) -> None:
-    """Replaces a record as a whole, also after a power cut if it is `durable`: readers see the old one or the new one.
+def write(run_dir: str, name: str, record: dict[str, object]) -> None:
+    """Replaces a record as a whole, also after a power cut: a reader sees the old one or the new one.
 
     Raises OSError (disk full, folder gone); then the old record still stands.
     """
@@ -79,8 +79,7 @@ def write(run_dir: str, name: str, record: dict[str, object], *, durable: bool =
         try:
             _hand_to_owner(fd, run_dir)
             _write_all(fd, json.dumps(record).encode())
-            if durable:
-                os.fsync(fd)
+            os.fsync(fd)
         finally:
             os.close(fd)
         _move_over(temporary, target)
@@ -88,8 +87,7 @@ def write(run_dir: str, name: str, record: dict[str, object], *, durable: bool =
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    if durable:
-        sync_folder(run_dir)
+    sync_folder(run_dir)
 
 
 def create(run_dir: str, name: str, record: dict[str, object]) -> None:
@@ -106,6 +104,29 @@ def create(run_dir: str, name: str, record: dict[str, object]) -> None:
         with contextlib.suppress(OSError):
             os.unlink(path)
         raise
+
+
+def fill(folder: str, name: str, record: dict[str, object]) -> None:
+    """As `create`, into the empty file of that name where there is one. Raises OSError; then no record is there."""
+    fd = os.open(
+        os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600
+    )
+    try:
+        try:
+            _write_all(fd, json.dumps(record).encode())
+        except BaseException:
+            os.ftruncate(fd, 0)
+            raise
+    finally:
+        os.close(fd)
+
+
+def is_written(folder: str, name: str) -> bool:
+    """Whether there is anything in a record, true or not. Raises OSError when it cannot be known."""
+    try:
+        return os.lstat(os.path.join(folder, name)).st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def read(folder: str, name: str) -> dict[str, object] | None:

@@ -71,7 +71,7 @@ def recover(last: dict[str, object], code: int | None) -> bool:
     record = last.get("end")
     if record is None and code is not None:
         record = _record_of(last, code)
-    if not isinstance(record, dict) or os.path.lexists(os.path.join(run_dir, bundle.EXIT)):
+    if not isinstance(record, dict) or bundle.is_written(run_dir, bundle.EXIT):
         return True
     try:
         # What the job left behind may live: whoever reads this ends it before the GPU is given again.

@@ -10,6 +10,7 @@ import os
 
 from gpuq.domain.outcome import Result
 from gpuq.supervise import bundle, unconfirmed
+from gpuq.supervise.spares import SpareFolders
 
 # In the folder of all jobs.
 NAME = "ended.jsonl"
@@ -46,26 +47,27 @@ def note(run_dir: str, token: str, result: Result) -> None:
         os.replace(path, f"{path}.1")
 
 
-def settle(run_dir: str, token: str, result: Result, *, report_fd: int, has_run: bool) -> None:
-    """SQL has the end, so the records may go: the supervisor removes them when it hears that on the other end of
+def settle(run_dir: str, token: str, result: Result, *, report_fd: int, has_run: bool, spare: SpareFolders) -> None:
+    """SQL has the end, so the records may go: the supervisor takes them away when it hears that on the other end of
     `report_fd`, else it is done here. `has_run`: its supervisor reported its process."""
     records = bundle.records_of(run_dir)
     try:
-        if not has_run and not os.path.lexists(os.path.join(records, bundle.EXIT)):
+        if not has_run and not bundle.is_written(records, bundle.EXIT):
             # Nobody has supervised it. What says that nobody may is still needed: see `engine.attempt.adopt`.
             return
         note(run_dir, token, result)
     except OSError:
         # The records stay, and do no harm.
         return
+    keep = records != run_dir and spare.expect_records(records)
     try:
         if report_fd >= 0:
-            os.write(report_fd, unconfirmed.CONFIRMED)
+            os.write(report_fd, unconfirmed.KEEP if keep else unconfirmed.REMOVE)
             return
     except OSError:
         # It is gone, or does not wait any longer.
         pass
-    unconfirmed.clear(records)
+    unconfirmed.clear(records, keep=keep)
 
 
 def find(run_dir: str, token: str) -> dict[str, object] | None:

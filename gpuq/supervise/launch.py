@@ -24,6 +24,7 @@ from gpuq.domain.outcome import Outcome, Result
 from gpuq.ports.launcher import LaunchOrder
 from gpuq.supervise import bundle, cgroup, cgroup_folders, ended, kernel, own_folder, processes, progress, stop, sweep
 from gpuq.supervise.server_process import ForkServer
+from gpuq.supervise.spares import SpareFolders
 
 _REPORT_BYTES = 4096
 # Ended attempts of this launcher that `watch` still knows; it is asked right after the report.
@@ -50,6 +51,7 @@ class ForkServerLauncher:
         self._groups = None if home is None else cgroup_folders.folder_name(home)
         self.server = ForkServer(messages_path, None if self._groups is None else (self._groups, kinds))
         self._mutex = threading.Lock()
+        self._spares = SpareFolders()
         self._ends: dict[tuple[int, int], int] = {}
         self._sort_out_at = _SORTED_OUT
         self._over: collections.deque[tuple[int, int]] = collections.deque(maxlen=_REMEMBERED)
@@ -71,7 +73,7 @@ class ForkServerLauncher:
             if records == order.run_dir:
                 raise _launched_before(records)
             # It is there when a stop came before the launch.
-            fresh = user_files.make_private(records)
+            fresh = self._spares.take_records(records) or user_files.make_private(records)
             failpoints.point("launch.folder_made")
             lock_fd = _take_lock(records)
             failpoints.point("launch.lock_taken")
@@ -81,6 +83,7 @@ class ForkServerLauncher:
             _fill_records(records, spec)
             log_fd = own_folder.make(order.run_dir, spec.get("uid"), spec.get("gid"))
             report_read, report_write = (end.detach() for end in socket.socketpair())
+            self._spares.note_launch(order.run_dir, spec)
             failpoints.point("launch.before_send")
             self.server.launch(records, (lock_fd, log_fd, report_write))
             failpoints.point("launch.sent")
@@ -142,10 +145,14 @@ class ForkServerLauncher:
         record = bundle.read_of_attempt(run_dir, bundle.EXIT, token) or ended.find(run_dir, token)
         return None if record is None else _result(record)
 
+    def take_spare(self, checkpoint: str, uid: int | None, gid: int | None) -> bool:
+        return self._spares.take_checkpoint(checkpoint, uid, gid)
+
     def end_written(self, run_dir: str, token: str, launched: Launched | None, result: Result) -> None:
         with self._mutex:
             fd = -1 if launched is None else self._ends.pop((launched.pid, launched.pid_start), -1)
-        ended.settle(run_dir, token, result, report_fd=fd, has_run=launched is not None)
+        self._spares.note_over(run_dir)
+        ended.settle(run_dir, token, result, report_fd=fd, has_run=launched is not None, spare=self._spares)
         _close(fd)
 
     def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:
@@ -186,7 +193,7 @@ class ForkServerLauncher:
 
 def _end_comes(records: str) -> bool:
     """Whether the supervisor was killed and its fork server, which reaps it afterwards, has yet to write its will."""
-    if os.path.lexists(os.path.join(records, bundle.EXIT)):
+    if bundle.is_written(records, bundle.EXIT):
         return False
     record = bundle.read(records, bundle.STARTED)
     launched = None if record is None else _launched(record)
@@ -224,7 +231,7 @@ def _launched_before(records: str) -> FileExistsError:
 
 def _fill_records(records: str, spec: dict[str, Any]) -> None:
     """Everything but the lock."""
-    bundle.create(records, bundle.SPEC, spec)
+    bundle.fill(records, bundle.SPEC, spec)
     try:
         os.mkfifo(os.path.join(records, bundle.CONTROL), 0o600)
     except FileExistsError:

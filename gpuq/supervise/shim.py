@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from gpuq.domain import failpoints
-from gpuq.supervise import bundle, classify, kernel, processes
+from gpuq.supervise import bundle, classify, kernel, processes, spares
 from gpuq.supervise.cgroup import Cgroup, end_all_in
 from gpuq.supervise.crash_record import CrashRecord, exit_code_of
 from gpuq.supervise.descendants import Family
@@ -97,7 +97,7 @@ def _supervise(
     try:
         pid, exec_fd = spawn(spec, log_fd)
     except CannotRun as refusal:
-        _remove_if_empty(spec.checkpoint_dir)
+        _leave_checkpoint(spec.checkpoint_dir)
         record_end(run_dir, classify.record_of("launch_error", token=spec.token, error=str(refusal)))
         return
     except OSError as failure:
@@ -203,7 +203,7 @@ class _Run:
     def record(self) -> None:
         if self.ending is None:
             raise RuntimeError("the job's process vanished")
-        _remove_if_empty(self.spec.checkpoint_dir)
+        _leave_checkpoint(self.spec.checkpoint_dir)
         record_end(self.run_dir, self._record(self.ending), self.log_fd, durable=self.ends is None)
         if self.ends is not None:
             self.ends.note(self.run_dir)
@@ -244,7 +244,7 @@ class _Run:
         self._keep_will()
         # The record and the report only describe the running job. A full disk or a dead daemon must not stop it.
         with contextlib.suppress(OSError):
-            bundle.create(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, "token": self.spec.token, **record})
+            bundle.fill(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, "token": self.spec.token, **record})
         failpoints.point("supervisor.started")
         with contextlib.suppress(OSError):
             os.write(self.report_fd, bundle.line(record))
@@ -344,12 +344,11 @@ class _Run:
             self.family.kill(main_reaped=self.ending is not None, reap=self._reap)
 
 
-def _remove_if_empty(folder: str) -> None:
-    """Most jobs leave no checkpoint. Before the end is told: after it the job's next attempt may be started, which
-    makes the folder anew."""
+def _leave_checkpoint(folder: str) -> None:
+    """Most jobs leave none, and then its folder goes. Before the end is told: after it the job's next attempt may be
+    started, which needs the folder again."""
     if folder:
-        with contextlib.suppress(OSError):
-            os.rmdir(folder)
+        spares.put_checkpoint(folder)
 
 
 def _end_every_child(group: Cgroup | None) -> None:
@@ -372,7 +371,10 @@ def record_end(run_dir: str, record: dict[str, object], log_fd: int | None = Non
     pause = _RETRY_S
     while True:
         try:
-            bundle.write(run_dir, bundle.EXIT, record, durable=durable)
+            if durable:
+                bundle.write(run_dir, bundle.EXIT, record)
+            else:
+                bundle.fill(run_dir, bundle.EXIT, record)
             return
         except (FileNotFoundError, NotADirectoryError):
             return

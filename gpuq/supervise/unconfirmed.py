@@ -5,7 +5,7 @@ every job. They are made up for when the daemon does not confirm the end soon, o
 record that is written; a loss of power in these milliseconds makes the attempt one that was lost.
 
 The report pipe is a socket, on which the daemon answers. What it has confirmed nobody reads any more: the supervisor
-removes the records, while nobody waits for it.
+clears the records away (see spares.py), while nobody waits for it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import os
 import select
 import socket
 
-from gpuq.supervise import bundle, kernel
+from gpuq.supervise import bundle, kernel, spares
 
-CONFIRMED = b"\n"
+# What the daemon answers: the end is confirmed, and the records are of use to later attempts, or are not.
+KEEP, REMOVE = b"+", b"-"
 # Far longer than the commit of an end takes, and about as long as a busy disk takes for an fsync.
 _CONFIRM_S = 0.05
 _AGAIN_S = 1.0
@@ -100,7 +101,7 @@ def _settled(end: _End) -> bool:
     except OSError:
         said = b""
     if said:
-        clear(end.records)
+        clear(end.records, keep=said == KEEP)
     elif end.sync_at is not None:
         _made_durable(end.records)
     end.report.close()
@@ -123,18 +124,16 @@ def _made_durable(records: str) -> bool:
     return True
 
 
-def clear(records: str) -> None:
-    """Removes the records of an attempt whose end SQL has, as far as that goes: nobody reads what is left of them."""
+def clear(records: str, *, keep: bool) -> None:
+    """Takes away the records of an attempt whose end SQL has, as far as that goes: nobody reads what is left of them.
+    `keep`: for a later attempt."""
     if not records.endswith(_SUFFIX):
         # The previous release had them in the job's own folder.
         return
-    for name in (bundle.LOCK, bundle.CONTROL, bundle.SPEC, bundle.STARTED, bundle.EXIT):
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if keep:
+            spares.put_records(records)
+            return
+        for name in os.listdir(records):
             os.unlink(os.path.join(records, name))
-    try:
         os.rmdir(records)
-    except OSError:
-        with contextlib.suppress(OSError):
-            for name in os.listdir(records):
-                os.unlink(os.path.join(records, name))
-            os.rmdir(records)

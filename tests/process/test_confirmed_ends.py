@@ -14,7 +14,7 @@ import pytest
 
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.supervise import bundle, ended, unconfirmed
-from gpuq.supervise.unconfirmed import CONFIRMED, UnconfirmedEnds
+from gpuq.supervise.unconfirmed import REMOVE, UnconfirmedEnds
 
 
 def until(condition: Any, what: str, seconds: float = 20.0) -> None:
@@ -40,7 +40,8 @@ def everything_below(folder: str) -> list[str]:
 
 def test_an_attempt_whose_end_is_written_leaves_its_output_and_nothing_else(world: Any) -> None:
     checkpoint = world.root / "jobs" / "1" / "checkpoint"
-    checkpoint.mkdir(parents=True)
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.mkdir(0o700)
     attempt = world.shell("echo hello", checkpoint_dir=str(checkpoint))
     written(attempt)
     job = os.path.dirname(attempt.run_dir)
@@ -50,7 +51,8 @@ def test_an_attempt_whose_end_is_written_leaves_its_output_and_nothing_else(worl
 
 def test_a_checkpoint_stays(world: Any) -> None:
     checkpoint = world.root / "jobs" / "1" / "checkpoint"
-    checkpoint.mkdir(parents=True)
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.mkdir(0o700)
     attempt = world.shell(f"echo 7 > {checkpoint}/step", checkpoint_dir=str(checkpoint))
     written(attempt)
     assert (checkpoint / "step").read_text() == "7\n"
@@ -105,7 +107,7 @@ class Side:
         records.mkdir(0o700)
         for name in (bundle.LOCK, bundle.CONTROL, "left-over"):
             (records / name).touch()
-        bundle.write(str(records), bundle.EXIT, {"token": "t"}, durable=False)
+        bundle.fill(str(records), bundle.EXIT, {"token": "t"})
         self.poll = select.epoll()
         self.ends = UnconfirmedEnds(self.poll)
         self.daemon, theirs = socket.socketpair()
@@ -145,7 +147,7 @@ def test_a_confirmed_end_costs_no_fsync_and_its_records_are_removed(side: Side, 
     assert side.daemon.recv(1) == b""
     side.ends.look()
     assert side.records.exists()
-    side.daemon.send(CONFIRMED)
+    side.daemon.send(REMOVE)
     assert side.poll.poll(0)
     side.ends.look()
     assert (side.records.exists(), synced, side.ends.wait_s()) == (False, [], None)
@@ -163,7 +165,7 @@ def test_an_end_that_is_not_confirmed_soon_is_made_durable_and_cleared_later(
     side.ends.look()
     side.ends.look()
     assert (synced, side.ends.wait_s()) == (["exit.json", "1.records"], None)
-    side.daemon.send(CONFIRMED)
+    side.daemon.send(REMOVE)
     side.ends.look()
     assert not side.records.exists()
 
@@ -203,13 +205,13 @@ def test_a_supervisor_that_leaves_makes_everything_durable(
     side.ends.close()
     assert (synced, side.ends.wait_s()) == (["exit.json", "1.records"], None)
     with pytest.raises(BrokenPipeError):
-        side.daemon.send(CONFIRMED)
+        side.daemon.send(REMOVE)
 
 
 def test_records_that_somebody_else_has_removed_are_no_trouble(
     side: Side, clock: list[float], synced: list[str]
 ) -> None:
-    unconfirmed.clear(str(side.records))
+    unconfirmed.clear(str(side.records), keep=False)
     clock[0] += 0.06
     side.ends.look()
     assert (synced, side.ends.wait_s()) == ([], None)
@@ -233,7 +235,7 @@ def test_a_daemon_that_listens_on_a_pipe_gets_a_durable_record(tmp_path: Path, s
 
 def test_a_folder_of_the_previous_release_is_never_cleared(tmp_path: Path) -> None:
     (tmp_path / bundle.EXIT).touch()
-    unconfirmed.clear(str(tmp_path))
+    unconfirmed.clear(str(tmp_path), keep=True)
     assert (tmp_path / bundle.EXIT).exists()
 
 

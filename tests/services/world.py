@@ -139,6 +139,9 @@ class PlayedLauncher:
     def report(self, fd: int) -> Launched | None:
         return self._launched.get(os.read(fd, 4096).decode())
 
+    def take_spare(self, checkpoint: str, uid: int | None, gid: int | None) -> bool:
+        return False
+
     def end_written(self, run_dir: str, token: str, launched: Launched | None, result: Result) -> None:
         self.written.append(run_dir)
 

@@ -254,7 +254,7 @@ def test_an_exit_record_is_tried_ever_more_rarely_until_the_disk_takes_it(
     write = bundle.write
     monkeypatch.setattr(shim.time, "sleep", pauses.append)
 
-    def refuse(folder: str, name: str, record: dict[str, object], *, durable: bool) -> None:
+    def refuse(folder: str, name: str, record: dict[str, object]) -> None:
         if len(pauses) < 12:
             full_disk()
         write(folder, name, record)
