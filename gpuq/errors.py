@@ -13,6 +13,7 @@
     │   ├── Constraint           exit 4  HTTP 422  can never run on this machine
     │   ├── WrongState           exit 4  HTTP 409  the job's state does not allow it
     │   ├── AlreadyRunning       exit 4  HTTP 409  a second daemon on one home or node
+    │   ├── NamespaceTaken       exit 4  HTTP 409  Redis holds another installation under this namespace
     │   └── SchemaMismatch       exit 4  HTTP 503  the database belongs to another release
     ├── LeaseLost                exit 1  HTTP 409  a guarded write found another owner
     │   └── NodeTaken            exit 1  HTTP 409  an agent found that another one has its node
@@ -130,6 +131,12 @@ class AlreadyRunning(Refused):
     """Another process already does what this one would do alone."""
 
     code = "already_running"
+
+
+class NamespaceTaken(Refused):
+    """The namespace of Redis belongs to another installation."""
+
+    code = "namespace_taken"
 
 
 class SchemaMismatch(Refused):

@@ -93,6 +93,10 @@ class Settings(BaseSettings):
     retry_base: Annotated[
         float, Field(gt=0, le=3600, description="seconds; retry n waits base x 2^(n-1), with jitter, at most an hour")
     ] = 2.0
+    retry_quick: Annotated[
+        bool,
+        Field(description="whether a job that names no --retries is retried when it fails within 10 s of its start"),
+    ] = False
     node: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="this machine's name in leases and history")
     ] = ""

@@ -27,6 +27,10 @@ _RESOLVE_NO_XDEV = 0x01
 _NO_OPENAT2 = (errno.ENOSYS, errno.EPERM)
 
 
+class OverQuota(PermissionError):
+    """The job's user has no disk quota left: proof that a launch fails for this user's jobs alone."""
+
+
 class _OpenHow(ctypes.Structure):
     """struct open_how of openat2(2)."""
 
@@ -50,7 +54,10 @@ def make_passage(path: str) -> None:
         if not seen.st_mode & 0o022 or seen.st_uid != os.geteuid():
             return
     except FileNotFoundError:
-        make_passage(os.path.dirname(path))
+        parent = os.path.dirname(path)
+        if parent == path:
+            raise
+        make_passage(parent)
         make_passage(path)
         return
     # Of what was just made, the umask has taken something off.
@@ -71,8 +78,8 @@ def make_private(path: str) -> bool:
 
 
 def hand_over(made: str | int, uid: int | None, gid: int | None) -> None:
-    """Gives what this process has made, a path or a descriptor, to the job's user. Raises OSError; PermissionError when
-    that user has no disk quota left, for then only this job cannot be launched."""
+    """Gives what this process has made, a path or a descriptor, to the job's user. Raises OSError; OverQuota when that
+    user has no disk quota left, for then only this job cannot be launched."""
     owner = owner_of_job(uid)
     if owner == os.geteuid():
         return
@@ -84,7 +91,7 @@ def hand_over(made: str | int, uid: int | None, gid: int | None) -> None:
             os.chown(made, owner, group, follow_symlinks=False)
     except OSError as error:
         if error.errno == errno.EDQUOT:
-            raise PermissionError(errno.EPERM, f"user {owner} has used up the disk quota; make room") from None
+            raise OverQuota(errno.EPERM, f"user {owner} has used up the disk quota; make room") from None
         raise
 
 

@@ -117,6 +117,8 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
         base.make_room = disk.make_room
     history = sql_stores.open_history(base, settings.report_database_url)
     records = sql_stores.open_records(base)
+    if roles:
+        redis_stores.read_scripts()
     link = redis_stores.connect(settings.redis_url or private_redis_url(settings), settings.namespace)
     epoch = EpochCell(records)
     gpus = open_gpus(settings)

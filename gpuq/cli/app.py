@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import typer
+import typer.core
 
 from gpuq.cli.dispatch import dispatch
 from gpuq.cli.parse.command_table import COMMANDS, GROUPS
@@ -15,6 +16,14 @@ from gpuq.cli.parse.options import Args, Command, Option
 from gpuq.errors import UsageError
 
 ABOUT = "A durable GPU job queue for a team that shares one machine."
+# Every command stands under one heading of `gpuq --help`, in this order.
+HEADINGS = {
+    "Jobs": "submit run status show why logs wait cancel hold release top update retry",
+    "Queue": "pause resume group dlq simulate",
+    "Machine": "gpus up down doctor",
+    "History": "history report sql",
+    "Administration": "config token db server agent maintain",
+}
 
 # typer brings its own copy of click since 0.26; its error classes are reached through what typer exports.
 _ClickError: type[Any] = typer.BadParameter.__mro__[2]
@@ -23,7 +32,13 @@ _ClickError: type[Any] = typer.BadParameter.__mro__[2]
 def build() -> typer.Typer:
     """The typer application with every command of the table; made only for help and completion, which need typer."""
     app = typer.Typer(
-        name="gpuq", help=ABOUT, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+        name="gpuq",
+        help=ABOUT,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        cls=_Headed,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_top)
     groups = {name: typer.Typer(help=text, no_args_is_help=name not in COMMANDS) for name, text in GROUPS.items()}
@@ -50,6 +65,15 @@ def run(line: list[str]) -> int:
             return 0
         raise UsageError(_one_line(error), hint=f"see `{_path(error)} --help`") from None
     return code if isinstance(code, int) else 0
+
+
+class _Headed(typer.core.TyperGroup):
+    """Lists its commands under HEADINGS."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for heading, names in HEADINGS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(200)) for name in names.split()])
 
 
 def _version(wanted: bool) -> None:

@@ -12,8 +12,9 @@ class InstallationKey(StrEnum):
     PAUSED = "paused"  # {"by", "reason", "at"} while no new job may start
     DRAINED = "drained"  # of (node, GPU uuid): {"by", "reason", "at"}
     GROUP_LIMIT = "group-limit"  # of (group,): {"running", "by", "at"}
-    LAUNCH_TROUBLE = "obstacle"  # of (node,): why nothing can be launched there, a text for people
+    LAUNCH_TROUBLE = "obstacle"  # of (node,): why nothing can be started there, a text for people
     RANKING = "ranking"  # the rule of the line that is in force
+    INSTALLATION = "installation"  # its id: whose a namespace of Redis is
     EPOCH = "epoch"  # the marker that a hot store must carry to be believed
     AGENT = "agent"  # of (node,): the token of the agent that took the node last
 

@@ -53,7 +53,8 @@ USES_RETRY = frozenset(
 @dataclass(frozen=True, slots=True)
 class Result:
     """The seen end of an attempt. Times in epoch seconds; memory in MiB. `swept` false: its supervisor was killed, so
-    what the job left running may still be there. `machine_fault`: it could not be launched here, whatever job it was.
+    what the job left running may still be there. `machine_fault`: it could not be launched here, and nothing proves
+    that the job is why.
     """
 
     outcome: Outcome

@@ -47,7 +47,7 @@ SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.QUEUE_PAUSED: "the queue is paused",
     ReasonCode.NO_AGENT: "no agent runs; start one with `gpuq up`",
     ReasonCode.STARTING: "its turn has come; it is being started",
-    ReasonCode.LAUNCH_TROUBLE: "nothing can be launched on this machine, its disk is full for instance",
+    ReasonCode.LAUNCH_TROUBLE: "nothing can be started here now: the disk is full, for instance, or Redis away",
     ReasonCode.NO_ACCOUNT: "its user has no account on this machine now, or not the one that submitted it",
 }
 

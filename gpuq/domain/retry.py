@@ -10,6 +10,8 @@ from gpuq.domain.states import JobState
 MAX_LOST = 5
 MAX_DELAY_S = 3600.0
 JITTER = 0.25
+# A program that ends with an exit code so soon after its start has an error of its own: another run would not help.
+QUICK_FAILURE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,16 @@ def backoff_s(retry: int, base_s: float, jitter: float) -> float:
     return min(plain * (1 + JITTER * (2 * jitter - 1)), MAX_DELAY_S)
 
 
+def is_quick_failure(
+    outcome: Outcome, *, retries_used: int, started_at: float | None, finished_at: float | None
+) -> bool:
+    """Whether a program that had not been retried yet ended with an exit code within QUICK_FAILURE_S of its start: of a
+    job that named no number of retries, that is taken for an error of the program. Times in epoch seconds."""
+    if outcome is not Outcome.EXIT_NONZERO or retries_used or started_at is None or finished_at is None:
+        return False
+    return finished_at - started_at < QUICK_FAILURE_S
+
+
 def decide_retry(
     outcome: Outcome,
     *,
@@ -41,9 +53,11 @@ def decide_retry(
     base_s: float,
     jitter: float,
     machine_fault: bool = False,
+    quick_failure: bool = False,
 ) -> RetryDecision:
     """`stop_reason` is what gpuq itself had asked for (`cancel`, `preempt`, `time_limit`, `drain`) or None;
-    `machine_fault`: no job could have been launched on this machine.
+    `machine_fault`: the machine could not launch it, and its program has never existed; `quick_failure`: see
+    `is_quick_failure`.
 
     A cancel wins over everything but success: a job that ended well before the stop reached it is completed.
     """
@@ -53,15 +67,13 @@ def decide_retry(
         return RetryDecision(JobState.CANCELLED)
     if outcome is Outcome.PREEMPTED:
         return RetryDecision(JobState.QUEUED, why="back in line, no retry used")
-    if outcome is Outcome.LAUNCH_ERROR and machine_fault:
+    if outcome in {Outcome.LAUNCH_ERROR, Outcome.LOST} and machine_fault:
         return RetryDecision(JobState.QUEUED, why="the machine's fault: back in line, no retry used")
     if outcome is Outcome.LOST:
-        if lost_count + 1 >= MAX_LOST:
-            return RetryDecision(
-                JobState.FAILED, counts_lost=True, dead_letter=True, why=f"lost {lost_count + 1} times"
-            )
-        delay = backoff_s(lost_count + 1, base_s, jitter)
-        return RetryDecision(JobState.DELAYED, counts_lost=True, delay_s=delay, why="lost; no retry used")
+        return _lost(lost_count + 1, base_s, jitter)
+    if quick_failure and retries_used < max_retries:
+        told = f"ended within {QUICK_FAILURE_S:g} s of its start and named no --retries: not retried"
+        return RetryDecision(JobState.FAILED, dead_letter=True, why=told)
     if outcome in USES_RETRY and retries_used < max_retries:
         return RetryDecision(
             JobState.DELAYED,
@@ -70,3 +82,10 @@ def decide_retry(
             why=f"retry {retries_used + 1} of {max_retries}",
         )
     return RetryDecision(JobState.FAILED, dead_letter=True, why=f"{retries_used} of {max_retries} retries used")
+
+
+def _lost(times: int, base_s: float, jitter: float) -> RetryDecision:
+    if times >= MAX_LOST:
+        return RetryDecision(JobState.FAILED, counts_lost=True, dead_letter=True, why=f"lost {times} times")
+    delay = backoff_s(times, base_s, jitter)
+    return RetryDecision(JobState.DELAYED, counts_lost=True, delay_s=delay, why="lost; no retry used")

@@ -33,12 +33,13 @@ from gpuq.engine.attempt.updates import record_limits_reached, record_outgrown, 
 from gpuq.engine.attempt.watcher import AttemptWatcher
 from gpuq.engine.claim.claim import write_turn
 from gpuq.engine.claim.dispatcher import POLL_S, Dispatcher
+from gpuq.engine.claim.hot_trouble import HotTrouble
 from gpuq.engine.claim.lease_renewal import LeaseRenewer
 from gpuq.engine.context import Context
 from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.snapshot.builder import SnapshotBuilder
 from gpuq.engine.snapshot.usage import sample
-from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold, HotStoreUnavailable, NodeTaken
+from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreUnavailable, NodeTaken
 from gpuq.ports.notify import Topic
 
 log = logging.getLogger(__name__)
@@ -56,8 +57,8 @@ class TurnState:
 
     `plan_at`: no plan before, unless something ended. `write_at`: starts are written then. `sample_at`: the GPUs are
     looked at then. `cache_stale`: somebody changed jobs or switches. `proved_tenure`: the tenure of the node for which
-    the ledger is known to be whole. `redis_down`: the last plan found it so; said in the log once. `db_down`: likewise,
-    and SQL is not asked again before `plan_at`.
+    the ledger is known to be whole. `db_down`: the last turn found it so, which is said in the log once, and SQL is not
+    asked again before `plan_at`.
     """
 
     plan_at: float = 0.0
@@ -65,7 +66,6 @@ class TurnState:
     sample_at: float = 0.0
     cache_stale: bool = False
     proved_tenure: int = -1
-    redis_down: bool = False
     db_down: bool = False
 
 
@@ -78,9 +78,11 @@ class Agent:
         self._ctx = ctx
         self._lock = lock
         self._snapshots = SnapshotBuilder(ctx)
-        self._dispatcher = Dispatcher(ctx, self._snapshots, lock.fence)
         self._lease_renewer = LeaseRenewer(ctx, lock)
         self._breaker = LaunchCircuitBreaker(ctx)
+        self._obstacles = self._breaker.obstacles
+        self._dispatcher = Dispatcher(ctx, self._snapshots, lock.fence, self._obstacles)
+        self._hot_trouble = HotTrouble(ctx, self._obstacles)
         self._attempts = AttemptWatcher(ctx, self._breaker, self._write_soon)
         self._state = TurnState()
         self._write_after_s = WRITE_AFTER_S
@@ -101,6 +103,7 @@ class Agent:
         when this node has an agent; whatever it raises, it does not keep the node."""
         self._lock.acquire()
         try:
+            self._breaker.open()
             self._unsubscribe = self._ctx.notifier.subscribe(self._on_topic)
             if self._lock.held:
                 self._prove_standing(fresh=True)
@@ -121,6 +124,7 @@ class Agent:
         if self._unsubscribe is not None:
             self._unsubscribe()
         self._attempts.close()
+        self._breaker.close()
         self._lock.release()
 
     def run_once(self) -> None:
@@ -149,11 +153,13 @@ class Agent:
         while not self._stopping:
             try:
                 self.turn(self._timeout())
+                self._obstacles.clear("agent")
             except GpuqError as error:
                 log.warning("%s%s", error.message, f" ({error.hint})" if error.hint else "")
                 self._plan_soon()
-            except Exception:
+            except Exception as error:
                 log.exception("a turn of the agent failed")
+                self._obstacles.meet("agent", f"the agent fails: {type(error).__name__}: {error}")
                 self._plan_soon()
 
     def _prove_standing(self, *, fresh: bool = False) -> None:
@@ -204,6 +210,8 @@ class Agent:
 
     def _may_start(self) -> bool:
         if self._stopping or not self._lock.held:
+            if self._lease_renewer.trouble is not None:
+                self._hot_trouble.met(self._lease_renewer.trouble)
             return False
         if self._breaker.is_open():
             self._plan_soon()
@@ -259,7 +267,6 @@ class Agent:
         self._lease_renewer.release(ended, given)
         failpoints.point("finish.released")
         for tracked in ended:
-            tracked.let_go_of_records(self._ctx.launcher)
             if (run := tracked.finished_run()) is not None:
                 self._ctx.run_times.learn(run)
 
@@ -270,22 +277,15 @@ class Agent:
         try:
             while self._start_some():
                 pass
-            self._state.redis_down = False
+            self._hot_trouble.over()
         except NodeTaken:
             # It is asked who has the node before anything else is started.
             self._dispatcher.forget()
             self._state.proved_tenure = -1
             self._lease_renewer.due_at = self._state.plan_at = 0.0
-        except HotStoreCold:
-            self._dispatcher.forget()
-            self._ctx.epoch.refresh()
-            self._ctx.notifier.publish(Topic.COLD)
-            self._plan_soon()
         except HotStoreUnavailable as error:
             self._dispatcher.forget()
-            if not self._state.redis_down:
-                log.warning("nothing can be started now: %s", error.message)
-            self._state.redis_down = True
+            self._hot_trouble.met(error)
             self._plan_soon()
 
     def _start_some(self) -> bool:

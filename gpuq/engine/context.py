@@ -112,6 +112,13 @@ class ActionContext(IntakeContext, StopContext, Protocol):
         """The own folder of an attempt, by job id and attempt number."""
 
 
+class LeaseHolders(Protocol):
+    """Leases to those who may not change them."""
+
+    def holders(self, node: str) -> dict[str, list[str]]:
+        """GPU uuid → tokens. Raises HotStoreUnavailable."""
+
+
 class QueryContext(SnapshotContext, Protocol):
     """For `queries`: SQL is only read, and of attempts only what their folders tell."""
 
@@ -123,6 +130,8 @@ class QueryContext(SnapshotContext, Protocol):
     def maintenance_runs(self) -> MaintenanceRuns: ...
     @property
     def agent_key(self) -> AgentKey: ...
+    @property
+    def lease_holders(self) -> LeaseHolders: ...
     @property
     def agent_lock_path(self) -> Path: ...
 
@@ -164,6 +173,10 @@ class Context:
     @property
     def agent_lock_path(self) -> Path:
         return self.home / f"agent-{self.node}.lock"
+
+    @property
+    def lease_holders(self) -> LeaseHolders:
+        return self.leases
 
     @property
     def node(self) -> str:

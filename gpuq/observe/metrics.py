@@ -31,6 +31,7 @@ def render(stats: Mapping[str, Any]) -> bytes:
     `agent_heartbeat_age_s`  seconds since the agent was last heard
     `maintenance`       task → `{"last_ok": epoch seconds or None, "last_error": epoch seconds or None}`
     `paused`            whether no new job may start
+    `ready`             whether one could be started, as `/readyz` says
     `version`           of gpuq
     """
     # At the first scrape, not at every start: inside the server it takes some 15 ms and a megabyte.
@@ -55,6 +56,7 @@ _PLAIN_GAUGES = (
     ("dead_letters", "gpuq_dead_letters", "Jobs in the dead-letter queue."),
     ("agent_heartbeat_age_s", "gpuq_agent_heartbeat_age_seconds", "Seconds since the agent was last heard."),
     ("paused", "gpuq_queue_paused", "1 while no new job may start."),
+    ("ready", "gpuq_ready", "1 while jobs can be started; 0: nothing can, `/readyz` says why."),
 )
 
 

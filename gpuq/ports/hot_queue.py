@@ -22,6 +22,16 @@ class QueueEntry(NamedTuple):
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """An installation, to which a namespace belongs: its `id`, and what people are `told` of it. `by_right`: whatever
+    stands there, it is this one's."""
+
+    id: str
+    told: str
+    by_right: bool = False
+
+
 class Taken(StrEnum):
     """What came of an attempt to take a job and its GPUs."""
 
@@ -54,9 +64,13 @@ class HotQueue(Protocol):
     def sizes(self) -> dict[int, int]:
         """GPUs asked for → how many wait."""
 
-    def rebuild(self, entries: Iterable[QueueEntry], *, epoch: str) -> int:
+    def rebuild(self, entries: Iterable[QueueEntry], *, epoch: str, owner: Owner | None = None) -> int:
         """Drops the marker, empties the queue, adds every member in batches, and leaves the store cold;
-        returns how many. `open` ends it."""
+        returns how many. `open` ends it. Raises NamespaceTaken, with nothing done, when the namespace belongs to
+        another than `owner` (None: it is not asked); from then on it is this one's."""
+
+    def owner(self) -> Owner | None:
+        """Whose the namespace is; None: nobody's yet."""
 
     def open(self, epoch: str) -> None:
         """Writes the marker: from now on calls are answered."""

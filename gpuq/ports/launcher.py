@@ -22,6 +22,16 @@ class LaunchOrder:
     spec: dict[str, Any]
 
 
+class Rehearsal(Protocol):
+    """A launch under way, of nothing."""
+
+    def over(self) -> bool:
+        """Whether its supervisor has come and gone. Never waits."""
+
+    def close(self) -> str | None:
+        """Ends it and clears up. What went wrong, for people; None: all went as a launch should."""
+
+
 class Launcher(Protocol):
     """Starts supervised attempts, and answers about them from their folders. An attempt is named by its own folder,
     `run_dir`; records in which its token does not stand are not its own."""
@@ -31,8 +41,11 @@ class Launcher(Protocol):
 
     def start(self, order: LaunchOrder) -> int:
         """Makes the folders, takes the lock, hands lock and log to the fork server. Returns a file descriptor
-        that becomes readable when the supervisor has reported (see `report`). Raises OSError when the
-        folder cannot be made; then nothing was started; PermissionError when only this job's user is in the way."""
+        that becomes readable when the supervisor has reported (see `report`). Raises OSError; then nothing was
+        started; it is `gpuq.user_files.OverQuota` when only this job's user is in the way."""
+
+    def rehearse(self, folder: str) -> Rehearsal:
+        """A whole launch without a job, in a folder of its own below `folder`. Raises OSError."""
 
     def report(self, fd: int) -> Launched | None:
         """What the supervisor has reported. The descriptor stays the caller's, and becomes readable again when the
@@ -41,6 +54,9 @@ class Launcher(Protocol):
 
     def launched(self, run_dir: str, token: str) -> Launched | None:
         """The same facts from the records, after a restart; None while the job's process has never existed."""
+
+    def begun(self, run_dir: str) -> bool:
+        """Whether a supervisor came so far that the job's program may have existed."""
 
     def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:
         """What the job of user `uid` wrote about itself in progress.json; None without it, and for anything else that

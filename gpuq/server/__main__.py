@@ -6,10 +6,13 @@ Imports are most of a start. With --detach the daemon is forked off before the l
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
 import sys
+from pathlib import Path
 
-from gpuq.errors import GpuqError
+from gpuq.errors import DatabaseUnavailable, GpuqError
 from gpuq.home import prepare_home
 from gpuq.server.process import detach
 from gpuq.settings import Settings, load
@@ -19,8 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit code. Errors go to stderr in two lines; GPUQ_DEBUG=1 shows where they came from."""
     given = _parser().parse_args(arguments)
     word: detach.ReadyPipe | None = None
+    home: Path | None = None
     try:
         settings, _ = load()
+        home = settings.home
         if given.detach:
             prepare_home(settings.home)
             forked = detach.fork(settings.home / "daemon.log")
@@ -33,16 +38,37 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("GPUQ_DEBUG"):
             raise
-        return _failed(error, word)
+        return _failed(error, word, home)
 
 
-def _failed(error: Exception, word: detach.ReadyPipe | None) -> int:
-    if not isinstance(error, GpuqError):
-        error = GpuqError(f"internal error: {type(error).__name__}: {error}", hint="set GPUQ_DEBUG=1 for the traceback")
-    detach.tell(error.message, error.hint)
+def _failed(error: Exception, word: detach.ReadyPipe | None, home: Path | None) -> int:
+    told = _told(error, home)
     if word is not None:
-        word.failed(error)
-    return error.exit_code
+        word.failed(told)
+    # The log may be on the disk that is full; whoever waits at the pipe has heard it.
+    with contextlib.suppress(OSError):
+        detach.tell(told.message, told.hint)
+    return told.exit_code
+
+
+def _told(error: Exception, home: Path | None) -> GpuqError:
+    """What kept the daemon from starting, for people."""
+    if isinstance(error, (OSError, DatabaseUnavailable)) and home is not None:
+        from gpuq.engine import disk_reserve
+
+        with contextlib.suppress(OSError):
+            room = disk_reserve.look(home)
+            if room.full or (isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}):
+                return GpuqError(
+                    f"the disk of {home} is full, so the daemon cannot start: {room.text}",
+                    hint=f"make room, then `gpuq up` again; the output of jobs is in {home}/jobs/ID/ATTEMPT/output.log",
+                )
+    if isinstance(error, GpuqError):
+        return error
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return GpuqError(f"the daemon cannot start: {where}{error.strerror}", hint="`gpuq doctor` looks into it")
+    return GpuqError(f"internal error: {type(error).__name__}: {error}", hint="set GPUQ_DEBUG=1 for the traceback")
 
 
 def _run(given: argparse.Namespace, settings: Settings, word: detach.ReadyPipe | None) -> int:

@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 BACKLOG = 1024
 # Answers under way get this long to finish when the daemon stops; then they are cut off.
 LAST_ANSWERS_S = 1.0
+# How often it is asked whether clients still find the socket. A file that the daemon's home is known by.
+SOCKET_LOOK_S = 2.0
+HOME_MARK = "daemon.lock"
 
 
 def unix_socket(path: Path) -> socket.socket:
@@ -174,18 +177,71 @@ async def _serve(
         return BoundedProtocol(config, state, {}, loop, connections=connections)
 
     servers: list[asyncio.Server] = []
+    files: list[SocketFile] = []
     for listener in listeners:
-        create = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
-        servers.append(await create(protocol, sock=listener))
+        if listener.family == socket.AF_UNIX:
+            files.append(await SocketFile.open(listener, protocol))
+        else:
+            servers.append(await loop.create_server(protocol, sock=listener))
+    watch = [asyncio.ensure_future(file.keep()) for file in files]
     try:
         when_up(lambda: _told_to_stop(loop, end))
         await end.wait()
     finally:
-        for server in servers:
+        for task in watch:
+            task.cancel()
+        for server in [*servers, *(file.server for file in files)]:
             server.close()
         for listener in listeners:
             listener.close()
         await _hang_up(app, state)
+
+
+class SocketFile:
+    """A Unix socket that is listened on, and made anew when somebody has removed its file: without that no client would
+    find the daemon, and nobody could start another one."""
+
+    def __init__(self, path: Path, protocol: Callable[[], BoundedProtocol], server: asyncio.Server) -> None:
+        self.server = server
+        self._path = path
+        self._protocol = protocol
+        self._made = self._look()
+        self._failed = False
+
+    @classmethod
+    async def open(cls, listener: socket.socket, protocol: Callable[[], BoundedProtocol]) -> SocketFile:
+        """For a socket that is bound and listening already."""
+        server = await asyncio.get_running_loop().create_unix_server(protocol, sock=listener)
+        return cls(Path(listener.getsockname()), protocol, server)
+
+    async def keep(self) -> None:
+        """Until it is cancelled. What is connected stays so."""
+        while True:
+            await asyncio.sleep(SOCKET_LOOK_S)
+            # The whole home may be away; what stands in its place then is not ours.
+            if self._look() != self._made and self._path.with_name(HOME_MARK).exists():
+                await self._make_again()
+
+    async def _make_again(self) -> None:
+        try:
+            listener = unix_socket(self._path)
+        except Refused as error:
+            if not self._failed:
+                log.error("%s is gone and cannot be made again: %s", self._path, error.message)
+            self._failed = True
+            return
+        self.server.close()
+        loop = asyncio.get_running_loop()
+        self.server = await loop.create_unix_server(self._protocol, sock=listener)
+        self._made, self._failed = self._look(), False
+        log.warning("%s was gone: made again", self._path)
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            seen = self._path.lstat()
+        except OSError:
+            return None
+        return seen.st_dev, seen.st_ino
 
 
 def _told_to_stop(loop: asyncio.AbstractEventLoop, end: asyncio.Event) -> None:

@@ -5,7 +5,8 @@ An attempt has two folders, `jobs/ID/N` and `jobs/ID/N.records` in GPUQ_HOME.
 `N.records`, the records, belongs to whoever runs the daemon, 0700. The job's user can make no name in it:
 
     spec.json      what to run                                      daemon, before the launch
-    lock           held (flock) by the supervisor for life          liveness
+    lock           held (flock) by the supervisor for life;         liveness
+                   empty while the job's program has never existed
     control        FIFO; any line in it means "read stop.json", or
                    is the request itself if the disk took no file   whoever stops the job
     stop.json      the request to stop, may be rewritten            whoever stops the job
@@ -127,6 +128,18 @@ def is_written(folder: str, name: str) -> bool:
         return os.lstat(os.path.join(folder, name)).st_size > 0
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def mark_begun(lock_fd: int) -> None:
+    """By a supervisor, when its job's program may exist from now on. The length of the lock file, since that takes no
+    room on a disk that may be full, and no name."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock_fd, 1)
+
+
+def is_begun(lock_fd: int) -> bool:
+    """Whether `mark_begun` was called."""
+    return os.fstat(lock_fd).st_size > 0
 
 
 def read(folder: str, name: str) -> dict[str, object] | None:

@@ -8,7 +8,6 @@ import errno
 import fcntl
 import json
 import os
-import pwd
 import select
 import socket
 import stat
@@ -23,6 +22,7 @@ from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.ports.launcher import LaunchOrder
 from gpuq.supervise import bundle, cgroup, cgroup_folders, ended, kernel, own_folder, processes, progress, stop, sweep
+from gpuq.supervise.rehearsal import Rehearsal
 from gpuq.supervise.server_process import ForkServer
 from gpuq.supervise.spares import SpareFolders
 
@@ -79,7 +79,7 @@ class ForkServerLauncher:
             failpoints.point("launch.lock_taken")
             if not fresh:
                 _refuse_a_second_run(records)
-            spec = _with_group(order.spec)
+            spec = own_folder.with_group(order.spec)
             _fill_records(records, spec)
             log_fd = own_folder.make(order.run_dir, spec.get("uid"), spec.get("gid"))
             report_read, report_write = (end.detach() for end in socket.socketpair())
@@ -106,6 +106,15 @@ class ForkServerLauncher:
         """What `report` said, read from the records; for adopting a supervisor that an earlier daemon started."""
         record = bundle.read_of_attempt(run_dir, bundle.STARTED, token)
         return None if record is None else _launched(record)
+
+    def begun(self, run_dir: str) -> bool:
+        try:
+            return os.lstat(os.path.join(bundle.records_of(run_dir), bundle.LOCK)).st_size > 0
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def rehearse(self, folder: str) -> Rehearsal:
+        return Rehearsal(folder, self.start, self.outcome)
 
     def alive(self, run_dir: str) -> bool:
         records = bundle.records_of(run_dir)
@@ -237,20 +246,6 @@ def _fill_records(records: str, spec: dict[str, Any]) -> None:
     except FileExistsError:
         if not stat.S_ISFIFO(os.lstat(os.path.join(records, bundle.CONTROL)).st_mode):
             raise
-
-
-def _group_of(spec: dict[str, Any]) -> int:
-    uid = int(spec["uid"])
-    try:
-        return pwd.getpwuid(uid).pw_gid
-    except KeyError:
-        return uid
-
-
-def _with_group(spec: dict[str, Any]) -> dict[str, Any]:
-    if spec.get("uid") is None or spec.get("gid") is not None:
-        return spec
-    return {**spec, "gid": _group_of(spec)}
 
 
 def _launched_from(data: bytes) -> Launched | None:

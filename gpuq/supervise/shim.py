@@ -8,6 +8,7 @@ may be gone, and its user's quota used up.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -57,12 +58,11 @@ def supervise(
     try:
         events = Events(run_dir)
         events.watch(server_fd, for_hangup_only=True)
-        _supervise(run_dir, events, log_fd, report_fd, server_fd, when_alone, will, group, ends)
+        _supervise(run_dir, lock_fd, events, log_fd, report_fd, server_fd, when_alone, will, group, ends)
         return not events.told_to_stop and not (group is not None and group.left)
     except Exception as error:
         _end_every_child(group)
-        why = f"the supervisor failed: {error!r}"
-        record_end(run_dir, classify.record_of("lost", token=bundle.token_in(run_dir), error=why))
+        record_end(run_dir, _own_failure(run_dir, error, bundle.is_begun(lock_fd)))
         raise
     finally:
         will.forget()
@@ -74,8 +74,20 @@ def supervise(
             os.close(report_fd)
 
 
+def _own_failure(run_dir: str, error: Exception, begun: bool) -> dict[str, object]:
+    """The exit record for a supervisor that cannot go on. Before the job's program may have existed, no job is to be
+    charged for it."""
+    token, why = bundle.token_in(run_dir), f"the supervisor failed: {error!r}"
+    return classify.record_of("lost", token=token, error=why) if begun else _machines_fault(token, why)
+
+
+def _machines_fault(token: str, why: str) -> dict[str, object]:
+    return {**classify.record_of("launch_error", token=token, error=why), "machine_fault": True}
+
+
 def _supervise(
     run_dir: str,
+    lock_fd: int,
     events: Events,
     log_fd: int,
     report_fd: int,
@@ -85,8 +97,9 @@ def _supervise(
     group: Cgroup | None,
     ends: UnconfirmedEnds | None,
 ) -> None:
+    record = _spec_record(run_dir)
     try:
-        spec = AttemptSpec(bundle.read(run_dir, bundle.SPEC) or {})
+        spec = AttemptSpec(record)
     except ValueError as error:
         why = f"{bundle.SPEC}: {error}"
         record_end(run_dir, classify.record_of("launch_error", token=bundle.token_in(run_dir), error=why))
@@ -94,6 +107,7 @@ def _supervise(
     if _stopped_before(run_dir, spec.token):
         return
     failpoints.point("supervisor.before_spawn")
+    bundle.mark_begun(lock_fd)
     try:
         pid, exec_fd = spawn(spec, log_fd)
     except CannotRun as refusal:
@@ -101,9 +115,8 @@ def _supervise(
         record_end(run_dir, classify.record_of("launch_error", token=spec.token, error=str(refusal)))
         return
     except OSError as failure:
-        message = f"no process could be made for the job: {failure.strerror}"
-        record = classify.record_of("launch_error", token=spec.token, error=message)
-        record_end(run_dir, {**record, "machine_fault": True})
+        why = f"no process could be made for the job: {failure.strerror}"
+        record_end(run_dir, _machines_fault(spec.token, why))
         return
     failpoints.point("supervisor.spawned")
     run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, log_fd, will, group, ends)
@@ -111,6 +124,13 @@ def _supervise(
     failpoints.point("supervisor.job_ended")
     run.record()
     failpoints.point("supervisor.end_recorded")
+
+
+def _spec_record(run_dir: str) -> dict[str, object]:
+    record = bundle.read(run_dir, bundle.SPEC)
+    if record is None:
+        raise FileNotFoundError(errno.ENOENT, "the spec of the attempt cannot be found", run_dir)
+    return record
 
 
 def _stopped_before(run_dir: str, token: str) -> bool:
@@ -214,9 +234,10 @@ class _Run:
         return min((wait_s for wait_s in (output_s, ends_s) if wait_s is not None), default=None)
 
     def _record(self, ending: classify.Ending) -> dict[str, object]:
+        if self.refusal is not None and self.machine_fault:
+            return _machines_fault(self.spec.token, self.refusal)
         if self.refusal is not None:
-            record = classify.record_of("launch_error", token=self.spec.token, error=self.refusal)
-            return {**record, "machine_fault": True} if self.machine_fault else record
+            return classify.record_of("launch_error", token=self.spec.token, error=self.refusal)
         return classify.exit_record(ending, token=self.spec.token, started_at=self.started_at)
 
     def _hear_the_exec(self) -> None:

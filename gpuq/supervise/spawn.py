@@ -19,7 +19,7 @@ _STOPPING_SIGNALS = (int(signal.SIGTERM), int(signal.SIGINT), int(signal.SIGHUP)
 MACHINE_FAULT = b"\0"
 _SIGKILL = int(signal.SIGKILL)
 # Of posix_spawn: the machine has no process or no memory for one, whatever the program.
-_NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)
+_NO_PROCESS = (errno.EAGAIN, errno.ENOMEM, errno.ENFILE)
 
 
 class AttemptSpec:
@@ -132,15 +132,25 @@ def _become_the_job(spec: AttemptSpec, log_fd: int, error_fd: int, supervisor: i
         os.dup2(log_fd, 2)
         _enter(spec.cwd)
         kernel.block_exactly(())
-        _execute(spec, lambda path: os.execve(path, spec.argv, spec.env))
+        _execute(spec, lambda path: _exec(spec, path))
     except isolation.CannotIsolate as trouble:
         os.write(error_fd, MACHINE_FAULT + f"other GPUs cannot be hidden from the job: {trouble}".encode()[:4000])
     except CannotRun as refusal:
         os.write(error_fd, str(refusal).encode("utf-8", "replace")[:4000])
     except BaseException as error:  # noqa: BLE001 - the child has no caller; the sentence is all that is left of it
-        os.write(error_fd, f"the job's process could not be set up: {error!r}".encode("utf-8", "replace")[:4000])
+        sentence = f"the job's process could not be set up: {error!r}".encode("utf-8", "replace")
+        # A value that the kernel cannot be given stands in the spec.
+        os.write(error_fd, (b"" if isinstance(error, ValueError) else MACHINE_FAULT) + sentence[:4000])
     finally:
         os._exit(127)
+
+
+def _exec(spec: AttemptSpec, path: str) -> int:
+    try:
+        os.execve(path, spec.argv, spec.env)
+    except BlockingIOError:
+        # There is a process already, so this is the limit of the user whom it has become.
+        raise CannotRun(f"user {spec.user or spec.uid} has as many processes as the user's limit allows") from None
 
 
 def require_identity(spec: AttemptSpec) -> None:
@@ -177,6 +187,8 @@ def _enter(cwd: str) -> None:
         raise CannotRun(f"the working directory {cwd} is not a directory") from None
     except PermissionError:
         raise CannotRun(f"no permission to enter the working directory {cwd}") from None
+    except ValueError as error:
+        raise CannotRun(f"cannot enter the working directory {cwd!r}: {error}") from None
     except OSError as error:
         raise CannotRun(f"cannot enter the working directory {cwd}: {error.strerror}") from None
 

@@ -55,6 +55,20 @@ def typer_command(name: str) -> Any:
     return found
 
 
+def test_every_command_stands_under_one_heading_of_the_help() -> None:
+    headed = [name for names in app.HEADINGS.values() for name in names.split()]
+    assert sorted(headed) == sorted({name.partition(" ")[0] for name in COMMANDS})
+
+
+@pytest.mark.parametrize("line", [["-h"], ["submit", "-h"], ["gpus", "drain", "-h"]])
+def test_a_short_flag_asks_for_help_too(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line) == 0
+    short = capsys.readouterr().out
+    assert main([*line[:-1], "--help"]) == 0
+    assert short == capsys.readouterr().out
+    assert short.startswith("Usage: gpuq")
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_command_and_option_exists(name: str) -> None:
     assert set(PUBLIC[name].split()) <= set(COMMANDS[name].flags())
@@ -107,6 +121,7 @@ def test_every_example_is_a_line_that_the_command_reads(command: Command) -> Non
         "gpus",
         "gpus --json",
         "gpus drain 3 --reason fan",
+        "gpus undrain 0 2-3",
         "group --json",
         "group limit nightly 2",
         "logs 7 -fn 20",
@@ -149,7 +164,7 @@ def test_the_states_that_the_command_line_writes_out_are_those_of_the_state_mach
 
 def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
-    assert "Commands:" in capsys.readouterr().out
+    assert "Administration:" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", COMMANDS)

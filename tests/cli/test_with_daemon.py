@@ -57,6 +57,30 @@ def test_interrupted_run_leaves_a_cancelled_job(up: Gpuq) -> None:
     assert json.loads(up("show", "last", "--json").out)["state"] == "cancelled"
 
 
+def test_an_interrupted_wait_says_that_the_job_goes_on(up: Gpuq) -> None:
+    process = up.popen("submit", "--wait", "-g", "0", "sleep", "600")
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(b"job 1 (sleep) is ")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "job 1 goes on; `gpuq wait 1` waits for it again, `gpuq cancel 1` ends it" in err.decode()
+    assert json.loads(up("show", "1", "--json").out)["state"] in {"queued", "starting", "running"}
+
+
+def test_who_follows_a_job_that_waits_is_told_what_it_waits_for(up: Gpuq) -> None:
+    up("submit", "-g", "0", "--begin", "1s", "--", "echo", "begun")
+    followed = up("logs", "1", "-f")
+    assert (followed.code, followed.out) == (0, "begun\n")
+    assert followed.err.startswith("gpuq: job 1 is delayed: ")
+
+
+def test_several_gpus_are_drained_at_once(up: Gpuq) -> None:
+    assert up("gpus", "drain", "0-1", "--reason", "fan").out.count("is drained") == 2
+    assert [gpu["state"] for gpu in json.loads(up("gpus", "--json").out)] == ["drained", "drained"]
+    assert up("gpus", "undrain", "1,0").out == "gpu 1 is back in the queue\ngpu 0 is back in the queue\n"
+
+
 def test_paused_queue_starts_nothing_until_it_is_resumed(up: Gpuq) -> None:
     assert up("pause", "--reason", "driver").code == 0
     up("submit", "-g", "0", "true")

@@ -133,8 +133,13 @@ def test_a_daemon_suspended_longer_than_its_leases_gives_no_gpu_twice(
     assert site.outcomes(held) == ["succeeded"]
 
 
-def test_a_second_daemon_for_the_same_node_is_refused(make_site: Callable[..., Any], redis_url: str) -> None:
-    first, second = (make_site(GPUQ_REDIS_URL=redis_url, GPUQ_NODE="shared", GPUQ_LEASE_TTL="1") for _ in range(2))
+def test_a_second_daemon_for_the_same_node_is_refused(
+    make_site: Callable[..., Any], redis_url: str, tmp_path: Path
+) -> None:
+    shared = {"GPUQ_REDIS_URL": redis_url, "GPUQ_DATABASE_URL": f"sqlite:///{tmp_path}/shared.db"}
+    first, second = (make_site(**shared, GPUQ_NODE="shared", GPUQ_LEASE_TTL="1") for _ in range(2))
+    first.database = second.database = tmp_path / "shared.db"
+    second.diary = first.diary
     first.box.up()
     told = second.box.gpuq("up", "-d", code=4).stderr
     assert "another agent serves the node 'shared'" in told

@@ -174,7 +174,7 @@ def test_an_agent_without_redis_says_so_once_and_tries_again_a_little_later(
     job_id = world.submit("train")
 
     def told() -> int:
-        return sum("nothing can be started now" in record.message for record in caplog.records)
+        return sum("nothing can be started on this machine" in record.message for record in caplog.records)
 
     with monkeypatch.context() as broken:
         broken.setattr(world.ctx.queue, "heads", no_redis)

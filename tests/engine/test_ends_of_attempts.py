@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -141,7 +142,7 @@ def test_a_later_attempt_stays_watched_when_the_end_of_an_earlier_one_comes_late
     """The agent knew of the first end and could not write it. Meanwhile another one had the node, wrote that end and
     started the job again."""
     agent = world.agent()
-    job_id = started(world, agent)
+    job_id = started(world, agent, max_retries=3)
     world.launcher.end(job_id, Outcome.EXIT_NONZERO, exit_code=1)
 
     def away() -> None:
@@ -190,3 +191,36 @@ def test_records_are_let_go_of_once_the_end_is_committed_and_not_before(
     agent.wake()
     agent.run_once()
     assert (world.state(job_id), world.launcher.written) == ("completed", [run_dir])
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds", "state"),
+    [
+        ({}, 1.0, "failed"),
+        ({}, 60.0, "delayed"),
+        ({"max_retries": 3}, 1.0, "delayed"),
+    ],
+)
+def test_a_program_that_fails_at_once_is_retried_only_where_its_submitter_asked_for_retries(
+    world: World, fields: dict[str, object], seconds: float, state: str
+) -> None:
+    agent = world.agent()
+    job_id = started(world, agent, **fields)
+    world.clock.forward(seconds)
+    world.launcher.end(job_id, Outcome.EXIT_NONZERO, exit_code=1)
+    agent.run_once()
+    assert world.state(job_id) == state
+    with world.ctx.records.read() as tx:
+        detail = tx.events(job_id=job_id)[-1].detail or ""
+    assert ("named no --retries: not retried" in detail) is (state == "failed")
+
+
+def test_a_program_that_fails_at_once_is_retried_where_the_installation_says_so(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world("sim:2", retry_quick=True)
+    agent = world.agent()
+    job_id = started(world, agent)
+    world.launcher.end(job_id, Outcome.EXIT_NONZERO, exit_code=1)
+    agent.run_once()
+    assert world.state(job_id) == "delayed"

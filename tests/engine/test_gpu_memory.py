@@ -93,7 +93,7 @@ def test_a_job_that_no_gpu_can_satisfy_gets_one_to_itself(make_world: Any) -> No
 
 
 def test_only_memory_raises_the_request_and_only_of_a_job_that_shares(make_world: Any) -> None:
-    world = make_world("sim:2x24G")
+    world = make_world("sim:2x24G", retry_quick=True)
     shares, alone = world.submit("train", gpu_mem_mb=9000), world.submit("train")
     agent = world.agent()
     run(world, agent, shares, alone)

@@ -17,6 +17,7 @@ from gpuq.engine.maintenance.promote import promote
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.queries.health import readyz
 from gpuq.errors import Forbidden, WrongState
+from gpuq.user_files import OverQuota
 
 
 def test_a_job_runs_on_its_gpus_and_ends_in_history(world: Any) -> None:
@@ -136,7 +137,7 @@ def test_a_full_disk_at_the_launch_is_no_jobs_fault_and_costs_no_retries(world: 
 
 def test_a_job_that_cannot_be_launched_is_a_launch_error_and_retried(world: Any) -> None:
     job_id = world.submit("train")
-    world.launcher.fail_next = FileExistsError(17, "this attempt was launched before")
+    world.launcher.fail_next = OverQuota(1, "user 1000 has used up the disk quota")
     agent = world.agent()
     agent.run_once()
     agent.run_once()
@@ -144,7 +145,7 @@ def test_a_job_that_cannot_be_launched_is_a_launch_error_and_retried(world: Any)
     with world.ctx.records.read() as tx:
         [attempt] = tx.attempts(job_id)
     assert attempt.outcome is Outcome.LAUNCH_ERROR
-    assert "launched before" in attempt.error
+    assert "disk quota" in attempt.error
     assert world.holders() == {}
 
 

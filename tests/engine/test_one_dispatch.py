@@ -39,7 +39,11 @@ class Queue:
         monkeypatch.setattr(dispatcher, "preempt", lambda ctx, tracked, of: self.told.append((tracked.job.id, of)))
         monkeypatch.setattr(dispatcher, "more_behind", self._more)
         ctx: Any = SimpleNamespace(clock=clock)
-        self.dispatcher = Dispatcher(ctx, snapshots, "the fence")  # type: ignore[arg-type]
+        self.looks: list[int] = []
+        strays = SimpleNamespace(look_again=lambda known: None, look=lambda known: self.looks.append(len(known)))
+        monkeypatch.setattr(dispatcher, "StrayLeases", lambda *_: strays)
+        obstacles: Any = None
+        self.dispatcher = Dispatcher(ctx, snapshots, "the fence", obstacles)  # type: ignore[arg-type]
 
     def _waiting(self, tracked: Any, fresh: bool) -> list[Any]:
         self.fresh.append(fresh)

@@ -129,7 +129,7 @@ def test_a_claim_that_was_never_launched_goes_back_without_using_a_retry(world: 
     world.clock.forward(60)
     assert reap(world.ctx) == [job_id]
     job = world.job(job_id)
-    assert (job.state, job.retries_used) == (JobState.DELAYED, 0)
+    assert (job.state, job.retries_used, job.lost_count) == (JobState.QUEUED, 0, 0)
     assert world.launcher.stops[0]["run_dir"] == claimed.order.run_dir
     assert world.holders() == {}
 
@@ -168,7 +168,7 @@ def test_the_same_end_read_twice_is_written_once(world: Any) -> None:
 def test_a_stale_token_cannot_end_a_later_attempt(world: Any) -> None:
     from gpuq.engine.maintenance.promote import promote
 
-    job_id, agent = started(world)
+    job_id, agent = started(world, max_retries=3)
     world.launcher.end(job_id, Outcome.EXIT_NONZERO, exit_code=1)
     agent.run_once()
     world.clock.forward(10)

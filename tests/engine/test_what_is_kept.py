@@ -122,7 +122,7 @@ def fails(world: Any, *jobs: int) -> None:
 
 
 def test_a_backoff_is_shortened_when_the_clock_was_set_back_and_a_begin_time_is_not(make_world: Any) -> None:
-    world = make_world("sim:2", retry_base=10.0)
+    world = make_world("sim:2", retry_base=10.0, retry_quick=True)
     again, later = world.submit("a"), world.submit("a", begin=world.clock.now() + 9000)
     fails(world, again)
     due, begin = world.job(again).eligible_at, world.job(later).eligible_at

@@ -195,7 +195,7 @@ def fails(world: Any, job_id: int, outcome: Outcome = Outcome.EXIT_NONZERO) -> N
 
 
 def test_backoffs_are_shortened_to_what_they_would_be_from_now_on_whatever_they_count(make_world: Any) -> None:
-    world = make_world("sim:4", retry_base=10.0)
+    world = make_world("sim:4", retry_base=10.0, retry_quick=True)
     failed, lost = world.submit("a"), world.submit("a")
     fails(world, failed)
     fails(world, lost, Outcome.LOST)
@@ -215,7 +215,7 @@ def test_backoffs_are_shortened_to_what_they_would_be_from_now_on_whatever_they_
 
 
 def test_a_job_whose_wait_is_right_keeps_no_other_from_being_shortened(make_world: Any) -> None:
-    world = make_world("sim:4", retry_base=10.0)
+    world = make_world("sim:4", retry_base=10.0, retry_quick=True)
     begin = world.submit("a", begin=world.clock.now() + 90_000)
     late = world.submit("a")
     fails(world, late)
@@ -229,7 +229,7 @@ def test_a_job_whose_wait_is_right_keeps_no_other_from_being_shortened(make_worl
 def test_a_backoff_that_is_over_meanwhile_is_not_shortened_and_keeps_no_other_from_it(
     make_world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = make_world("sim:4", retry_base=10.0)
+    world = make_world("sim:4", retry_base=10.0, retry_quick=True)
     moved, good = world.submit("a"), world.submit("a")
     fails(world, moved)
     fails(world, good)

@@ -168,6 +168,23 @@ def test_a_running_job_is_stopped_although_nothing_can_be_written(small_disk: Ca
     assert box.json("show", str(running))["attempts"][0]["outcome"] == "cancelled"
 
 
+def test_a_daemon_that_cannot_start_on_a_full_disk_says_so_and_what_to_do(small_disk: Callable[..., SmallDisk]) -> None:
+    box = small_disk()
+    box.gpuq("down")
+    for fresh in (False, True):
+        if fresh:
+            for left in box.path(".").glob("gpuq.db*"):
+                left.unlink()
+        for words in (("up", "-d"), ("up",)):
+            box.fill("other")
+            done = box.gpuq(*words, code=1)
+            assert f"the disk of {box.home} is full, so the daemon cannot start: 0.0 MiB are free" in done.stderr
+            assert "hint: make room, then `gpuq up` again" in done.stderr
+            assert "GPUQ_DEBUG" not in done.stderr
+    box.path("other").unlink()
+    box.up()
+
+
 def test_a_job_that_writes_more_than_it_may_fails_and_uses_its_retries(make_box: Callable[..., Box]) -> None:
     box = make_box(GPUQ_MAX_OUTPUT="2M")
     box.up()

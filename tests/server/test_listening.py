@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pwd
@@ -173,3 +174,36 @@ def test_serving_ends_at_once_with_idle_connections(served: Any) -> None:
         served.stop()
         assert used.recv(65536) == b""
         assert idle.recv(65536) == b""
+
+
+def test_a_socket_file_is_made_again_only_in_the_home_that_it_was_in(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def watch() -> None:
+        path = tmp_path / "gpuq.sock"
+        file = await listen.SocketFile.open(listen.unix_socket(path), asyncio.Protocol)  # type: ignore[arg-type]
+        keeping = asyncio.ensure_future(file.keep())
+        try:
+            path.unlink()
+            await asyncio.sleep(0.05)
+            assert not path.exists(), "a folder that a disk has left behind"
+            (tmp_path / listen.HOME_MARK).touch()
+            path.mkdir()
+            while "cannot be made again" not in caplog.text:
+                await asyncio.sleep(0.01)
+            path.rmdir()
+            while not path.is_socket():
+                await asyncio.sleep(0.01)
+            _, writer = await asyncio.open_unix_connection(str(path))
+            writer.close()
+            made = path.stat().st_ino
+            await asyncio.sleep(0.05)
+            assert path.stat().st_ino == made
+        finally:
+            keeping.cancel()
+            file.server.close()
+
+    with pytest.MonkeyPatch.context() as quick:
+        quick.setattr(listen, "SOCKET_LOOK_S", 0.005)
+        asyncio.run(asyncio.wait_for(watch(), 20))
+    assert caplog.text.count("cannot be made again") == 1

@@ -67,6 +67,19 @@ class Stop(TypedDict):
     signal: str | None
 
 
+class PlayedRehearsal:
+    """Is over when the test says so, and went as it says."""
+
+    def __init__(self, over: bool, failure: str | None) -> None:
+        self._over, self._failure = over, failure
+
+    def over(self) -> bool:
+        return self._over
+
+    def close(self) -> str | None:
+        return self._failure if self._over else "no supervisor takes a launch"
+
+
 class PlayedLauncher:
     """A launcher whose supervisors do what the test says. Locks and folders are dictionaries."""
 
@@ -74,7 +87,11 @@ class PlayedLauncher:
         self.clock = clock
         self.orders: list[LaunchOrder] = []
         self.stops: list[Stop] = []
-        self.fail_next: OSError | None = None
+        self.fail_next: Exception | None = None
+        self.fail_rehearsal: OSError | None = None
+        self.rehearsal_over = True
+        self.rehearsal_failure: str | None = None
+        self.rehearsals = 0
         self._alive: set[str] = set()
         self._launched: dict[str, Launched] = {}
         self._results: dict[str, Result] = {}
@@ -101,6 +118,15 @@ class PlayedLauncher:
         self._alive.add(order.run_dir)
         self._report_ends[order.run_dir] = write_end
         return read_end
+
+    def begun(self, run_dir: str) -> bool:
+        return run_dir in self._launched
+
+    def rehearse(self, folder: str) -> PlayedRehearsal:
+        self.rehearsals += 1
+        if self.fail_rehearsal is not None:
+            raise self.fail_rehearsal
+        return PlayedRehearsal(self.rehearsal_over, self.rehearsal_failure)
 
     def order_of(self, job_id: int) -> LaunchOrder:
         return [order for order in self.orders if order.job_id == job_id][-1]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # A daemon that has been asked to stop ends what it has begun, and no more.
 STOP_S = 60.0
+# A daemon whose socket was removed makes it again meanwhile, and one that is starting listens.
+SOCKET_S = 5.0
 
 
 def up(args: Args) -> int:
@@ -51,8 +53,7 @@ def down(args: Args) -> int:
     client = Calls(direct=False)
     stop_jobs = args.flag("stop_jobs")
     try:
-        watcher = _watch(client)
-        client.call("POST", "/shutdown", body={"stop_jobs": stop_jobs})
+        watcher = _ask(client, stop_jobs)
     except DaemonUnreachable:
         if client.address.explicit or not client.nobody_listens:
             raise
@@ -65,6 +66,46 @@ def down(args: Args) -> int:
     _wait_for_end(client, watcher, None if stop_jobs else STOP_S)
     say("gpuq: the daemon has stopped" + ("" if stop_jobs else "; running jobs go on"))
     return 0
+
+
+def _ask(client: Calls, stop_jobs: bool) -> int | None:
+    """Asks it to stop; what `_watch` gives. Raises DaemonUnreachable: where nobody listens on the home's socket, and
+    also nobody holds its lock, no daemon runs."""
+    deadline = time.monotonic() + SOCKET_S
+    while True:
+        try:
+            watcher = _watch(client)
+            client.call("POST", "/shutdown", body={"stop_jobs": stop_jobs})
+            return watcher
+        except DaemonUnreachable:
+            if client.address.explicit or not client.nobody_listens:
+                raise
+            pid = _holder(client.address.home)
+            if pid is None:
+                raise
+            if time.monotonic() > deadline:
+                raise DaemonUnreachable(
+                    f"a daemon runs here (pid {pid}) and does not listen on {client.address.path}: not stopped",
+                    hint=f"look at its log; `kill {pid}` ends it in good order, and running jobs go on",
+                ) from None
+        time.sleep(0.2)
+
+
+def _holder(home: str) -> str | None:
+    """The PID that stands in the lock of a daemon, while a process holds that lock."""
+    import fcntl
+
+    try:
+        fd = os.open(os.path.join(home, "daemon.lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+    finally:
+        os.close(fd)
+    return None
 
 
 def _refuse_to_leave_jobs() -> None:

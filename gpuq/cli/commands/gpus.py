@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# A range longer than that is a slip of the finger.
+MOST_GPUS = 1024
 HEADER = ("GPU", "STATE", "MODEL", "MEMORY", "UTIL", "TEMP", "POWER", "HOLDER", "UUID")
 
 
@@ -28,26 +30,36 @@ def gpus(args: Args) -> int:
 
 
 def drain(args: Args) -> int:
-    """Takes a GPU out of service; what runs on it goes on."""
-    index = _index(args)
-    connect().drain(index, args.text("reason"))
-    print(f"gpu {index} is drained: what runs on it goes on, nothing new starts there")
+    """Takes GPUs out of service; what runs on them goes on."""
+    client = connect()
+    for index in _indices(args):
+        client.drain(index, args.text("reason"))
+        print(f"gpu {index} is drained: what runs on it goes on, nothing new starts there")
     return 0
 
 
 def undrain(args: Args) -> int:
-    """Puts a drained GPU back in service."""
-    index = _index(args)
-    connect().undrain(index)
-    print(f"gpu {index} is back in the queue")
+    """Puts drained GPUs back in service."""
+    client = connect()
+    for index in _indices(args):
+        client.undrain(index)
+        print(f"gpu {index} is back in the queue")
     return 0
 
 
-def _index(args: Args) -> int:
-    word = args.words[0]
-    if not (word.isascii() and word.isdigit() and len(word) <= LONGEST_NUMBER):
-        raise UsageError(f"{word!r} is not the index of a GPU", hint="`gpuq gpus` lists them")
-    return int(word)
+def _indices(args: Args) -> list[int]:
+    """`0 2`, `0,2` and `0-2`, each once and in the order given. All are read before anything is done."""
+    found: list[int] = []
+    for word in ",".join(args.words).split(","):
+        first, dash, last = word.partition("-")
+        ends = [first, last] if dash else [first]
+        if not all(end.isascii() and end.isdigit() and len(end) <= LONGEST_NUMBER for end in ends):
+            raise UsageError(f"{word!r} is not the index of a GPU", hint="`gpuq gpus` lists them")
+        low, high = int(ends[0]), int(ends[-1])
+        if not low <= high < low + MOST_GPUS:
+            raise UsageError(f"{word!r} is no range of GPUs", hint="write the lower index first, as in 0-3")
+        found.extend(range(low, high + 1))
+    return list(dict.fromkeys(found))
 
 
 def _row(gpu: Any) -> list[str]:

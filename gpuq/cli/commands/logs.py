@@ -7,7 +7,8 @@ import sys
 from gpuq.cli.connect import connect, say
 from gpuq.cli.exit_code import of_job
 from gpuq.cli.parse.options import Args
-from gpuq.cli.parse.select import one
+from gpuq.cli.parse.select import WAITING, one
+from gpuq.cli.render import printable, when
 from gpuq.client.watch import follow
 
 TYPE_CHECKING = False
@@ -36,6 +37,8 @@ def logs(args: Args) -> int:
             said[0] = current
 
         named = attempt is not None
+        if not named:
+            _tell_what_it_waits_for(client, job_id)
         for data in follow(client, job_id, attempt=number, only=named, offset=start, on_attempt=on_attempt):
             out.write(data)
             out.flush()
@@ -50,6 +53,15 @@ def logs(args: Args) -> int:
     if found.attempt == 0:
         say(f"gpuq: job {job_id} has not run yet")
     return 0
+
+
+def _tell_what_it_waits_for(client: Calls, job_id: int) -> None:
+    """Who follows a job that does not run yet sees nothing otherwise."""
+    found = client.why(job_id)
+    if found["state"] in WAITING:
+        start = f"; it starts about {when(found['estimated_start'])}" if found["estimated_start"] else ""
+        reason = f": {printable(found['reason']['text'])}" if found["reason"] else ""
+        say(f"gpuq: job {job_id} is {found['state']}{reason}{start}")
 
 
 def tail_offset(client: Calls, job_id: int, attempt: int | None, lines: int) -> tuple[int, int | None]:

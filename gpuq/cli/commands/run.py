@@ -35,7 +35,8 @@ def run(args: Args) -> int:
     if args.flag("hold"):
         raise UsageError("run waits for the job, --hold keeps it from running", hint="use `gpuq submit --hold`")
     client.require_daemon("`gpuq run`")
-    job = client.post_jobs(build(args, client), outlook=True)
+    # Whoever looks on decides for himself whether to run it again.
+    job = client.post_jobs({"max_retries": 0, **build(args, client)}, outlook=True)
     say(f"gpuq: {submitted_line(job)}")
     return _Follower(client, job["id"], max(1, job["attempt"])).follow()
 

@@ -21,10 +21,12 @@ def submit(args: Args) -> int:
 
 
 def submit_and_wait(args: Args) -> int:
-    return _submit(args, wait=True)
+    """For `gpuq run` where no output is streamed: it retries nothing that it was not asked to."""
+    return _submit(args, wait=True, max_retries=0)
 
 
-def _submit(args: Args, *, wait: bool) -> int:
+def _submit(args: Args, *, wait: bool, max_retries: int | None = None) -> int:
+    """`max_retries`: of a job that names none; None: the daemon's default."""
     client = connect()
     if args.flag("json") and args.flag("parsable"):
         raise UsageError("--json and --parsable cannot go together", hint="choose one")
@@ -38,6 +40,8 @@ def _submit(args: Args, *, wait: bool) -> int:
         from gpuq.cli.parse.spec import build
 
         body = build(args, client)
+        if max_retries is not None:
+            body.setdefault("max_retries", max_retries)
         if args.flag("test_only"):
             return _test_only(client, body, as_json=args.flag("json"))
     if wait:
@@ -48,8 +52,15 @@ def _submit(args: Args, *, wait: bool) -> int:
         return 0
     from gpuq.cli.commands.wait import wait_for
 
-    jobs = answer if isinstance(answer, list) else [answer]
-    return wait_for(client, [job["id"] for job in jobs])[1]
+    ids = [job["id"] for job in (answer if isinstance(answer, list) else [answer])]
+    try:
+        # Who reads the id from a pipe needs it now, not when the job has ended.
+        sys.stdout.flush()
+        return wait_for(client, ids)[1]
+    except KeyboardInterrupt:
+        several = f"jobs {ids[0]} to {ids[-1]} go" if len(ids) > 1 else f"job {ids[0]} goes"
+        say(f"\ngpuq: {several} on; `gpuq wait {ids[0]}` waits for it again, `gpuq cancel {ids[0]}` ends it")
+        raise
 
 
 def _post(client: Calls, args: Args, body: Any) -> Any:

@@ -179,12 +179,12 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "gpus drain", "gpus:drain", "take a GPU out of the queue; what runs on it goes on",
-            words="INDEX", least=1, most=1, options=(Option("--reason", "text", "shown in `gpuq gpus`"),),
-            examples="gpuq gpus drain 3 --reason 'fan'",
+            words="INDEX…", least=1, most=None, options=(Option("--reason", "text", "shown in `gpuq gpus`"),),
+            examples="gpuq gpus drain 3 --reason 'fan'\ngpuq gpus drain 0 2-3",
         ),
         Command(
-            "gpus undrain", "gpus:undrain", "put a drained GPU back", words="INDEX", least=1, most=1,
-            examples="gpuq gpus undrain 3",
+            "gpus undrain", "gpus:undrain", "put a drained GPU back", words="INDEX…", least=1, most=None,
+            examples="gpuq gpus undrain 3\ngpuq gpus undrain 0-3",
         ),
         Command(
             "group", "groups:groups", "the groups, their jobs and their limits", options=(JSON,),

@@ -75,6 +75,8 @@ def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> 
         return result
     if rebooted:
         return Result(Outcome.LOST, error="the machine was restarted", finished_at=ctx.clock.now())
+    if result is None and _folders_are_away(ctx, tracked):
+        return None
     if result is None and tracked.launched is None and not _never_starts(ctx, tracked):
         return None
     session, begun = (tracked.launched.pid, tracked.launched.pid_start) if tracked.launched else (None, None)
@@ -85,9 +87,25 @@ def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> 
         return None
     if result is not None:
         return result
+    if _never_lived(ctx, tracked) and not swept:
+        why = "no supervisor came to life for it"
+        return Result(Outcome.LOST, error=why, finished_at=ctx.clock.now(), machine_fault=True)
     what = "its supervisor died" if tracked.launched else "it was never seen to run"
     more = f"; {swept} processes left of it were ended" if swept else ""
     return Result(Outcome.LOST, error=what + more, finished_at=ctx.clock.now())
+
+
+def _folders_are_away(ctx: Context, tracked: TrackedAttempt) -> bool:
+    """Whether the home is away, with its disk perhaps: then nobody knows what stands there of the attempt's end, or is
+    still to be written."""
+    known_to_have_run = tracked.launched is not None or tracked.start_recorded
+    return not (ctx.home / "jobs").is_dir() and (known_to_have_run or not ctx.home.is_dir())
+
+
+def _never_lived(ctx: Context, tracked: TrackedAttempt) -> bool:
+    """Whether it is proved that the job's program has never existed. A job that had a chance to kill its supervisor is
+    counted as lost, or it might do so for ever."""
+    return tracked.launched is None and not tracked.start_recorded and not ctx.launcher.begun(tracked.run_dir)
 
 
 def _never_starts(ctx: Context, tracked: TrackedAttempt) -> bool:

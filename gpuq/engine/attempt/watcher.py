@@ -6,6 +6,7 @@ pidfd. Whatever has no descriptor is asked for, by its lock. One thread only, bu
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 from collections.abc import Callable, Collection
@@ -15,9 +16,11 @@ from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.engine.attempt.adopt import adopt, end_of
 from gpuq.engine.attempt.launch import launch
-from gpuq.engine.attempt.launch_breaker import LaunchCircuitBreaker, is_machines_fault
+from gpuq.engine.attempt.launch_breaker import LaunchCircuitBreaker, is_machines_fault, told
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
+
+log = logging.getLogger(__name__)
 
 
 class AttemptWatcher:
@@ -83,12 +86,14 @@ class AttemptWatcher:
         order, tracked.order = tracked.order, None
         try:
             tracked.fd = launch(self._ctx, order)
-        except OSError as error:
+        except Exception as error:
             now, ours = self._ctx.clock.now(), is_machines_fault(error)
             why = f"could not be launched: {error}"
             tracked.result = Result(Outcome.LAUNCH_ERROR, error=why, finished_at=now, machine_fault=ours)
             if ours:
-                self._breaker.trip(str(error.strerror))
+                if not isinstance(error, OSError):
+                    log.exception("the launch of job %d failed", claimed.job.id)
+                self._breaker.trip(told(error))
             self.ended.append(tracked)
             self.wake()
             return
@@ -98,6 +103,7 @@ class AttemptWatcher:
         """Their ends are written."""
         self.ended = [tracked for tracked in self.ended if tracked not in ended]
         for tracked in ended:
+            tracked.let_go_of_records(self._ctx.launcher)
             # The reaper may have written this end, and the job may live again.
             if self.tracked.get(tracked.job.id) is tracked:
                 del self.tracked[tracked.job.id]

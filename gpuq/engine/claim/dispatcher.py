@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.claim.claim import claim
 from gpuq.engine.claim.preempt import preempt
+from gpuq.engine.claim.stray_leases import StrayLeases
 from gpuq.engine.context import Context
 from gpuq.engine.node_lock import Fence
 from gpuq.engine.snapshot.builder import HEADS, SnapshotBuilder
 from gpuq.engine.snapshot.limit_bypass import more_behind
+from gpuq.engine.start_obstacles import StartObstacles
 from gpuq.ports.records import Waiting
 from gpuq.scheduler.plan import plan
 from gpuq.scheduler.snapshot import Action, Preempt, Start
@@ -38,8 +40,9 @@ class Dispatched:
 class Dispatcher:
     """One thread only."""
 
-    def __init__(self, ctx: Context, snapshots: SnapshotBuilder, fence: Fence) -> None:
+    def __init__(self, ctx: Context, snapshots: SnapshotBuilder, fence: Fence, obstacles: StartObstacles) -> None:
         self._ctx = ctx
+        self._strays = StrayLeases(ctx, obstacles)
         self._fence = fence
         self._snapshots = snapshots
         self._stale = True
@@ -60,6 +63,7 @@ class Dispatcher:
         nothing is written."""
         if self._snapshots.switches().paused is not None:
             return Dispatched()
+        self._strays.look_again([*tracked_attempts, *ended])
         waiting = self._waiting(tracked_attempts)
         if not waiting:
             return Dispatched()
@@ -77,6 +81,8 @@ class Dispatcher:
         self._snapshots.drop(started)
         # What the plan believed of a job that could not be claimed was wrong.
         self._stale = self._stale or len(claimed) < len(starts)
+        if len(claimed) < len(starts):
+            self._strays.look([*tracked_attempts, *ended, *claimed])
         more = False
         if claimed and len(waiting) >= HEADS:
             usage = self._snapshots.usage([*tracked_attempts, *claimed])

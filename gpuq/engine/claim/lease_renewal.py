@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 
 
 class LeaseRenewer:
-    """`due_at`: monotonic seconds of the next renewal."""
+    """`due_at`: monotonic seconds of the next renewal. `trouble`: why the last one was not made."""
 
     def __init__(self, ctx: Context, locks: NodeLocks) -> None:
         self._ctx = ctx
         self._locks = locks
         self._every_s = ctx.settings.lease_ttl / 3
         self.due_at = 0.0
-        self._failing = False
+        self.trouble: HotStoreUnavailable | None = None
         self._to_release: list[tuple[str, tuple[str, ...]]] = []
 
     def renew(self, tracked_attempts: Collection[TrackedAttempt]) -> None:
@@ -50,12 +50,12 @@ class LeaseRenewer:
                     if tracked.token in lost:
                         log.warning("job %d: lease was gone, set again", tracked.job.id)
                         hold_again(self._ctx, tracked.token, tracked.gpu_uuids, tracked.mem_mb, self._ctx.node)
-            self._failing = False
+            self.trouble = None
         except HotStoreUnavailable as error:
             self.due_at = now + min(1.0, self._every_s)
-            if not self._failing:
+            if self.trouble is None:
                 log.warning("leases not renewed: %s", error.message)
-            self._failing = True
+            self.trouble = error
 
     def release(self, ended: Sequence[TrackedAttempt], given: Collection[str] = ()) -> None:
         """After the commit of their end. What Redis does not hear now is released later, or expires. On the GPUs

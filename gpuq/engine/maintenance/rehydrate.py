@@ -16,6 +16,7 @@ from gpuq.domain.states import JobState
 from gpuq.engine.claim.lease_renewal import hold_again
 from gpuq.engine.context import Context
 from gpuq.engine.hot.cold_store import is_cold
+from gpuq.engine.hot.owner import enroll
 from gpuq.engine.hot.ranking import enforce
 from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
@@ -25,17 +26,19 @@ log = logging.getLogger(__name__)
 
 
 def rehydrate(ctx: Context) -> int:
-    """Returns how many jobs wait. Raises DatabaseUnavailable or HotStoreUnavailable; the store stays cold then."""
+    """Returns how many jobs wait. Raises DatabaseUnavailable or HotStoreUnavailable; the store stays cold then. Raises
+    NamespaceTaken when it holds another installation's queue, which stays there."""
     epoch = ctx.new_token()[:12]
     begun = ctx.clock.monotonic()
     with ctx.records.write() as tx:
         tx.set_value(InstallationKey.EPOCH, epoch, ctx.clock.now())
         enforce(ctx, tx)
+        owner = enroll(ctx, tx, ctx.new_token())
         last_event = tx.last_event_id()
     ctx.epoch.set(epoch)
     failpoints.point("rehydrate.begun")
     with ctx.records.read() as tx:
-        count = ctx.queue.rebuild(_members(tx.queued()), epoch=epoch)
+        count = ctx.queue.rebuild(_members(tx.queued()), epoch=epoch, owner=owner)
         alive = tx.live_attempts()
     for _, attempt in alive:
         if attempt.gpu_uuids:

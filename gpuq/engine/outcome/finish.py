@@ -11,7 +11,7 @@ from typing import Any
 from gpuq.domain.caller import ACTOR
 from gpuq.domain.job import Job
 from gpuq.domain.outcome import Outcome, Result
-from gpuq.domain.retry import RetryDecision, decide_retry
+from gpuq.domain.retry import RetryDecision, decide_retry, is_quick_failure
 from gpuq.domain.states import JobState
 from gpuq.engine.attempt.running import record_running
 from gpuq.engine.attempt.tracked import TrackedAttempt
@@ -55,7 +55,7 @@ def record_end(ctx: Context, tx: Writer, end: End, written: Written) -> None:
     tx.end_attempt(job.id, tracked.number, tracked.token, result)
     # A job that was told to stop while it was being launched has no start of its own yet.
     began = tracked.launched.started_at if tracked.launched is not None else job.started_at
-    decision = _decide(ctx, job, result)
+    decision = _decide(ctx, job, result, quick_failure=_is_quick_failure(ctx, tx, job, result, began))
     memory = memory_request(ctx, job, result, decision)
     tx.move(
         Move(
@@ -82,7 +82,17 @@ def record_end(ctx: Context, tx: Writer, end: End, written: Written) -> None:
         written.queued.extend(wake_dependents(tx, job.id, now))
 
 
-def _decide(ctx: Context, job: Job, result: Result) -> RetryDecision:
+def _is_quick_failure(ctx: Context, tx: Writer, job: Job, result: Result, began: float | None) -> bool:
+    """Only of a job whose submitter left the number of retries to us."""
+    ended = {"started_at": result.started_at or began, "finished_at": result.finished_at}
+    return (
+        not ctx.settings.retry_quick
+        and is_quick_failure(result.outcome, retries_used=job.retries_used, **ended)
+        and tx.spec(job.id)[0].max_retries is None
+    )
+
+
+def _decide(ctx: Context, job: Job, result: Result, *, quick_failure: bool) -> RetryDecision:
     return decide_retry(
         result.outcome,
         stop_reason=job.stop_reason,
@@ -92,6 +102,7 @@ def _decide(ctx: Context, job: Job, result: Result) -> RetryDecision:
         base_s=ctx.settings.retry_base,
         jitter=ctx.random.random(),
         machine_fault=result.machine_fault,
+        quick_failure=quick_failure,
     )
 
 

@@ -103,7 +103,8 @@ class ForecastCache:
     def estimate(self, job: Waiting) -> float | None:
         """When a job that is not stored would start, epoch seconds; None beyond the forecast's reach."""
         picture = self.picture()
-        if picture.snapshot.paused is not None or not self._agent.is_alive():
+        stands = picture.snapshot.paused is not None or picture.switches.launch_trouble is not None
+        if stands or not self._agent.is_alive():
             return None
         new = candidate(job)
         line = sorted([*picture.snapshot.waiting, new], key=lambda c: (c.score, c.id))

@@ -11,7 +11,7 @@ from gpuq.engine.context import QueryContext
 from gpuq.engine.hot.cold_store import is_cold
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.switches import launch_trouble, paused
-from gpuq.errors import DatabaseUnavailable, GpuqError
+from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold
 
 
 def healthz(ctx: QueryContext) -> dict[str, Any]:
@@ -73,6 +73,12 @@ def _database(ctx: QueryContext) -> dict[str, Any]:
 def _redis(ctx: QueryContext) -> dict[str, Any]:
     try:
         cold = is_cold(ctx)
+        if not cold:
+            # As a start does: what another program wrote under one of these names stands in its way.
+            ctx.queue.heads(1)
+            ctx.lease_holders.holders(ctx.node)
+    except HotStoreCold:
+        cold = True
     except DatabaseUnavailable:
         # Redis did answer. The rest is told as the database's trouble.
         return {"ok": True, "detail": "answers"}
@@ -99,7 +105,7 @@ def _disk(ctx: QueryContext) -> dict[str, Any]:
 def _agent(ctx: QueryContext, agent: AgentLiveness) -> dict[str, Any]:
     alive = agent.is_alive()
     if alive and (trouble := _launch_trouble(ctx)) is not None:
-        return {"ok": False, "detail": f"cannot launch anything: {trouble}; tried again by itself"}
+        return {"ok": False, "detail": f"cannot start anything: {trouble}; tried again by itself"}
     return {"ok": alive, "detail": "runs" if alive else "no agent runs on this home; start one with `gpuq up`"}
 
 

@@ -105,7 +105,10 @@ class JobQueries:
         lost = status.reason is not None and status.reason.code is ReasonCode.NO_ACCOUNT
         if job.state is JobState.QUEUED and not lost and self.agent.is_alive():
             found = self._forecasts.picture().explainer.reasons(job_id)
-            reasons.extend(reason for reason in found if reason not in reasons)
+            # Whose turn it is by the plan is no answer while something is in its way.
+            reasons.extend(
+                reason for reason in found if reason not in reasons and reason.code is not ReasonCode.STARTING
+            )
         return {
             "id": job.id,
             "state": job.state,

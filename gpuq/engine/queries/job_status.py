@@ -13,6 +13,8 @@ from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.forecast_cache import ForecastPicture
 from gpuq.ports.records import Reader
 
+_NOBODY_KNOWS_WHEN = frozenset({ReasonCode.NO_ACCOUNT, ReasonCode.LAUNCH_TROUBLE})
+
 
 def job_status(
     ctx: QueryContext, tx: Reader, job: Job, picture: ForecastPicture, agent: bool, positions: Mapping[int, int]
@@ -29,7 +31,7 @@ def job_status(
         )
     reason = _waiting_reason(ctx, tx, job, picture, agent)
     # The picture may be older than the loss of an account, of which no event tells.
-    never = not agent or picture.snapshot.paused is not None or reason.code is ReasonCode.NO_ACCOUNT
+    never = not agent or picture.snapshot.paused is not None or reason.code in _NOBODY_KNOWS_WHEN
     start = None if never else picture.forecast.start.get(job.id)
     position = None
     if job.state is JobState.QUEUED:
@@ -69,7 +71,7 @@ def _waiting_reason(ctx: QueryContext, tx: Reader, job: Job, picture: ForecastPi
     if picture.snapshot.paused is not None:
         return Reason(ReasonCode.QUEUE_PAUSED, picture.snapshot.paused)
     if picture.switches.launch_trouble is not None:
-        text = f"this machine cannot launch anything now: {picture.switches.launch_trouble}"
+        text = f"nothing can be started on this machine now: {picture.switches.launch_trouble}"
         return Reason(ReasonCode.LAUNCH_TROUBLE, text)
     found = picture.explainer.reasons(job.id)
     if found:

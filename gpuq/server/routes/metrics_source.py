@@ -9,10 +9,11 @@ from gpuq import __version__
 from gpuq.engine.agent import Agent
 from gpuq.engine.context import Context
 from gpuq.engine.queries import gpu_report, health
+from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.observe.metrics import WAIT_BOUNDS
 
 
-def of(ctx: Context, agent: Agent | None) -> dict[str, Any]:
+def of(ctx: Context, agent: Agent | None, liveness: AgentLiveness) -> dict[str, Any]:
     """What `gpuq.observe.metrics.render` takes."""
     stats = health.stats(ctx)
     gpus = gpu_report.report(ctx)
@@ -20,6 +21,7 @@ def of(ctx: Context, agent: Agent | None) -> dict[str, Any]:
         "jobs": stats["jobs"],
         "dead_letters": stats["dead_letters"],
         "paused": stats["paused"] is not None,
+        "ready": health.readyz(ctx, liveness)["ready"],
         "gpus": Counter(str(row["state"]) for row in gpus),
         "gpu_utilisation": {row["index"]: row["utilisation"] for row in gpus},
         "gpu_used_mb": {row["index"]: row["used_mb"] for row in gpus},

@@ -15,6 +15,7 @@ from gpuq.stores.redis.link import RedisLink, connect
 from gpuq.stores.redis.notify import LocalNotifier, RedisNotifier
 from gpuq.stores.redis.private.server import PrivateRedis, private_url
 from gpuq.stores.redis.queue import RedisHotQueue
+from gpuq.stores.redis.scripts import read_scripts
 
 __all__ = [
     "LocalNotifier",
@@ -26,4 +27,5 @@ __all__ = [
     "RedisNotifier",
     "connect",
     "private_url",
+    "read_scripts",
 ]

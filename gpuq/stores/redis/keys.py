@@ -2,6 +2,7 @@
 
 {ns}:epoch                string  marker of a rebuilt store: the epoch that its agent chose. No marker, no answers.
 {ns}:rebuild              string  the epoch of a rebuild under way; gone when it has been opened, or flushed
+{ns}:owner                string  `id text`: the installation whose namespace this is, as its database has it
 {ns}:queues               set     numbers of GPUs that a queue exists for (some may be empty)
 {ns}:queue:{gpus}         zset    waiting jobs that ask for this many GPUs: member is the zero-padded job id,
                                   score the place in line, so that equal scores fall in the order of ids
@@ -38,6 +39,10 @@ class Keys:
     @property
     def rebuild(self) -> str:
         return f"{self.namespace}:rebuild"
+
+    @property
+    def owner(self) -> str:
+        return f"{self.namespace}:owner"
 
     @property
     def queues(self) -> str:

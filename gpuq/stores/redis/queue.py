@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from gpuq.errors import HotStoreCold
-from gpuq.ports.hot_queue import QueueEntry
+from gpuq.errors import HotStoreCold, NamespaceTaken
+from gpuq.ports.hot_queue import Owner, QueueEntry
 from gpuq.stores.redis.keys import padded
 from gpuq.stores.redis.link import COLD, RedisLink, cold
 
@@ -33,6 +33,11 @@ def _parse(gpus: int, text: str) -> _Heads:
         job_id, score = int(word), float(score_word)
         line.append((score, job_id, QueueEntry(job_id, gpus, score)))
     return _Heads(text, line)
+
+
+def _owner(text: str) -> Owner:
+    installation, _, told = text.partition(" ")
+    return Owner(installation, told)
 
 
 class RedisHotQueue:
@@ -91,11 +96,15 @@ class RedisHotQueue:
         pairs = zip(answer[::2], answer[1::2], strict=True)
         return dict(sorted((int(gpus), int(count)) for gpus, count in pairs))
 
-    def rebuild(self, entries: Iterable[QueueEntry], *, epoch: str) -> int:
-        """Raises HotStoreCold when Redis was flushed, or another rebuild began, before the last batch."""
+    def rebuild(self, entries: Iterable[QueueEntry], *, epoch: str, owner: Owner | None = None) -> int:
+        """Raises HotStoreCold when Redis was flushed, or another rebuild began, before the last batch; and
+        NamespaceTaken."""
         self._rebuilding = epoch
-        keys = [self._keys.epoch, self._keys.rebuild, self._keys.queues]
-        self._link.run("rebuild_begin", keys, [epoch, self._keys.queue_prefix])
+        keys = [self._keys.epoch, self._keys.rebuild, self._keys.queues, self._keys.owner]
+        claim = ["", "", ""] if owner is None else [owner.id, owner.told, "1" if owner.by_right else "0"]
+        answer = str(self._link.run("rebuild_begin", keys, [epoch, self._keys.queue_prefix, *claim]))
+        if answer != "OK":
+            raise self._namespace_taken(_owner(answer))
         pending, count = iter(entries), 0
         while batch := list(islice(pending, BATCH)):
             queues, texts = self._by_size(batch)
@@ -113,6 +122,10 @@ class RedisHotQueue:
             raise self._rebuild_lost()
         self._link.opened()
 
+    def owner(self) -> Owner | None:
+        found = self._link.call(lambda client: client.get(self._keys.owner))
+        return None if found is None else _owner(str(found))
+
     def epoch(self) -> str | None:
         """None also when the marker is there but came back with an old snapshot of a server that restarted."""
         marker = self._link.call(lambda client: client.get(self._keys.epoch))
@@ -127,6 +140,14 @@ class RedisHotQueue:
         for item in entries:
             sizes[item.gpus].append(f"{float(item.score)!r} {padded(item.job_id)}")
         return [self._keys.queue(gpus) for gpus in sizes], [" ".join(group) for group in sizes.values()]
+
+    def _namespace_taken(self, other: Owner) -> NamespaceTaken:
+        namespace = self._keys.namespace
+        return NamespaceTaken(
+            f"the namespace {namespace} of Redis at {self._link.where} belongs to another installation: {other.told}",
+            hint="give each installation a GPUQ_NAMESPACE of its own; if that one is gone for good, delete the key "
+            f"{self._keys.owner} there (redis-cli DEL {self._keys.owner})",
+        )
 
     def _rebuild_lost(self) -> HotStoreCold:
         return cold(self._link.where, "was flushed, or rebuilt by another process, in the middle of a rebuild")

@@ -23,6 +23,12 @@ def script_text(name: str) -> str:
     return resources.files("gpuq.stores.redis").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
 
 
+def read_scripts() -> None:
+    """All of them, so that the package may be away, to be upgraded, while this process goes on."""
+    for path in resources.files("gpuq.stores.redis").joinpath("lua").iterdir():
+        script_text(path.name.removesuffix(".lua"))
+
+
 @functools.cache
 def _digest(name: str) -> str:
     """By which Redis knows the script."""

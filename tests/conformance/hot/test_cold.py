@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gpuq.errors import HotStoreCold
-from gpuq.ports.hot_queue import GpuClaim, QueueEntry, Taken
+from gpuq.errors import HotStoreCold, NamespaceTaken
+from gpuq.ports.hot_queue import GpuClaim, Owner, QueueEntry, Taken
 from gpuq.stores.redis import RedisHotQueue, RedisLeases
 
 NODE = "box1"
@@ -153,6 +153,28 @@ def test_a_flush_between_rebuild_and_open_is_noticed(store: Any, queue: RedisHot
     assert queue.rebuild([QueueEntry(1, 1, 1.0)], epoch="e2") == 1
     queue.open("e2")
     assert store.queue("e2").sizes() == {1: 1}
+
+
+def test_a_namespace_is_of_the_installation_that_rebuilt_it_first(store: Any) -> None:
+    ours, theirs = Owner("a1", "home /a on one"), Owner("b2", "home /b on two")
+    first, second = store.queue(), store.queue("e2")
+    assert first.owner() is None
+    first.rebuild([QueueEntry(1, 1, 5.0)], epoch="e1", owner=ours)
+    first.open("e1")
+    assert second.owner() == ours
+    with pytest.raises(NamespaceTaken, match="belongs to another installation: home /a on one") as told:
+        second.rebuild([QueueEntry(2, 1, 5.0)], epoch="e2", owner=theirs)
+    assert "redis-cli DEL gpuq:owner" in str(told.value.hint)
+    # Nothing was done.
+    assert [head.job_id for head in first.heads(9)] == [1]
+    # The same one, with another text, after a move.
+    moved = Owner("a1", "home /c on three")
+    store.queue().rebuild([QueueEntry(3, 1, 5.0)], epoch="e3", owner=moved)
+    assert first.owner() == moved
+    second.rebuild([], epoch="e2", owner=Owner("b2", "", by_right=True))
+    assert first.owner() == Owner("b2", "")
+    store.queue().rebuild([], epoch="e4")
+    assert first.owner() == Owner("b2", "")
 
 
 def test_of_two_rebuilds_only_the_later_one_opens(store: Any) -> None:

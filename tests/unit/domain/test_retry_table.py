@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpuq.domain.outcome import Outcome
-from gpuq.domain.retry import MAX_LOST, RetryDecision, backoff_s, decide_retry
+from gpuq.domain.retry import MAX_LOST, RetryDecision, backoff_s, decide_retry, is_quick_failure
 from gpuq.domain.states import JobState
 
 
@@ -25,6 +25,35 @@ def test_the_wait_before_a_retry_doubles_up_to_an_hour(retry: int, jitter: float
 def test_a_tiny_base_doubles_forty_times_at_most() -> None:
     assert backoff_s(41, 1e-10, 0.5) == backoff_s(42, 1e-10, 0.5) == pytest.approx(1e-10 * 2**40)
     assert backoff_s(40, 1e-10, 0.5) == pytest.approx(1e-10 * 2**39)
+
+
+QUICK = RetryDecision(
+    JobState.FAILED, dead_letter=True, why="ended within 10 s of its start and named no --retries: not retried"
+)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "facts", "quick"),
+    [
+        (Outcome.EXIT_NONZERO, {}, True),
+        (Outcome.EXIT_NONZERO, {"finished_at": 109.9}, True),
+        (Outcome.EXIT_NONZERO, {"finished_at": 110.0}, False),
+        (Outcome.EXIT_NONZERO, {"retries_used": 1}, False),
+        (Outcome.EXIT_NONZERO, {"started_at": None}, False),
+        (Outcome.EXIT_NONZERO, {"finished_at": None}, False),
+        *((outcome, {}, False) for outcome in Outcome if outcome is not Outcome.EXIT_NONZERO),
+    ],
+)
+def test_only_an_exit_code_soon_after_the_first_start_is_a_quick_failure(
+    outcome: Outcome, facts: dict[str, Any], quick: bool
+) -> None:
+    plain: dict[str, Any] = {"retries_used": 0, "started_at": 100.0, "finished_at": 101.0}
+    assert is_quick_failure(outcome, **{**plain, **facts}) is quick
+
+
+def test_a_quick_failure_is_a_dead_letter_at_once_unless_there_was_no_retry_anyway() -> None:
+    assert retry(Outcome.EXIT_NONZERO, quick_failure=True) == QUICK
+    assert retry(Outcome.EXIT_NONZERO, quick_failure=True, max_retries=0).why == "0 of 0 retries used"
 
 
 def retry(outcome: Outcome, **facts: Any) -> RetryDecision:

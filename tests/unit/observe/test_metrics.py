@@ -29,6 +29,7 @@ def test_every_number_comes_out_under_its_name() -> None:
                 "agent_heartbeat_age_s": 0.25,
                 "maintenance": {"reap": {"last_ok": 1700000000.5, "last_error": 5.0}, "retain": {"last_ok": None}},
                 "paused": True,
+                "ready": False,
                 "version": "0.1.0",
             }
         )
@@ -47,6 +48,7 @@ def test_every_number_comes_out_under_its_name() -> None:
         ("gpuq_maintenance_last_ok_timestamp_seconds", (("task", "reap"),)): 1700000000.5,
         ("gpuq_maintenance_last_error_timestamp_seconds", (("task", "reap"),)): 5,
         ("gpuq_queue_paused", ()): 1,
+        ("gpuq_ready", ()): 0,
         ("gpuq_build_info", (("version", "0.1.0"),)): 1,
     }
 

@@ -326,7 +326,12 @@ SPEC = {"token": "t", "argv": ["x"], "env": {}, "uid": 1000, "gid": 1000, "cwd":
     [
         ("hide", CannotIsolate("no mounts"), MACHINE_FAULT + b"other GPUs cannot be hidden from the job: no mounts"),
         ("enter", CannotRun("no such folder"), b"no such folder"),
-        ("identity", RuntimeError("odd"), b"the job's process could not be set up: RuntimeError('odd')"),
+        (
+            "identity",
+            RuntimeError("odd"),
+            MACHINE_FAULT + b"the job's process could not be set up: RuntimeError('odd')",
+        ),
+        ("identity", ValueError("odd"), b"the job's process could not be set up: ValueError('odd')"),
         ("execute", None, b""),
     ],
 )

@@ -466,9 +466,11 @@ def test_oom_kills_of_what_cannot_be_read_are_none(tmp_path: Path) -> None:
 # The supervisor's own failure.
 
 
+@pytest.mark.parametrize("begun", [True, False])
 def test_a_supervisor_that_fails_ends_the_job_tells_so_and_lets_go_of_everything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
 ) -> None:
+    """Before the job's program may have existed, nothing is charged for it."""
     records = tmp_path / "1.records"
     records.mkdir()
     bundle.write(str(records), bundle.SPEC, {"token": "t"})
@@ -476,14 +478,18 @@ def test_a_supervisor_that_fails_ends_the_job_tells_so_and_lets_go_of_everything
     monkeypatch.setattr(shim, "_end_every_child", lambda _: ended.append(1))
     will = CrashRecord()
     will.write({"dir": str(records)})
-    fds = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+    fds = [os.open(records / bundle.LOCK, os.O_RDWR | os.O_CREAT, 0o600)]
+    fds += [os.open(os.devnull, os.O_RDONLY) for _ in range(2)]
+    if begun:
+        bundle.mark_begun(fds[0])
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(FileNotFoundError):
         # There is no FIFO.
         shim.supervise(str(records), *fds, 0, lambda: None, will)
     record = bundle.read(str(records), bundle.EXIT)
     assert record is not None
-    assert (record["outcome"], record["token"]) == ("lost", "t")
+    assert (record["outcome"], record["token"]) == ("lost" if begun else "launch_error", "t")
+    assert record.get("machine_fault", False) is not begun
     assert str(record["error"]).startswith("the supervisor failed: FileNotFoundError(2")
     assert (ended, will.read()) == ([1], None)
     assert len(os.listdir("/proc/self/fd")) == before - 3

@@ -15,6 +15,8 @@ if not gate or (ARGV[1] ~= '' and gate ~= ARGV[1]) then
   return 'COLD'
 end
 for i = 3, #KEYS do
+  -- First, so that whoever looks for jobs meets what is in the way of the queue itself.
+  redis.call('SADD', KEYS[2], string.match(KEYS[i], '(%d+)$'))
   -- In slices, because Lua's stack takes only some thousand values at once.
   local slice = {}
   for score, member in string.gmatch(ARGV[i], '(%S+) (%S+)') do
@@ -28,6 +30,5 @@ for i = 3, #KEYS do
   if #slice > 0 then
     redis.call('ZADD', KEYS[i], unpack(slice))
   end
-  redis.call('SADD', KEYS[2], string.match(KEYS[i], '(%d+)$'))
 end
 return 'OK'
