@@ -23,6 +23,7 @@ from gpuq.engine.epoch import EpochCell
 from gpuq.engine.file_lock import FileLock
 from gpuq.engine.maintenance.timers import Maintenance
 from gpuq.engine.node_lock import NodeLocks
+from gpuq.engine.overseer import Overseer
 from gpuq.engine.run_times import RunTimes
 from gpuq.engine.service import Service
 from gpuq.errors import HotStoreUnavailable
@@ -205,8 +206,9 @@ def start_services(ctx: Context, roles: Collection[Role]) -> Services:
                 make_passage(str(ctx.home / "jobs"))
                 previous_folders.close(str(ctx.home / "jobs"), ctx.launcher.alive)
             ctx.launcher.warm_up()
-            services.agent = Agent(ctx, locks)
-            services.run(services.agent)
+            agent = services.agent = Agent(ctx, locks)
+            services.run(agent)
+            services.run(Overseer(ctx, lambda: agent.tracked))
     except BaseException:
         services.stop()
         raise

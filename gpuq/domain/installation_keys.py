@@ -13,6 +13,7 @@ class InstallationKey(StrEnum):
     DRAINED = "drained"  # of (node, GPU uuid): {"by", "reason", "at"}
     GROUP_LIMIT = "group-limit"  # of (group,): {"running", "by", "at"}
     LAUNCH_TROUBLE = "obstacle"  # of (node,): why nothing can be started there, a text for people
+    STUCK = "stuck"  # of (node, job id): {"attempt", "text"} of one that does not come to its end
     RANKING = "ranking"  # the rule of the line that is in force
     INSTALLATION = "installation"  # its id: whose a namespace of Redis is
     EPOCH = "epoch"  # the marker that a hot store must carry to be believed

@@ -29,6 +29,7 @@ class ReasonCode(StrEnum):
     STARTING = "Starting"
     LAUNCH_TROUBLE = "LaunchTrouble"
     NO_ACCOUNT = "NoAccount"
+    STUCK = "Stuck"
 
 
 SENTENCES: dict[ReasonCode, str] = {
@@ -48,6 +49,7 @@ SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.NO_AGENT: "no agent runs; start one with `gpuq up`",
     ReasonCode.STARTING: "its turn has come; it is being started",
     ReasonCode.LAUNCH_TROUBLE: "nothing can be started here now: the disk is full, for instance, or Redis away",
+    ReasonCode.STUCK: "it does not come to its end: its supervisor stands still, or what is left of it cannot be ended",
     ReasonCode.NO_ACCOUNT: "its user has no account on this machine now, or not the one that submitted it",
 }
 

@@ -101,6 +101,8 @@ class StopContext(Protocol):
 
     @property
     def launcher(self) -> AttemptStops: ...
+    @property
+    def notifier(self) -> Notifier: ...
 
 
 class ActionContext(IntakeContext, StopContext, Protocol):

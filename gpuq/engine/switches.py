@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpuq.domain.installation_keys import InstallationKey
-from gpuq.ports.records import Reader
+from gpuq.domain.states import ACTIVE
+from gpuq.ports.records import JobFilter, Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,14 @@ def launch_trouble(tx: Reader, node: str) -> str | None:
     """Why nothing can be launched on that node, a text for people."""
     found = tx.value(InstallationKey.LAUNCH_TROUBLE.of(node))
     return None if found is None else str(found)
+
+
+def stuck_attempts(tx: Reader, node: str) -> dict[int, str]:
+    """By job id: why its live attempt on that node does not come to its end, a text for people."""
+    prefix = InstallationKey.STUCK.prefix(node)
+    told = {int(key.removeprefix(prefix)): value for key, value in tx.values(prefix).items()}
+    live = tx.jobs(JobFilter(states=ACTIVE, ids=tuple(told))) if told else []
+    return {job.id: str(told[job.id]["text"]) for job in live if job.attempt == told[job.id]["attempt"]}
 
 
 def _pause_text(value: dict[str, Any]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Result
+from gpuq.domain.oversight import Family, Sight
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,41 @@ class Rehearsal(Protocol):
         """Ends it and clears up. What went wrong, for people; None: all went as a launch should."""
 
 
+class Oversight(Protocol):
+    """Looking at supervisors, and doing their work where they do not. `known`: what a supervisor reported; None: it has
+    not (yet), and is found by its lock."""
+
+    def is_well(self, known: Launched) -> bool:
+        """A first, cheap look, for one of which nothing is expected now: False when it stands still, or has not reaped
+        its job's main process."""
+
+    def look(self, run_dir: str, known: Launched | None) -> Sight:
+        """A close look, which also asks it whether it listens: the next one sees whether it did. Raises OSError."""
+
+    def family(self, known: Launched) -> Family | None:
+        """What lives below the supervisor; None when that has died, for then it is not to be seen any more. Any
+        thread."""
+
+    def resume(self, sight: Sight) -> None:
+        """Lets the supervisor go on that was seen, if it is still that process, and its fork server."""
+
+    def resume_fork_server(self) -> bool:
+        """Lets the launcher's own fork server go on; whether it stood still."""
+
+    def take_over(
+        self, run_dir: str, token: str, known: Launched | None, *, reason: str | None, grace_s: float
+    ) -> float | None:
+        """Ends the attempt in place of its supervisor, which is ended with it; that is durable before anything happens.
+        `reason`: of its stop, None when its main process has ended by itself; `grace_s`: what is left of the grace. To
+        be called again after the returned seconds; None: no supervisor is left, and the attempt ends like any other.
+        Raises OSError when the takeover cannot be written."""
+
+
 class Launcher(Protocol):
     """Starts supervised attempts, and answers about them from their folders. An attempt is named by its own folder,
-    `run_dir`; records in which its token does not stand are not its own."""
+    `run_dir`; records in which its token does not stand are not its own. `oversight`: of its supervisors."""
+
+    oversight: Oversight
 
     def warm_up(self) -> None:
         """Makes the first start as quick as the later ones. Raises OSError."""
@@ -83,10 +117,18 @@ class Launcher(Protocol):
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         """Durable (a file in the records) and immediate (a nudge): also of an attempt that is not launched yet."""
 
-    def sweep(self, token: str, session: int | None, session_start: int | None = None, uid: int | None = None) -> int:
+    def sweep(
+        self,
+        token: str,
+        session: int | None,
+        session_start: int | None = None,
+        uid: int | None = None,
+        seen: Collection[tuple[int, int]] = (),
+    ) -> int:
         """Kills what is left of a dead attempt, identified by the token in its environment and by session (`pid` of
         Launched), which counts only with the start time of its leader (`pid_start`) or a marked process in it; and
-        both only where the process is one of the job's user `uid`.
+        both only where the process is one of the job's user `uid`; and by `seen`, the PIDs and start times of processes
+        that were seen to belong to it.
         Returns how many processes were found. Raises TimeoutError when some cannot be ended."""
 
     def close(self) -> None:

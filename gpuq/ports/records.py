@@ -174,6 +174,9 @@ class Reader(Protocol):
     def live_attempts(self, node: str | None = None) -> list[tuple[Job, Attempt]]:
         """Jobs in an active state with their current attempt, by job id."""
 
+    def processes(self, job_id: int, number: int) -> list[tuple[int, int]]:
+        """What was noted of an attempt by `note_processes`."""
+
     def events(self, *, job_id: int | None = None, after_id: int = 0, limit: int | None = None) -> list[Event]:
         """Oldest first."""
 
@@ -279,6 +282,13 @@ class Writer(Reader, Protocol):
 
     def note_peak(self, job_id: int, number: int, token: str, peak_mb: int) -> bool:
         """The peak so far onto the attempt row; False when that attempt is not live any more."""
+
+    def note_processes(self, job_id: int, number: int, token: str, seen: Sequence[tuple[int, int]], at: float) -> bool:
+        """PID and start time of the processes of an attempt, in place of what was noted before; False when that attempt
+        is not live any more."""
+
+    def forget_processes(self) -> int:
+        """Removes what was noted of attempts that have ended; returns of how many."""
 
     def end_attempt(self, job_id: int, number: int, token: str, result: Result) -> None:
         """Guarded by number, token and outcome still null; raises LeaseLost."""

@@ -12,6 +12,8 @@ An attempt has two folders, `jobs/ID/N` and `jobs/ID/N.records` in GPUQ_HOME.
     stop.json      the request to stop, may be rewritten            whoever stops the job
     started.json   who runs: process ids with their start times     supervisor
     exit.json      the true end; durable unless SQL has it soon     supervisor, once, last
+    takeover.json  the end of an attempt whose supervisor did not
+                   answer, durable, in place of exit.json           agent, before it does anything
 
 `N`, the job's own folder (GPUQ_RUN_DIR), belongs to the job's user, 0700, who may do anything with it:
 
@@ -42,6 +44,7 @@ STOP = "stop.json"
 STARTED = "started.json"
 PROGRESS = "progress.json"
 EXIT = "exit.json"
+TAKEOVER = "takeover.json"
 LOG = "output.log"
 
 SCHEMA = 1
@@ -142,6 +145,15 @@ def is_begun(lock_fd: int) -> bool:
     return os.fstat(lock_fd).st_size > 0
 
 
+def was_begun(run_dir: str) -> bool:
+    """Whether `mark_begun` was called for this attempt, whoever holds its lock now. Raises OSError when it cannot be
+    known."""
+    try:
+        return os.lstat(os.path.join(records_of(run_dir), LOCK)).st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def read(folder: str, name: str) -> dict[str, object] | None:
     """A record; None when it is missing, torn, not an object, or not a private file with one name (none, once it was
     replaced meanwhile) that the folder's owner or root wrote. Raises OSError when it cannot be known."""
@@ -172,6 +184,16 @@ def read_of_attempt(run_dir: str, name: str, token: str) -> dict[str, object] | 
         return None
     said = record.get("token")
     return record if said == token or (not said and folder == run_dir) else None
+
+
+def read_end(run_dir: str, token: str) -> dict[str, object] | None:
+    """The end of the attempt with this token: as whoever took it over has it, else as its supervisor has."""
+    return read_of_attempt(run_dir, TAKEOVER, token) or read_of_attempt(run_dir, EXIT, token)
+
+
+def taken_over(folder: str) -> bool:
+    """Whether somebody else ends this attempt, so that its supervisor signals nobody and writes no end any more."""
+    return os.path.lexists(os.path.join(folder, TAKEOVER))
 
 
 def token_in(folder: str) -> str:

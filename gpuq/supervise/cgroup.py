@@ -70,6 +70,12 @@ class Cgroup:
                 pass
         self._kill_frozen()
 
+    def thaw(self) -> None:
+        """Lets go on what was frozen: a group of version 2 is its user's, and so is that switch."""
+        name, go_on = ("cgroup.freeze", b"0") if self.kind == V2 else ("freezer.state", b"THAWED")
+        with contextlib.suppress(FileNotFoundError):
+            _write(os.path.join(self.path, name), go_on)
+
     def remove(self) -> bool:
         """False while there is something in it."""
         try:

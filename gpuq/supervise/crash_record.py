@@ -73,6 +73,8 @@ def recover(last: dict[str, object], code: int | None) -> bool:
         record = _record_of(last, code)
     if not isinstance(record, dict) or bundle.is_written(run_dir, bundle.EXIT):
         return True
+    if bundle.taken_over(run_dir):
+        return True
     try:
         # What the job left behind may live: whoever reads this ends it before the GPU is given again.
         bundle.write(run_dir, bundle.EXIT, {**record, "swept": False})

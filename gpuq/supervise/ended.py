@@ -52,6 +52,9 @@ def settle(run_dir: str, token: str, result: Result, *, report_fd: int, has_run:
     `report_fd`, else it is done here. `has_run`: its supervisor reported its process."""
     records = bundle.records_of(run_dir)
     try:
+        if bundle.taken_over(records):
+            # The fence stays, should the supervisor come to life again.
+            return
         if not has_run and not bundle.is_written(records, bundle.EXIT):
             # Nobody has supervised it. What says that nobody may is still needed: see `engine.attempt.adopt`.
             return

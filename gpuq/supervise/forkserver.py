@@ -15,13 +15,15 @@ unseen. Supervisors at work do not notice either.
 This process outlives the daemon as long as a supervisor is at work: it is the heir of each (see crash_record.py).
 A dead supervisor stays a zombie until its last will is executed, so that others see that its end is not settled. The
 job of a supervisor that was killed, which becomes a child of this process with all that descends from it, is killed at
-once: nothing runs unsupervised.
+once: nothing runs unsupervised. A supervisor that was stopped (SIGSTOP), by its own job perhaps, is continued: the
+kernel tells this process, its parent, so that nobody has to look.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import os
 import select
 import signal
@@ -29,6 +31,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
+from gpuq.linux import look
 from gpuq.supervise import cgroup, cgroup_folders, kernel, processes, supervisor_pool
 from gpuq.supervise.crash_record import CrashRecord, exit_code_of, recover
 from gpuq.supervise.hunt import hunt
@@ -40,6 +43,8 @@ PARKED = 2
 READY = 2
 _DISK_AGAIN_MS = 1000
 _GROUPS_AGAIN_MS = 10
+# A supervisor stands still for so long before it is continued: a job that stops it again and again costs little.
+_CONTINUE_AFTER_S = 0.25
 _LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
@@ -81,6 +86,9 @@ class _Server:
         self._orphans = Orphans()
         self._disk_failed = False
         self._orphaned = False
+        # Members that stand still, and when they are continued (on the clock since boot).
+        self._stopped: dict[int, float] = {}
+        self._stops_told: set[int] = set()
         self._idle: set[int] = set()
         self._parked: set[int] = set()
         self._status, self._status_end = os.pipe2(os.O_CLOEXEC)
@@ -107,7 +115,7 @@ class _Server:
         if self._few_are_idle:
             # One a turn, so that what happens meanwhile is heard.
             pause = 0
-        ready = {fd for fd, _ in self._poll.poll(pause)}
+        ready = {fd for fd, _ in self._poll.poll(self._continue_stopped(pause))}
         if self._wake in ready:
             os.read(self._wake, 4096)
         if self._wake in ready or self._disk_failed or self._groups:
@@ -166,11 +174,48 @@ class _Server:
     def _reap(self) -> None:
         self._disk_failed = False
         self._collect()
+        self._see_stopped()
         self._clear_groups()
         if self._orphaned:
             # `_collect` notes how they end.
             hunt(self._collect, self._serials)
             self._orphaned = self._has_orphans()
+
+    def _see_stopped(self) -> None:
+        while True:
+            try:
+                seen = os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WNOHANG)
+            except ChildProcessError:
+                return
+            if seen is None:
+                return
+            # What a dead supervisor left is stopped on purpose, by `hunt`.
+            if seen.si_pid in self._serials:
+                self._stopped.setdefault(seen.si_pid, kernel.since_boot() + _CONTINUE_AFTER_S)
+
+    def _continue_stopped(self, pause: int | None) -> int | None:
+        """How many milliseconds, at most `pause`, there are until one is to be continued; those whose time has come
+        are."""
+        if not self._stopped:
+            return pause
+        now = kernel.since_boot()
+        for pid in [pid for pid, at in self._stopped.items() if at <= now]:
+            del self._stopped[pid]
+            process = look(pid) if pid in self._serials else None
+            if process is not None and process.stopped:
+                # Our child, not reaped yet: the number is nobody else's.
+                os.kill(pid, signal.SIGCONT)
+                self._tell_of_stop(pid)
+        left = [math.ceil((at - now) * 1000) for at in self._stopped.values()]
+        return min([*left, *([] if pause is None else [pause])], default=None)
+
+    def _tell_of_stop(self, pid: int) -> None:
+        """Once of each, for a job may do it all the time."""
+        serial = self._serials[pid]
+        if serial not in self._stops_told:
+            self._stops_told.add(serial)
+            sys.stderr.write(f"gpuq supervise: supervisor {pid} was stopped; it is continued\n")
+            sys.stderr.flush()
 
     def _clear_groups(self) -> None:
         """Ends what dead supervisors left in their groups, and removes these."""
@@ -207,6 +252,7 @@ class _Server:
             # The PID is its own until it is reaped.
             self._groups += cgroup.of_supervisor(self._places, seen.si_pid, processes.start_of(seen.si_pid))
             del self._serials[seen.si_pid]
+            self._stops_told.discard(serial)
             self._idle.discard(serial)
             if not self._over:
                 self._unpark(serial)

@@ -13,15 +13,16 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from gpuq import linux, user_files
 from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
-from gpuq.ports.launcher import LaunchOrder
+from gpuq.ports.launcher import LaunchOrder, Oversight
 from gpuq.supervise import bundle, cgroup, cgroup_folders, ended, kernel, own_folder, processes, progress, stop, sweep
+from gpuq.supervise.oversight import ProcOversight
 from gpuq.supervise.rehearsal import Rehearsal
 from gpuq.supervise.server_process import ForkServer
 from gpuq.supervise.spares import SpareFolders
@@ -50,6 +51,7 @@ class ForkServerLauncher:
     ) -> None:
         self._groups = None if home is None else cgroup_folders.folder_name(home)
         self.server = ForkServer(messages_path, None if self._groups is None else (self._groups, kinds))
+        self.oversight: Oversight = ProcOversight(self.server, self._groups)
         self._mutex = threading.Lock()
         self._spares = SpareFolders()
         self._ends: dict[tuple[int, int], int] = {}
@@ -108,10 +110,7 @@ class ForkServerLauncher:
         return None if record is None else _launched(record)
 
     def begun(self, run_dir: str) -> bool:
-        try:
-            return os.lstat(os.path.join(bundle.records_of(run_dir), bundle.LOCK)).st_size > 0
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        return bundle.was_begun(run_dir)
 
     def rehearse(self, folder: str) -> Rehearsal:
         return Rehearsal(folder, self.start, self.outcome)
@@ -151,7 +150,7 @@ class ForkServerLauncher:
         return fd
 
     def outcome(self, run_dir: str, token: str) -> Result | None:
-        record = bundle.read_of_attempt(run_dir, bundle.EXIT, token) or ended.find(run_dir, token)
+        record = bundle.read_end(run_dir, token) or ended.find(run_dir, token)
         return None if record is None else _result(record)
 
     def take_spare(self, checkpoint: str, uid: int | None, gid: int | None) -> bool:
@@ -170,10 +169,17 @@ class ForkServerLauncher:
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         stop.request_stop(run_dir, reason, grace_s, signal)
 
-    def sweep(self, token: str, session: int | None, session_start: int | None = None, uid: int | None = None) -> int:
+    def sweep(
+        self,
+        token: str,
+        session: int | None,
+        session_start: int | None = None,
+        uid: int | None = None,
+        seen: Collection[tuple[int, int]] = (),
+    ) -> int:
         # Whoever proved this attempt dead proved its supervisor dead.
         grouped = 0 if self._groups is None else cgroup.end_left_over(self._groups)
-        return grouped + sweep.sweep(token, session, session_start, owner=user_files.owner_of_job(uid))
+        return grouped + sweep.sweep(token, session, session_start, owner=user_files.owner_of_job(uid), seen=seen)
 
     def close(self) -> None:
         """Lets the fork server serve what it was handed, and end. Running supervisors go on. May be called twice."""
@@ -202,7 +208,7 @@ class ForkServerLauncher:
 
 def _end_comes(records: str) -> bool:
     """Whether the supervisor was killed and its fork server, which reaps it afterwards, has yet to write its will."""
-    if bundle.is_written(records, bundle.EXIT):
+    if bundle.is_written(records, bundle.EXIT) or bundle.taken_over(records):
         return False
     record = bundle.read(records, bundle.STARTED)
     launched = None if record is None else _launched(record)

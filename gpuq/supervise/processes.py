@@ -8,6 +8,9 @@ from collections.abc import Iterable
 
 from gpuq.linux import Process, look
 
+# Among the fields of /proc/PID/stat that follow the name.
+_EXIT_CODE = 49
+
 
 def name_of(pid: int) -> bytes:
     """Empty when there is no such process."""
@@ -99,6 +102,27 @@ def catches(process: Process, signum: int) -> bool:
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
     return False
+
+
+def end_of_zombie(pid: int, start: int) -> int | None:
+    """How a process ended that nobody has reaped yet, as os.waitstatus_to_exitcode; None for any other, and where the
+    kernel does not say."""
+    process = look(pid)
+    if process is None or process.start != start or process.living:
+        return None
+    try:
+        # Those whom it does not tell an end read 0. What it would refuse them is what a zombie has not: a directory.
+        os.readlink(f"/proc/{pid}/cwd")
+    except FileNotFoundError:
+        pass
+    except (ProcessLookupError, PermissionError):
+        return None
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return os.waitstatus_to_exitcode(int(fields[_EXIT_CODE]))
 
 
 def carries(process: Process, entry: bytes) -> bool:

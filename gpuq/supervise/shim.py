@@ -349,6 +349,8 @@ class _Run:
         )
 
     def _take(self, step: str) -> None:
+        if bundle.taken_over(self.run_dir):
+            return
         if self.ladder.reason not in (None, STRAYS) and self.ending is None:
             self.stop_reached = True
         if step == NOTICE and self.ladder.reason is None and self.ending is None:
@@ -387,10 +389,11 @@ def _end_every_child(group: Cgroup | None) -> None:
 
 def record_end(run_dir: str, record: dict[str, object], log_fd: int | None = None, *, durable: bool = True) -> None:
     """Writes the exit record, however long a full disk makes it wait: the lock is held and so nobody takes the
-    attempt for dead. Gives up only when the folder of the records itself is gone. The log is let go then, whose blocks
-    stay taken as long as somebody has it open, even when it was deleted to make room."""
+    attempt for dead. Not when the attempt was taken over. Gives up only when the folder of the records itself is
+    gone. The log is let go then, whose blocks stay taken as long as somebody has it open, even when it was deleted to
+    make room."""
     pause = _RETRY_S
-    while True:
+    while not bundle.taken_over(run_dir):
         try:
             if durable:
                 bundle.write(run_dir, bundle.EXIT, record)

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Collection
 
 from gpuq.domain.attempt_mark import MARK, mark_of
 from gpuq.linux import Process
@@ -21,6 +22,7 @@ def sweep(
     *,
     owner: int | None = None,
     timeout_s: float = 10.0,
+    seen: Collection[tuple[int, int]] = (),
 ) -> int:
     """SIGKILLs every process of the attempt until none is left; returns how many there were.
 
@@ -28,14 +30,15 @@ def sweep(
     when an ancestor of it does so. A session counts only if its leader has the start time `session_start` (clock
     ticks since boot) or a process in it carries the mark: a number alone may be somebody else's by now. Mark and
     leader count only on a process of `owner`, the job's user (None: ours): the mark is no secret from that user, who
-    could get it into another's process and so have root end that one.
+    could get it into another's process and so have root end that one. So does one of those in `seen`, by PID and start
+    time, which were seen below the attempt's supervisor.
     Raises TimeoutError, naming the PIDs, when some are still there after `timeout_s`: stuck in the kernel, or not
     this user's to kill. The GPU is not free then.
     """
     entry = f"{MARK}={mark_of(token)}".encode()
     found: set[tuple[int, int]] = set()
     give_up = time.monotonic() + timeout_s
-    while left := strays(entry, session, session_start, owner):
+    while left := strays(entry, session, session_start, owner, seen):
         found.update(process.key for process in left)
         if time.monotonic() > give_up:
             pids = ", ".join(str(process.pid) for process in left)
@@ -45,8 +48,14 @@ def sweep(
     return len(found)
 
 
-def strays(entry: bytes, session: int | None, session_start: int | None, owner: int | None = None) -> list[Process]:
-    """All living processes of the attempt; `entry` is its mark as `NAME=value`, `owner` as for `sweep`."""
+def strays(
+    entry: bytes,
+    session: int | None,
+    session_start: int | None,
+    owner: int | None = None,
+    seen: Collection[tuple[int, int]] = (),
+) -> list[Process]:
+    """All living processes of the attempt; `entry` is its mark as `NAME=value`, `owner` and `seen` as for `sweep`."""
     table = processes.everything()
     me = os.getpid()
     owner = os.geteuid() if owner is None else owner
@@ -66,6 +75,7 @@ def strays(entry: bytes, session: int | None, session_start: int | None, owner: 
         )
         if known or marked & members:
             marked |= members
+    marked |= {pid for pid, start in seen if pid in table and table[pid].start == start and table[pid].living}
     offspring = processes.descendants(marked, table)
     return [table[pid] for pid in sorted(marked)] + [process for process in offspring if process.pid != me]
 

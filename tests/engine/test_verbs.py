@@ -178,7 +178,7 @@ def test_all_that_the_cancel_of_an_active_job_writes_and_asks_for(jobs: Any, sta
     done = Change(world, job.id, cancel, reason="enough", grace_s=7)
     assert done.row == {"state": "stopping", "stop_reason": "cancel", "stop_deadline": now + 7}
     assert done.events == [(state, "stopping", "alice", now, "cancel: enough; SIGKILL after 7 s", 1)]
-    assert (done.topics, done.hints) == (["events"], (set(), set()))
+    assert (done.topics, done.hints) == (["stops", "events"], (set(), set()))
     run_dir = world.launcher.order_of(job.id).run_dir
     assert world.launcher.stops[-1] == {"run_dir": run_dir, "reason": "cancel", "grace_s": 7, "signal": None}
 

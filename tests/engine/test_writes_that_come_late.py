@@ -84,12 +84,12 @@ def test_a_time_limit_is_shown_when_it_is_reached_and_once(make_world: Any) -> N
     record_limits_reached(world.ctx, attempts[:1])
     job = world.job(limited)
     assert (str(job.state), job.stop_reason, job.stop_deadline) == ("stopping", "time_limit", begun + 60 + 45)
-    assert (details(world, limited)[-1], topics) == ("time limit reached", ["events"])
+    assert (details(world, limited)[-1], topics) == ("time limit reached", ["stops", "events"])
     assert (attempts[0].stopping, world.state(unlimited), world.state(own)) == (True, "running", "running")
     # The supervisor stops it by itself.
     assert world.launcher.stops == []
     record_limits_reached(world.ctx, attempts[:1])
-    assert topics == ["events"]
+    assert topics == ["stops", "events"]
 
 
 def test_a_time_limit_of_a_job_that_was_cancelled_first_is_not_shown(world: Any) -> None:
@@ -102,7 +102,7 @@ def test_a_time_limit_of_a_job_that_was_cancelled_first_is_not_shown(world: Any)
     record_limits_reached(world.ctx, attempts)
     assert details(world, job_id) == before
     assert (world.job(job_id).stop_reason, world.job(other).stop_reason) == ("cancel", "time_limit")
-    assert topics == ["events"]
+    assert topics == ["stops", "events"]
 
 
 def test_an_attempt_that_is_not_live_any_more_has_outgrown_nothing(make_world: Any) -> None:

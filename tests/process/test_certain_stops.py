@@ -13,7 +13,9 @@ import pytest
 
 from gpuq.domain.attempt_mark import MARK, mark_of
 from gpuq.domain.outcome import Outcome
-from gpuq.supervise import cgroup, cgroup_folders
+from gpuq.domain.oversight import Family
+from gpuq.linux import look
+from gpuq.supervise import cgroup, cgroup_folders, family
 from gpuq.supervise.launch import ForkServerLauncher
 from gpuq.supervise.sweep import strays
 
@@ -200,3 +202,56 @@ def test_a_job_of_another_user_cannot_leave_its_group(world_with_groups) -> None
         path for _, controllers, path in lines if ("freezer" in controllers) == (kind == "freezer") and own in path
     ]
     assert mine.endswith(own)
+
+
+def test_what_no_group_holds_is_known_by_having_been_seen(world_of_each_kind) -> None:
+    """Supervisor and fork server die together, and nothing but the look before tells whose it was."""
+    world = world_of_each_kind
+    attempt, unmarked = start_unmarked(world)
+    start = look(unmarked).start
+    seen = world.launcher.oversight.family(attempt.running)
+    assert seen == (Family([], grouped=True) if groups_of(world) else Family([(unmarked, start)]))
+    gone = os.pidfd_open(unmarked)
+    kill(world.launcher.server.pid)
+    kill(attempt.running.supervisor_pid)
+    assert world.launcher.oversight.family(attempt.running) in (None, Family([], grouped=True))
+    # A number that was given again is nobody's.
+    world.launcher.sweep(attempt.order.token, None, seen=[(os.getpid(), 1), (unmarked, start + 1)])
+    if not seen.grouped:
+        assert not select.select([gone], [], [], 0)[0], "somebody else knew of it"
+    world.launcher.sweep(attempt.order.token, None, seen=seen.processes)
+    with os.fdopen(gone):
+        assert select.select([gone], [], [], 20)[0], "it lives"
+
+
+BRANCHES = """
+import os, signal, sys, threading
+bell = os.open(sys.argv[1], os.O_WRONLY)
+for _ in range(int(sys.argv[2])):
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        signal.alarm(60)
+        signal.pause()
+def grandchild():
+    if os.fork() == 0:
+        if os.fork() == 0:
+            signal.alarm(60)
+            os.write(bell, b"%d\\n" % os.getpid())
+        signal.pause()
+thread = threading.Thread(target=grandchild)
+thread.start()
+thread.join()
+threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize(("children", "counted"), [(1, 3), (100, 64)])
+def test_a_look_finds_the_children_of_every_thread_and_is_bounded(world, children, counted) -> None:
+    bell = world.bell()
+    attempt = world.start(sys.executable, "-I", "-S", "-c", BRANCHES, str(bell.path), str(children))
+    grandchild = int(bell.wait())
+    seen = family.seen_of(attempt.running)
+    assert len(set(seen)) == counted
+    assert (grandchild in [pid for pid, _ in seen]) is (children == 1)
+    assert attempt.running.pid not in [pid for pid, _ in seen]

@@ -96,6 +96,15 @@ def test_what_keeps_an_attempt_from_ever_being_launched_stays(world: Any) -> Non
     assert world.launcher.outcome(order.run_dir, order.token) is None
 
 
+def test_the_fence_of_an_attempt_that_was_taken_over_stays(world: Any) -> None:
+    attempt = world.shell("exit 3")
+    attempt.wait()
+    taken = {"token": attempt.order.token, "outcome": "cancelled"}
+    bundle.write(attempt.records, bundle.TAKEOVER, taken)
+    assert written(attempt).outcome is Outcome.CANCELLED
+    assert bundle.taken_over(attempt.records)
+
+
 # The supervisor's side.
 
 

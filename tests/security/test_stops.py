@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from accounts import Account, Accounts, in_thread_as
 from box import GPUQ
+from diary import read_sqlite
+
+from gpuq.linux import look
 
 # Sixteen processes that each fork a child into a session of its own and end, over and over; by themselves they end
 # after a minute. When all fly, there are sixteen lines in the file.
@@ -107,3 +112,56 @@ def test_sixteen_fork_comets_are_gone_in_time(
         box.until_state(job, "cancelled")
         assert processes_of(accounts.bob.uid) == []
     assert {gpu["state"] for gpu in box.json("gpus")} == {"free"}
+
+
+# Out of its session, without environment, and without parent.
+ESCAPE = """
+setsid env -i /bin/sh -c 'exec /bin/sh -c "echo \\$\\$ >$0.new; mv $0.new $0; exec sleep 300" "$0" &' {told}
+while [ ! -e {told} ]; do sleep 0.01; done
+sleep 300
+"""
+
+
+def kill(*pids: int) -> None:
+    """At once, and until they are gone, or zombies that nobody collects yet."""
+    watched = [psutil.Process(pid) for pid in pids]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    psutil.wait_procs(watched, timeout=20)
+
+
+def lives(pid: int) -> bool:
+    process = look(pid)
+    return process is not None and process.living
+
+
+@pytest.mark.parametrize(("means", "hidden", "needed"), MEANS, ids=["v2", "freezer", "sweeps"])
+def test_nothing_of_an_attempt_is_left_when_the_next_one_starts(
+    make_root_box: Callable[..., Any], accounts: Accounts, means: str, hidden: tuple[str, ...], needed: str | None
+) -> None:
+    if needed is not None and not mounts_of(needed):
+        pytest.skip(f"{needed} is not mounted here")
+    box = make_root_box()
+    assert means in up_without(box, hidden)
+    folder = box.home / "told"
+    folder.mkdir()
+    folder.chmod(0o777)
+    spec = {"command": ["/bin/sh", "-c", ESCAPE.format(told=folder / "$GPUQ_ATTEMPT")], "cwd": "/", "gpus": 4}
+    job = box.call(accounts.bob, "POST", "/jobs", spec).json["id"]
+    box.until((folder / "1").exists, "the job runs")
+    escaped = int((folder / "1").read_text())
+    box.until_state(job, "running")
+    if needed is None:
+        query = "select processes from attempt_processes"
+        box.until(
+            lambda: any(f"[{escaped}," in row["processes"] for row in read_sqlite(box.home / "gpuq.db", query)),
+            "it was seen",
+        )
+    supervisor = look(box.show(job)["pid"]).parent
+    kill(look(supervisor).parent, supervisor)
+    box.until((folder / "2").exists, "the second attempt runs")
+    assert not lives(escaped)
+    assert [attempt["outcome"] for attempt in box.show(job)["attempts"]] == ["lost", None]
+    box.gpuq("cancel", "--force", str(job))
+    box.until_state(job, "cancelled")
+    assert not lives(int((folder / "2").read_text()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any, TypedDict
@@ -16,6 +16,7 @@ import pytest
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job, Launched
 from gpuq.domain.outcome import Outcome, Result
+from gpuq.domain.oversight import Family, Sight, SupervisorState
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.accounts import Accounts
 from gpuq.engine.agent import Agent
@@ -29,12 +30,13 @@ from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.engine.run_times import RunTimes
 from gpuq.gpus.simulated import SimulatedGpus
-from gpuq.ports.launcher import LaunchOrder
+from gpuq.ports.launcher import LaunchOrder, Oversight
 from gpuq.settings import Settings
 from gpuq.stores import redis as redis_stores
 from gpuq.stores import sql as sql_stores
 
 BOOT = "boot-1"
+WELL = Sight(SupervisorState.RUNS, pid=7, start=1)
 
 
 class FakeClock:
@@ -80,11 +82,53 @@ class PlayedRehearsal:
         return self._failure if self._over else "no supervisor takes a launch"
 
 
+class PlayedOversight:
+    """Supervisors look as the test says, by job id; nothing helps, unless the test makes it."""
+
+    def __init__(self, launcher: PlayedLauncher) -> None:
+        self._launcher = launcher
+        self.sights: dict[int, Sight] = {}
+        self.families: dict[int, Family | None] = {}
+        self.looks = 0
+        self.resumed: list[Sight] = []
+        self.taken_over: list[tuple[int, str | None, float]] = []
+
+    def is_well(self, known: Launched) -> bool:
+        for order in self._launcher.orders:
+            if self._launcher.launched(order.run_dir, order.token) == known:
+                sight = self.sights.get(order.job_id, WELL)
+                return sight.state is not SupervisorState.STANDS_STILL and not sight.main_ended
+        return True
+
+    def look(self, run_dir: str, known: Launched | None) -> Sight:
+        self.looks += 1
+        return self.sights.get(self._job(run_dir), WELL)
+
+    def family(self, known: Launched) -> Family | None:
+        return self.families.get(known.pid, Family([], grouped=True))
+
+    def resume(self, sight: Sight) -> None:
+        self.resumed.append(sight)
+
+    def resume_fork_server(self) -> bool:
+        return False
+
+    def take_over(
+        self, run_dir: str, token: str, known: Launched | None, *, reason: str | None, grace_s: float
+    ) -> float | None:
+        self.taken_over.append((self._job(run_dir), reason, round(grace_s, 3)))
+        return None
+
+    def _job(self, run_dir: str) -> int:
+        return next(order.job_id for order in self._launcher.orders if order.run_dir == run_dir)
+
+
 class PlayedLauncher:
     """A launcher whose supervisors do what the test says. Locks and folders are dictionaries."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
+        self.oversight: Oversight = PlayedOversight(self)
         self.orders: list[LaunchOrder] = []
         self.stops: list[Stop] = []
         self.fail_next: Exception | None = None
@@ -99,6 +143,7 @@ class PlayedLauncher:
         self._end_pipes: dict[int, int] = {}
         self.swept: list[str] = []
         self.written: list[str] = []
+        self.swept_seen: list[tuple[int, int]] = []
         self.unkillable: set[str] = set()
 
     def warm_up(self) -> None: ...
@@ -194,7 +239,15 @@ class PlayedLauncher:
     def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:
         return None
 
-    def sweep(self, token: str, session: int | None, session_start: int | None = None, uid: int | None = None) -> int:
+    def sweep(
+        self,
+        token: str,
+        session: int | None,
+        session_start: int | None = None,
+        uid: int | None = None,
+        seen: Collection[tuple[int, int]] = (),
+    ) -> int:
+        self.swept_seen = list(seen)
         if token in self.unkillable:
             raise TimeoutError("a process of it cannot be killed")
         self.swept.append(token)

@@ -215,6 +215,10 @@ def _daemon(settings: Settings) -> list[Finding]:
         findings.append(Finding(f"daemon: {name}", OK if check["ok"] else FAIL, check["detail"], "its log says more"))
     for run in health["maintenance"]:
         findings.append(_maintenance(run))
+    # A daemon of an earlier release does not tell.
+    for one in health.get("stuck", ()):
+        hint = f"`gpuq show {one['job_id']}` tells since when; its GPUs stay held until it has ended"
+        findings.append(Finding(f"job {one['job_id']}", WARN, f"does not end: {one['text']}", hint))
     return findings
 
 

@@ -10,6 +10,7 @@ from gpuq.domain.job import Attempt, Job, Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.states import JobState
 from gpuq.domain.stopping import grace_left_s, notice_of
+from gpuq.engine.attempt import families, stuck
 from gpuq.engine.attempt.stop_request import try_stop
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
@@ -80,10 +81,14 @@ def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> 
     if result is None and tracked.launched is None and not _never_starts(ctx, tracked):
         return None
     session, begun = (tracked.launched.pid, tracked.launched.pid_start) if tracked.launched else (None, None)
+    seen = families.known(ctx, tracked)
+    if seen is None:
+        return None
     try:
-        swept = ctx.launcher.sweep(tracked.token, session, begun, tracked.job.uid)
+        swept = ctx.launcher.sweep(tracked.token, session, begun, tracked.job.uid, seen)
     except TimeoutError as error:
         log.warning("job %d attempt %d is not over: %s", tracked.job.id, tracked.number, error)
+        stuck.tell(ctx, tracked, str(error))
         return None
     if result is not None:
         return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from gpuq.engine.context import StopContext
+from gpuq.ports.notify import Topic
 
 log = logging.getLogger(__name__)
 
@@ -23,4 +24,7 @@ def try_stop(
     except OSError as error:
         log.warning("job %d: the stop is not in the attempt's folder: %s", job_id, error)
         return False
+    finally:
+        # Whoever looks after the supervisor does so all the more when it cannot be told.
+        ctx.notifier.publish(Topic.STOPS)
     return True

@@ -20,7 +20,8 @@ class TrackedAttempt:
     `fd` is what the agent waits on: the supervisor's report, later its pidfd; None when the kernel gave none.
     `start_recorded`: the start is written in SQL. `result`: how it ended, as soon as that is known.
     `peak_mb`, `utilisation`: what was seen of its GPUs so far. `flagged_mb`: the peak with which it was last said to
-    have outgrown its request.
+    have outgrown its request. `grouped`: a control group holds all its processes; else `family` is what was last noted
+    of them (see families.py), None for nothing yet.
     """
 
     job: Job
@@ -40,6 +41,8 @@ class TrackedAttempt:
     peak_mb: dict[str, int] = field(default_factory=dict)
     flagged_mb: int = 0
     utilisation: list[float] = field(default_factory=list)
+    grouped: bool = False
+    family: list[tuple[int, int]] | None = None
 
     @classmethod
     def of_record(cls, job: Job, attempt: Attempt, launched: Launched | None) -> TrackedAttempt:

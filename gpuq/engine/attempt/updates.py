@@ -9,6 +9,7 @@ from gpuq.domain import failpoints
 from gpuq.domain.caller import ACTOR
 from gpuq.domain.states import JobState
 from gpuq.domain.stopping import StopTimes, effective_grace_s
+from gpuq.engine.attempt import families
 from gpuq.engine.attempt.running import record_running
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
@@ -30,6 +31,7 @@ def record_started(ctx: Context, tracked_attempts: Sequence[TrackedAttempt]) -> 
                 record_running(tx, tx.job(tracked.job.id), tracked.number, tracked.token, tracked.launched)
             except LeaseLost:
                 continue
+            families.note_at_start(ctx, tx, tracked)
     failpoints.point("start.committed")
     for tracked in tracked_attempts:
         tracked.start_recorded = True
@@ -94,4 +96,5 @@ def _record_limit_reached(ctx: Context, tracked: TrackedAttempt, now: float) -> 
     except LeaseLost:
         # It ended or was cancelled first; that is written by whoever saw it.
         return
+    ctx.notifier.publish(Topic.STOPS)
     ctx.notifier.publish(Topic.EVENTS)

@@ -10,7 +10,7 @@ from gpuq.engine import disk_reserve
 from gpuq.engine.context import QueryContext
 from gpuq.engine.hot.cold_store import is_cold
 from gpuq.engine.queries.agent_liveness import AgentLiveness
-from gpuq.engine.switches import launch_trouble, paused
+from gpuq.engine.switches import launch_trouble, paused, stuck_attempts
 from gpuq.errors import DatabaseUnavailable, GpuqError, HotStoreCold
 
 
@@ -20,13 +20,21 @@ def healthz(ctx: QueryContext) -> dict[str, Any]:
 
 
 def readyz(ctx: QueryContext, agent: AgentLiveness) -> dict[str, Any]:
-    """`{"ready": bool, "checks": {part: {"ok", "detail"}}, "maintenance": [...]}`."""
+    """`{"ready": bool, "checks": {part: {"ok", "detail"}}, "maintenance": [...], "stuck": [...]}`."""
     checks = {"database": _database(ctx), "redis": _redis(ctx), "agent": _agent(ctx, agent), "disk": _disk(ctx)}
     return {
         "ready": all(check["ok"] for check in checks.values()),
         "checks": checks,
         "maintenance": maintenance(ctx) if checks["database"]["ok"] else [],
+        "stuck": stuck(ctx) if checks["database"]["ok"] else [],
     }
+
+
+def stuck(ctx: QueryContext) -> list[dict[str, Any]]:
+    """The running jobs of this node that do not come to their end, and why, ready for JSON. Raises
+    DatabaseUnavailable."""
+    with ctx.records.read() as tx:
+        return [{"job_id": job_id, "text": text} for job_id, text in sorted(stuck_attempts(tx, ctx.node).items())]
 
 
 def maintenance(ctx: QueryContext) -> list[dict[str, Any]]:

@@ -6,19 +6,20 @@ Answers come from SQL and the scheduler's own forecast; nothing is written.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from typing_extensions import TypedDict
 
 from gpuq.domain.job import Job, JobStatus
 from gpuq.domain.outcome import Outcome
-from gpuq.domain.reasons import ReasonCode, ReasonView
+from gpuq.domain.reasons import Reason, ReasonCode, ReasonView
 from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
 from gpuq.domain.times import iso
 from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.queries.forecast_cache import ForecastCache
 from gpuq.engine.queries.job_status import job_status
+from gpuq.engine.switches import stuck_attempts
 from gpuq.ports.records import JobFilter, Waiting
 
 
@@ -100,7 +101,10 @@ class JobQueries:
         """Ready for JSON. Raises NotFound."""
         with self._ctx.records.read() as tx:
             job = tx.job(job_id)
+            trouble = stuck_attempts(tx, self._ctx.node).get(job_id) if job.state in ACTIVE else None
         [(_, status)] = self.describe([job])
+        if trouble is not None:
+            status = replace(status, reason=Reason(ReasonCode.STUCK, trouble))
         reasons = [status.reason] if status.reason else []
         lost = status.reason is not None and status.reason.code is ReasonCode.NO_ACCOUNT
         if job.state is JobState.QUEUED and not lost and self.agent.is_alive():

@@ -178,12 +178,20 @@ class MaintenanceView(TypedDict):
     error: str | None
 
 
+class StuckView(TypedDict):
+    """A running job that does not come to its end, and why."""
+
+    job_id: int
+    text: str
+
+
 class ReadyView(TypedDict):
     """Whether the installation does its work, part by part."""
 
     ready: bool
     checks: dict[str, CheckedPartView]
     maintenance: list[MaintenanceView]
+    stuck: list[StuckView]
 
 
 class TokenView(TypedDict):

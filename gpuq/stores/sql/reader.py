@@ -111,6 +111,10 @@ class SqlReader:
         rows = self._rows(sql.live_attempts, node=node)
         return [(job_from(row[:JOB_WIDTH]), attempt_from(row[JOB_WIDTH:])) for row in rows]
 
+    def processes(self, job_id: int, number: int) -> list[tuple[int, int]]:
+        rows = self._rows(sql.processes_of, job_id=job_id, number=number)
+        return [(pid, start) for pid, start in json.loads(rows[0][0])] if rows else []
+
     def events(self, *, job_id: int | None = None, after_id: int = 0, limit: int | None = None) -> list[Event]:
         values: dict[str, Any] = {"after_id": after_id, "limit": self._limit(limit)}
         if job_id is None:

@@ -171,6 +171,13 @@ class SqlWriter(SqlReader):
         guard = {"w_job_id": job_id, "w_number": number, "w_token": token}
         return bool(self._run(to.note_peak, peak_gpu_mem_mb=peak_mb, **guard).rowcount)
 
+    def note_processes(self, job_id: int, number: int, token: str, seen: Sequence[tuple[int, int]], at: float) -> bool:
+        guard = {"w_job_id": job_id, "w_number": number, "w_token": token}
+        return bool(self._run(to.note_processes, processes=json_text(seen), at=at, **guard).rowcount)
+
+    def forget_processes(self) -> int:
+        return int(self._run(to.forget_processes).rowcount)
+
     def end_attempt(self, job_id: int, number: int, token: str, result: Result) -> None:
         if result.finished_at is None:
             raise ValueError("an attempt ends at some time: finished_at is None")

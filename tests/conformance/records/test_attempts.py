@@ -163,3 +163,22 @@ def test_a_peak_is_noted_on_a_live_attempt_only(jobs: Any, records: SqlRecords) 
         assert not tx.note_peak(job_id, 1, token, 9999)
     # The end did not know better.
     assert [attempt.peak_gpu_mem_mb for attempt in attempts_of(records, job_id)] == [9000]
+
+
+def test_what_is_seen_of_an_attempts_processes_is_kept_while_it_lives(jobs: Any, records: SqlRecords) -> None:
+    first, second = jobs.add(), jobs.add()
+    token, other = jobs.run(first), jobs.run(second)
+    with records.write() as tx:
+        assert tx.note_processes(first, 1, token, [(5, 10**12), (6, 7)], jobs.NOW)
+        assert tx.note_processes(second, 1, other, [(8, 9)], jobs.NOW)
+        assert tx.processes(first, 1) == [(5, 10**12), (6, 7)]
+        assert tx.note_processes(first, 1, token, [(6, 7)], jobs.NOW)
+        assert not tx.note_processes(first, 1, other, [(1, 1)], jobs.NOW)
+        assert not tx.note_processes(first, 2, token, [(1, 1)], jobs.NOW)
+        assert tx.processes(first, 1) == [(6, 7)]
+        assert tx.processes(first, 2) == []
+        assert tx.forget_processes() == 0
+        tx.end_attempt(first, 1, token, Result(Outcome.LOST, finished_at=jobs.NOW + 5))
+        assert not tx.note_processes(first, 1, token, [(1, 1)], jobs.NOW)
+        assert tx.forget_processes() == 1
+        assert (tx.processes(first, 1), tx.processes(second, 1)) == ([], [(8, 9)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -35,12 +36,16 @@ class Served:
         # The fewest, so that each step is seen; one test has as many as there are.
         monkeypatch.setattr(forkserver, "READY", 1)
         monkeypatch.setattr(forkserver.os, "fork", self._fork)
-        monkeypatch.setattr(forkserver.os, "waitid", lambda *_: self._next())
+        self.stopped: list[int] = []
+        monkeypatch.setattr(forkserver.os, "waitid", lambda _kind, _id, options: self._next(options))
         monkeypatch.setattr(forkserver.os, "waitpid", self._reap)
         monkeypatch.setattr(processes, "start_of", lambda pid: pid + 1)
         monkeypatch.setattr(processes, "everything", dict)
         monkeypatch.setattr(forkserver, "hunt", lambda reap, spare: self.hunts.append(set(spare)) or reap())
         self.server = forkserver._Server(theirs, served_end)
+        # As the kernel's: a signal writes a byte there.
+        self.wake_end = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(self.wake_end, warn_on_full_buffer=False)
         real = self.server._poll.poll
 
         def poll(pause: Any = None) -> Any:
@@ -54,7 +59,9 @@ class Served:
         self.forks += 1
         return PID + self.forks
 
-    def _next(self) -> Any:
+    def _next(self, options: int) -> Any:
+        if options & os.WSTOPPED:
+            return SimpleNamespace(si_pid=self.stopped.pop(0)) if self.stopped else None
         return next((seen for seen in self.ended if seen.si_pid not in self.reaped), None)
 
     def _reap(self, pid: int, options: int) -> tuple[int, int]:
@@ -224,6 +231,41 @@ def test_a_member_stays_a_zombie_until_the_disk_takes_its_will(served: Served, m
     assert (served.reaped, served.pauses[-1]) == ([PID + 1], 1000)
     served.server.turn()
     assert served.pauses[-1] is None
+
+
+def test_a_member_that_stands_still_is_continued_after_a_moment_and_told_of_once(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, states, sent = [100.0], {PID + 1: True}, []
+    monkeypatch.setattr(forkserver.kernel, "since_boot", lambda: now[0])
+    monkeypatch.setattr(forkserver, "look", lambda pid: SimpleNamespace(stopped=states[pid]))
+    monkeypatch.setattr(forkserver.os, "kill", lambda *signalled: sent.append(signalled))
+    wake = functools.partial(os.write, served.wake_end, b"!")
+    served.server.turn()
+    for _ in range(2):
+        # The other is nobody's member: what is left of a dead one's job is stopped on purpose.
+        served.stopped += [PID + 70, PID + 1]
+        wake()
+        served.server.turn()
+        served.server.turn()
+        assert (served.pauses[-1], sent) == (250, [])
+        now[0] += 0.25
+        served.server.turn()
+        assert (served.pauses[-1], sent) == (None, [(PID + 1, signal.SIGCONT)])
+        sent.clear()
+    assert capsys.readouterr().err == f"gpuq supervise: supervisor {PID + 1} was stopped; it is continued\n"
+    # Somebody else has continued it, or it has ended.
+    for states[PID + 1], gone in ((False, False), (True, True)):
+        served.stopped.append(PID + 1)
+        wake()
+        served.server.turn()
+        now[0] += 0.25
+        if gone:
+            served.ended.append(SimpleNamespace(si_pid=PID + 1, si_status=0, si_code=os.CLD_EXITED))
+            # It is reaped before those are continued whose time has come.
+            served.server._reap()
+        served.server.turn()
+    assert sent == []
 
 
 def test_when_the_daemon_is_gone_it_stays_for_those_at_work_and_forks_no_more(served: Served) -> None:

@@ -38,6 +38,7 @@ from gpuq.stores.sql.core.rows import (
 )
 from gpuq.stores.sql.schema.tables import (
     LIVE_OR_COMPLETED,
+    attempt_processes,
     attempts,
     dead_letter_queue,
     events,
@@ -191,6 +192,13 @@ def waiting(dialect: str) -> ClauseElement:
     # The unary plus keeps SQLite on the primary key: without statistics it takes the index of the line.
     queued = text("+jobs.state = 'queued'" if dialect == "sqlite" else "jobs.state = 'queued'")
     return select(*columns).where(among(dialect, "jobs.id"), queued)
+
+
+def processes_of(dialect: str) -> ClauseElement:
+    """What was seen of an attempt's processes."""
+    return select(attempt_processes.c.processes).where(
+        attempt_processes.c.job_id == number("job_id"), attempt_processes.c.number == number("number")
+    )
 
 
 def live_attempts(dialect: str) -> ClauseElement:

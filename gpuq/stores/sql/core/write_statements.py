@@ -56,6 +56,24 @@ def note_peak(dialect: str) -> ClauseElement:
     return update(attempts).where(*this_attempt()).values(peak_gpu_mem_mb=number("peak_gpu_mem_mb"))
 
 
+def note_processes(dialect: str) -> ClauseElement:
+    """Of an attempt, while it is the live one with this token."""
+    return text(
+        "INSERT INTO attempt_processes (job_id, number, processes, at)"
+        " SELECT a.job_id, a.number, :processes, :at FROM attempts a WHERE a.job_id = :w_job_id"
+        " AND a.number = :w_number AND a.token = :w_token AND a.outcome IS NULL"
+        " ON CONFLICT (job_id, number) DO UPDATE SET processes = excluded.processes, at = excluded.at"
+    ).bindparams(word("processes"), moment("at"), number("w_job_id"), number("w_number"), word("w_token"))
+
+
+def forget_processes(dialect: str) -> ClauseElement:
+    """Of attempts that have ended, or are gone with their job."""
+    return text(
+        "DELETE FROM attempt_processes WHERE NOT EXISTS (SELECT 1 FROM attempts a WHERE a.outcome IS NULL"
+        " AND a.job_id = attempt_processes.job_id AND a.number = attempt_processes.number)"
+    )
+
+
 def stored_spec(dialect: str) -> ClauseElement:
     return select(specs.c.spec).where(specs.c.job_id == number("job_id"))
 

@@ -12,7 +12,7 @@ from gpuq.stores.sql.schema.tables import metadata
 from gpuq.stores.sql.schema.views import view_statements
 
 # The newest revision in migrations/versions, which a fresh database is marked with.
-HEAD = "0004"
+HEAD = "0005"
 
 # As Alembic makes it.
 _mark = Table(

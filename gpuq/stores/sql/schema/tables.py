@@ -198,6 +198,16 @@ Index(
     postgresql_where=text("finished_at IS NOT NULL"),
 )
 
+attempt_processes = Table(
+    "attempt_processes",
+    metadata,
+    Column("job_id", Id, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("processes", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    PrimaryKeyConstraint("job_id", "number", name="pk_attempt_processes"),
+)
+
 dependencies = Table(
     "dependencies",
     metadata,
