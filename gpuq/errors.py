@@ -14,7 +14,8 @@
     │   ├── WrongState           exit 4  HTTP 409  the job's state does not allow it
     │   ├── AlreadyRunning       exit 4  HTTP 409  a second daemon on one home or node
     │   ├── NamespaceTaken       exit 4  HTTP 409  Redis holds another installation under this namespace
-    │   └── SchemaMismatch       exit 4  HTTP 503  the database belongs to another release
+    │   ├── SchemaMismatch       exit 4  HTTP 503  the database belongs to another release
+    │   └── ForeignDatabase      exit 4  HTTP 503  the database is not the one that the home worked with
     ├── LeaseLost                exit 1  HTTP 409  a guarded write found another owner
     │   └── NodeTaken            exit 1  HTTP 409  an agent found that another one has its node
     └── Unavailable              exit 5  HTTP 503  try again later
@@ -143,6 +144,13 @@ class SchemaMismatch(Refused):
     """The schema of the database is not the one that this version works with."""
 
     code = "schema_mismatch"
+    http_status = 503
+
+
+class ForeignDatabase(Refused):
+    """The database is older than the home, or another one's."""
+
+    code = "foreign_database"
     http_status = 503
 
 

@@ -21,12 +21,15 @@ from gpuq.engine.context import Context
 from gpuq.engine.disk_reserve import DiskReserve
 from gpuq.engine.epoch import EpochCell
 from gpuq.engine.file_lock import FileLock
+from gpuq.engine.home_mark import HomeMark
 from gpuq.engine.maintenance.timers import Maintenance
 from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.overseer import Overseer
+from gpuq.engine.recovery.recognise import recognise
 from gpuq.engine.run_times import RunTimes
 from gpuq.engine.service import Service
-from gpuq.errors import HotStoreUnavailable
+from gpuq.engine.strays import Strays
+from gpuq.errors import ForeignDatabase, HotStoreUnavailable
 from gpuq.home import prepare_home
 from gpuq.ports.gpus import GpuSource
 from gpuq.ports.notify import Notifier, Topic
@@ -34,7 +37,7 @@ from gpuq.settings import Settings
 from gpuq.stores import redis as redis_stores
 from gpuq.stores import sql as sql_stores
 from gpuq.stores.redis.health import check
-from gpuq.supervise import previous_folders
+from gpuq.supervise import attempt_folders, previous_folders
 from gpuq.supervise.launch import ForkServerLauncher
 from gpuq.user_files import make_passage
 
@@ -107,23 +110,22 @@ def _isolates(settings: Settings, gpus: GpuSource) -> bool:
     return why_not is None
 
 
-def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context:
+def open_context(settings: Settings, *, roles: Collection[Role] = (), taking_on: bool = False) -> Context:
     """Opens (and, if it is new, creates) the database; connects to nothing else yet. `roles`: what this process is
-    going to be; empty for a command that works straight on the database."""
-    prepare_home(settings.home)
-    sql_stores.migrate.ensure(settings.database_url)
-    base = sql_stores.open_database(settings.database_url)
-    disk = DiskReserve(settings.home, _beside(base.path))
-    if base.path is not None:
-        base.make_room = disk.make_room
+    going to be; empty for a command that works straight on the database. Raises ForeignDatabase when it is not the one
+    that this home worked with; without roles only a write does, and with `taking_on` nothing."""
+    base, disk = _open_database(settings)
+    mark = HomeMark(settings.home)
     history = sql_stores.open_history(base, settings.report_database_url)
-    records = sql_stores.open_records(base)
+    refusal = None if taking_on else _recognised(settings, base, mark, roles)
+    records = sql_stores.open_records(base, mark, refusal)
     if roles:
         redis_stores.read_scripts()
     link = redis_stores.connect(settings.redis_url or private_redis_url(settings), settings.namespace)
     epoch = EpochCell(records)
     gpus = open_gpus(settings)
     expected = epoch.get if "agent" in roles or "maintain" in roles else None
+    launcher = ForkServerLauncher(str(settings.home / "supervisors.log"), str(settings.home))
     return Context(
         settings=settings,
         records=records,
@@ -139,13 +141,47 @@ def open_context(settings: Settings, *, roles: Collection[Role] = ()) -> Context
         accounts=Accounts(),
         gpus=gpus,
         isolates_gpus="agent" in roles and _isolates(settings, gpus),
-        launcher=ForkServerLauncher(str(settings.home / "supervisors.log"), str(settings.home)),
+        launcher=launcher,
         run_times=RunTimes(history),
         epoch=epoch,
         boot_id=failpoints.boot_id() or Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         new_token=new_token,
         disk=disk,
+        strays=Strays(settings.home, launcher.alive),
+        safeguard=_safeguard(base, mark),
     )
+
+
+def _open_database(settings: Settings) -> tuple[sql_stores.Database, DiskReserve]:
+    prepare_home(settings.home)
+    sql_stores.migrate.ensure(settings.database_url)
+    base = sql_stores.open_database(settings.database_url)
+    disk = DiskReserve(settings.home, _beside(base.path))
+    if base.path is not None:
+        base.make_room = disk.make_room
+    return base, disk
+
+
+def _recognised(
+    settings: Settings, base: sql_stores.Database, mark: HomeMark, roles: Collection[Role]
+) -> ForeignDatabase | None:
+    folders = attempt_folders.job_ids(str(settings.home / "jobs")) if roles else []
+    identity = sql_stores.SqlIdentity(base)
+    refusal = recognise(identity, mark, highest_folder=max(folders, default=0), daemon=bool(roles), new_name=new_token)
+    if refusal is not None and roles:
+        base.close()
+        raise refusal
+    return refusal
+
+
+def _safeguard(base: sql_stores.Database, mark: HomeMark) -> Callable[[], None]:
+    identity = sql_stores.SqlIdentity(base)
+
+    def run() -> None:
+        mark.keep(identity.standing())
+        sql_stores.checkpoint(base)
+
+    return run
 
 
 def _beside(database: Path | None) -> Path | None:
@@ -216,9 +252,8 @@ def start_services(ctx: Context, roles: Collection[Role]) -> Services:
 
 
 def _link(ctx: Context) -> redis_stores.RedisLink:
-    queue = ctx.queue
-    assert isinstance(queue, redis_stores.RedisHotQueue)
-    return queue.link
+    assert isinstance(ctx.queue, redis_stores.RedisHotQueue)
+    return ctx.queue.link
 
 
 def _warn_about_redis(ctx: Context) -> None:

@@ -57,6 +57,9 @@ POINTS: dict[str, str] = {
     "cancel.committed": "the cancel is durable, the supervisor was not told",
     "preempt.committed": "the preemption is durable, the supervisor was not told",
     "retry.committed": "the job is queued again, the hot queue does not know of it",
+    "mark.drafted": "the home's new mark is written and not in its place yet",
+    "mark.named": "the database has a name, the home does not know it",
+    "mark.taken_on": "a database of the past has its new name, the home has the old one",
     "reap.proved": "a dead attempt was found and swept, nothing is written",
 }
 

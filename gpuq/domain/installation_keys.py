@@ -15,7 +15,7 @@ class InstallationKey(StrEnum):
     LAUNCH_TROUBLE = "obstacle"  # of (node,): why nothing can be started there, a text for people
     STUCK = "stuck"  # of (node, job id): {"attempt", "text"} of one that does not come to its end
     RANKING = "ranking"  # the rule of the line that is in force
-    INSTALLATION = "installation"  # its id: whose a namespace of Redis is
+    INSTALLATION = "installation"  # the name of this database, a token: whose a home and a namespace of Redis are
     EPOCH = "epoch"  # the marker that a hot store must carry to be believed
     AGENT = "agent"  # of (node,): the token of the agent that took the node last
 

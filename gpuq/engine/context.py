@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gpuq.engine.disk_reserve import DiskReserve
     from gpuq.engine.epoch import EpochCell
     from gpuq.engine.run_times import RunTimes
+    from gpuq.engine.strays import Strays
     from gpuq.ports.admin import MaintenanceRuns, Tokens
     from gpuq.ports.clock import Clock
     from gpuq.ports.gpus import GpuSource
@@ -93,6 +94,8 @@ class SnapshotContext(HotContext, Protocol):
     @property
     def run_times(self) -> RunTimes: ...
     @property
+    def strays(self) -> Strays | None: ...
+    @property
     def node(self) -> str: ...
 
 
@@ -108,6 +111,8 @@ class StopContext(Protocol):
 class ActionContext(IntakeContext, StopContext, Protocol):
     """For `actions`: of attempts, their stop."""
 
+    @property
+    def strays(self) -> Strays | None: ...
     @property
     def node(self) -> str: ...
     def run_dir(self, job_id: int, number: int) -> str:
@@ -169,6 +174,10 @@ class Context:
     new_token: Callable[[], str]
     random: Random = field(default_factory=Random)
     disk: DiskReserve | None = None
+    # What lives here unknown to the database; None where nobody looked.
+    strays: Strays | None = None
+    # Makes sure that files which are copied or lost one by one miss little; None where the test plays the stores.
+    safeguard: Callable[[], None] | None = None
     # Whether jobs are launched where the device nodes of other GPUs cannot be opened.
     isolates_gpus: bool = False
 

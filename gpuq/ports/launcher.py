@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -110,7 +110,9 @@ class Launcher(Protocol):
         """Puts an empty folder of this user's in the place of a checkpoint folder, if one is left of an earlier
         attempt; whether there was one."""
 
-    def end_written(self, run_dir: str, token: str, launched: Launched | None, result: Result) -> None:
+    def end_written(
+        self, run_dir: str, token: str, launched: Launched | None, result: Result, gpus: Sequence[str]
+    ) -> None:
         """SQL has committed the end of this attempt, so nobody reads its records any more: they may be removed.
         `outcome` still knows it for a long time, for a database that is restored. Never raises."""
 

@@ -144,6 +144,34 @@ class AnsweredRequest:
     fingerprint: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Which database it is (None: not named yet), and the highest ids of events and jobs that it has given, 0 for none.
+
+    On PostgreSQL an id is given before it is durable that it was, also to a transaction that comes to nothing. So these
+    tell what is *not* missing, and `committed_event`, `committed_job` what will not go away; elsewhere they are equal.
+    """
+
+    installation: str | None
+    last_event: int
+    last_job: int
+    committed_event: int
+    committed_job: int
+
+
+class GivenNumbers(Protocol):
+    """Where the numbers are remembered that the database gives."""
+
+    def reserve(self, last_job: int) -> None:
+        """Called before the commit that gives this job id. Never fails."""
+
+    def note(self, last_event: int | None, last_job: int | None) -> None:
+        """Called after a commit with the newest numbers that it gave, None for those that are not known."""
+
+    def close(self) -> None:
+        """Nothing is given any more."""
+
+
 class Reader(Protocol):
     """Reads of one transaction on the truth."""
 
@@ -268,6 +296,13 @@ class Writer(Reader, Protocol):
     ) -> list[int]:
         """Job rows, dependency rows, `submitted` events, and the request key, for one user's submission.
         Ids in the order given, ascending and never reused."""
+
+    def add_known_job(self, job_id: int, job: NewJob, *, actor: str) -> None:
+        """A job that got its id before, in a database that is lost. The id must be one that is not given any more.
+        Raises Refused when there is such a job, or its key is taken."""
+
+    def count_attempts_from(self, job_id: int, number: int) -> None:
+        """The next attempt of a job that is not active gets a number after this one, if it would not anyhow."""
 
     def move(self, change: Move) -> None:
         """Raises LeaseLost when the guard matched no row and a token was given, else WrongState

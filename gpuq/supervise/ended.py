@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Sequence
 
 from gpuq.domain.outcome import Result
 from gpuq.supervise import bundle, unconfirmed
@@ -20,11 +21,13 @@ _LONGEST_ERROR = 300
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def note(run_dir: str, token: str, result: Result) -> None:
-    """Raises OSError; then the records should stay."""
+def note(run_dir: str, token: str, result: Result, gpus: Sequence[str] = ()) -> None:
+    """`gpus`: UUIDs of those that it had. Raises OSError; then the records should stay."""
     path = _path(run_dir)
     record: dict[str, object] = {
+        "run": _run(run_dir),
         "token": token,
+        "gpus": list(gpus),
         "outcome": result.outcome.value,
         "exit_code": result.exit_code,
         "signal": result.signal,
@@ -47,9 +50,18 @@ def note(run_dir: str, token: str, result: Result) -> None:
         os.replace(path, f"{path}.1")
 
 
-def settle(run_dir: str, token: str, result: Result, *, report_fd: int, has_run: bool, spare: SpareFolders) -> None:
+def settle(
+    run_dir: str,
+    token: str,
+    result: Result,
+    gpus: Sequence[str],
+    report_fd: int,
+    has_run: bool,
+    spare: SpareFolders,
+) -> None:
     """SQL has the end, so the records may go: the supervisor takes them away when it hears that on the other end of
     `report_fd`, else it is done here. `has_run`: its supervisor reported its process."""
+    spare.note_over(run_dir)
     records = bundle.records_of(run_dir)
     try:
         if bundle.taken_over(records):
@@ -58,7 +70,7 @@ def settle(run_dir: str, token: str, result: Result, *, report_fd: int, has_run:
         if not has_run and not bundle.is_written(records, bundle.EXIT):
             # Nobody has supervised it. What says that nobody may is still needed: see `engine.attempt.adopt`.
             return
-        note(run_dir, token, result)
+        note(run_dir, token, result, gpus)
     except OSError:
         # The records stay, and do no harm.
         return
@@ -75,17 +87,30 @@ def settle(run_dir: str, token: str, result: Result, *, report_fd: int, has_run:
 
 def find(run_dir: str, token: str) -> dict[str, object] | None:
     """The record of the attempt with that token; None without one, or when it cannot be read."""
-    path = _path(run_dir)
-    sign = token.encode()
+    record = _last_with(_path(run_dir), f'"token": "{token}"')
+    return record if record is not None and token and record.get("token") == token else None
+
+
+def spec_of(run_dir: str) -> dict[str, object]:
+    """What is still known of the spec of the attempt with that own folder; empty when nothing is."""
+    run = _run(run_dir)
+    record = _last_with(_path(run_dir), f'"run": "{run}"')
+    if record is None or record.get("run") != run:
+        return {}
+    gpus = record.get("gpus")
+    visible = ",".join(map(str, gpus)) if isinstance(gpus, list) else ""
+    return {"token": record.get("token"), "env": {"CUDA_VISIBLE_DEVICES": visible}}
+
+
+def _last_with(path: str, sign: str) -> dict[str, object] | None:
     for name in (path, f"{path}.1"):
         try:
-            line = _line_with(name, sign)
+            line = _line_with(name, sign.encode())
         except (OSError, ValueError):
             # None there, or an empty one.
             continue
-        record = bundle.parsed(line)
-        if record is not None and record.get("token") == token:
-            return record
+        if line:
+            return bundle.parsed(line)
     return None
 
 
@@ -93,7 +118,8 @@ def _line_with(path: str, sign: bytes) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as text:
-            at = text.find(sign) if sign else -1
+            # From the end: who asks has lost the newest ones.
+            at = text.rfind(sign)
             if at < 0:
                 return b""
             end = text.find(b"\n", at)
@@ -104,3 +130,8 @@ def _line_with(path: str, sign: bytes) -> bytes:
 
 def _path(run_dir: str) -> str:
     return os.path.join(os.path.dirname(os.path.dirname(run_dir)), NAME)
+
+
+def _run(run_dir: str) -> str:
+    job, number = os.path.split(run_dir)
+    return f"{os.path.basename(job)}/{number}"

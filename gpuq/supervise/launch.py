@@ -156,11 +156,12 @@ class ForkServerLauncher:
     def take_spare(self, checkpoint: str, uid: int | None, gid: int | None) -> bool:
         return self._spares.take_checkpoint(checkpoint, uid, gid)
 
-    def end_written(self, run_dir: str, token: str, launched: Launched | None, result: Result) -> None:
+    def end_written(
+        self, run_dir: str, token: str, launched: Launched | None, result: Result, gpus: Sequence[str]
+    ) -> None:
         with self._mutex:
             fd = -1 if launched is None else self._ends.pop((launched.pid, launched.pid_start), -1)
-        self._spares.note_over(run_dir)
-        ended.settle(run_dir, token, result, report_fd=fd, has_run=launched is not None, spare=self._spares)
+        ended.settle(run_dir, token, result, gpus, fd, launched is not None, self._spares)
         _close(fd)
 
     def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:

@@ -41,9 +41,9 @@ PUBLIC = {
     "sql": "--json --csv",
     "dlq list": "--json", "dlq show": "--json", "dlq retry": "", "dlq purge": "",
     "simulate": "--gpus --nodes --order --backfill --expect --out --json",
-    "db upgrade": "", "db current": "", "db backup": "", "db restore": "",
+    "db upgrade": "", "db current": "", "db backup": "", "db restore": "--leave-running", "db adopt": "",
     "db reporter": "--new-password --json",
-    "config": "--json", "doctor": "--json",
+    "config": "--json", "doctor": "--end-strays --import-strays --json",
     "token create": "", "token list": "--json", "token revoke": "",
 }  # fmt: skip
 

@@ -37,7 +37,9 @@ ALONE = [
     "preempt.committed",
     "retry.committed",
     "reap.proved",
+    "mark.taken_on",
 ]
+MARK = ["mark.named", "mark.drafted"]
 
 
 def test_every_point_is_called_in_one_place_and_has_a_test() -> None:
@@ -46,7 +48,7 @@ def test_every_point_is_called_in_one_place_and_has_a_test() -> None:
         called += re.findall(r"^ +failpoints\.point\((.*)\)$", path.read_text(), re.MULTILINE)
     # Each in one place, so that a test which arms it knows where it ends the process.
     assert sorted(called) == sorted(f'"{name}"' for name in failpoints.POINTS)
-    assert sorted(SUBMISSION + STARTS + ENDS + SUPERVISOR + REBUILD + ALONE) == sorted(failpoints.POINTS)
+    assert sorted(SUBMISSION + STARTS + ENDS + SUPERVISOR + REBUILD + MARK + ALONE) == sorted(failpoints.POINTS)
 
 
 @pytest.mark.parametrize("point", SUBMISSION)
@@ -149,6 +151,38 @@ def test_a_rebuild_cut_off_is_begun_anew_and_keeps_the_order(site: Any, point: s
     site.settle()
     starts = {job_id: site.diary.lines("start", job_id)[0][4] for job_id in waiting}
     assert sorted(waiting, key=starts.__getitem__) == [waiting[1], waiting[2], waiting[0]]
+
+
+@pytest.mark.parametrize("point", MARK)
+def test_a_first_start_cut_off_is_never_taken_for_a_database_of_the_past(
+    make_site: Callable[..., Any], point: str
+) -> None:
+    site = make_site()
+    site.arm(point)
+    assert "the daemon ended at once" in site.box.gpuq("up", "-d", code=1).stderr
+    assert site.reached(point)
+    site.box.up()
+    site.submit(site.diary.script())
+    site.settle()
+
+
+def test_a_database_of_the_past_that_was_taken_on_in_half_is_still_refused(make_site: Callable[..., Any]) -> None:
+    site = make_site()
+    box = site.box
+    box.gpuq("db", "upgrade")
+    database, copy = box.home / "gpuq.db", box.home / "copy.db"
+    copy.write_bytes(database.read_bytes())
+    lost = box.submit("--", "true")
+    database.write_bytes(copy.read_bytes())
+    box.gpuq("up", "-d", code=4)
+    site.arm("mark.taken_on")
+    box.gpuq("db", "adopt", "--yes", code=-9)
+    assert site.reached("mark.taken_on")
+    assert "another installation" in box.gpuq("up", "-d", code=4).stderr
+    box.gpuq("db", "adopt", "--yes")
+    box.up()
+    assert site.submit(site.diary.script()) > lost
+    site.settle()
 
 
 def test_a_retry_whose_time_had_come_is_not_forgotten(site: Any) -> None:

@@ -121,6 +121,7 @@ def test_each_task_has_its_period_and_no_run_is_left_out_because_it_is_late(
         "reap": timers.REAP_S,
         "retain": timers.RETAIN_S,
         "promote": timers.PROMOTE_S,
+        "safeguard": timers.SAFEGUARD_S,
     }
     assert set(jobs) == set(timers.TASKS)
     for job in jobs.values():

@@ -27,7 +27,7 @@ def until(condition: Any, what: str, seconds: float = 20.0) -> None:
 def written(attempt: Any) -> Result:
     """As the agent does after the commit."""
     result = attempt.result()
-    attempt.launcher.end_written(attempt.run_dir, attempt.order.token, attempt.launched, result)
+    attempt.launcher.end_written(attempt.run_dir, attempt.order.token, attempt.launched, result, [])
     return result
 
 
@@ -91,7 +91,7 @@ def test_what_keeps_an_attempt_from_ever_being_launched_stays(world: Any) -> Non
     order = world.order("/bin/true")
     world.launcher.request_stop(order.run_dir, reason="shutdown", grace_s=0.0)
     lost = Result(Outcome.LOST, finished_at=1.0)
-    world.launcher.end_written(order.run_dir, order.token, None, lost)
+    world.launcher.end_written(order.run_dir, order.token, None, lost, [])
     assert bundle.read(order.run_dir + ".records", bundle.STOP) is not None
     assert world.launcher.outcome(order.run_dir, order.token) is None
 
@@ -257,13 +257,39 @@ def test_the_kept_ends_are_told_apart_by_token(tmp_path: Path) -> None:
         run_dir, "a", Result(Outcome.EXIT_NONZERO, exit_code=3, started_at=1.5, finished_at=2.5, error="e" * 999)
     )
     ended.note(run_dir, "b", Result(Outcome.LAUNCH_ERROR, error="no", machine_fault=True))
-    first = {"token": "a", "outcome": "exit_nonzero", "exit_code": 3, "error": "e" * 300, "started_at": 1.5}
+    first = {
+        "run": "7/1",
+        "gpus": [],
+        "token": "a",
+        "outcome": "exit_nonzero",
+        "exit_code": 3,
+        "error": "e" * 300,
+        "started_at": 1.5,
+    }
     assert ended.find(run_dir, "a") == {**first, "finished_at": 2.5}
-    assert ended.find(run_dir, "b") == {"token": "b", "outcome": "launch_error", "error": "no", "machine_fault": True}
+    assert ended.find(run_dir, "b") == {
+        "run": "7/1",
+        "gpus": [],
+        "token": "b",
+        "outcome": "launch_error",
+        "error": "no",
+        "machine_fault": True,
+    }
     assert ended.find(run_dir, "eeee") is None
     assert ended.find(run_dir, "") is None
     assert ended.find(str(tmp_path / "none" / "7" / "1"), "a") is None
     assert (tmp_path / ended.NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_token_and_gpus_of_an_attempt_are_found_by_its_folder(tmp_path: Path) -> None:
+    for number, gpus in (("1", ["GPU-a"]), ("11", ["GPU-b", "GPU-c"]), ("2", [])):
+        ended.note(str(tmp_path / "7" / number), f"token-{number}", Result(Outcome.SUCCEEDED, exit_code=0), gpus)
+    assert ended.spec_of(str(tmp_path / "7" / "11")) == {
+        "token": "token-11", "env": {"CUDA_VISIBLE_DEVICES": "GPU-b,GPU-c"},
+    }  # fmt: skip
+    assert ended.spec_of(str(tmp_path / "7" / "2")) == {"token": "token-2", "env": {"CUDA_VISIBLE_DEVICES": ""}}
+    assert ended.spec_of(str(tmp_path / "7" / "3")) == {}
+    assert ended.spec_of(str(tmp_path / "none" / "7" / "1")) == {}
 
 
 def test_a_full_file_of_kept_ends_is_put_aside_and_still_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,5 +307,5 @@ def test_an_end_that_cannot_be_kept_keeps_its_records(world: Any) -> None:
     attempt = world.shell("exit 3")
     result = attempt.result()
     (world.root / "jobs" / ended.NAME).mkdir()
-    world.launcher.end_written(attempt.run_dir, attempt.order.token, attempt.launched, result)
+    world.launcher.end_written(attempt.run_dir, attempt.order.token, attempt.launched, result, [])
     assert attempt.exit_record()["exit_code"] == 3

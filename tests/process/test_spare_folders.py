@@ -198,7 +198,7 @@ def test_a_job_after_another_one_makes_three_files_and_deletes_none(world: Any) 
         order.spec["checkpoint_dir"] = str(checkpoint)
         attempt = world.launch(order)
         result = attempt.result()
-        world.launcher.end_written(attempt.run_dir, order.token, attempt.launched, result)
+        world.launcher.end_written(attempt.run_dir, order.token, attempt.launched, result, [])
         while os.path.exists(attempt.run_dir + ".records"):
             os.sched_yield()
         return {path.lstat().st_ino for path in (world.root / "jobs").rglob("*")}

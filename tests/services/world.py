@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, TypedDict
@@ -213,7 +213,9 @@ class PlayedLauncher:
     def take_spare(self, checkpoint: str, uid: int | None, gid: int | None) -> bool:
         return False
 
-    def end_written(self, run_dir: str, token: str, launched: Launched | None, result: Result) -> None:
+    def end_written(
+        self, run_dir: str, token: str, launched: Launched | None, result: Result, gpus: Sequence[str]
+    ) -> None:
         self.written.append(run_dir)
 
     def launched(self, run_dir: str, token: str) -> Launched | None:

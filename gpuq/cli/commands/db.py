@@ -43,17 +43,54 @@ def backup(args: Args) -> int:
 
 
 def restore(args: Args) -> int:
-    """Replaces the database by a backup. Raises Refused while a daemon answers, UsageError without `--yes`."""
-    settings, database = _open()
+    """Replaces the database by a backup, after saying what is lost. Raises Refused while a daemon answers and, without
+    `--leave-running`, while attempts run; UsageError without `--yes`."""
+    from gpuq import recovery
+
+    settings, _ = _open()
     source = Path(args.words[0]).expanduser().absolute()
     if not source.is_file():
         raise UsageError(f"there is no file {source}", hint="`gpuq db backup FILE` makes one")
+    lost = recovery.loss(settings, source)
+    for line in lost.lines():
+        say(f"gpuq: {line}")
     if not args.flag("yes"):
         raise UsageError("restore replaces every job and the whole history", hint="add --yes if that is what you want")
     if _daemon_answers():
         raise Refused("the daemon is running", hint="`gpuq down` first; running jobs go on meanwhile")
-    database.restore(settings.database_url, source)
+    if lost.running and not args.flag("leave_running"):
+        raise Refused(
+            f"{len(lost.running)} attempts run, and the copy may not know them",
+            hint="`gpuq up -d; gpuq down --stop-jobs` ends them; with --leave-running they go on, and `gpuq doctor`"
+            " tells of those that the copy does not know",
+        )
+    told = recovery.restore(settings, source)
     say(f"gpuq: restored from {source}")
+    for line in told:
+        say(f"gpuq: {line}")
+    return 0
+
+
+def adopt(args: Args) -> int:
+    """Goes on with a database that is not the one this home worked with. Raises AlreadyRunning while a daemon runs,
+    UsageError without `--yes`."""
+    from gpuq import recovery
+
+    settings, _ = _open()
+    why = recovery.why_not_known(settings)
+    if why is None:
+        say("gpuq: the database is the one that this home worked with: nothing to do")
+        return 0
+    if not args.flag("yes"):
+        raise UsageError(
+            why,
+            hint="--yes goes on with it: ids go on, what ran before is held, what is not in it is lost;"
+            " `gpuq db restore FILE` puts a backup back instead",
+        )
+    told = recovery.adopt(settings)
+    say("gpuq: the database is this home's from now on")
+    for line in told:
+        say(f"gpuq: {line}")
     return 0
 
 

@@ -38,6 +38,10 @@ class Finding:
 
 def doctor(args: Args) -> int:
     """Exit code 1 when something failed."""
+    if args.flag("end_strays") or args.flag("import_strays"):
+        from gpuq.cli.commands import strays
+
+        return strays.mend(import_them=args.flag("import_strays"))
     findings = examine()
     if args.flag("json"):
         print_json([{"check": f.check, "status": f.status, "detail": f.detail, "hint": f.hint} for f in findings])
@@ -66,7 +70,7 @@ def examine() -> list[Finding]:
     if daemon[0].status == OK and not os.path.exists(settings.home):
         # Somebody else's, or another machine's: what a daemon of one's own would meet here says nothing about it.
         return findings + daemon
-    for look in (_home, _disk, _database, _questions, _redis, _stops):
+    for look in (_home, _disk, _database, _strays, _questions, _redis, _stops):
         findings += _guarded(look, settings)
     return findings + daemon + _guarded(_gpus, settings) + _guarded(_isolation, settings)
 
@@ -139,6 +143,18 @@ def _database(settings: Settings) -> list[Finding]:
         return [Finding("database", WARN, "is still empty", "`gpuq up`, or the first `gpuq submit`, fills it")]
     text = f"{kind} has schema {schema}, this release wants {newest}"
     return [Finding("database", FAIL, text, "`gpuq db upgrade`, or install the release that the database belongs to")]
+
+
+def _strays(settings: Settings) -> list[Finding]:
+    """What runs here and is not in the database."""
+    home = settings.home
+    if not home.exists() or home.stat().st_uid != os.geteuid():
+        return []
+    from gpuq import recovery
+
+    hint = "`gpuq doctor --end-strays` ends it; `gpuq down; gpuq doctor --import-strays` puts it into the database"
+    text = "runs, keeps its GPUs and is not in the database"
+    return [Finding("stray", WARN, f"{one.text} {text}", hint) for one in recovery.strays(settings).living()]
 
 
 def _questions(settings: Settings) -> list[Finding]:

@@ -247,7 +247,12 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "db restore", "db:restore", "put a copy back; the daemon must be down", words="FILE", least=1, most=1,
-            options=(YES,), examples="gpuq db restore /backup/gpuq.db",
+            options=(YES, Option("--leave-running", "flag", "although attempts run that the copy may not know")),
+            examples="gpuq db restore /backup/gpuq.db",
+        ),
+        Command(
+            "db adopt", "db:adopt", "go on with a database that is older than this home, or another one's",
+            options=(YES,), examples="gpuq db adopt --yes",
         ),
         Command(
             "db reporter", "db:reporter", "PostgreSQL: a login for `gpuq sql` that may read the views alone",
@@ -259,8 +264,12 @@ COMMANDS: dict[str, Command] = {
             examples="gpuq config\nGPUQ_HOME=/tmp/q gpuq config --json",
         ),
         Command(
-            "doctor", "doctor:doctor", "checks what must be right, and says what to do", options=(JSON,),
-            examples="gpuq doctor",
+            "doctor", "doctor:doctor", "checks what must be right, and says what to do", options=(
+                Option("--end-strays", "flag", "end what runs and is not in the database"),
+                Option("--import-strays", "flag", "put it into the database; the daemon must be down"),
+                JSON,
+            ),
+            examples="gpuq doctor\ngpuq doctor --end-strays",
         ),
         Command(
             "token create", "tokens:create", "a token for the TCP interface; printed once",

@@ -56,6 +56,8 @@ def _release(step: ActionTransaction, job: Job) -> JobState:
     require_owner(job, caller, "release")
     if job.state is not JobState.HELD:
         raise WrongState(f"job {job.id} is {job.state}, not held")
+    if step.ctx.strays is not None:
+        step.ctx.strays.refuse(job.id)
     if job.held_by == "admin" and not caller.admin:
         raise Forbidden(f"job {job.id} is held by an administrator", hint="ask whoever looks after this machine")
     spec, _, _ = step.tx.spec(job.id)

@@ -27,6 +27,8 @@ def _retry(step: ActionTransaction, job: Job) -> JobState:
     require_owner(job, step.caller, "retry")
     if job.state not in {JobState.FAILED, JobState.CANCELLED}:
         raise WrongState(f"job {job.id} is {job.state}; only a failed or cancelled job can be retried")
+    if step.ctx.strays is not None:
+        step.ctx.strays.refuse(job.id)
     if job.key is not None and (other := tx.job_with_key(job.user, job.key)) is not None:
         raise Refused(f"job {other} carries the key {job.key!r} now", hint=f"`gpuq show {other}`")
     target = JobState.BLOCKED if still_open(tx, job.id) else JobState.QUEUED

@@ -120,7 +120,7 @@ class TrackedAttempt:
     def let_go_of_records(self, launcher: Launcher) -> None:
         """To be called once its end is committed."""
         if self.result is not None:
-            launcher.end_written(self.run_dir, self.token, self.launched, self.result)
+            launcher.end_written(self.run_dir, self.token, self.launched, self.result, self.gpu_uuids)
 
     def finished_run(self) -> FinishedRun | None:
         """What later jobs of its kind are expected by; None when it never ran or its end is not known exactly."""

@@ -22,6 +22,8 @@ def record_starting(ctx: Context, tx: Writer, item: Leased) -> TrackedAttempt:
     """Nothing is launched yet: that waits in its `order`. Raises WrongState, LeaseLost or NotFound when the job is not
     waiting any more as it was planned with; then nothing is written."""
     job = tx.job(item.waiting.id)
+    if ctx.strays is not None:
+        ctx.strays.refuse(job.id)
     if (why := ctx.accounts.why_not(job.user, job.uid)) is not None:
         # Lost since the plan. The member of the line is brought back by the next comparison with SQL.
         raise WrongState(f"job {job.id} waits: {why}")

@@ -1,4 +1,4 @@
-"""Maintenance on APScheduler: rehydration, reconcile, reaper, promotion, retention. No cron needed.
+"""Maintenance on APScheduler: rehydration, reconcile, reaper, promotion, retention, safeguard. No cron needed.
 
 Every task notes in SQL when it last started, succeeded and failed; `gpuq doctor` and `/readyz` show it.
 """
@@ -28,6 +28,7 @@ from gpuq.engine.maintenance.promote import promote, shorten_backoffs
 from gpuq.engine.maintenance.reap import reap
 from gpuq.engine.maintenance.rehydrate import Reconciler, rehydrate
 from gpuq.engine.maintenance.retain import retain
+from gpuq.engine.maintenance.safeguard import safeguard
 from gpuq.errors import GpuqError, HotStoreUnavailable
 from gpuq.ports.notify import Topic
 
@@ -39,6 +40,7 @@ RECONCILE_AGAIN_S = 2
 REAP_S = 20
 RETAIN_S = 3600
 PROMOTE_S = 30
+SAFEGUARD_S = 60
 COLD_CHECK_S = 5
 BUSY_AGAIN_S = 0.5
 # Diary entries of frequent tasks are written this often at most: an idle daemon should not write to disk.
@@ -47,7 +49,7 @@ DIARY_S = 300.0
 # many seconds on, a jump is seen.
 CLOCK_LOOK_S = 5.0
 JUMP_S = 2.0
-TASKS = ("rehydrate", "reconcile", "reap", "retain", "promote")
+TASKS = ("rehydrate", "reconcile", "reap", "retain", "promote", "safeguard")
 
 
 class Maintenance:
@@ -89,6 +91,7 @@ class Maintenance:
         every(self._guarded("reap", lambda: reap(self._ctx)), "interval", seconds=REAP_S, id="reap")
         every(self._guarded("retain", lambda: retain(self._ctx)), "interval", seconds=RETAIN_S, id="retain")
         every(self._guarded("promote", self._promote), "interval", seconds=PROMOTE_S, id="promote")
+        every(self._guarded("safeguard", lambda: safeguard(self._ctx)), "interval", seconds=SAFEGUARD_S, id="safeguard")
         self._scheduler.start()
         self._clock_watch.start()
         for task in ("promote", "retain", "reap"):
@@ -105,6 +108,7 @@ class Maintenance:
             self._clock_watch.join()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
+            self._guarded("safeguard", lambda: safeguard(self._ctx))()
         self._lock.release()
 
     def run_once(self) -> None:
@@ -114,6 +118,7 @@ class Maintenance:
         reap(self._ctx)
         promote(self._ctx)
         retain(self._ctx)
+        safeguard(self._ctx)
 
     def rebuild_if_cold(self, *, always: bool = False) -> None:
         """A Redis that is away is tried again; `always` rebuilds a warm one too, at start. A warm one that hints did

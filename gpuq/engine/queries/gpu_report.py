@@ -73,6 +73,8 @@ def report(ctx: QueryContext) -> list[GpuView]:
             drained=switches.drained.get(gpu.uuid),
             is_ours=lambda pid: not exists(pid) or belongs_to(pid, supervisors, sessions),
         )
+        if ctx.strays is not None and not holders and (stray := ctx.strays.on(gpu)) is not None:
+            state, reason = GpuState.EXTERNAL, stray.reason(gpu)
         if state is None or (holders and state is GpuState.EXTERNAL and not foreign):
             shared = any(attempt.gpu_mem_mb is not None for _, attempt in holders)
             state = GpuState.FREE if not holders else GpuState.SHARED if shared else GpuState.LEASED

@@ -52,6 +52,12 @@ def _active_reason(ctx: QueryContext, job: Job) -> Reason | None:
 
 def _waiting_reason(ctx: QueryContext, tx: Reader, job: Job, picture: ForecastPicture, agent: bool) -> Reason:
     now = ctx.clock.now()
+    if job.state is JobState.HELD and job.held_by == "past":
+        text = (
+            f"attempt {job.attempt} ran, and the database that was put in the place of a newer one did not know of it;"
+            f" see `gpuq logs {job.id}`, then `gpuq release {job.id}` runs it again, `gpuq cancel {job.id}` does not"
+        )
+        return Reason(ReasonCode.HELD_BY_ADMIN, text)
     if job.state is JobState.HELD:
         code = ReasonCode.HELD_BY_ADMIN if job.held_by == "admin" else ReasonCode.HELD_BY_USER
         who = "an administrator" if job.held_by == "admin" else job.user

@@ -202,6 +202,7 @@ class SnapshotBuilder:
                 switches.drained,
                 # A process that is gone already may linger in the driver's list for a moment.
                 lambda pid: not exists(pid) or belongs_to(pid, supervisors, sessions),
+                ctx.strays,
             ),
             holdings=[
                 tracked.holding(self._expected(tracked), often.get(tracked.job.id, 0)) for tracked in tracked_attempts

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from gpuq.domain.gpu import IDLE_THRESHOLD_MB, Gpu, GpuObservation, GpuProcess, GpuState
 from gpuq.domain.reasons import Reason, ReasonCode
 from gpuq.engine.snapshot.ledger import Ledger
+from gpuq.engine.strays import Strays
 from gpuq.engine.switches import Drained
 from gpuq.scheduler.snapshot import Device
 
@@ -53,6 +54,7 @@ def devices(
     ledger: Ledger,
     drained: Mapping[str, Drained],
     is_ours: Callable[[int], bool],
+    strays: Strays | None = None,
 ) -> list[Device]:
     """What the scheduler is shown of the GPUs."""
     seen = {reading.uuid: reading for reading in observations}
@@ -65,6 +67,7 @@ def devices(
             drained=drained.get(gpu.uuid),
             is_ours=is_ours,
         )
+        stray = strays.on(gpu) if strays is not None else None
         result.append(
             Device(
                 uuid=gpu.uuid,
@@ -73,7 +76,7 @@ def devices(
                 model=gpu.model,
                 numa_node=gpu.numa_node,
                 links=gpu.links,
-                unavailable=reason,
+                unavailable=reason if stray is None else stray.reason(gpu),
                 unaccounted_mb=ledger.unaccounted_mb(seen.get(gpu.uuid)),
             )
         )

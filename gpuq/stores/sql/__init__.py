@@ -1,8 +1,9 @@
 """Jobs, attempts, events and everything else that must survive, in SQLite or PostgreSQL.
 
     open_database(url) -> Database             one set of connections, to share
-    open_records(url or Database)              gpuq.ports.records.Records
+    open_records(url or Database)              gpuq.ports.records.Records      SqlIdentity(Database)
     open_history(url or Database, report_url)  gpuq.ports.history.History
+    checkpoint(Database)                       SQLite: what is in its log, into its file
     open_tokens(url or Database) -> SqlTokens  open_maintenance(url or Database) -> MaintenanceLog
     migrate.ensure / upgrade / current / backup / restore     report_role.make / excess
 
@@ -15,9 +16,13 @@ From the bottom: `schema`, `core`, `questions`, then reading and writing, then t
 
 from __future__ import annotations
 
+from gpuq.errors import GpuqError
+from gpuq.ports.records import GivenNumbers
 from gpuq.stores.sql import migrate
+from gpuq.stores.sql.checkpoint import checkpoint
 from gpuq.stores.sql.core.engine import Database, as_database
 from gpuq.stores.sql.history import SqlHistory
+from gpuq.stores.sql.identity import SqlIdentity, standing_of
 from gpuq.stores.sql.maintenance import MaintenanceLog
 from gpuq.stores.sql.questions import report_role
 from gpuq.stores.sql.records import SqlRecords
@@ -27,8 +32,10 @@ __all__ = [
     "Database",
     "MaintenanceLog",
     "SqlHistory",
+    "SqlIdentity",
     "SqlRecords",
     "SqlTokens",
+    "checkpoint",
     "migrate",
     "open_database",
     "open_history",
@@ -36,6 +43,7 @@ __all__ = [
     "open_records",
     "open_tokens",
     "report_role",
+    "standing_of",
 ]
 
 
@@ -43,8 +51,10 @@ def open_database(url: str) -> Database:
     return Database(url)
 
 
-def open_records(target: str | Database) -> SqlRecords:
-    return SqlRecords(as_database(target))
+def open_records(
+    target: str | Database, numbers: GivenNumbers | None = None, refusal: GpuqError | None = None
+) -> SqlRecords:
+    return SqlRecords(as_database(target), numbers, refusal)
 
 
 def open_history(target: str | Database, report_url: str | None = None) -> SqlHistory:

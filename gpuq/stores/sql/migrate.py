@@ -199,7 +199,7 @@ def _make_file(path: Path) -> None:
 
 def backup(url: str, target: Path) -> None:
     """A consistent copy, also while gpuq runs. Raises Refused when `target` exists, or for PostgreSQL."""
-    path = _file_of(url)
+    path = file_of(url)
     partial = target.with_name(target.name + ".partial")
     if target.exists():
         raise Refused(f"{target} exists", hint="name another file; backups are not overwritten")
@@ -224,10 +224,10 @@ def backup(url: str, target: Path) -> None:
 def restore(url: str, source: Path) -> None:
     """Puts a backup in the database's place, in one transaction; the daemon must be stopped. Ids given out since
     the backup are not given again. Raises Refused for what is not a backup of gpuq, SchemaMismatch for a newer one."""
-    path = _file_of(url)
+    path = file_of(url)
     if not source.is_file():
         raise Refused(f"there is no file {source}", hint="name a file that `gpuq db backup` made")
-    _check_backup(source)
+    check_backup(source)
     with told_as_our_own(), _alone(path):
         _make_file(path)
         with closing(connect_sqlite(path)) as target, closing(connect_sqlite(source, mode="ro")) as copy:
@@ -253,7 +253,8 @@ def _given_ids(connection: sqlite3.Connection) -> dict[str, int]:
         raise
 
 
-def _check_backup(source: Path) -> None:
+def check_backup(source: Path) -> None:
+    """Raises Refused for what is not a sound backup of gpuq, SchemaMismatch for one of a newer release."""
     try:
         with closing(connect_sqlite(source, mode="ro")) as connection:
             sound = connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
@@ -270,7 +271,8 @@ def _check_backup(source: Path) -> None:
         _alembic(str(row[0]))
 
 
-def _file_of(url: str) -> Path:
+def file_of(url: str) -> Path:
+    """Of a SQLite database. Raises Refused for another one."""
     path = sqlite_path(parse_url(url))
     if path is None:
         raise Refused("gpuq copies SQLite databases only", hint=_USE_PG_DUMP)

@@ -59,7 +59,8 @@ def _request(dialect: str) -> ClauseElement:
     return insert(requests)
 
 
-def _reserve(driver: Any, statements: Statements, count: int) -> list[int]:
+def reserve_ids(driver: Any, statements: Statements, count: int) -> list[int]:
+    """That many new ids, ascending. On SQLite they are taken by storing the jobs in the same transaction."""
     if statements.name == "sqlite":
         # Nobody else can take one before we commit, and inserting a larger id moves the counter on.
         row = statements.of(_last_id)(driver).fetchone()
@@ -117,14 +118,13 @@ def add_jobs(
     driver: Any,
     statements: Statements,
     new: Sequence[NewJob],
+    ids: Sequence[int],
     actor: str,
     request_key: str | None,
     fingerprint: str | None,
-) -> list[int]:
-    """Raises Refused for a key or request key that is taken, NotFound for an unknown dependency."""
-    if not new:
-        return []
-    ids = _reserve(driver, statements, len(new))
+) -> int | None:
+    """The id of the last event, if the driver tells. Raises Refused for a key or request key that is taken, NotFound
+    for an unknown dependency."""
     try:
         prepared = statements.made(_job_rows, lambda: insert(jobs), _JOB_COLUMNS)
         prepared.insert_rows(driver, _JOB_COLUMNS, list(_job_rows(new, ids)))
@@ -139,10 +139,11 @@ def add_jobs(
         if job.spec.after or job.spec.after_any:
             waits += dependency_rows(job_id, job.spec.after, job.spec.after_any)
     add_dependencies(driver, statements, waits)
-    statements.of(_submitted_events)(driver, {"actor": clean(actor), "first": ids[0], "last": ids[-1]})
+    events = statements.of(_submitted_events)(driver, {"actor": clean(actor), "first": ids[0], "last": ids[-1]})
+    last_event: int | None = getattr(events, "lastrowid", None)
     if request_key is not None:
         _remember(driver, statements, new[0], request_key, fingerprint, ids)
-    return ids
+    return last_event
 
 
 def key_taken() -> Refused:
@@ -153,12 +154,12 @@ def key_taken() -> Refused:
 
 
 def _remember(
-    driver: Any, statements: Statements, job: NewJob, key: str, fingerprint: str | None, ids: list[int]
+    driver: Any, statements: Statements, job: NewJob, key: str, fingerprint: str | None, ids: Sequence[int]
 ) -> None:
     values = {
         "user": clean(job.user),
         "key": clean(key),
-        "job_ids": json_text(ids),
+        "job_ids": json_text(list(ids)),
         "at": job.submitted_at,
         "fingerprint": fingerprint,
     }

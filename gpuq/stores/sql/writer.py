@@ -13,15 +13,16 @@ from gpuq.domain.outcome import Result
 from gpuq.domain.priority import UNDECLARED_S
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import ACTIVE, FIELDS_OF_STATES, JobState, allowed
-from gpuq.errors import GpuqError, LeaseLost, WrongState
-from gpuq.ports.records import DeadLetter, Move, NewJob
+from gpuq.errors import LeaseLost, Refused
+from gpuq.ports.records import DeadLetter, GivenNumbers, Move, NewJob
 from gpuq.stores.sql.core import statements as sql
 from gpuq.stores.sql.core import write_statements as to
 from gpuq.stores.sql.core.errors import violated
 from gpuq.stores.sql.core.rows import clean, json_text, plain, state_from
 from gpuq.stores.sql.reader import SqlReader, no_such_job
+from gpuq.stores.sql.refusals import refusal, wrong_state
 from gpuq.stores.sql.schema.tables import attempts, events, jobs
-from gpuq.stores.sql.submission import add_dependencies, add_jobs, dependency_rows, key_taken
+from gpuq.stores.sql.submission import add_dependencies, add_jobs, dependency_rows, key_taken, reserve_ids
 
 # What `update_job` may change, and `move` may set besides the fields that belong to a state.
 CHANGEABLE = frozenset(
@@ -43,24 +44,15 @@ def _move_columns(source: JobState, to: JobState, given: frozenset[str]) -> froz
     )
 
 
-def _refusal(change: Move, now: JobState, attempt: int) -> GpuqError:
-    if change.token is not None:
-        return LeaseLost(
-            f"job {change.job_id}: attempt {change.attempt} is no longer the live one"
-            f" (the job is {now}, attempt {attempt})",
-            hint="nothing to do: whoever holds the job now goes on",
-        )
-    return wrong_state(change.job_id, now, change.expect)
-
-
-def wrong_state(job_id: int, now: JobState, expect: frozenset[JobState]) -> WrongState:
-    """The error for a job that is not in one of the expected states."""
-    wanted = " or ".join(sorted(expect))
-    return WrongState(f"job {job_id} is {now}, not {wanted}", hint=f"`gpuq show {job_id}` tells what happened to it")
-
-
 class SqlWriter(SqlReader):
-    """gpuq.ports.records.Writer on one open transaction."""
+    """gpuq.ports.records.Writer on one open transaction. `last_event`, `last_job`: the newest ids that it gave; an
+    event's only where the driver tells it."""
+
+    def __init__(self, driver: Any, statements: sql.Statements, numbers: GivenNumbers | None = None) -> None:
+        super().__init__(driver, statements)
+        self._numbers = numbers
+        self.last_event: int | None = None
+        self.last_job: int | None = None
 
     def _run(self, statement: sql.Build, **values: Any) -> Any:
         return self._statements.of(statement)(self._driver, values)
@@ -73,14 +65,29 @@ class SqlWriter(SqlReader):
         request_key: str | None = None,
         fingerprint: str | None = None,
     ) -> list[int]:
-        return add_jobs(self._driver, self._statements, new, actor, request_key, fingerprint)
+        if not new:
+            return []
+        ids = reserve_ids(self._driver, self._statements, len(new))
+        if self._numbers is not None:
+            self._numbers.reserve(ids[-1])
+        self.last_event = add_jobs(self._driver, self._statements, new, ids, actor, request_key, fingerprint)
+        self.last_job = ids[-1]
+        return ids
+
+    def add_known_job(self, job_id: int, job: NewJob, *, actor: str) -> None:
+        if self._rows(to.now_in, w_id=job_id):
+            raise Refused(f"there is a job {job_id} already", hint=f"`gpuq show {job_id}` tells what it is")
+        self.last_event = add_jobs(self._driver, self._statements, [job], [job_id], actor, None, None)
+
+    def count_attempts_from(self, job_id: int, number: int) -> None:
+        self._run(to.count_attempts_from, number=number, job_id=job_id)
 
     def move(self, change: Move) -> None:
         self._check_move(change)
         source, attempt, token = change.seen or self._seen(change.job_id)
         right_attempt = change.attempt is None or change.attempt == attempt
         if source not in change.expect or not right_attempt or change.token not in {None, token}:
-            raise _refusal(change, source, attempt)
+            raise refusal(change, source, attempt)
         self._update_state(change, source, attempt, token)
         # A claim names the attempt before it in its guard and the new one in what it sets.
         number = change.set.get("attempt", change.attempt)
@@ -137,7 +144,7 @@ class SqlWriter(SqlReader):
                 raise key_taken() from error
             raise
         if changed != 1:
-            raise _refusal(change, source, attempt)
+            raise refusal(change, source, attempt)
 
     def _write_event(
         self,
@@ -152,7 +159,8 @@ class SqlWriter(SqlReader):
         prepared = self._statements.made("event", lambda: insert(events), to.EVENT_COLUMNS)
         told = None if detail is None else clean(detail)
         values = (at, job_id, attempt, source.value, target.value, clean(actor), told)
-        prepared(self._driver, dict(zip(to.EVENT_COLUMNS, values, strict=True)))
+        cursor = prepared(self._driver, dict(zip(to.EVENT_COLUMNS, values, strict=True)))
+        self.last_event = getattr(cursor, "lastrowid", None)
 
     def add_attempt(self, attempt: Attempt) -> None:
         prepared = self._statements.made("attempt", lambda: insert(attempts), to.ATTEMPT_COLUMNS)

@@ -162,7 +162,7 @@ def test_a_sweep_counts_what_was_in_groups_and_what_was_not(monkeypatch: pytest.
         return 3
 
     monkeypatch.setattr(cgroup, "end_left_over", end_left_over)
-    monkeypatch.setattr(launch.sweep, "sweep", lambda *words, owner: asked.append((*words, owner)) or 2)
+    monkeypatch.setattr(launch.sweep, "sweep", lambda *words, owner, seen: asked.append((*words, owner)) or 2)
     monkeypatch.setattr(launch.user_files, "owner_of_job", lambda uid: uid)
     home = ForkServerLauncher(None, str(tmp_path))
     assert home.sweep("t", 7, 8, 1000) == 5

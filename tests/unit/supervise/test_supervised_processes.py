@@ -301,7 +301,7 @@ def test_a_sweep_counts_each_once_and_ends_when_none_is_left(monkeypatch: pytest
     monkeypatch.setattr(processes, "send", lambda process, _: killed.append(process.pid) or False)
     monkeypatch.setattr(sweep, "_PAUSE_S", 0)
     assert sweep.sweep("t" * 32, 20, 7, owner=5) == 3
-    assert asked == [(ENTRY, 20, 7, 5)] * 3
+    assert asked == [(ENTRY, 20, 7, 5, ())] * 3
     assert killed == [20, 21, 21, 22]
 
 

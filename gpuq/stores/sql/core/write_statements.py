@@ -112,6 +112,14 @@ def remove_value(dialect: str) -> ClauseElement:
     return delete(installation).where(installation.c.key == word("key"))
 
 
+def count_attempts_from(dialect: str) -> ClauseElement:
+    """The number of the last attempt, of a job that has none now."""
+    return text(
+        "UPDATE jobs SET attempt = :number WHERE id = :job_id AND attempt < :number"
+        " AND state NOT IN ('starting', 'running', 'stopping')"
+    )
+
+
 def rescore(dialect: str) -> ClauseElement:
     """Adds to the score of every unfinished job, by its priority and its declared time."""
     return text(
