@@ -18,6 +18,7 @@ from gpuq.engine.recovery.reconcile import stray_of, summary
 from gpuq.engine.recovery.take_on import take_on
 from gpuq.engine.strays import Stray, Strays
 from gpuq.errors import GpuqError
+from gpuq.ports.records import Standing
 from gpuq.settings import Settings
 from gpuq.stores import sql as sql_stores
 from gpuq.supervise import attempt_folders
@@ -79,10 +80,17 @@ def running(settings: Settings) -> list[Stray]:
 
 
 def why_not_known(settings: Settings) -> str | None:
-    """Why the database is not the one that this home worked with; None when it is."""
-    with _offline(settings) as ctx:
-        highest = max((job_id for job_id, _, _ in _folders(settings)), default=0)
-        return why_foreign(HomeMark(settings.home).read(), _identity(ctx).standing(), highest)
+    """Why the database is not the one that this home worked with; None when it is. Changes nothing, also while a daemon
+    runs: what is remembered is read first, and never ahead."""
+    remembered = HomeMark(settings.home).read()
+    highest = max(attempt_folders.job_ids(str(settings.home / "jobs")), default=0)
+    if wiring.database().current(settings.database_url) is None:
+        return why_foreign(remembered, Standing(None, 0, 0, 0, 0), highest)
+    base = sql_stores.open_database(settings.database_url)
+    try:
+        return why_foreign(remembered, sql_stores.SqlIdentity(base).standing(), highest)
+    finally:
+        base.close()
 
 
 def adopt(settings: Settings) -> list[str]:

@@ -15,7 +15,8 @@ class InstallationKey(StrEnum):
     LAUNCH_TROUBLE = "obstacle"  # of (node,): why nothing can be started there, a text for people
     STUCK = "stuck"  # of (node, job id): {"attempt", "text"} of one that does not come to its end
     RANKING = "ranking"  # the rule of the line that is in force
-    INSTALLATION = "installation"  # the name of this database, a token: whose a home and a namespace of Redis are
+    INSTALLATION = "installation"  # the name of this database, a token: whose a home is
+    NAMESPACE_OWNER = "namespace-owner"  # the id under which this database has a namespace of Redis
     EPOCH = "epoch"  # the marker that a hot store must carry to be believed
     AGENT = "agent"  # of (node,): the token of the agent that took the node last
 

@@ -263,7 +263,7 @@ class Agent:
 
     def _ends_written(self, ended: Sequence[TrackedAttempt], given: Collection[str] = ()) -> None:
         """`given`: UUIDs of the GPUs that were leased to others in the same step."""
-        self._attempts.forget_ended(ended)
+        ended = self._attempts.forget_ended(ended)
         self._lease_renewer.release(ended, given)
         failpoints.point("finish.released")
         for tracked in ended:

@@ -1,7 +1,7 @@
 """The overseer: sees to it that a stop comes to its end whatever becomes of the supervisor that is to carry it out.
 
 A supervisor needs nobody as long as it works. When one is told to stop, it is looked at twice a second until its job
-is gone; all others every half a minute, at the cost of reading two lines of /proc. What is done about one that stands
+is gone; all others once a minute, at the cost of reading two lines of /proc. What is done about one that stands
 still or does not listen is decided in gpuq.domain.oversight: it is continued, and at last its attempt is taken over,
 which a daemon that is started anew goes on with. How an attempt ended that was taken over is heard and written by the
 agent, like any other end.
@@ -28,9 +28,9 @@ from gpuq.ports.records import JobFilter
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
-SLOW_S = 30.0
+SLOW_S = 60.0
 # Between two looks at what an attempt has of processes that no control group holds, while it is younger than SLOW_S.
-FAMILY_S = 5.0
+FAMILY_S = 10.0
 # From the claim to the report it takes milliseconds.
 STARTING_S = 20.0
 _SHORTEST_S = 0.02

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Result
 from gpuq.domain.oversight import Family, Sight
+from gpuq.domain.proof_of_death import Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,12 @@ class Launcher(Protocol):
     def report(self, fd: int) -> Launched | None:
         """What the supervisor has reported. The descriptor stays the caller's, and becomes readable again when the
         supervision of the attempt has ended. None: it ended without starting the job (the exit record, if there is
-        one, says why)."""
+        one, says why); or it has told its end, see `told_end`. None also for a descriptor of `watch`. Raises
+        OSError."""
+
+    def told_end(self, token: str) -> Result | None:
+        """The end of the attempt as its supervisor told it to `report`, because it could not write it down at once;
+        None when it did not."""
 
     def launched(self, run_dir: str, token: str) -> Launched | None:
         """The same facts from the records, after a restart; None while the job's process has never existed."""
@@ -99,12 +105,25 @@ class Launcher(Protocol):
     def alive(self, run_dir: str) -> bool:
         """By the lock, not by a PID."""
 
+    def evidence(
+        self,
+        run_dir: str,
+        token: str,
+        launched: Launched | None,
+        uid: int | None,
+        family: Collection[tuple[int, int]] = (),
+    ) -> Evidence:
+        """All signs of life of the attempt of user `uid`, wherever its folders went; `launched`: its processes, as far
+        as they are known; `family`: pid and start time of those that were seen to descend from its supervisor. Takes a
+        look at every process of the machine. Raises OSError."""
+
     def watch(self, running: Launched) -> int | None:
         """A descriptor, to be closed by the caller, that becomes readable when the supervision of this attempt has
         ended; None when it already has, or when the kernel cannot give one."""
 
     def outcome(self, run_dir: str, token: str) -> Result | None:
-        """What the exit record says; None when there is none (yet)."""
+        """What the exit record says, else what was told of the end; None when there is neither (yet). LOST, and not
+        swept, when what stands there cannot be believed. Raises OSError when it cannot be known."""
 
     def take_spare(self, checkpoint: str, uid: int | None, gid: int | None) -> bool:
         """Puts an empty folder of this user's in the place of a checkpoint folder, if one is left of an earlier

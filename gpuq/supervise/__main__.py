@@ -1,5 +1,6 @@
 """`python -m gpuq.supervise --fd N --served M`: the fork server on the socket N. It closes M when it takes no more.
 
+`--jobs FOLDER`: where all attempts of this home have their folders.
 `--groups FOLDER --kinds KINDS`: its supervisors make their control groups in FOLDER, of these kinds, commas between.
 `--files N`: the soft limit of open files that it and all jobs have.
 
@@ -13,7 +14,7 @@ import os
 import resource
 import sys
 
-_OPTIONS = {"--fd", "--served", "--files", "--groups", "--kinds"}
+_OPTIONS = {"--fd", "--served", "--files", "--groups", "--kinds", "--jobs"}
 
 
 def main(arguments: list[str]) -> int:
@@ -27,14 +28,18 @@ def main(arguments: list[str]) -> int:
         or not all(map(_is_number, numbers))
     ):
         sys.stderr.write(
-            "usage: python -m gpuq.supervise --fd N --served M [--files N] [--groups FOLDER --kinds KINDS]\n"
+            "usage: python -m gpuq.supervise --fd N --served M [--files N] [--jobs FOLDER] "
+            "[--groups FOLDER --kinds KINDS]\n"
             "(gpuq starts this itself; see `gpuq up`)\n"
         )
         return 2
     from gpuq.supervise.forkserver import serve
+    from gpuq.supervise.last_word import JOBS
 
     if "--files" in options:
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(numbers[2]), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    if "--jobs" in options:
+        JOBS.open(options["--jobs"])
     serve(int(numbers[0]), int(numbers[1]), options.get("--groups", ""), options.get("--kinds", "").split(","))
     return 0
 

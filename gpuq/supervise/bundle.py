@@ -7,8 +7,9 @@ An attempt has two folders, `jobs/ID/N` and `jobs/ID/N.records` in GPUQ_HOME.
     spec.json      what to run                                      daemon, before the launch
     lock           held (flock) by the supervisor for life;         liveness
                    empty while the job's program has never existed
-    control        FIFO; any line in it means "read stop.json", or
-                   is the request itself if the disk took no file   whoever stops the job
+    control        FIFO; any line in it means "read stop.json"; one
+                   with the attempt's token is the request itself,
+                   for a disk that took no file                     whoever stops the job
     stop.json      the request to stop, may be rewritten            whoever stops the job
     started.json   who runs: process ids with their start times     supervisor
     exit.json      the true end; durable unless SQL has it soon     supervisor, once, last
@@ -48,10 +49,19 @@ TAKEOVER = "takeover.json"
 LOG = "output.log"
 
 SCHEMA = 1
+# Of opening what is not there, or is a link, or a socket.
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # The plain C scanner: json.loads looks at much more memory, which a forked process has to copy.
 _decode = json.JSONDecoder().raw_decode
-_MAX_RECORD = 64 * 1024 * 1024
+# What a supervisor or a stop writes has a few hundred bytes; a spec holds the environment of its job.
+_MAX_RECORD = 64 * 1024
+_MAX_SPEC = 64 * 1024 * 1024
+_DEEPEST = 20
+
+
+class BadRecord(Exception):
+    """What stands in the place of a record is none that counts; the text says why, for people."""
 
 
 def records_of(run_dir: str) -> str:
@@ -110,29 +120,6 @@ def create(run_dir: str, name: str, record: dict[str, object]) -> None:
         raise
 
 
-def fill(folder: str, name: str, record: dict[str, object]) -> None:
-    """As `create`, into the empty file of that name where there is one. Raises OSError; then no record is there."""
-    fd = os.open(
-        os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600
-    )
-    try:
-        try:
-            _write_all(fd, json.dumps(record).encode())
-        except BaseException:
-            os.ftruncate(fd, 0)
-            raise
-    finally:
-        os.close(fd)
-
-
-def is_written(folder: str, name: str) -> bool:
-    """Whether there is anything in a record, true or not. Raises OSError when it cannot be known."""
-    try:
-        return os.lstat(os.path.join(folder, name)).st_size > 0
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
 def mark_begun(lock_fd: int) -> None:
     """By a supervisor, when its job's program may exist from now on. The length of the lock file, since that takes no
     room on a disk that may be full, and no name."""
@@ -155,40 +142,66 @@ def was_begun(run_dir: str) -> bool:
 
 
 def read(folder: str, name: str) -> dict[str, object] | None:
-    """A record; None when it is missing, torn, not an object, or not a private file with one name (none, once it was
-    replaced meanwhile) that the folder's owner or root wrote. Raises OSError when it cannot be known."""
+    """A record; None when there is none that counts (see `load`). Raises OSError when it cannot be known."""
+    try:
+        return load(folder, name)
+    except BadRecord:
+        return None
+
+
+def load(folder: str, name: str) -> dict[str, object] | None:
+    """A record; None when there is none. Raises BadRecord when it is torn, too large, not an object, nested too deep,
+    or not a private file with one name that the folder's owner or root wrote; OSError when it cannot be known."""
     try:
         fd = os.open(os.path.join(folder, name), _READ_FLAGS)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
+        if error.errno in NO_FILE:
+            raise BadRecord("it is no plain file") from None
         raise
+    most = _MAX_SPEC if name == SPEC else _MAX_RECORD
     try:
         seen = os.fstat(fd)
-        if not stat.S_ISREG(seen.st_mode) or seen.st_size > _MAX_RECORD:
+        if not stat.S_ISREG(seen.st_mode):
+            raise BadRecord("it is no plain file")
+        if seen.st_nlink == 0 or seen.st_size == 0:
+            # Replaced since it was opened; or emptied, or cut off by a loss of power.
             return None
         if seen.st_nlink > 1 or seen.st_mode & 0o077 or seen.st_uid not in (0, os.stat(folder).st_uid):
-            return None
-        data = read_at_most(fd, _MAX_RECORD)
+            raise BadRecord("it is not a private file of the daemon's")
+        data = read_at_most(fd, most) if seen.st_size <= most else b""
     finally:
         os.close(fd)
-    return parsed(data) if len(data) <= _MAX_RECORD else None
+    if max(seen.st_size, len(data)) > most:
+        raise BadRecord(f"it has more than {most // 1024} KiB")
+    record = parsed(data)
+    if record is None:
+        raise BadRecord("it is torn, or no JSON object")
+    if name != SPEC and deeper(record, _DEEPEST):
+        raise BadRecord("it is nested too deep")
+    return record
 
 
 def read_of_attempt(run_dir: str, name: str, token: str) -> dict[str, object] | None:
-    """A record of the supervisor's, if it is one of the attempt with this token; see `read`. The previous release did
-    not write the token into all of them."""
+    """As `load_of_attempt`; None also for what is none that counts."""
+    try:
+        return load_of_attempt(run_dir, name, token)
+    except BadRecord:
+        return None
+
+
+def load_of_attempt(run_dir: str, name: str, token: str) -> dict[str, object] | None:
+    """A record of the supervisor's, of the attempt with this token; see `load`, also for what is raised. The previous
+    release did not write the token into all of them."""
     folder = records_of(run_dir)
-    record = read(folder, name)
+    record = load(folder, name)
     if record is None:
         return None
     said = record.get("token")
-    return record if said == token or (not said and folder == run_dir) else None
-
-
-def read_end(run_dir: str, token: str) -> dict[str, object] | None:
-    """The end of the attempt with this token: as whoever took it over has it, else as its supervisor has."""
-    return read_of_attempt(run_dir, TAKEOVER, token) or read_of_attempt(run_dir, EXIT, token)
+    if said != token and (said or folder != run_dir):
+        raise BadRecord("it is that of another attempt")
+    return record
 
 
 def taken_over(folder: str) -> bool:
@@ -211,6 +224,12 @@ def parsed(data: bytes) -> dict[str, object] | None:
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def deeper(value: object, most: int) -> bool:
+    """Whether something in it lies more than `most` objects and lists deep."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inner is not None and (most == 0 or any(deeper(one, most - 1) for one in inner))
 
 
 def number(record: dict[str, object], key: str) -> float | None:

@@ -146,6 +146,12 @@ def of_supervisor(places: Sequence[tuple[str, str]], pid: int, start: int) -> It
             yield group
 
 
+def members_left_by(folder: str, pid: int, start: int) -> list[int]:
+    """PIDs in the groups, of whatever kind, that a supervisor of this home has made which is dead now."""
+    groups = [Cgroup(kind, parent, f"{pid}-{start}") for kind, parent in found(folder)]
+    return [member for group in groups for member in group.members()]
+
+
 def left_over(folder: str) -> list[Cgroup]:
     """The groups of dead supervisors of this home, wherever its fork servers were."""
     groups = []

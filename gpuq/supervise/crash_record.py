@@ -14,6 +14,7 @@ import signal
 import struct
 
 from gpuq.supervise import bundle, classify
+from gpuq.supervise.last_word import HomeGone, write_end
 
 _HALF = 4096
 # The first byte of the page names the half that counts: 1, 2, or 0 for none. So a will is replaced as a whole.
@@ -66,23 +67,23 @@ def exit_code_of(seen: os.waitid_result) -> int:
 
 def recover(last: dict[str, object], code: int | None) -> bool:
     """Writes the exit record that the dead supervisor could not write. `code`: how the job's main process ended,
-    None when it had not. False when the disk does not take it now; then it is to be tried again."""
-    run_dir = bundle.text(last, "dir") or ""
+    None when it had not. False when the disk does not take it now, or the home is away: it is to be tried again."""
+    records = bundle.text(last, "dir") or ""
     record = last.get("end")
     if record is None and code is not None:
         record = _record_of(last, code)
-    if not isinstance(record, dict) or bundle.is_written(run_dir, bundle.EXIT):
-        return True
-    if bundle.taken_over(run_dir):
+    if not isinstance(record, dict):
         return True
     try:
+        written = bundle.read(records, bundle.EXIT)
+        if written is not None and written.get("token") == record.get("token"):
+            return True
         # What the job left behind may live: whoever reads this ends it before the GPU is given again.
-        bundle.write(run_dir, bundle.EXIT, {**record, "swept": False})
-    except (FileNotFoundError, NotADirectoryError):
+        return write_end(records, {**record, "swept": False})
+    except HomeGone:
         return True
     except OSError:
         return False
-    return True
 
 
 def _record_of(last: dict[str, object], code: int) -> dict[str, object] | None:

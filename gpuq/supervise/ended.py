@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 
 from gpuq.domain.outcome import Result
-from gpuq.supervise import bundle, unconfirmed
+from gpuq.supervise import bundle, in_place, unconfirmed
 from gpuq.supervise.spares import SpareFolders
 
 # In the folder of all jobs.
@@ -67,7 +67,7 @@ def settle(
         if bundle.taken_over(records):
             # The fence stays, should the supervisor come to life again.
             return
-        if not has_run and not bundle.is_written(records, bundle.EXIT):
+        if not has_run and not in_place.is_written(records, bundle.EXIT):
             # Nobody has supervised it. What says that nobody may is still needed: see `engine.attempt.adopt`.
             return
         note(run_dir, token, result, gpus)

@@ -10,6 +10,8 @@ from types import FrameType
 from gpuq.supervise import bundle, kernel
 
 _DRAIN_BYTES = 4096
+# A job that writes into its own FIFO without end keeps nobody from the rest of the work.
+_MOST_PARTS = 16
 # SIGCHLD has a handler because only a handled signal reaches the wakeup descriptor.
 _SIGCHLD, _SIGTERM, _SIGINT = int(signal.SIGCHLD), int(signal.SIGTERM), int(signal.SIGINT)
 
@@ -63,24 +65,25 @@ class Events:
         if self._wake in ready:
             _drain(self._wake)
         if self.control in ready:
-            self._told += _drain(self.control)
+            self._told = self._told[-_DRAIN_BYTES:] + _drain(self.control)
         if self._alarm is not None and self._alarm.fd in ready:
             self._alarm.clear()
         return ready
 
-    def requests(self) -> list[dict[str, object]]:
-        """Stop requests that stood in the FIFO itself, because the disk took no file; each line is one or a nudge."""
-        lines, self._told = self._told.split(b"\n"), b""
-        return [record for line in lines if line and (record := bundle.parsed(line)) is not None]
+    def lines(self) -> list[bytes]:
+        """What stood in the FIFO since the last time, without empty lines, which are nudges. One that is not whole yet
+        comes later."""
+        *lines, self._told = self._told.split(b"\n")
+        return [line for line in lines if line]
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         self.told_to_stop = True
 
 
 def _drain(fd: int) -> bytes:
-    parts = []
+    parts: list[bytes] = []
     try:
-        while part := os.read(fd, _DRAIN_BYTES):
+        while len(parts) < _MOST_PARTS and (part := os.read(fd, _DRAIN_BYTES)):
             parts.append(part)
             if len(part) < _DRAIN_BYTES:
                 break

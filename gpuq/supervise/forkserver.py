@@ -34,7 +34,8 @@ from collections.abc import Sequence
 from gpuq.linux import look
 from gpuq.supervise import cgroup, cgroup_folders, kernel, processes, supervisor_pool
 from gpuq.supervise.crash_record import CrashRecord, exit_code_of, recover
-from gpuq.supervise.hunt import hunt
+from gpuq.supervise.hunt import children, hunt
+from gpuq.supervise.last_word import AWAY_S
 from gpuq.supervise.orphans import Orphans
 
 # How many supervisors may wait for another attempt, besides fresh ones.
@@ -42,6 +43,7 @@ PARKED = 16
 # At least so many are idle, parked or fresh.
 READY = 2
 _DISK_AGAIN_MS = 1000
+_AGAIN_MAX_MS = 15_000
 _GROUPS_AGAIN_MS = 10
 # A supervisor stands still for so long before it is continued: a job that stops it again and again costs little.
 _CONTINUE_AFTER_S = 0.25
@@ -84,7 +86,9 @@ class _Server:
         self._serials: dict[int, int] = {}
         self._wills: dict[int, CrashRecord] = {}
         self._orphans = Orphans()
-        self._disk_failed = False
+        # Supervisors whose will is to be executed, and when each was found dead.
+        self._dead: dict[int, float] = {}
+        self._again_ms = 0
         self._orphaned = False
         # Members that stand still, and when they are continued (on the clock since boot).
         self._stopped: dict[int, float] = {}
@@ -111,14 +115,14 @@ class _Server:
     def turn(self) -> None:
         if self._few_are_idle:
             self._add_member()
-        pause = _GROUPS_AGAIN_MS if self._groups else _DISK_AGAIN_MS if self._disk_failed else None
+        pause = _GROUPS_AGAIN_MS if self._groups else self._again_ms or None
         if self._few_are_idle:
             # One a turn, so that what happens meanwhile is heard.
             pause = 0
         ready = {fd for fd, _ in self._poll.poll(self._continue_stopped(pause))}
         if self._wake in ready:
             os.read(self._wake, 4096)
-        if self._wake in ready or self._disk_failed or self._groups:
+        if self._wake in ready or self._dead or self._groups:
             self._reap()
         if self._status in ready:
             self._hear()
@@ -172,13 +176,14 @@ class _Server:
         self._connection.close()
 
     def _reap(self) -> None:
-        self._disk_failed = False
         self._collect()
         self._see_stopped()
         self._clear_groups()
         if self._orphaned:
-            # `_collect` notes how they end.
+            # `_collect` notes how they end. Before any will is executed: a job may end by itself until it is killed.
             hunt(self._collect, self._serials)
+        self._settle()
+        if self._orphaned:
             self._orphaned = self._has_orphans()
 
     def _see_stopped(self) -> None:
@@ -232,13 +237,8 @@ class _Server:
         )
 
     def _collect(self) -> None:
-        while True:
-            try:
-                seen = os.waitid(os.P_ALL, 0, _LOOK)
-            except ChildProcessError:
-                return
-            if seen is None:
-                return
+        """Reaps what has ended, apart from supervisors, which stay zombies until their last will is executed."""
+        while (seen := self._next_ended()) is not None:
             serial = self._serials.get(seen.si_pid)
             if serial is None:
                 self._orphans.note(seen)
@@ -246,25 +246,48 @@ class _Server:
                 continue
             # Killed or failed, it may have left its job behind, whether or not the disk takes its will now.
             self._orphaned = self._orphaned or exit_code_of(seen) != 0
-            if not self._inherit(seen.si_pid):
-                self._disk_failed = True
-                return
             # The PID is its own until it is reaped.
             self._groups += cgroup.of_supervisor(self._places, seen.si_pid, processes.start_of(seen.si_pid))
-            del self._serials[seen.si_pid]
-            self._stops_told.discard(serial)
             self._idle.discard(serial)
             if not self._over:
                 self._unpark(serial)
-            os.waitpid(seen.si_pid, 0)
+            if exit_code_of(seen) == 0 and self._wills[seen.si_pid].read() is None:
+                self._bury(seen.si_pid)
+            else:
+                self._dead[seen.si_pid] = kernel.since_boot()
+
+    def _next_ended(self) -> os.waitid_result | None:
+        """A child that has ended and is in no book yet. Of all children the kernel shows the same one again and again,
+        so beside zombies that have to wait each is asked for by its number."""
+        with contextlib.suppress(ChildProcessError):
+            if not self._dead:
+                return os.waitid(os.P_ALL, 0, _LOOK)
+            for pid in children() or list(self._serials):
+                if pid not in self._dead and (seen := os.waitid(os.P_PID, pid, _LOOK)) is not None:
+                    return seen
+        return None
+
+    def _settle(self) -> None:
+        """Executes the wills of dead supervisors and reaps these. One that cannot be executed now, with a disk that is
+        full or a home that is away, keeps no other waiting."""
+        self._again_ms = min(2 * self._again_ms, _AGAIN_MAX_MS) if self._again_ms else _DISK_AGAIN_MS
+        for pid, died_at in list(self._dead.items()):
+            if not self._inherit(pid) and kernel.since_boot() - died_at < AWAY_S:
+                continue
+            del self._dead[pid]
+            self._bury(pid)
+        if not self._dead:
+            self._again_ms = 0
+
+    def _bury(self, supervisor: int) -> None:
+        self._wills.pop(supervisor).close()
+        self._stops_told.discard(self._serials.pop(supervisor))
+        os.waitpid(supervisor, 0)
 
     def _inherit(self, supervisor: int) -> bool:
-        """False while the disk keeps the record of its end from being written."""
+        """False while the record of its end cannot be written."""
         last = self._wills[supervisor].read()
-        if last is not None and not recover(last, self._orphans.end_of(last.get("pid"), last.get("pid_start"))):
-            return False
-        self._wills.pop(supervisor).close()
-        return True
+        return last is None or recover(last, self._orphans.last_end_of(last.get("pid"), last.get("pid_start")))
 
 
 def _plain_signals() -> None:

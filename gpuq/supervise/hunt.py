@@ -44,7 +44,7 @@ def hunt(reap: Callable[[], object], spare: Collection[int] = ()) -> None:
 def _catch_children(caught: set[int], spare: Collection[int], reap: Callable[[], object]) -> None:
     """Until a look finds no new one, or for a while."""
     for _ in range(_QUICK_LOOKS):
-        fresh = [pid for pid in _children() if pid not in caught and pid not in spare]
+        fresh = [pid for pid in children() if pid not in caught and pid not in spare]
         if not fresh:
             return
         for pid in fresh:
@@ -55,7 +55,7 @@ def _catch_children(caught: set[int], spare: Collection[int], reap: Callable[[],
         reap()
 
 
-def _children() -> list[int]:
+def children() -> list[int]:
     """Of this process, zombies included; none where the kernel does not list them (CONFIG_PROC_CHILDREN)."""
     me = os.getpid()
     try:

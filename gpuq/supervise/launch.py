@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import errno
 import fcntl
-import json
 import os
-import select
 import socket
 import stat
-import threading
 import time
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -20,23 +16,33 @@ from gpuq import linux, user_files
 from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
+from gpuq.domain.proof_of_death import Evidence
 from gpuq.ports.launcher import LaunchOrder, Oversight
-from gpuq.supervise import bundle, cgroup, cgroup_folders, ended, kernel, own_folder, processes, progress, stop, sweep
+from gpuq.supervise import (
+    bundle,
+    cgroup,
+    cgroup_folders,
+    ended,
+    evidence,
+    in_place,
+    kernel,
+    own_folder,
+    processes,
+    progress,
+    statements,
+    stop,
+    sweep,
+)
 from gpuq.supervise.oversight import ProcOversight
 from gpuq.supervise.rehearsal import Rehearsal
+from gpuq.supervise.reports import ReportPipes
 from gpuq.supervise.server_process import ForkServer
 from gpuq.supervise.spares import SpareFolders
 
-_REPORT_BYTES = 4096
-# Ended attempts of this launcher that `watch` still knows; it is asked right after the report.
-_REMEMBERED = 1024
-_SORTED_OUT = 8
 # `alive` holds the lock for microseconds, in whatever process asks.
 _LOCK_TRIES = 20
 _LEFT_OVER_S = 1.0
 _LOCK_PAUSE_S = 0.005
-# Of process ids, exit codes and signals; start times are longer.
-_INT = 2**31
 
 
 class ForkServerLauncher:
@@ -50,13 +56,12 @@ class ForkServerLauncher:
         self, messages_path: str | None = None, home: str | None = None, kinds: Sequence[str] = cgroup_folders.KINDS
     ) -> None:
         self._groups = None if home is None else cgroup_folders.folder_name(home)
-        self.server = ForkServer(messages_path, None if self._groups is None else (self._groups, kinds))
+        self._jobs = None if home is None else os.path.join(os.path.abspath(home), "jobs")
+        groups = None if self._groups is None else (self._groups, kinds)
+        self.server = ForkServer(messages_path, groups, self._jobs)
+        self._reports = ReportPipes()
         self.oversight: Oversight = ProcOversight(self.server, self._groups)
-        self._mutex = threading.Lock()
         self._spares = SpareFolders()
-        self._ends: dict[tuple[int, int], int] = {}
-        self._sort_out_at = _SORTED_OUT
-        self._over: collections.deque[tuple[int, int]] = collections.deque(maxlen=_REMEMBERED)
 
     def warm_up(self) -> None:
         """Starts the fork server now, so that the first job does not wait for it, and ends what dead supervisors of
@@ -65,6 +70,8 @@ class ForkServerLauncher:
             # What is stuck is met again when its attempt is found dead, and keeps that one's GPUs.
             with contextlib.suppress(TimeoutError):
                 cgroup.end_left_over(self._groups, timeout_s=_LEFT_OVER_S)
+        if self._jobs is not None:
+            user_files.make_passage(self._jobs)
         self.server.start()
 
     def start(self, order: LaunchOrder) -> int:
@@ -98,16 +105,15 @@ class ForkServerLauncher:
         return report_read
 
     def report(self, fd: int) -> Launched | None:
-        launched = _launched_from(os.read(fd, _REPORT_BYTES))
-        if launched is not None:
-            # The pipe ends with the attempt, while its supervisor may go on to another one.
-            self._remember_end(launched, os.dup(fd))
-        return launched
+        return self._reports.hear(fd)
+
+    def told_end(self, token: str) -> Result | None:
+        return self._reports.told(token)
 
     def launched(self, run_dir: str, token: str) -> Launched | None:
         """What `report` said, read from the records; for adopting a supervisor that an earlier daemon started."""
         record = bundle.read_of_attempt(run_dir, bundle.STARTED, token)
-        return None if record is None else _launched(record)
+        return None if record is None else statements.launched(record)
 
     def begun(self, run_dir: str) -> bool:
         return bundle.was_begun(run_dir)
@@ -130,15 +136,22 @@ class ForkServerLauncher:
             os.close(fd)
         return _end_comes(records)
 
+    def evidence(
+        self,
+        run_dir: str,
+        token: str,
+        launched: Launched | None,
+        uid: int | None,
+        family: Collection[tuple[int, int]] = (),
+    ) -> Evidence:
+        return evidence.gather(run_dir, token, launched, user_files.owner_of_job(uid), self._groups, family)
+
     def watch(self, running: Launched) -> int | None:
         """For an attempt that this launcher started: the end of its report pipe. For an adopted one: a pidfd, because
         a supervisor whose fork server is gone takes no other attempt."""
-        with self._mutex:
-            end = self._ends.get((running.pid, running.pid_start))
-            if end is not None:
-                return os.dup(end)
-            if (running.pid, running.pid_start) in self._over:
-                return None
+        reported, end = self._reports.watch(running)
+        if reported:
+            return end
         try:
             fd = os.pidfd_open(running.supervisor_pid)
         except OSError:
@@ -150,8 +163,18 @@ class ForkServerLauncher:
         return fd
 
     def outcome(self, run_dir: str, token: str) -> Result | None:
-        record = bundle.read_end(run_dir, token) or ended.find(run_dir, token)
-        return None if record is None else _result(record)
+        try:
+            # Of whoever took it over, else of its supervisor.
+            record = bundle.read_of_attempt(run_dir, bundle.TAKEOVER, token)
+            record = record or bundle.load_of_attempt(run_dir, bundle.EXIT, token)
+            if record is None and self._reports.told(token) is None:
+                record = ended.find(run_dir, token)
+            if record is not None:
+                return statements.result(record)
+        except bundle.BadRecord as bad:
+            why = f"its exit record cannot be believed: {bad}"
+            return self._reports.told(token) or Result(Outcome.LOST, error=why, swept=False)
+        return self._reports.told(token)
 
     def take_spare(self, checkpoint: str, uid: int | None, gid: int | None) -> bool:
         return self._spares.take_checkpoint(checkpoint, uid, gid)
@@ -159,8 +182,7 @@ class ForkServerLauncher:
     def end_written(
         self, run_dir: str, token: str, launched: Launched | None, result: Result, gpus: Sequence[str]
     ) -> None:
-        with self._mutex:
-            fd = -1 if launched is None else self._ends.pop((launched.pid, launched.pid_start), -1)
+        fd = -1 if launched is None else self._reports.take(launched)
         ended.settle(run_dir, token, result, gpus, fd, launched is not None, self._spares)
         _close(fd)
 
@@ -185,34 +207,15 @@ class ForkServerLauncher:
     def close(self) -> None:
         """Lets the fork server serve what it was handed, and end. Running supervisors go on. May be called twice."""
         self.server.close()
-        with self._mutex:
-            _close(*self._ends.values())
-            self._ends.clear()
-
-    def _remember_end(self, launched: Launched, fd: int) -> None:
-        with self._mutex:
-            self._ends[(launched.pid, launched.pid_start)] = fd
-            if len(self._ends) >= self._sort_out_at:
-                self._sort_out()
-
-    def _sort_out(self) -> None:
-        """Closes the pipes of what is over: now and then, for looking at all of them costs time for each."""
-        poll = select.poll()
-        for known in self._ends.values():
-            poll.register(known, select.POLLIN)
-        ended = {known for known, _ in poll.poll(0)}
-        _close(*ended)
-        self._over.extend(key for key, known in self._ends.items() if known in ended)
-        self._ends = {key: known for key, known in self._ends.items() if known not in ended}
-        self._sort_out_at = 2 * len(self._ends) + _SORTED_OUT
+        self._reports.close()
 
 
 def _end_comes(records: str) -> bool:
     """Whether the supervisor was killed and its fork server, which reaps it afterwards, has yet to write its will."""
-    if bundle.is_written(records, bundle.EXIT) or bundle.taken_over(records):
+    if in_place.is_written(records, bundle.EXIT) or bundle.taken_over(records):
         return False
     record = bundle.read(records, bundle.STARTED)
-    launched = None if record is None else _launched(record)
+    launched = None if record is None else statements.launched(record)
     if launched is None:
         return False
     dead = linux.look(launched.supervisor_pid)
@@ -247,51 +250,12 @@ def _launched_before(records: str) -> FileExistsError:
 
 def _fill_records(records: str, spec: dict[str, Any]) -> None:
     """Everything but the lock."""
-    bundle.fill(records, bundle.SPEC, spec)
+    in_place.fill(records, bundle.SPEC, spec)
     try:
         os.mkfifo(os.path.join(records, bundle.CONTROL), 0o600)
     except FileExistsError:
         if not stat.S_ISFIFO(os.lstat(os.path.join(records, bundle.CONTROL)).st_mode):
             raise
-
-
-def _launched_from(data: bytes) -> Launched | None:
-    try:
-        record = json.loads(data) if data else None
-    except ValueError:
-        return None
-    return _launched(record) if isinstance(record, dict) else None
-
-
-def _launched(record: dict[str, Any]) -> Launched | None:
-    whole = [bundle.integer(record, key, _INT) for key in ("supervisor_pid", "pid")]
-    whole += [bundle.integer(record, key) for key in ("supervisor_start", "pid_start")]
-    started_at = bundle.number(record, "started_at")
-    if started_at is None or any(value is None for value in whole):
-        return None
-    supervisor_pid, pid, supervisor_start, pid_start = (int(value or 0) for value in whole)
-    return Launched(supervisor_pid, supervisor_start, pid, pid_start, started_at)
-
-
-def _result(record: dict[str, Any]) -> Result:
-    name = bundle.text(record, "outcome")
-    error = bundle.text(record, "error")
-    try:
-        outcome = Outcome(name or "")
-    except ValueError:
-        # Written by a newer release, or by nobody's supervisor.
-        outcome = Outcome.LOST
-        error = f"the exit record names an unknown outcome {name!r}"
-    return Result(
-        outcome=outcome,
-        exit_code=bundle.integer(record, "exit_code", _INT),
-        signal=bundle.integer(record, "signal", _INT),
-        error=error,
-        started_at=bundle.number(record, "started_at"),
-        finished_at=bundle.number(record, "finished_at"),
-        swept=record.get("swept") is not False,
-        machine_fault=record.get("machine_fault") is True,
-    )
 
 
 def _close(*fds: int) -> None:

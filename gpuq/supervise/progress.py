@@ -28,17 +28,4 @@ def read(run_dir: str, uid: int | None) -> dict[str, object] | None:
     if len(data) > MOST_BYTES:
         return None
     record = bundle.parsed(data)
-    return record if record is not None and not _deeper(record, DEEPEST) else None
-
-
-def _deeper(record: dict[str, object], most: int) -> bool:
-    """Whether something in it lies more than `most` objects and lists deep."""
-    level: list[object] = [record]
-    for _ in range(most):
-        level = [
-            inner
-            for value in level
-            if isinstance(value, (dict, list))
-            for inner in (value.values() if isinstance(value, dict) else value)
-        ]
-    return any(isinstance(value, (dict, list)) for value in level)
+    return record if record is not None and not bundle.deeper(record, DEEPEST) else None

@@ -42,11 +42,17 @@ def _private(path: str, flags: int) -> int:
 
 class ForkServer:
     """Thread-safe. `messages_path`: where its stderr goes, appended to; None is nowhere. `groups`: the folder and the
-    kinds of its control groups (see cgroup.py); None: none are made."""
+    kinds of its control groups (see cgroup.py); None: none are made. `jobs`: the folder of all attempts of the home."""
 
-    def __init__(self, messages_path: str | None = None, groups: tuple[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self,
+        messages_path: str | None = None,
+        groups: tuple[str, Sequence[str]] | None = None,
+        jobs: str | None = None,
+    ) -> None:
         self._messages_path = messages_path
-        self._groups = [] if groups is None else ["--groups", groups[0], "--kinds", ",".join(groups[1])]
+        self._options = [] if groups is None else ["--groups", groups[0], "--kinds", ",".join(groups[1])]
+        self._options += [] if jobs is None else ["--jobs", jobs]
         self._mutex = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -112,7 +118,7 @@ class ForkServer:
         try:
             with open(self._messages_path or os.devnull, "ab", opener=_private) as output:
                 self._process = subprocess.Popen(
-                    [*_PYTHON, _MAIN, "--fd", str(fd), "--served", str(served_end), *_files(), *self._groups],
+                    [*_PYTHON, _MAIN, "--fd", str(fd), "--served", str(served_end), *_files(), *self._options],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

@@ -15,19 +15,20 @@ import time
 from collections.abc import Callable
 
 from gpuq.domain import failpoints
-from gpuq.supervise import bundle, classify, kernel, processes, spares
+from gpuq.supervise import bundle, classify, in_place, kernel, processes, spares
 from gpuq.supervise.cgroup import Cgroup, end_all_in
 from gpuq.supervise.crash_record import CrashRecord, exit_code_of
 from gpuq.supervise.descendants import Family
 from gpuq.supervise.events import Events
 from gpuq.supervise.hunt import hunt
 from gpuq.supervise.ladder import KILL, NOTICE, STRAYS, TERMINATE, Ladder
+from gpuq.supervise.last_word import record_end
 from gpuq.supervise.output_limit import REASON, OutputLimit, written_bytes
-from gpuq.supervise.spawn import MACHINE_FAULT, AttemptSpec, CannotRun, signal_number, spawn
+from gpuq.supervise.spawn import MACHINE_FAULT, AttemptSpec, CannotRun, spawn
+from gpuq.supervise.stop_orders import StopOrder, of_line, of_record
 from gpuq.supervise.unconfirmed import UnconfirmedEnds
 
 _RETRY_S = 0.05
-_RETRY_MAX_S = 15.0
 _OWN_SIGTERM_S = 0.05
 _LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 # Looked up once by the fork server; its supervisors run in the same control group.
@@ -62,7 +63,8 @@ def supervise(
         return not events.told_to_stop and not (group is not None and group.left)
     except Exception as error:
         _end_every_child(group)
-        record_end(run_dir, _own_failure(run_dir, error, bundle.is_begun(lock_fd)))
+        token = bundle.token_in(run_dir) or bundle.text(will.read() or {}, "token") or ""
+        record_end(run_dir, _own_failure(token, error, bundle.is_begun(lock_fd)), tell=_teller(report_fd))
         raise
     finally:
         will.forget()
@@ -74,10 +76,10 @@ def supervise(
             os.close(report_fd)
 
 
-def _own_failure(run_dir: str, error: Exception, begun: bool) -> dict[str, object]:
+def _own_failure(token: str, error: Exception, begun: bool) -> dict[str, object]:
     """The exit record for a supervisor that cannot go on. Before the job's program may have existed, no job is to be
     charged for it."""
-    token, why = bundle.token_in(run_dir), f"the supervisor failed: {error!r}"
+    why = f"the supervisor failed: {error!r}"
     return classify.record_of("lost", token=token, error=why) if begun else _machines_fault(token, why)
 
 
@@ -97,14 +99,14 @@ def _supervise(
     group: Cgroup | None,
     ends: UnconfirmedEnds | None,
 ) -> None:
-    record = _spec_record(run_dir)
+    tell, record = _teller(report_fd), _spec_record(run_dir)
     try:
         spec = AttemptSpec(record)
     except ValueError as error:
         why = f"{bundle.SPEC}: {error}"
-        record_end(run_dir, classify.record_of("launch_error", token=bundle.token_in(run_dir), error=why))
+        record_end(run_dir, classify.record_of("launch_error", token=bundle.token_in(run_dir), error=why), tell=tell)
         return
-    if _stopped_before(run_dir, spec.token):
+    if _stopped_before(run_dir, spec.token, tell):
         return
     failpoints.point("supervisor.before_spawn")
     bundle.mark_begun(lock_fd)
@@ -112,11 +114,11 @@ def _supervise(
         pid, exec_fd = spawn(spec, log_fd)
     except CannotRun as refusal:
         _leave_checkpoint(spec.checkpoint_dir)
-        record_end(run_dir, classify.record_of("launch_error", token=spec.token, error=str(refusal)))
+        record_end(run_dir, classify.record_of("launch_error", token=spec.token, error=str(refusal)), tell=tell)
         return
     except OSError as failure:
         why = f"no process could be made for the job: {failure.strerror}"
-        record_end(run_dir, _machines_fault(spec.token, why))
+        record_end(run_dir, _machines_fault(spec.token, why), tell=tell)
         return
     failpoints.point("supervisor.spawned")
     run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, log_fd, will, group, ends)
@@ -133,7 +135,7 @@ def _spec_record(run_dir: str) -> dict[str, object]:
     return record
 
 
-def _stopped_before(run_dir: str, token: str) -> bool:
+def _stopped_before(run_dir: str, token: str, tell: Callable[[bytes], None]) -> bool:
     """The control FIFO is open from here on, so a stop is either in the file now or will be announced there."""
     stop = bundle.read(run_dir, bundle.STOP)
     if stop is None:
@@ -141,7 +143,7 @@ def _stopped_before(run_dir: str, token: str) -> bool:
     reason = bundle.text(stop, "reason") or "cancel"
     outcome, why = classify.of_reason(reason)
     why = f"{why}, before it was started"
-    record_end(run_dir, classify.record_of(outcome, token=token, error=why, stop_reason=reason))
+    record_end(run_dir, classify.record_of(outcome, token=token, error=why, stop_reason=reason), tell=tell)
     return True
 
 
@@ -209,8 +211,8 @@ class _Run:
             if self.events.told_to_stop:
                 self.ladder.request(kernel.since_boot(), "shutdown")
             if self.events.control in ready:
-                for told in self.events.requests():
-                    self._request_stop(told)
+                for line in self.events.lines():
+                    self._request_stop(of_line(line, self.spec.token))
                 self._read_stop()
             if empty:
                 return
@@ -224,7 +226,8 @@ class _Run:
         if self.ending is None:
             raise RuntimeError("the job's process vanished")
         _leave_checkpoint(self.spec.checkpoint_dir)
-        record_end(self.run_dir, self._record(self.ending), self.log_fd, durable=self.ends is None)
+        tell = _teller(self.report_fd)
+        record_end(self.run_dir, self._record(self.ending), self.log_fd, tell, durable=self.ends is None)
         if self.ends is not None:
             self.ends.note(self.run_dir)
 
@@ -265,7 +268,7 @@ class _Run:
         self._keep_will()
         # The record and the report only describe the running job. A full disk or a dead daemon must not stop it.
         with contextlib.suppress(OSError):
-            bundle.fill(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, "token": self.spec.token, **record})
+            in_place.fill(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, "token": self.spec.token, **record})
         failpoints.point("supervisor.started")
         with contextlib.suppress(OSError):
             os.write(self.report_fd, bundle.line(record))
@@ -332,7 +335,7 @@ class _Run:
             # A job must not die because a disk does not answer; whoever stops it will ask again.
             return
         if stop is not None:
-            self._request_stop(stop)
+            self._request_stop(of_record(stop))
 
     def _look_at_output(self, now: float) -> None:
         if self.output.due(now):
@@ -340,13 +343,9 @@ class _Run:
             if grace_s is not None:
                 self.ladder.request(now, REASON, min(grace_s, self.spec.kill_grace_s))
 
-    def _request_stop(self, stop: dict[str, object]) -> None:
-        self.ladder.request(
-            kernel.since_boot(),
-            bundle.text(stop, "reason") or "cancel",
-            bundle.number(stop, "grace_s"),
-            signal_number(bundle.text(stop, "signal")),
-        )
+    def _request_stop(self, order: StopOrder | None) -> None:
+        if order is not None:
+            self.ladder.request(kernel.since_boot(), order.reason, order.grace_s, order.signum)
 
     def _take(self, step: str) -> None:
         if bundle.taken_over(self.run_dir):
@@ -387,27 +386,14 @@ def _end_every_child(group: Cgroup | None) -> None:
         time.sleep(_RETRY_S)
 
 
-def record_end(run_dir: str, record: dict[str, object], log_fd: int | None = None, *, durable: bool = True) -> None:
-    """Writes the exit record, however long a full disk makes it wait: the lock is held and so nobody takes the
-    attempt for dead. Not when the attempt was taken over. Gives up only when the folder of the records itself is
-    gone. The log is let go then, whose blocks stay taken as long as somebody has it open, even when it was deleted to
-    make room."""
-    pause = _RETRY_S
-    while not bundle.taken_over(run_dir):
-        try:
-            if durable:
-                bundle.write(run_dir, bundle.EXIT, record)
-            else:
-                bundle.fill(run_dir, bundle.EXIT, record)
-            return
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError:
-            if log_fd is not None:
-                # 0 is /dev/null, by the fork server.
-                os.dup2(0, log_fd, inheritable=False)
-            time.sleep(pause)
-            pause = min(pause * 2, _RETRY_MAX_S)
+def _teller(report_fd: int) -> Callable[[bytes], None]:
+    """Who tells the reader of the report pipe, if there is one."""
+
+    def tell(line: bytes) -> None:
+        with contextlib.suppress(OSError):
+            os.write(report_fd, line)
+
+    return tell
 
 
 def _now() -> float:

@@ -8,7 +8,7 @@ import signal
 import stat
 from collections.abc import Callable
 
-from gpuq.supervise import isolation, kernel
+from gpuq.supervise import bundle, isolation, kernel
 
 _DEFAULT_UMASK = 0o022
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -249,10 +249,9 @@ def _texts(value: object) -> list[str]:
 
 
 def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return bundle.integer({"": value}, "")
 
 
 def _seconds(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        return None
-    return float(value)
+    seconds = bundle.number({"": value}, "")
+    return None if seconds is None or seconds < 0 else float(seconds)

@@ -24,7 +24,10 @@ def request_stop(run_dir: str, reason: str, grace_s: float, signal: str | None =
         user_files.make_private(records)
         bundle.write(records, bundle.STOP, record)
     except OSError:
-        if not _say(records, bundle.line(record)):
+        # The supervisor believes only who knows the attempt's token. What stands before it may lack its end.
+        token = bundle.token_in(records)
+        line = b"\n" + bundle.line({**record, "token": token})
+        if not token or not _say(records, line):
             raise
         return
     nudge(records)

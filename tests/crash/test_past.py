@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,7 @@ class Case:
         assert "older than this home" in refused
         assert "gpuq db adopt" in refused
         assert "gpuq db adopt" in self.box.gpuq("submit", "--", "true", code=4).stderr
+        assert any("older than this home" in one["detail"] for one in self.box_doctor() if one["status"] == "fail")
         # Looking is allowed.
         assert {job["id"] for job in self.box.json("status", "-a")} == {self.wins, self.fails, self.runs, self.rests}
 
@@ -206,6 +208,32 @@ def test_what_a_killed_daemon_left_is_taken_whole_or_not_at_all(tmp_path: Path, 
     assert submit(started, [spec], me)[0].id > last, "an id was given twice"
     started.records.close()
     started.gpus.close()
+
+
+def test_a_restore_where_the_database_is_gone_gives_no_id_twice(tmp_path: Path) -> None:
+    """What the home has reserved tells where ids go on."""
+    settings = Settings(home=tmp_path / "home", gpus="sim:1")
+    me = Caller(pwd.getpwuid(os.geteuid()).pw_name, uid=os.geteuid(), gid=os.getegid())
+    spec = JobSpec.parse({"command": ["true"], "hold": True})
+    ctx = wiring.open_context(settings, roles={"agent"})
+    submit(ctx, [spec], me)
+    wiring.database().backup(settings.database_url, tmp_path / "copy.db")
+    last = submit(ctx, [spec], me)[0].id
+    ctx.records.close()
+    ctx.gpus.close()
+    for path in settings.home.glob("gpuq.db*"):
+        path.unlink()
+    assert recovery.loss(settings, tmp_path / "copy.db").given_to == last
+    # Power was cut before this reached the disk.
+    (settings.home / "installation.latest").unlink()
+    recovery.restore(settings, tmp_path / "copy.db")
+    started = wiring.open_context(settings, roles={"agent"})
+    assert submit(started, [spec], me)[0].id > last
+    started.records.close()
+    started.gpus.close()
+    private = [path for path in settings.home.iterdir() if path.name.startswith(("installation", "strays"))]
+    assert len(private) == 4
+    assert {stat.S_IMODE(path.stat().st_mode) for path in private} == {0o600}
 
 
 def test_a_restore_tells_what_is_lost_and_leaves_no_job_unseen(make_site: Callable[..., Any]) -> None:

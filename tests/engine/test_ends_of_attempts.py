@@ -53,6 +53,7 @@ def test_what_a_killed_supervisor_left_is_ended_before_the_gpus_are_free(world: 
         agent.run_once()
         assert (world.state(job_id), len(world.holders())) == ("running", 2)
     world.launcher.unkillable.clear()
+    world.clock.forward(2)
     agent.run_once()
     assert world.launcher.swept == [token]
     job = world.job(job_id)

@@ -51,7 +51,7 @@ def test_nobody_looks_closely_at_a_supervisor_of_which_nothing_is_expected(world
     assert overseer.look(asked=False) > LOOK_S
 
 
-def test_the_database_is_asked_twice_in_half_a_minute_while_nobody_is_told_to_stop(world, monkeypatch) -> None:
+def test_the_database_is_asked_twice_a_minute_while_nobody_is_told_to_stop(world, monkeypatch) -> None:
     _, _, overseer, _ = start(world)
     asked, read = [], world.ctx.records.read
     monkeypatch.setattr(world.ctx.records, "read", lambda: asked.append(1) or read())
@@ -261,6 +261,7 @@ def test_what_was_noted_is_ended_with_its_attempt_and_told_of_until_it_is_gone(w
     with world.ctx.records.read() as tx:
         assert [event.detail for event in tx.events(job_id=job_id)].count("a process of it cannot be killed") == 1
     world.launcher.unkillable.clear()
+    world.clock.forward(2)
     agent.run_once()
     assert world.launcher.swept_seen == [(70, 7)]
     assert (world.holders(), why(world, job_id)["code"]) == ({}, "RetryBackoff")

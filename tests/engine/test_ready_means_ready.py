@@ -242,13 +242,13 @@ def test_the_namespace_of_another_installation_is_left_to_it_and_told(make_world
     shared = {"redis_url": "redis://shared"}
     first = make_world(**shared)
     with first.ctx.records.read() as tx:
-        installation = tx.value(InstallationKey.INSTALLATION)
+        installation = tx.value(InstallationKey.NAMESPACE_OWNER)
     assert redis_of(first).get("gpuq:owner").startswith(f"{installation} home {first.settings.home} on box, database ")
     job_id = first.submit("a")
     second = make_world(**shared)
     with second.ctx.records.write() as tx:
         # Chance is played, and the same in every world.
-        tx.set_value(InstallationKey.INSTALLATION, "another", second.clock.now())
+        tx.set_value(InstallationKey.NAMESPACE_OWNER, "another", second.clock.now())
     second.redis = first.redis
     second.ctx = second.open()
     with pytest.raises(NamespaceTaken, match=f"home {first.settings.home} on box"):
@@ -269,11 +269,21 @@ def test_the_namespace_of_another_installation_is_left_to_it_and_told(make_world
 def test_an_installation_keeps_its_id_and_tells_no_password(make_world: Any) -> None:
     world = make_world(redis_url="redis://shared")
     with world.ctx.records.read() as tx:
-        before = tx.value(InstallationKey.INSTALLATION)
+        before = tx.value(InstallationKey.NAMESPACE_OWNER)
     rehydrate(world.ctx)
     with world.ctx.records.write() as tx:
-        assert tx.value(InstallationKey.INSTALLATION) == before
+        assert tx.value(InstallationKey.NAMESPACE_OWNER) == before
         url = "postgresql+psycopg://gpuq:secret@db.example:5432/queue"
         other = replace(world.ctx, settings=world.settings.model_copy(update={"database_url": url}))
         found = enroll(other, tx, "new")
     assert (found.id, found.told) == (before, f"home {world.settings.home} on box, database db.example/queue")
+
+
+def test_a_database_that_its_home_has_named_anew_keeps_its_namespace(make_world: Any) -> None:
+    """As after a database of the past was taken on: Redis is rebuilt from whatever SQL says now."""
+    world = make_world(redis_url="redis://shared")
+    with world.ctx.records.write() as tx:
+        tx.set_value(InstallationKey.INSTALLATION, "a new name", world.clock.now())
+    job_id = world.submit("a")
+    rehydrate(world.ctx)
+    assert [head.job_id for head in world.ctx.queue.heads(9)] == [job_id]

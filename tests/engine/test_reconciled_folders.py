@@ -231,6 +231,28 @@ def at(name: str | None, last_event: int, last_job: int) -> Standing:
     return Standing(name, last_event, last_job, last_event, last_job)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"env": [1], "argv": {"a": 1}, "user": None},
+        {"env": None, "argv": [], "cwd": 7, "uid": "x"},
+        {"argv": [""], "time_limit_s": -1},
+        {"time_limit_s": "soon", "token": 5},
+    ],
+)
+def test_a_damaged_spec_is_its_own_trouble_and_nobody_elses(
+    world: Any, folders: Folders, damage: dict[str, Any]
+) -> None:
+    folders.add(98, 1, alive=True, **damage)
+    folders.add(99, 1, alive=True)
+    strays = Strays(world.ctx.home, world.launcher.alive, world.clock.monotonic)
+    strays.write(folders.reconcile().strays)
+    told = {one.job_id: why for one, why in import_strays(world.ctx, strays, folders.spec_of)}
+    assert told.keys() == {98, 99}
+    assert told[99] is None
+    assert world.state(99) == "running"
+
+
 class PlayedIdentity:
     """A database of that name that gave `last_job` ids."""
 

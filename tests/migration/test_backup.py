@@ -5,6 +5,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
 from gpuq.errors import DatabaseUnavailable, Refused, SchemaMismatch
 from gpuq.ports.records import JobFilter, NewJob
-from gpuq.stores.sql import SqlRecords, migrate, open_records
+from gpuq.stores.sql import SqlIdentity, SqlRecords, migrate, open_records
 from gpuq.stores.sql.schema import create
 
 NEW = NewJob(JobSpec(command=["x"]), "alice", 1, 1, "x", "/", JobState.QUEUED, 1.0, 0, 1.0)
@@ -117,6 +118,27 @@ def test_an_older_backup_is_restored_and_upgraded(
     migrate.restore(url, tmp_path / "saved.db")
     assert upgraded == [url]
     assert migrate.current(url) == create.HEAD
+
+
+def test_an_upgrade_that_writes_the_jobs_anew_gives_no_id_twice(
+    url: str, records: SqlRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(records)
+    identity = SqlIdentity(records.database)
+    identity.take_on("a", last_job=500)
+    with records.database.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+
+    def written_anew(configuration: Any, target: str) -> None:
+        connection = configuration.attributes["connection"]
+        connection.exec_driver_sql("UPDATE sqlite_sequence SET seq = 1 WHERE name = 'jobs'")
+        connection.exec_driver_sql("DELETE FROM sqlite_sequence WHERE name = 'events'")
+
+    monkeypatch.setattr("alembic.command.upgrade", written_anew)
+    before = identity.standing()
+    migrate.upgrade(url)
+    assert identity.standing() == before
+    assert add(records) == 501
 
 
 def test_postgres_is_copied_with_its_own_tools(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gpuq.domain.outcome import Outcome, Result
-from gpuq.supervise import bundle, ended, unconfirmed
+from gpuq.supervise import bundle, ended, in_place, unconfirmed
 from gpuq.supervise.unconfirmed import REMOVE, UnconfirmedEnds
 
 
@@ -116,7 +116,7 @@ class Side:
         records.mkdir(0o700)
         for name in (bundle.LOCK, bundle.CONTROL, "left-over"):
             (records / name).touch()
-        bundle.fill(str(records), bundle.EXIT, {"token": "t"})
+        in_place.fill(str(records), bundle.EXIT, {"token": "t"})
         self.poll = select.epoll()
         self.ends = UnconfirmedEnds(self.poll)
         self.daemon, theirs = socket.socketpair()

@@ -109,27 +109,37 @@ def test_exit_record_carries_token_and_schema(world) -> None:
     assert (record["schema"], record["token"], record["stop_reason"]) == (1, attempt.order.token, None)
 
 
-def test_torn_or_foreign_exit_record_is_no_record(world, tmp_path) -> None:
+def test_torn_or_foreign_exit_record_is_none_that_is_believed(world, tmp_path) -> None:
+    def believed() -> bool:
+        result = world.launcher.outcome(run_dir, "t")
+        if result.outcome is Outcome.SUCCEEDED:
+            return True
+        assert (result.outcome, result.swept) == (Outcome.LOST, False)
+        assert result.error.startswith("its exit record cannot be believed: it ")
+        return False
+
     run_dir, target = str(tmp_path / "1"), tmp_path / "1.records" / bundle.EXIT
     target.parent.mkdir()
     good = json.dumps({"outcome": "succeeded", "token": "t"})
     target.touch(0o600)
-    for content in ("", "{", "[1]", '"x"', good[:-1], good.replace('"t"', '"u"'), good.replace('"t"', "null"), "{}"):
-        target.write_text(content)
-        assert world.launcher.outcome(run_dir, "t") is None
-    target.write_text(good)
-    assert world.launcher.outcome(run_dir, "t") is not None
-    target.chmod(0o660)
+    # Emptied, as of an attempt of before.
     assert world.launcher.outcome(run_dir, "t") is None
+    for content in ("{", "[1]", '"x"', good[:-1], good.replace('"t"', '"u"'), good.replace('"t"', "null"), "{}"):
+        target.write_text(content)
+        assert not believed()
+    target.write_text(good)
+    assert believed()
+    target.chmod(0o660)
+    assert not believed()
     target.chmod(0o600)
     target.with_name("other").hardlink_to(target)
-    assert world.launcher.outcome(run_dir, "t") is None
+    assert not believed()
     target.unlink()
     target.symlink_to("other")
-    assert world.launcher.outcome(run_dir, "t") is None
+    assert not believed()
     target.unlink()
     os.mkfifo(target)
-    assert world.launcher.outcome(run_dir, "t") is None
+    assert not believed()
 
 
 def test_exit_record_of_a_newer_release_is_read_as_far_as_it_is_known(world, tmp_path) -> None:

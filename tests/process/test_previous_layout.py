@@ -149,8 +149,11 @@ def test_a_record_that_the_user_made_of_the_log_does_not_count(world: Any, name:
     os.close(ended)
     Path(attempt.run_dir, "wanted").rename(Path(attempt.run_dir, name))
     assert not world.launcher.alive(attempt.run_dir)
-    assert world.launcher.outcome(attempt.run_dir, attempt.order.token) is None
-    if name == bundle.STARTED:
+    result = world.launcher.outcome(attempt.run_dir, attempt.order.token)
+    if name == bundle.EXIT:
+        assert (result.outcome, result.swept) == (Outcome.LOST, False)
+    else:
+        assert result is None
         assert world.launcher.launched(attempt.run_dir, attempt.order.token) is None
 
 

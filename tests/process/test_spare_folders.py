@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.supervise import bundle, spares
+from gpuq.supervise import bundle, in_place, spares
 from gpuq.supervise.spares import SpareFolders
 
 NOBODY = 65534
@@ -21,7 +21,7 @@ def records_of(jobs: Path, job: int, attempt: int = 1) -> Path:
     records = jobs / str(job) / f"{attempt}.records"
     records.mkdir(0o700, parents=True)
     for name in (bundle.SPEC, bundle.STARTED, bundle.EXIT, bundle.STOP):
-        bundle.fill(str(records), name, {"token": "old"})
+        in_place.fill(str(records), name, {"token": "old"})
     (records / bundle.LOCK).write_text("anything")
     os.mkfifo(records / bundle.CONTROL, 0o600)
     return records
@@ -68,7 +68,7 @@ def test_records_come_back_with_nothing_of_their_former_attempt(jobs: Path, fold
     }  # fmt: skip
     for name in (bundle.EXIT, bundle.STARTED, bundle.STOP):
         assert bundle.read(str(fresh), name) is None
-        assert not bundle.is_written(str(fresh), name)
+        assert not in_place.is_written(str(fresh), name)
     # Each is used once.
     assert not folders.take_records(str(jobs / "8" / "2.records"))
 
@@ -103,7 +103,7 @@ def test_what_stands_in_the_place_of_records_is_not_replaced(jobs: Path, folders
     told = records_of(jobs, 8)
     later = SpareFolders()
     assert not later.take_records(str(told))
-    assert bundle.is_written(str(told), bundle.STOP)
+    assert in_place.is_written(str(told), bundle.STOP)
     # It is still there for another one.
     assert later.take_records(str(jobs / "8" / "2.records"))
 

@@ -301,3 +301,27 @@ def test_nudge_without_a_request_is_nothing(world) -> None:
     Path(attempt.records, bundle.CONTROL).write_bytes(b"x" * 10_000)
     bell.path.write_text("go\n")
     assert attempt.result().outcome is Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"reason": 5}\n', b'{"reason": "cancel", "grace_s": 0}\n', b"[" * 60_000 + b"\n", b'{"reason": "canc']
+)
+def test_a_line_that_the_job_writes_into_its_own_pipe_does_nothing(world, line) -> None:
+    bell = world.bell()
+    attempt = world.shell("read go < $BELL; exit 7", env={"BELL": str(bell.path)})
+    Path(attempt.records, bundle.CONTROL).write_bytes(line)
+    bell.path.write_text("go\n")
+    assert attempt.result().exit_code == 7
+
+
+def test_a_line_with_the_token_stops_the_job_whatever_the_job_wrote_before_it(world, monkeypatch) -> None:
+    attempt, _ = program(world, POLITE)
+    Path(attempt.records, bundle.CONTROL).write_bytes(b'{"reason": "canc')
+
+    def full_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(bundle, "write", full_disk)
+        attempt.stop("cancel")
+    assert attempt.result().outcome is Outcome.CANCELLED

@@ -17,6 +17,7 @@ from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job, Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.oversight import Family, Sight, SupervisorState
+from gpuq.domain.proof_of_death import Evidence, Sign
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.accounts import Accounts
 from gpuq.engine.agent import Agent
@@ -145,6 +146,8 @@ class PlayedLauncher:
         self.written: list[str] = []
         self.swept_seen: list[tuple[int, int]] = []
         self.unkillable: set[str] = set()
+        # By token: what the test says that there is to see of it.
+        self.signs: dict[str, Evidence] = {}
 
     def warm_up(self) -> None: ...
 
@@ -218,11 +221,26 @@ class PlayedLauncher:
     ) -> None:
         self.written.append(run_dir)
 
+    def told_end(self, token: str) -> Result | None:
+        return None
+
     def launched(self, run_dir: str, token: str) -> Launched | None:
         return self._launched.get(run_dir)
 
     def alive(self, run_dir: str) -> bool:
         return run_dir in self._alive
+
+    def evidence(
+        self,
+        run_dir: str,
+        token: str,
+        launched: Launched | None,
+        uid: int | None,
+        family: Collection[tuple[int, int]] = (),
+    ) -> Evidence:
+        lock = Sign.LIVES if self.alive(run_dir) else Sign.GONE
+        marked = Sign.LIVES if token in self.unkillable else Sign.GONE
+        return self.signs.get(token) or Evidence(lock, Sign.UNTOLD, marked=marked)
 
     def watch(self, running: Launched) -> int | None:
         for run_dir, launched in self._launched.items():

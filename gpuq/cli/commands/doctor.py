@@ -70,7 +70,7 @@ def examine() -> list[Finding]:
     if daemon[0].status == OK and not os.path.exists(settings.home):
         # Somebody else's, or another machine's: what a daemon of one's own would meet here says nothing about it.
         return findings + daemon
-    for look in (_home, _disk, _database, _strays, _questions, _redis, _stops):
+    for look in (_home, _disk, _database, _past, _questions, _redis, _stops):
         findings += _guarded(look, settings)
     return findings + daemon + _guarded(_gpus, settings) + _guarded(_isolation, settings)
 
@@ -145,13 +145,16 @@ def _database(settings: Settings) -> list[Finding]:
     return [Finding("database", FAIL, text, "`gpuq db upgrade`, or install the release that the database belongs to")]
 
 
-def _strays(settings: Settings) -> list[Finding]:
-    """What runs here and is not in the database."""
+def _past(settings: Settings) -> list[Finding]:
+    """Whether the database is the one of this home, and what runs here and is not in it."""
     home = settings.home
     if not home.exists() or home.stat().st_uid != os.geteuid():
         return []
     from gpuq import recovery
 
+    if (why := recovery.why_not_known(settings)) is not None:
+        hint = "`gpuq db restore FILE` puts a backup back; `gpuq db adopt` goes on with the database as it is"
+        return [Finding("database", FAIL, why, hint)]
     hint = "`gpuq doctor --end-strays` ends it; `gpuq down; gpuq doctor --import-strays` puts it into the database"
     text = "runs, keeps its GPUs and is not in the database"
     return [Finding("stray", WARN, f"{one.text} {text}", hint) for one in recovery.strays(settings).living()]

@@ -6,13 +6,15 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from gpuq.domain.job import Attempt, Job, Launched
+from gpuq.domain.job import Attempt, Job
 from gpuq.domain.outcome import Outcome, Result
+from gpuq.domain.proof_of_death import Verdict, doubt, is_forsaken, judge
 from gpuq.domain.states import JobState
 from gpuq.domain.stopping import grace_left_s, notice_of
-from gpuq.engine.attempt import families, stuck
+from gpuq.engine.attempt import families
+from gpuq.engine.attempt.mishaps import alone
 from gpuq.engine.attempt.stop_request import try_stop
-from gpuq.engine.attempt.tracked import TrackedAttempt
+from gpuq.engine.attempt.tracked import TrackedAttempt, recorded
 from gpuq.engine.context import Context
 
 log = logging.getLogger(__name__)
@@ -39,16 +41,38 @@ def adopt(ctx: Context, *, known: Collection[str] = ()) -> Adopted:
     for job, attempt in found:
         if attempt.token in known:
             continue
-        tracked = _recalled(ctx, job, attempt)
-        if not same_boot(ctx, attempt) or not ctx.launcher.alive(attempt.run_dir):
-            tracked.result = end_of(ctx, tracked, rebooted=not same_boot(ctx, attempt))
-        elif job.state is JobState.STOPPING:
-            ask_again(ctx, job, attempt.run_dir)
+        tracked = TrackedAttempt.of_record(job, attempt, recorded(attempt))
+        with alone(ctx, tracked):
+            _adopt_one(ctx, tracked, attempt)
         tracked_attempts.append(tracked)
     adopted = sum(tracked.result is None for tracked in tracked_attempts)
+    for stray in () if ctx.strays is None else ctx.strays.living():
+        log.warning("%s runs, keeps its GPUs and is not in the database; see `gpuq doctor`", stray.text)
     if tracked_attempts:
         log.info("adopted %d running jobs; %d had ended meanwhile", adopted, len(tracked_attempts) - adopted)
     return Adopted([attempt for _, attempt in found], tracked_attempts)
+
+
+def _adopt_one(ctx: Context, tracked: TrackedAttempt, attempt: Attempt) -> None:
+    """SQL's word on its processes comes first: the records may be gone, and where they are the daemon's own user's, a
+    job may write into them."""
+    here = same_boot(ctx, attempt)
+    if here and tracked.launched is None:
+        tracked.launched = ctx.launcher.launched(tracked.run_dir, tracked.token)
+    if not here or not holds_lock(ctx, tracked):
+        tracked.result = end_of(ctx, tracked, rebooted=not here)
+    # Also where only its folder is gone: a supervisor that hears of it obeys.
+    if tracked.result is None and tracked.job.state is JobState.STOPPING:
+        ask_again(ctx, tracked.job, tracked.run_dir)
+
+
+def holds_lock(ctx: Context, tracked: TrackedAttempt) -> bool:
+    """Whether its lock is held. One that cannot be asked is none: then everything else is looked at as well."""
+    try:
+        return ctx.launcher.alive(tracked.run_dir)
+    except OSError as error:
+        log.warning("job %d: its lock cannot be asked: %s", tracked.job.id, error)
+        return False
 
 
 def same_boot(ctx: Context, attempt: Attempt) -> bool:
@@ -70,7 +94,8 @@ def ask_again(ctx: Context, job: Job, run_dir: str) -> None:
 
 def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> Result | None:
     """The end of an attempt whose lock is free: its exit record; without one, what is left of it is killed and it
-    is `lost`. None while something of it cannot be killed: its GPUs are not free then, and it is asked again."""
+    is `lost`. None while it is not proved dead, which `doubt` tells: its GPUs are not free then, and it is asked
+    again."""
     result = ctx.launcher.outcome(tracked.run_dir, tracked.token)
     if result is not None and (result.swept or rebooted):
         return result
@@ -78,18 +103,22 @@ def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> 
         return Result(Outcome.LOST, error="the machine was restarted", finished_at=ctx.clock.now())
     if result is None and _folders_are_away(ctx, tracked):
         return None
+    family = families.known(ctx, tracked)
+    if family is None or not _is_forsaken(ctx, tracked, family):
+        return None
     if result is None and tracked.launched is None and not _never_starts(ctx, tracked):
         return None
     session, begun = (tracked.launched.pid, tracked.launched.pid_start) if tracked.launched else (None, None)
-    seen = families.known(ctx, tracked)
-    if seen is None:
-        return None
     try:
-        swept = ctx.launcher.sweep(tracked.token, session, begun, tracked.job.uid, seen)
+        swept = ctx.launcher.sweep(tracked.token, session, begun, tracked.job.uid, family)
     except TimeoutError as error:
         log.warning("job %d attempt %d is not over: %s", tracked.job.id, tracked.number, error)
-        stuck.tell(ctx, tracked, str(error))
+        tracked.doubt = str(error)
         return None
+    if not _is_dead(ctx, tracked, family):
+        return None
+    # Now that nobody can write one any more: its supervisor may have done so since it was looked for.
+    result = ctx.launcher.outcome(tracked.run_dir, tracked.token) or result
     if result is not None:
         return result
     if _never_lived(ctx, tracked) and not swept:
@@ -98,6 +127,26 @@ def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> 
     what = "its supervisor died" if tracked.launched else "it was never seen to run"
     more = f"; {swept} processes left of it were ended" if swept else ""
     return Result(Outcome.LOST, error=what + more, finished_at=ctx.clock.now())
+
+
+def _is_forsaken(ctx: Context, tracked: TrackedAttempt, family: Collection[tuple[int, int]]) -> bool:
+    """Whether nobody supervises it any more, so that what is left of it may be ended."""
+    seen = ctx.launcher.evidence(tracked.run_dir, tracked.token, tracked.launched, tracked.job.uid, family)
+    if is_forsaken(seen):
+        return True
+    tracked.doubt = f"its lock is free, but {doubt(seen)}; its GPUs stay held"
+    return False
+
+
+def _is_dead(ctx: Context, tracked: TrackedAttempt, family: Collection[tuple[int, int]]) -> bool:
+    """After a sweep."""
+    seen = ctx.launcher.evidence(tracked.run_dir, tracked.token, tracked.launched, tracked.job.uid, family)
+    if judge(seen) is Verdict.DEAD:
+        tracked.doubt = None
+        return True
+    tracked.doubt = f"its supervisor is gone, but {doubt(seen)}; its GPUs stay held"
+    log.warning("job %d attempt %d is not over: %s", tracked.job.id, tracked.number, tracked.doubt)
+    return False
 
 
 def _folders_are_away(ctx: Context, tracked: TrackedAttempt) -> bool:
@@ -119,23 +168,3 @@ def _never_starts(ctx: Context, tracked: TrackedAttempt) -> bool:
     if not try_stop(ctx, tracked.job.id, tracked.run_dir, reason="shutdown", grace_s=0.0):
         return False
     return not ctx.launcher.alive(tracked.run_dir)
-
-
-def _recalled(ctx: Context, job: Job, attempt: Attempt) -> TrackedAttempt:
-    if same_boot(ctx, attempt):
-        launched = ctx.launcher.launched(attempt.run_dir, attempt.token)
-    else:
-        launched = _recorded(attempt)
-    return TrackedAttempt.of_record(job, attempt, launched)
-
-
-def _recorded(attempt: Attempt) -> Launched | None:
-    if attempt.pid is None or attempt.supervisor_pid is None or attempt.started_at is None:
-        return None
-    return Launched(
-        supervisor_pid=attempt.supervisor_pid,
-        supervisor_start=attempt.supervisor_start or 0,
-        pid=attempt.pid,
-        pid_start=attempt.pid_start or 0,
-        started_at=attempt.started_at,
-    )

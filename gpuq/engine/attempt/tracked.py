@@ -19,6 +19,9 @@ class TrackedAttempt:
     `order`: how to launch it, from the claim to the launch; None for one that was read back from its record.
     `fd` is what the agent waits on: the supervisor's report, later its pidfd; None when the kernel gave none.
     `start_recorded`: the start is written in SQL. `result`: how it ended, as soon as that is known.
+    `doubt`: why it is not taken for dead although its supervision is over, or what goes wrong with it alone; a text for
+    people, `doubt_told` the one that they were told. `ask_at`: not looked after before, monotonic seconds, because what
+    failed just now would fail again.
     `peak_mb`, `utilisation`: what was seen of its GPUs so far. `flagged_mb`: the peak with which it was last said to
     have outgrown its request. `grouped`: a control group holds all its processes; else `family` is what was last noted
     of them (see families.py), None for nothing yet.
@@ -38,6 +41,9 @@ class TrackedAttempt:
     start_recorded: bool = False
     stopping: bool = False
     result: Result | None = None
+    doubt: str | None = None
+    doubt_told: str | None = None
+    ask_at: float = 0.0
     peak_mb: dict[str, int] = field(default_factory=dict)
     flagged_mb: int = 0
     utilisation: list[float] = field(default_factory=list)
@@ -137,3 +143,16 @@ class TrackedAttempt:
             run_s=max(0.0, result.finished_at - result.started_at),
             finished_at=result.finished_at,
         )
+
+
+def recorded(attempt: Attempt) -> Launched | None:
+    """What SQL says of its processes; None while that was not written."""
+    if attempt.pid is None or attempt.supervisor_pid is None or attempt.started_at is None:
+        return None
+    return Launched(
+        supervisor_pid=attempt.supervisor_pid,
+        supervisor_start=attempt.supervisor_start or 0,
+        pid=attempt.pid,
+        pid_start=attempt.pid_start or 0,
+        started_at=attempt.started_at,
+    )

@@ -10,10 +10,11 @@ from gpuq.domain.caller import ACTOR
 from gpuq.domain.states import JobState
 from gpuq.domain.stopping import StopTimes, effective_grace_s
 from gpuq.engine.attempt import families
+from gpuq.engine.attempt.mishaps import alone
 from gpuq.engine.attempt.running import record_running
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
-from gpuq.errors import LeaseLost
+from gpuq.errors import GpuqError, LeaseLost
 from gpuq.ports.notify import Topic
 from gpuq.ports.records import Move
 
@@ -23,7 +24,20 @@ GROWN = 1.1
 
 
 def record_started(ctx: Context, tracked_attempts: Sequence[TrackedAttempt]) -> None:
-    """`starting → running` with the process's facts, one transaction for all."""
+    """`starting → running` with the process's facts, one transaction for all; each by itself where something goes
+    wrong with one of them."""
+    try:
+        _write_started(ctx, tracked_attempts)
+    except GpuqError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever it is, it is not the others'
+        for tracked in tracked_attempts:
+            with alone(ctx, tracked):
+                _write_started(ctx, [tracked])
+    ctx.notifier.publish(Topic.EVENTS)
+
+
+def _write_started(ctx: Context, tracked_attempts: Sequence[TrackedAttempt]) -> None:
     with ctx.records.write() as tx:
         for tracked in tracked_attempts:
             assert tracked.launched is not None
@@ -35,7 +49,6 @@ def record_started(ctx: Context, tracked_attempts: Sequence[TrackedAttempt]) -> 
     failpoints.point("start.committed")
     for tracked in tracked_attempts:
         tracked.start_recorded = True
-    ctx.notifier.publish(Topic.EVENTS)
 
 
 def record_outgrown(ctx: Context, tracked_attempts: Collection[TrackedAttempt]) -> None:
@@ -71,7 +84,8 @@ def record_limits_reached(ctx: Context, tracked_attempts: Collection[TrackedAtte
     for tracked in tracked_attempts:
         if (limit := tracked.unrecorded_limit) is not None and now >= limit:
             tracked.stopping = True
-            _record_limit_reached(ctx, tracked, now)
+            with alone(ctx, tracked):
+                _record_limit_reached(ctx, tracked, now)
 
 
 def _record_limit_reached(ctx: Context, tracked: TrackedAttempt, now: float) -> None:

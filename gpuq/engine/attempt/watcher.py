@@ -14,25 +14,30 @@ from collections.abc import Callable, Collection
 from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
-from gpuq.engine.attempt.adopt import adopt, end_of
+from gpuq.engine.attempt import stuck
+from gpuq.engine.attempt.adopt import adopt, end_of, holds_lock
 from gpuq.engine.attempt.launch import launch
 from gpuq.engine.attempt.launch_breaker import LaunchCircuitBreaker, is_machines_fault, told
+from gpuq.engine.attempt.mishaps import alone
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
 
 log = logging.getLogger(__name__)
 
+# A look at everything that could tell whether an attempt is dead takes some time.
+DOUBT_AGAIN_S = 2.0
+
 
 class AttemptWatcher:
-    """`tracked` by job id, until the end is written; `ended`: their end is known and not written; `unrecorded`: they
-    run, and that is not written. `when_running` is called before the first is put there."""
+    """`tracked` by job id, until the end is written; `unrecorded`: they run, and that is not written. `when_running` is
+    called before the first is put there."""
 
     def __init__(self, ctx: Context, breaker: LaunchCircuitBreaker, when_running: Callable[[], None]) -> None:
         self._ctx = ctx
         self._breaker = breaker
         self._when_running = when_running
         self.tracked: dict[int, TrackedAttempt] = {}
-        self.ended: list[TrackedAttempt] = []
+        self._ended: list[TrackedAttempt] = []
         self.unrecorded: list[TrackedAttempt] = []
         self._selector = selectors.DefaultSelector()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -51,8 +56,15 @@ class AttemptWatcher:
 
     @property
     def holding(self) -> list[TrackedAttempt]:
-        """Those that are not known to have ended."""
-        return [tracked for tracked in self.tracked.values() if tracked.result is None]
+        """Those that are not known to have ended, or whose end cannot be written: SQL says of both that they run."""
+        now = self._ctx.clock.monotonic()
+        return [tracked for tracked in self.tracked.values() if tracked.result is None or tracked.ask_at > now]
+
+    @property
+    def ended(self) -> list[TrackedAttempt]:
+        """Their end is known and not written; without those whose end could not be, until it is tried again."""
+        now = self._ctx.clock.monotonic()
+        return [tracked for tracked in self._ended if tracked.ask_at <= now]
 
     @property
     def unwatched(self) -> bool:
@@ -63,7 +75,7 @@ class AttemptWatcher:
         """What SQL says is alive here: watched if its lock is held, ended as its exit record says if not."""
         found = adopt(self._ctx, known={tracked.token for tracked in self.tracked.values()})
         alive = {attempt.token for attempt in found.attempts}
-        for tracked in [tracked for tracked in self.holding if tracked.token not in alive]:
+        for tracked in [one for one in self.holding if one.result is None and one.token not in alive]:
             # Another agent has written its end.
             self._unwatch(tracked)
             del self.tracked[tracked.job.id]
@@ -71,7 +83,7 @@ class AttemptWatcher:
             self.tracked[tracked.job.id] = tracked
             self._breaker.outputs.note(tracked)
             if tracked.result is not None:
-                self.ended.append(tracked)
+                self._ended.append(tracked)
                 continue
             if tracked.launched is not None and not tracked.start_recorded:
                 self.unrecorded.append(tracked)
@@ -94,19 +106,22 @@ class AttemptWatcher:
                 if not isinstance(error, OSError):
                     log.exception("the launch of job %d failed", claimed.job.id)
                 self._breaker.trip(told(error))
-            self.ended.append(tracked)
+            self._ended.append(tracked)
             self.wake()
             return
         self._selector.register(tracked.fd, selectors.EVENT_READ, tracked)
 
-    def forget_ended(self, ended: Collection[TrackedAttempt]) -> None:
-        """Their ends are written."""
-        self.ended = [tracked for tracked in self.ended if tracked not in ended]
-        for tracked in ended:
+    def forget_ended(self, ended: Collection[TrackedAttempt]) -> list[TrackedAttempt]:
+        """Their ends are written, apart from what could not be; those that are."""
+        now = self._ctx.clock.monotonic()
+        written = [tracked for tracked in ended if tracked.ask_at <= now]
+        self._ended = [tracked for tracked in self._ended if tracked not in written]
+        for tracked in written:
             tracked.let_go_of_records(self._ctx.launcher)
             # The reaper may have written this end, and the job may live again.
             if self.tracked.get(tracked.job.id) is tracked:
                 del self.tracked[tracked.job.id]
+        return written
 
     def wait_for_events(self, timeout: float) -> bool:
         """Waits at most so many seconds for something to happen; whether it was a `wake`."""
@@ -116,14 +131,34 @@ class AttemptWatcher:
             if tracked is None:
                 os.eventfd_read(self._wake_fd)
                 woken = True
-            elif tracked.launched is None:
-                self._read_report(tracked)
             else:
-                self._check_ended(tracked)
+                with alone(self._ctx, tracked):
+                    self._hear(tracked)
+                if tracked.doubt is not None:
+                    # What its descriptor says would be said again at once.
+                    self._unwatch(tracked)
+        now = self._ctx.clock.monotonic()
         for tracked in self.holding:
-            if tracked.fd is None:
-                self._poll(tracked)
+            if tracked.fd is None and tracked.ask_at <= now and tracked.result is None:
+                with alone(self._ctx, tracked):
+                    self._poll(tracked)
+        self._tell_doubts()
         return woken
+
+    def _hear(self, tracked: TrackedAttempt) -> None:
+        if tracked.launched is None:
+            self._read_report(tracked)
+        else:
+            self._check_ended(tracked)
+
+    def _tell_doubts(self) -> None:
+        for tracked in self.tracked.values():
+            if tracked.doubt != tracked.doubt_told:
+                tracked.doubt_told = tracked.doubt
+                if tracked.doubt is None:
+                    stuck.clear(self._ctx, tracked)
+                else:
+                    stuck.tell(self._ctx, tracked, tracked.doubt)
 
     def _read_report(self, tracked: TrackedAttempt) -> None:
         assert tracked.fd is not None
@@ -135,12 +170,17 @@ class AttemptWatcher:
         failpoints.point("start.heard")
         # The descriptor stays: it is readable again when the attempt is over.
         self._mark_running(tracked, launched)
+        if self._ctx.launcher.told_end(tracked.token) is not None:
+            self._unwatch(tracked)
+            self._end(tracked)
 
     def _poll(self, tracked: TrackedAttempt) -> None:
         """The lock; and the folder, if the report went to an agent that died before it read it."""
-        if not self._ctx.launcher.alive(tracked.run_dir):
+        if not holds_lock(self._ctx, tracked):
             self._end(tracked)
-        elif (
+            return
+        tracked.doubt = None
+        if (
             tracked.launched is None
             and (launched := self._ctx.launcher.launched(tracked.run_dir, tracked.token)) is not None
         ):
@@ -162,18 +202,23 @@ class AttemptWatcher:
             self._selector.register(tracked.fd, selectors.EVENT_READ, tracked)
 
     def _check_ended(self, tracked: TrackedAttempt) -> None:
+        # The end of its report, or what its supervisor has to tell that cannot write the end down.
+        if tracked.fd is not None:
+            self._ctx.launcher.report(tracked.fd)
         self._unwatch(tracked)
         # The lock outlives the supervisor's PID only if somebody else holds it: asked again next time.
-        if not self._ctx.launcher.alive(tracked.run_dir):
+        if self._ctx.launcher.told_end(tracked.token) is not None or not holds_lock(self._ctx, tracked):
             self._end(tracked)
 
     def _end(self, tracked: TrackedAttempt) -> None:
         tracked.result = end_of(self._ctx, tracked)
         failpoints.point("end.heard")
-        if tracked.result is not None:
+        if tracked.result is None:
+            tracked.ask_at = self._ctx.clock.monotonic() + DOUBT_AGAIN_S if tracked.doubt is not None else 0.0
+        else:
             if tracked.result.machine_fault:
                 self._breaker.trip(tracked.result.error or "")
-            self.ended.append(tracked)
+            self._ended.append(tracked)
 
     def _unwatch(self, tracked: TrackedAttempt) -> None:
         if tracked.fd is not None:

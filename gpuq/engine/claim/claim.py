@@ -14,6 +14,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from gpuq.domain import failpoints
+from gpuq.engine.attempt.mishaps import note
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.claim.leased import Leased, give_back, release, take_leases
 from gpuq.engine.claim.starting import record_starting
@@ -51,7 +52,8 @@ def write_turn(
     ctx: Context, ended: Sequence[TrackedAttempt], leased: Sequence[Leased] = (), fence: Fence | None = None
 ) -> Written:
     """Ends, whose `result` is set, and starts, in one transaction. When an end turns out not to be of a live attempt,
-    each of them is written by itself and no start: their leases are given back and the next plan has them.
+    or anything else goes wrong with one of them, each is written by itself and no start: their leases are given back
+    and the next plan has them. An end that cannot be written is noted on its attempt, see `mishaps`.
 
     Starts need the `fence` of the node; ends are guarded by their own tokens. Raises DatabaseUnavailable and NodeTaken
     with every lease given back: the caller comes again with the ends, as the exit records stay.
@@ -59,10 +61,13 @@ def write_turn(
     ends = classified(ctx, ended)
     try:
         written = _write_together(ctx, ends, leased, fence)
-    except GpuqError as error:
+    except Exception as error:
+        if not ends and len(leased) > 1 and not isinstance(error, GpuqError):
+            return _start_each_alone(ctx, leased, fence)
         for item in leased:
             give_back(ctx, item)
-        if isinstance(error, NodeTaken) or not isinstance(error, LeaseLost):
+        ours = isinstance(error, NodeTaken) or (isinstance(error, GpuqError) and not isinstance(error, LeaseLost))
+        if ours or (leased and not ends):
             raise
         written = _write_each_alone(ctx, ends)
     else:
@@ -100,15 +105,36 @@ def _write_together(ctx: Context, ends: Sequence[End], leased: Sequence[Leased],
     return written
 
 
+def _start_each_alone(ctx: Context, leased: Sequence[Leased], fence: Fence | None) -> Written:
+    """What can be started of them; the leases of one that cannot are given back. Raises DatabaseUnavailable and
+    NodeTaken: those before it are claimed, and found by the reaper."""
+    written = Written()
+    for at, item in enumerate(leased):
+        try:
+            written.claimed += write_turn(ctx, (), [item], fence).claimed
+        except GpuqError:
+            for left in leased[at + 1 :]:
+                give_back(ctx, left)
+            raise
+        except Exception:
+            log.exception("job %d cannot be started; the others are", item.waiting.id)
+    return written
+
+
 def _write_each_alone(ctx: Context, ends: Sequence[End]) -> Written:
     """What can be written of the ends. Raises DatabaseUnavailable: those before it are written."""
     written = Written()
     for end in ends:
+        tracked, _ = end
         try:
             one = _write_together(ctx, [end], (), None)
         except LeaseLost as error:
-            tracked, _ = end
             log.warning("job %d attempt %d: end not written: %s", tracked.job.id, tracked.number, error.message)
+            continue
+        except GpuqError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is not the others'
+            note(ctx, tracked, error)
             continue
         written.states.update(one.states)
         written.queued.extend(one.queued)

@@ -12,8 +12,9 @@ from gpuq.domain import failpoints
 from gpuq.domain.job import Attempt, Job
 from gpuq.domain.states import JobState
 from gpuq.domain.stopping import is_overdue
-from gpuq.engine.attempt.adopt import ask_again, end_of, same_boot
-from gpuq.engine.attempt.tracked import TrackedAttempt
+from gpuq.engine.attempt.adopt import ask_again, end_of, holds_lock, same_boot
+from gpuq.engine.attempt.mishaps import alone
+from gpuq.engine.attempt.tracked import TrackedAttempt, recorded
 from gpuq.engine.claim.claim import write_turn
 from gpuq.engine.context import Context
 from gpuq.errors import HotStoreUnavailable
@@ -33,20 +34,30 @@ def reap(ctx: Context, *, suspect_after_s: float = SUSPECT_AFTER_S) -> list[int]
     for job, attempt in found:
         if now - attempt.claimed_at < suspect_after_s and same_boot(ctx, attempt):
             continue
-        if same_boot(ctx, attempt) and ctx.launcher.alive(attempt.run_dir):
-            _press(ctx, job, attempt, now)
-            continue
-        tracked = TrackedAttempt.of_record(job, attempt, ctx.launcher.launched(attempt.run_dir, attempt.token))
-        tracked.result = end_of(ctx, tracked, rebooted=not same_boot(ctx, attempt))
-        failpoints.point("reap.proved")
-        if tracked.result is None:
-            continue
-        written = write_turn(ctx, [tracked])
-        if job.id in written.states:
-            log.warning("job %d attempt %d was dead: %s", job.id, attempt.number, tracked.result.outcome)
-            dead.append(job.id)
-            _release(ctx, attempt)
+        tracked = TrackedAttempt.of_record(job, attempt, recorded(attempt))
+        with alone(ctx, tracked):
+            if _reap_one(ctx, tracked, attempt, now):
+                dead.append(job.id)
     return dead
+
+
+def _reap_one(ctx: Context, tracked: TrackedAttempt, attempt: Attempt, now: float) -> bool:
+    """Whether it was dead, and its end is written now."""
+    here, job = same_boot(ctx, attempt), tracked.job
+    if here and holds_lock(ctx, tracked):
+        _press(ctx, job, attempt, now)
+        return False
+    if tracked.launched is None:
+        tracked.launched = ctx.launcher.launched(attempt.run_dir, attempt.token)
+    tracked.result = end_of(ctx, tracked, rebooted=not here)
+    failpoints.point("reap.proved")
+    if tracked.result is None:
+        return False
+    if job.id not in write_turn(ctx, [tracked]).states:
+        return False
+    log.warning("job %d attempt %d was dead: %s", job.id, attempt.number, tracked.result.outcome)
+    _release(ctx, attempt)
+    return True
 
 
 def _press(ctx: Context, job: Job, attempt: Attempt, now: float) -> None:

@@ -6,12 +6,13 @@ runs on another machine.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass, replace
 from math import inf
 
 from gpuq.domain.job import Attempt, Job
-from gpuq.engine.attempt.tracked import TrackedAttempt
+from gpuq.engine.attempt.tracked import TrackedAttempt, recorded
 from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.snapshot.builder import SnapshotBuilder
@@ -118,4 +119,9 @@ class ForecastCache:
         return forecast(supposed, self._ctx.clock.now()).start.get(job.id)
 
     def _live(self, job: Job, attempt: Attempt) -> TrackedAttempt:
-        return TrackedAttempt.of_record(job, attempt, self._ctx.launcher.launched(attempt.run_dir, attempt.token))
+        launched = recorded(attempt)
+        if launched is None:
+            # What one attempt's records do not tell keeps nobody from an answer.
+            with contextlib.suppress(OSError):
+                launched = self._ctx.launcher.launched(attempt.run_dir, attempt.token)
+        return TrackedAttempt.of_record(job, attempt, launched)

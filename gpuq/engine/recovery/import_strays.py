@@ -9,9 +9,9 @@ from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import ACTIVE, JobState
 from gpuq.engine.attempt.running import record_running
 from gpuq.engine.context import Context
-from gpuq.engine.recovery.reconcile import Spec, attempt_of, move, start_as
+from gpuq.engine.recovery.reconcile import Spec, attempt_of, command_in, environment_in, move, start_as
 from gpuq.engine.strays import Stray, Strays
-from gpuq.errors import NotFound, Refused
+from gpuq.errors import NotFound, Refused, UsageError
 from gpuq.ports.records import NewJob, Writer
 
 # What gpuq itself puts into the environment of a job.
@@ -25,7 +25,7 @@ def import_strays(ctx: Context, strays: Strays, spec_of: Callable[[str], Spec]) 
     for stray in strays.living():
         try:
             _import(ctx, stray, spec_of(stray.run_dir))
-        except Refused as error:
+        except (Refused, UsageError) as error:
             told.append((stray, error.message))
         else:
             told.append((stray, None))
@@ -65,12 +65,12 @@ def _check(tx: Writer, stray: Stray) -> None:
 
 def _new_job(stray: Stray, spec: Spec, gpus: int, began: float) -> NewJob:
     """It is not retried unless somebody says so: how often it may be is not known."""
-    env = {str(key): str(value) for key, value in (spec.get("env") or {}).items() if not str(key).startswith(_OURS)}
+    env = {key: value for key, value in environment_in(spec).items() if not key.startswith(_OURS)}
     limit = spec.get("time_limit_s")
     cwd = str(spec.get("cwd") or "/")
     asked = JobSpec.parse(
         {
-            "command": [str(word) for word in spec.get("argv") or ["?"]],
+            "command": command_in(spec),
             "name": stray.command,
             "cwd": cwd,
             "env": env,

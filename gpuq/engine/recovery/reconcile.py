@@ -111,12 +111,23 @@ def _end_in(ctx: Context, job_id: int, number: int, run_dir: str, spec_of: Calla
 
 
 def stray_of(job_id: int, number: int, run_dir: str, spec: Spec) -> Stray:
-    """The attempt as people see it, and what it holds."""
-    env = spec.get("env") or {}
+    """The attempt as people see it, and what it holds; whatever a damaged spec says."""
+    env = environment_in(spec)
     gpus = tuple(word for word in str(env.get("CUDA_VISIBLE_DEVICES") or "").split(",") if word)
-    argv = spec.get("argv") or ["?"]
-    name = str(env.get("GPUQ_JOB_NAME") or argv[0])[:200]
+    name = (env.get("GPUQ_JOB_NAME") or command_in(spec)[0])[:200]
     return Stray(job_id, number, str(spec.get("token") or ""), run_dir, gpus, str(spec.get("user") or "?"), name)
+
+
+def environment_in(spec: Spec) -> dict[str, str]:
+    """What the job was started with."""
+    env = spec.get("env")
+    return {str(key): str(value) for key, value in env.items()} if isinstance(env, dict) else {}
+
+
+def command_in(spec: Spec) -> list[str]:
+    """What was started; `?` when that is not known."""
+    argv = spec.get("argv")
+    return [str(word) for word in argv] if isinstance(argv, list) and argv else ["?"]
 
 
 def attempt_of(ctx: Context, job_id: int, number: int, run_dir: str, spec: Spec) -> Attempt:

@@ -124,8 +124,12 @@ def _run_alembic(configuration: Any, connection: Connection) -> None:
     from alembic import command
 
     configuration.attributes["connection"] = connection
+    driver: Any = connection.connection.driver_connection
+    given = _given_ids(driver) if connection.dialect.name == "sqlite" else {}
     command.upgrade(configuration, create.HEAD)
     if connection.dialect.name == "sqlite":
+        # A table that was written anew would go on after the ids that are in it, not after those that were given.
+        _go_on_after(driver, given)
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
         if broken:
             raise SchemaMismatch(
@@ -234,13 +238,7 @@ def restore(url: str, source: Path) -> None:
             given = _given_ids(target)
             copy.backup(target)
             target.execute("PRAGMA journal_mode = WAL")
-            for table, last in given.items():
-                target.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (last, table))
-                target.execute(
-                    "INSERT INTO sqlite_sequence (name, seq) SELECT ?, ?"
-                    " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = ?)",
-                    (table, last, table),
-                )
+            _go_on_after(target, given)
     ensure(url)
 
 
@@ -251,6 +249,16 @@ def _given_ids(connection: sqlite3.Connection) -> dict[str, int]:
         if "no such table" in str(error):
             return {}
         raise
+
+
+def _go_on_after(connection: sqlite3.Connection, given: dict[str, int]) -> None:
+    for table, last in given.items():
+        connection.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (last, table))
+        connection.execute(
+            "INSERT INTO sqlite_sequence (name, seq) SELECT ?, ?"
+            " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = ?)",
+            (table, last, table),
+        )
 
 
 def check_backup(source: Path) -> None:

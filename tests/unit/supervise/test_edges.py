@@ -169,7 +169,7 @@ def test_a_reading_that_ends_with_a_full_buffer_is_whole_and_a_wait_is_in_millis
         events = Events(str(tmp_path))
         os.write(events.control, b"x" * 4095 + b"\n")
         assert events.wait(None, 0) == {events.control}
-        assert events.requests() == []
+        assert events.lines() == [b"x" * 4095]
         assert events.wait(None, 0) == set()
         events._poll = SimpleNamespace(poll=lambda pause: pauses.append(pause) or [])  # type: ignore[assignment]
         events.wait(None, 0.25)
@@ -392,7 +392,7 @@ def test_a_message_waits_ten_seconds_for_room_and_an_ended_fork_server_is_reaped
 
     monkeypatch.setattr(server_process.socket, "socketpair", pair)
     server = ForkServer(str(tmp_path / "messages"), ("a folder", ["v2", "freezer"]))
-    assert server._groups == ["--groups", "a folder", "--kinds", "v2,freezer"]
+    assert server._options == ["--groups", "a folder", "--kinds", "v2,freezer"]
     server = ForkServer(str(tmp_path / "messages"))
     server.start()
     pid = server.pid

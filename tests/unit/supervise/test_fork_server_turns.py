@@ -37,7 +37,8 @@ class Served:
         monkeypatch.setattr(forkserver, "READY", 1)
         monkeypatch.setattr(forkserver.os, "fork", self._fork)
         self.stopped: list[int] = []
-        monkeypatch.setattr(forkserver.os, "waitid", lambda _kind, _id, options: self._next(options))
+        monkeypatch.setattr(forkserver.os, "waitid", self._waitid)
+        monkeypatch.setattr(forkserver, "children", lambda: [seen.si_pid for seen in self.ended])
         monkeypatch.setattr(forkserver.os, "waitpid", self._reap)
         monkeypatch.setattr(processes, "start_of", lambda pid: pid + 1)
         monkeypatch.setattr(processes, "everything", dict)
@@ -59,10 +60,11 @@ class Served:
         self.forks += 1
         return PID + self.forks
 
-    def _next(self, options: int) -> Any:
+    def _waitid(self, kind: int, pid: int, options: int) -> Any:
         if options & os.WSTOPPED:
             return SimpleNamespace(si_pid=self.stopped.pop(0)) if self.stopped else None
-        return next((seen for seen in self.ended if seen.si_pid not in self.reaped), None)
+        wanted = [seen for seen in self.ended if seen.si_pid not in self.reaped]
+        return next((seen for seen in wanted if kind == os.P_ALL or seen.si_pid == pid), None)
 
     def _reap(self, pid: int, options: int) -> tuple[int, int]:
         assert options == 0
@@ -178,7 +180,8 @@ def test_what_a_member_that_ended_badly_left_behind_is_hunted_and_the_others_spa
     served.says(1, TAKEN)
     served.server.turn()
     served.ends(PID + 1, status, code)
-    assert served.hunts == [{PID + 2}]
+    # The zombie itself is nothing to be hunted.
+    assert served.hunts == [{PID + 1, PID + 2}]
     assert served.reaped == [PID + 1]
     # Nothing of it is left: it is not looked for again.
     served.ends(PID + 2)
@@ -228,7 +231,7 @@ def test_a_member_stays_a_zombie_until_the_disk_takes_its_will(served: Served, m
     served.server.turn()
     assert (served.reaped, served.pauses[-1]) == ([], 1000)
     served.server.turn()
-    assert (served.reaped, served.pauses[-1]) == ([PID + 1], 1000)
+    assert (served.reaped, served.pauses[-1]) == ([PID + 1], 2000)
     served.server.turn()
     assert served.pauses[-1] is None
 

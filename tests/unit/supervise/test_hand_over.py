@@ -220,6 +220,7 @@ def test_a_request_that_is_in_no_file_needs_room_in_the_pipe_and_a_nudge_does_no
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, records: Path
 ) -> None:
     os.mkfifo(records / bundle.CONTROL)
+    bundle.create(str(records), bundle.SPEC, {"token": "t"})
     fd = os.open(records / bundle.CONTROL, os.O_RDWR | os.O_NONBLOCK)
     try:
         stop.request_stop(str(tmp_path / "1"), "cancel", 5.0)
@@ -227,9 +228,12 @@ def test_a_request_that_is_in_no_file_needs_room_in_the_pipe_and_a_nudge_does_no
         with monkeypatch.context() as broken:
             broken.setattr(bundle, "write", full_disk)
             stop.request_stop(str(tmp_path / "1"), "cancel", 7.0)
-            told = bundle.parsed(os.read(fd, 1000))
+            said = os.read(fd, 1000)
+            # Whatever stood before it without an end is a line of its own.
+            assert said.startswith(b"\n")
+            told = bundle.parsed(said.strip())
             assert told is not None
-            assert (told["reason"], told["grace_s"]) == ("cancel", 7.0)
+            assert (told["reason"], told["grace_s"], told["token"]) == ("cancel", 7.0, "t")
             os.write(fd, b"\n" * fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ))
             with pytest.raises(OSError, match="No space left"):
                 stop.request_stop(str(tmp_path / "1"), "cancel", 7.0)
@@ -313,7 +317,9 @@ def test_an_exit_record_is_read_field_by_field(tmp_path: Path) -> None:
     strange = read(outcome="melted", error="hot")
     assert strange is not None
     assert (strange.outcome, strange.error) == (Outcome.LOST, "the exit record names an unknown outcome 'melted'")
-    assert launcher.outcome(run_dir, "another") is None
+    another = launcher.outcome(run_dir, "another")
+    assert another is not None
+    assert (another.outcome, another.swept) == (Outcome.LOST, False)
     launcher.close()
 
 
@@ -341,14 +347,14 @@ def test_pipes_of_what_is_over_are_closed_now_and_then_and_remembered() -> None:
     writers: list[int] = []
     for number in range(8):
         read_end, write_end = os.pipe()
-        os.write(write_end, bundle.line({**WHOLE, "pid": number}))
+        os.write(write_end, bundle.line({**WHOLE, "pid": number + 1}))
         assert launcher.report(read_end) is not None
         os.close(read_end)
         writers.append(write_end)
         if number in {2, 4}:
             os.close(writers[number])
     for number in range(8):
-        fd = launcher.watch(Launched(2**22 + 1, 2, number, 4, 5.5))
+        fd = launcher.watch(Launched(2**22 + 1, 2, number + 1, 4, 5.5))
         assert (fd is None) == (number in {2, 4})
         if fd is not None:
             os.close(fd)

@@ -37,7 +37,7 @@ class Machine:
         self.refuses: type[OSError] | None = None
         monkeypatch.setattr(processes, "everything", self._everything)
         monkeypatch.setattr(processes, "send", lambda process, number: self.told.append((process.pid, number)))
-        monkeypatch.setattr(hunt, "_children", self._children)
+        monkeypatch.setattr(hunt, "children", self._children)
         monkeypatch.setattr(hunt.os, "getpid", lambda: 10)
         monkeypatch.setattr(hunt.os, "kill", self._kill)
 
@@ -118,7 +118,7 @@ def test_ones_own_children_are_read_whole_and_what_is_cut_off_waits_for_the_next
         os.read(gate[0], 1)
         os._exit(0)
     try:
-        assert made in hunt._children()
+        assert made in hunt.children()
     finally:
         os.write(gate[1], b"x")
         os.waitpid(made, 0)
@@ -126,11 +126,11 @@ def test_ones_own_children_are_read_whole_and_what_is_cut_off_waits_for_the_next
             os.close(fd)
     with monkeypatch.context() as cut:
         cut.setattr(hunt.os, "read", lambda *_: b"11 12 13")
-        assert hunt._children() == [11, 12]
+        assert hunt.children() == [11, 12]
     assert len(os.listdir("/proc/self/fd")) == before
 
     def unknown(*_: object) -> int:
         raise FileNotFoundError(errno.ENOENT, "-")
 
     monkeypatch.setattr(hunt.os, "open", unknown)
-    assert hunt._children() == []
+    assert hunt.children() == []

@@ -142,8 +142,8 @@ def test_while_nothing_is_over_nothing_is_waited_for_or_closed(launcher: ForkSer
     ends = [os.pipe() for _ in range(9)]
     before = descriptors()
     for number, (read_end, write_end) in enumerate(ends):
-        os.write(write_end, bundle.line({**STARTED, "pid": number}))
-        assert launcher.report(read_end) == Launched(50, 60, number, 4, 5.5)
+        os.write(write_end, bundle.line({**STARTED, "pid": number + 1}))
+        assert launcher.report(read_end) == Launched(50, 60, number + 1, 4, 5.5)
     assert descriptors() == before + len(ends)
     launcher.close()
     assert descriptors() == before
@@ -189,5 +189,6 @@ def test_numbers_of_a_report_are_those_that_processes_have(launcher: ForkServerL
     assert read(pid=2**31 - 1) == Launched(50, 60, 2**31 - 1, 4, 5.5)
     assert read(pid=2**31) is None
     assert read(pid_start=2**31, supervisor_start=2**40) == Launched(50, 2**40, 3, 2**31, 5.5)
-    assert read(pid=0, started_at=0) == Launched(50, 60, 0, 4, 0)
+    assert read(pid=1, started_at=0) == Launched(50, 60, 1, 4, 0)
+    assert read(pid=0) is read(supervisor_pid=-1) is read(pid_start=-1) is read(started_at=1e18) is None
     assert launcher.launched(str(tmp_path / "1"), "another") is None

@@ -61,21 +61,41 @@ def test_an_alarm_and_nothing_else_ends_a_wait_at_its_moment(events: Any) -> Non
     assert events.wait(None, 0) == set()
 
 
-def test_requests_in_the_pipe_are_read_line_by_line_and_nudges_are_none(events: Any) -> None:
+def test_what_stands_in_the_pipe_is_read_line_by_line_and_nudges_are_none(events: Any) -> None:
     tell(events, b"\n")
     assert events.control in events.wait(None)
-    assert events.requests() == []
-    first, second = {"reason": "preempt"}, {"reason": "cancel"}
-    tell(events, bundle.line(first) + b"\n" + b"no record\n" + b"[1]\n" + bundle.line(second))
+    assert events.lines() == []
+    tell(events, b"one\n\nno record\ntwo\n")
     assert events.wait(None, 0) == {events.control}
-    assert events.requests() == [first, second]
-    assert events.requests() == []
+    assert events.lines() == [b"one", b"no record", b"two"]
+    assert events.lines() == []
     # More than one reading takes.
-    tell(events, bundle.line({"reason": "x" * 5000}))
-    tell(events, bundle.line(second))
+    tell(events, b"x" * 5000 + b"\n")
+    tell(events, b"two\n")
     events.wait(None, 0)
-    assert [len(str(request["reason"])) for request in events.requests()] == [5000, 6]
+    assert [len(line) for line in events.lines()] == [5000, 3]
     assert events.wait(None, 0) == set()
+
+
+def test_a_line_comes_when_it_is_whole_and_of_an_endless_one_little_is_kept(events: Any) -> None:
+    tell(events, b"on")
+    events.wait(None, 0)
+    assert events.lines() == []
+    tell(events, b"e\n")
+    events.wait(None, 0)
+    assert events.lines() == [b"one"]
+    for _ in range(20):
+        tell(events, b"x" * 60_000)
+        events.wait(None, 0)
+        assert events.lines() == []
+    assert len(events._told) < 70_000
+
+
+def test_one_look_at_a_pipe_that_is_filled_again_and_again_ends(events: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuq.supervise.events.os.read", lambda fd, most: b"x" * most)
+    tell(events, b"x")
+    events.wait(None, 0)
+    assert len(events._told) == 16 * 4096
 
 
 @pytest.mark.parametrize(("number", "told"), [(signal.SIGTERM, True), (signal.SIGINT, True), (signal.SIGCHLD, False)])

@@ -1,0 +1,139 @@
+"""Signs of life of real attempts whose folders were removed, moved, or spoiled."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuq.domain.job import Launched
+from gpuq.domain.proof_of_death import Evidence, Sign, Verdict, judge
+from gpuq.linux import look
+from gpuq.supervise import bundle, evidence
+
+
+def seen(world: Any, attempt: Any, launched: Launched | None = None) -> Evidence:
+    found: Evidence = world.launcher.evidence(attempt.run_dir, attempt.order.token, launched, os.geteuid())
+    return found
+
+
+def until_gone(pid: int, signum: int = signal.SIGKILL) -> None:
+    fd = os.pidfd_open(pid)
+    os.kill(pid, signum)
+    assert select.select([fd], [], [], 20)[0]
+    os.close(fd)
+
+
+# No mark is left of it, whoever looks for one.
+UNMARKED = ("/usr/bin/env", "-i", "/bin/sleep", "100")
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["by_what_sql_says", "by_looking_at_all_supervisors"])
+def test_an_attempt_whose_folders_were_removed_is_supervised_as_long_as_its_supervisor_lives(
+    world: Any, known: bool
+) -> None:
+    attempt = world.start(*UNMARKED)
+    launched = attempt.launched if known else None
+    shutil.rmtree(Path(attempt.run_dir).parent)
+    assert not world.launcher.alive(attempt.run_dir)
+    found = seen(world, attempt, launched)
+    assert (judge(found), found.supervisor, found.lock) == (Verdict.SUPERVISED, Sign.LIVES, Sign.GONE)
+    assert attempt.running.supervisor_pid in found.pids
+    until_gone(attempt.running.pid)
+    attempt.wait()
+    # Its supervisor is there for another attempt now.
+    assert judge(seen(world, attempt, launched)) is Verdict.DEAD
+
+
+def test_an_attempt_is_supervised_wherever_its_home_is(world: Any) -> None:
+    attempt = world.start(*UNMARKED)
+    away = world.root.with_name(world.root.name + "-away")
+    world.root.rename(away)
+    try:
+        assert judge(seen(world, attempt, attempt.launched)) is Verdict.SUPERVISED
+    finally:
+        away.rename(world.root)
+
+
+def test_a_supervisor_at_another_attempt_is_none_of_this_ones(world: Any) -> None:
+    attempt = world.start("true")
+    attempt.result()
+    supervisor = attempt.running.supervisor_pid
+    others = [world.start("sleep", "100") for _ in range(3)]
+    assert supervisor in {other.running.supervisor_pid for other in others}, "it is at work again"
+    shutil.rmtree(Path(attempt.run_dir).parent)
+    assert judge(seen(world, attempt, attempt.launched)) is Verdict.DEAD
+
+
+def test_what_is_left_without_a_supervisor_is_found_by_each_of_its_signs(world_of_each_kind: Any) -> None:
+    world = world_of_each_kind
+    attempt = world.start(*UNMARKED)
+    # A fork server that stands still ends nothing.
+    server = look(attempt.running.supervisor_pid).parent
+    os.kill(server, signal.SIGSTOP)
+    try:
+        until_gone(attempt.running.supervisor_pid)
+        found = seen(world, attempt, attempt.launched)
+        # Its fork server has yet to say how it ended.
+        assert (judge(found), found.supervisor) == (Verdict.SUPERVISED, Sign.LIVES)
+        bundle.write(attempt.records, bundle.EXIT, {"token": attempt.order.token, "outcome": "lost"})
+        found = seen(world, attempt, attempt.launched)
+        assert (judge(found), found.main, found.session) == (Verdict.LEFT_OVER, Sign.LIVES, Sign.LIVES)
+        assert found.marked is Sign.GONE
+        assert attempt.running.pid in found.pids
+    finally:
+        os.kill(server, signal.SIGCONT)
+
+
+def test_a_lock_that_is_no_file_of_its_own_is_none_and_one_that_cannot_be_asked_is_a_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / bundle.LOCK
+    assert evidence._lock(str(tmp_path)) is Sign.GONE
+    path.symlink_to("elsewhere")
+    assert evidence._lock(str(tmp_path)) is Sign.GONE
+    path.unlink()
+    path.touch()
+    assert evidence._lock(str(tmp_path)) is Sign.GONE
+
+    def broken(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evidence.os, "open", broken)
+        assert evidence._lock(str(tmp_path)) is Sign.UNSEEN
+    monkeypatch.setattr(evidence.fcntl, "flock", broken)
+    assert evidence._lock(str(tmp_path)) is Sign.UNSEEN
+
+
+def test_what_is_in_a_session_without_its_leader_may_be_the_jobs(world: Any) -> None:
+    """A daemonized process that has cleared its environment, and whose parent has ended."""
+    read_end, write_end = os.pipe()
+    leader = os.fork()
+    if leader == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.close(write_end)
+            os.read(read_end, 1)
+        os._exit(0)
+    start = look(leader).start
+    os.waitpid(leader, 0)
+    attempt = world.start("true")
+    attempt.result()
+    known = Launched(2**22, 1, leader, start, 1.0)
+    try:
+        found = seen(world, attempt, known)
+        assert (judge(found), found.main, found.session) == (Verdict.IN_DOUBT, Sign.GONE, Sign.UNSEEN)
+        assert len(found.pids) == 1
+        end = os.pidfd_open(found.pids[0])
+    finally:
+        os.close(write_end)
+        os.close(read_end)
+    assert select.select([end], [], [], 20)[0]
+    os.close(end)
+    assert judge(seen(world, attempt, known)) is Verdict.DEAD
