@@ -15,8 +15,10 @@ from random import Random
 import processes
 import redis
 from evidence import Kill
+from file_faults import FileFaults
 from installation import GPUQ, LEASE_TTL_S, Installation
-from processes import Process
+from processes import Process, gone
+from supervisor_faults import SupervisorFaults
 
 Fault = Callable[[], bool]
 DRAWS = 8
@@ -35,7 +37,7 @@ class Faults:
         self.random = Random(f"{seed} faults")
         self._database = database
         self._timers: list[threading.Timer] = []
-        self._busy: set[str] = set()
+        self.busy: set[str] = set()
         self._over = False
         self._kinds = self._weighted()
 
@@ -61,13 +63,15 @@ class Faults:
                 5,
                 lambda: self._tell_redis(lambda link: link.set("gpuq:epoch", "somebody else's")),
             ),
+            "key of another type in Redis": (4, self._foreign_key),
+            "Redis: scripts flushed, clients cut": (4, self._cut_redis),
         }
         if self._database is None:
             kinds["SQLite locked by another writer"] = (4, self._lock_sqlite)
         else:
             kinds["PostgreSQL connections cut"] = (8, self._cut_postgres)
             kinds["PostgreSQL restarted"] = (3, self._restart_postgres)
-        return kinds
+        return kinds | FileFaults(self).kinds() | SupervisorFaults(self).kinds()
 
     # -- running them -------------------------------------------------------------------------------------------
 
@@ -89,15 +93,15 @@ class Faults:
 
     def _require_a_daemon(self) -> None:
         """Nobody but us ends it: without one most faults would find nothing to break."""
-        if RESTART not in self._busy and self.box.daemon() is None:
+        if RESTART not in self.busy and self.box.daemon() is None:
             self.complaints.append(("P5", "no daemon was running although nobody had ended it"))
-            self._ensure_up()
+            self.ensure_up()
 
     def settle(self) -> None:
         """Waits for the end of what lasts: everything is whole again, and a daemon runs."""
         for timer in list(self._timers):
             timer.join()
-        self._ensure_up()
+        self.ensure_up()
 
     def stop(self) -> None:
         """The same after an interruption, when no daemon is wanted any more."""
@@ -105,9 +109,9 @@ class Faults:
         for timer in list(self._timers):
             timer.join()
 
-    def _later(self, seconds: float, what: str, undo: Callable[[], object]) -> None:
+    def later(self, seconds: float, what: str, undo: Callable[[], object]) -> None:
         """`undo` after a while, on a thread of its own; `what` cannot be broken again until then."""
-        self._busy.add(what)
+        self.busy.add(what)
 
         def end() -> None:
             try:
@@ -115,13 +119,13 @@ class Faults:
             except Exception as error:  # noqa: BLE001 - on a thread of its own: told with the violations
                 self.complaints.append(("errors", f"{what} was not made whole again: {error!r}"))
             finally:
-                self._busy.discard(what)
+                self.busy.discard(what)
 
         self._timers = [timer for timer in self._timers if timer.is_alive()]
         self._timers.append(threading.Timer(seconds, end))
         self._timers[-1].start()
 
-    def _ensure_up(self) -> None:
+    def ensure_up(self) -> None:
         if not self._over and self.box.daemon() is None and not self.box.up_for_sure():
             self.complaints.append(("P5", f"the daemon could not be started again: {self.box.refusals[-1]}"))
 
@@ -130,30 +134,30 @@ class Faults:
     def _kill_daemon(self, signum: signal.Signals) -> bool:
         daemon = self.box.daemon()
         # One that is suspended would not hear a SIGTERM.
-        if daemon is None or RESTART in self._busy or (signum is signal.SIGTERM and SUSPENDED in self._busy):
+        if daemon is None or RESTART in self.busy or (signum is signal.SIGTERM and SUSPENDED in self.busy):
             return False
         pause = self.random.choice((0.0, 0.0, 0.3, 1.5))
         if not processes.kill(daemon, signum):
             return False
 
         def restart() -> None:
-            if not _gone(daemon):
+            if not gone(daemon):
                 self.complaints.append(("P5", f"the daemon did not end within a minute of {signum.name}"))
                 processes.kill(daemon)
             time.sleep(pause)
-            self._ensure_up()
+            self.ensure_up()
 
-        self._later(0.0, RESTART, restart)
+        self.later(0.0, RESTART, restart)
         return True
 
     def _kill_while_starting(self) -> bool:
         daemon = self.box.daemon()
         delay = self.random.uniform(0.05, 2.5)
-        if daemon is None or RESTART in self._busy or not processes.kill(daemon):
+        if daemon is None or RESTART in self.busy or not processes.kill(daemon):
             return False
 
         def restart() -> None:
-            _gone(daemon)
+            gone(daemon)
             starting = subprocess.Popen([GPUQ, "up", "-d"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(delay)
             detached = [process for process in self.box.all() if "--detach" in processes.command(process)]
@@ -161,27 +165,27 @@ class Faults:
             starting.wait()
             # One that is still going would be taken for a daemon that runs.
             for process in killed:
-                _gone(process)
-            self._ensure_up()
+                gone(process)
+            self.ensure_up()
 
-        self._later(0.0, RESTART, restart)
+        self.later(0.0, RESTART, restart)
         return True
 
     def _kill_everything(self) -> bool:
         daemon, server = self.box.daemon(), self.box.redis_server()
-        if daemon is None or RESTART in self._busy:
+        if daemon is None or RESTART in self.busy:
             return False
         fork_server = self.box.fork_server()
         for process in (daemon, server, fork_server):
             if process is not None:
                 processes.kill(process)
         for supervisor in self.box.supervisors():
-            self._end_supervisor(supervisor)
-        self._later(0.0, RESTART, lambda: (_gone(daemon), self._ensure_up()))
+            self.end_supervisor(supervisor)
+        self.later(0.0, RESTART, lambda: (gone(daemon), self.ensure_up()))
         return True
 
     def _second_daemon(self) -> bool:
-        if self.box.daemon() is None or {RESTART, SUSPENDED} & self._busy:
+        if self.box.daemon() is None or {RESTART, SUSPENDED} & self.busy:
             return False
         done = subprocess.run([GPUQ, "up"], capture_output=True, text=True, timeout=60, check=False)
         if done.returncode != 4:
@@ -190,9 +194,9 @@ class Faults:
 
     def _suspend_daemon(self) -> bool:
         daemon = self.box.daemon()
-        if daemon is None or {RESTART, SUSPENDED} & self._busy or not processes.kill(daemon, signal.SIGSTOP):
+        if daemon is None or {RESTART, SUSPENDED} & self.busy or not processes.kill(daemon, signal.SIGSTOP):
             return False
-        self._later(self._too_long(), SUSPENDED, lambda: processes.kill(daemon, signal.SIGCONT))
+        self.later(self._too_long(), SUSPENDED, lambda: processes.kill(daemon, signal.SIGCONT))
         return True
 
     # -- jobs and those who look after them ---------------------------------------------------------------------
@@ -201,9 +205,9 @@ class Faults:
         busy = [process for process in self.box.supervisors() if self.box.runs_of(process)]
         idle = self.random.random() < 0.1
         candidates = self.box.supervisors() if idle else busy
-        return bool(candidates) and self._end_supervisor(self.random.choice(candidates))
+        return bool(candidates) and self.end_supervisor(self.random.choice(candidates))
 
-    def _end_supervisor(self, supervisor: Process) -> bool:
+    def end_supervisor(self, supervisor: Process) -> bool:
         """Stopped first, so that what it has in hand is what is noted."""
         with processes.held(supervisor) as fd:
             if fd is None or not processes.freeze(supervisor, fd):
@@ -232,22 +236,47 @@ class Faults:
 
     def _suspend_redis(self) -> bool:
         server = self.box.redis_server()
-        if server is None or REDIS in self._busy or not processes.kill(server, signal.SIGSTOP):
+        if server is None or REDIS in self.busy or not processes.kill(server, signal.SIGSTOP):
             return False
-        self._later(self._too_long(), REDIS, lambda: processes.kill(server, signal.SIGCONT))
+        self.later(self._too_long(), REDIS, lambda: processes.kill(server, signal.SIGCONT))
         return True
 
     def _too_long(self) -> float:
         return LEASE_TTL_S * self.random.uniform(1.2, 2.0)
 
     def _tell_redis(self, what: Callable[[redis.Redis], object]) -> bool:
-        if REDIS in self._busy:
+        if REDIS in self.busy:
             return False
         with contextlib.closing(self.box.redis()) as link:
             return bool(what(link))
 
-    def _wrong_epoch(self) -> bool:
-        return self._tell_redis(lambda link: link.set("gpuq:epoch", "somebody else's"))
+    def _foreign_key(self) -> bool:
+        """What was there is lost with it, and nothing can be started until it is gone."""
+        key = f"gpuq:{self.random.choice(('queues', 'epoch', 'queue:0', 'lease:chaos:0', 'leases:chaos'))}"
+        kinds = {"string": lambda link: link.sadd(key, "x"), "other": lambda link: link.set(key, "x")}
+
+        def plant(link: redis.Redis) -> bool:
+            other = kinds["string"] if link.type(key) == "string" else kinds["other"]
+            link.delete(key)
+            other(link)
+            return True
+
+        def remove() -> None:
+            with contextlib.suppress(redis.RedisError), contextlib.closing(self.box.redis()) as link:
+                link.delete(key)
+
+        done = self._tell_redis(plant)
+        if done:
+            self.later(self.random.uniform(0.3, 2.5), REDIS, remove)
+        return done
+
+    def _cut_redis(self) -> bool:
+        def cut(link: redis.Redis) -> bool:
+            link.script_flush()
+            link.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            return True
+
+        return self._tell_redis(cut)
 
     def _and_back(self, forth: tuple[str, ...], back: tuple[str, ...]) -> bool:
         done = self._tell_redis(lambda link: link.execute_command(*forth))
@@ -258,7 +287,7 @@ class Faults:
                 link.execute_command(*back)
 
         if done:
-            self._later(self.random.uniform(0.3, 2.5), REDIS, undo)
+            self.later(self.random.uniform(0.3, 2.5), REDIS, undo)
         return done
 
     def _redis_full(self) -> bool:
@@ -286,7 +315,7 @@ class Faults:
     # -- SQL ----------------------------------------------------------------------------------------------------
 
     def _lock_sqlite(self) -> bool:
-        if SQL in self._busy:
+        if SQL in self.busy:
             return False
         path = self.box.home / "gpuq.db"
         base = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
@@ -295,11 +324,11 @@ class Faults:
         except sqlite3.OperationalError:
             base.close()
             return False
-        self._later(self.random.uniform(0.2, 1.5), SQL, base.close)
+        self.later(self.random.uniform(0.2, 1.5), SQL, base.close)
         return True
 
     def _cut_postgres(self) -> bool:
-        if SQL in self._busy:
+        if SQL in self.busy:
             return False
         self._database.execute(  # type: ignore[attr-defined]
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'gpuq'"
@@ -307,16 +336,8 @@ class Faults:
         return True
 
     def _restart_postgres(self) -> bool:
-        if SQL in self._busy:
+        if SQL in self.busy:
             return False
         self._database.stop()  # type: ignore[attr-defined]
-        self._later(self.random.uniform(0.1, 2.0), SQL, self._database.start)  # type: ignore[attr-defined]
+        self.later(self.random.uniform(0.1, 2.0), SQL, self._database.start)  # type: ignore[attr-defined]
         return True
-
-
-def _gone(process: Process) -> bool:
-    def ended() -> bool:
-        now = processes.look(process.pid)
-        return now is None or now.start != process.start or not now.lives
-
-    return processes.wait_until(ended, 60.0)

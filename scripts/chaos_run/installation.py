@@ -32,10 +32,17 @@ class Installation:
     def __init__(self, gpus: int, url: str | None) -> None:
         # Short, because the path of a Unix socket may have 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="gpuq-chaos-", dir="/tmp"))
+        # Behind a link, as a home on a volume of its own is; `away`: where the volume is while it is not there.
         self.home = self.folder / "home"
+        self.volume = self.folder / "volume"
+        self.away = self.folder / "volume-away"
+        self.volume.mkdir(mode=0o700)
+        self.home.symlink_to(self.volume)
         self.diary = self.folder / "jobs"
         self.diary.mkdir()
         self.url = url or f"sqlite:///{self.home / 'gpuq.db'}"
+        # The file of it; None where a server has it.
+        self.database = None if url else self.volume / "gpuq.db"
         self.refusals: list[str] = []
         for name in [name for name in os.environ if name.startswith("GPUQ_")]:
             del os.environ[name]
@@ -125,12 +132,13 @@ class Installation:
         return next((process for process in children if process.name == "gpuq-supervisor"), None)
 
     def runs_of(self, supervisor: Process) -> list[tuple[int, int]]:
-        """The attempts whose lock it has open."""
-        locks = [Path(path) for path in processes.open_files(supervisor) if path.endswith("/lock")]
+        """The attempts whose lock it has open, also when that was removed or is out of reach."""
+        opened = (path.removesuffix(" (deleted)") for path in processes.open_files(supervisor))
+        locks = [Path(path) for path in opened if path.endswith("/lock")]
         return [
             (int(p.parent.parent.name), int(p.parent.name.removesuffix(".records")))
             for p in locks
-            if p.is_relative_to(self.home / "jobs")
+            if any(p.is_relative_to(place / "jobs") for place in (self.volume, self.away))
         ]
 
     def redis_server(self) -> Process | None:

@@ -158,3 +158,13 @@ class Reaper:
                 os.waitpid(pid, os.WNOHANG)
             dead.discard((pid, start))
         self._seen = dead
+
+
+def gone(process: Process) -> bool:
+    """Whether it ends within a minute."""
+
+    def ended() -> bool:
+        now = look(process.pid)
+        return now is None or now.start != process.start or not now.lives
+
+    return wait_until(ended, 60.0)

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from agreement import Agreement
 from checker import Violation, check
 from customers import Customers
 from evidence import Evidence, read_diary, read_rows
@@ -23,8 +24,6 @@ from shapes import KILL_GRACE_S, Shapes
 from gpuq.client.calls import Calls
 from gpuq.errors import GpuqError
 
-# On average; some faults last for seconds, and others go on meanwhile.
-FAULTS_EVERY_S = 1.0
 # A hint that was lost is found when the two stores differed in two looks, a minute apart.
 DRAIN_S = 240.0
 READY_S = 30.0
@@ -57,6 +56,12 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0, help="how long faults are injected (default 1)")
+    parser.add_argument(
+        "--every",
+        type=float,
+        default=1.0,
+        help="seconds from one fault to the next, on average (default 1); some last longer, and others go on meanwhile",
+    )
     parser.add_argument("--seed", help="of everything that is drawn; the timing stays the machine's own")
     parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--gpus", type=int, default=4, help="simulated ones (default 4)")
@@ -86,6 +91,7 @@ def _database(kind: str) -> Iterator[Any]:
 
 def _run(box: Installation, options: argparse.Namespace, seed: str, server: Any) -> bool:
     """Whether a violation was found."""
+    agreement = Agreement(box)
     if not box.up():
         sys.exit(f"error: {box.refusals[-1]}")
     faults = Faults(box, seed, database=server)
@@ -93,20 +99,20 @@ def _run(box: Installation, options: argparse.Namespace, seed: str, server: Any)
     begun = time.monotonic()
     try:
         customers.start()
-        _break_things(faults, Random(f"{seed} pauses"), options.minutes * 60)
+        _break_things(faults, Random(f"{seed} pauses"), options.minutes * 60, options.every)
         lasted = time.monotonic() - begun
         faults.settle()
     finally:
         faults.stop()
         customers.stop()
     drained = customers.let_drain(DRAIN_S)
-    evidence = _collect(box, faults, customers)
+    evidence = _collect(box, faults, customers, agreement)
     violations = check(evidence, grace_s=KILL_GRACE_S)
     _report(evidence, faults, violations, seed, options.database, lasted, drained)
     return bool(violations)
 
 
-def _break_things(faults: Faults, random: Random, seconds: float) -> None:
+def _break_things(faults: Faults, random: Random, seconds: float, every_s: float) -> None:
     reaper = Reaper()
     until = time.monotonic() + seconds
     due = collect_at = time.monotonic() + 0.5
@@ -116,13 +122,13 @@ def _break_things(faults: Faults, random: Random, seconds: float) -> None:
             continue
         faults.inject()
         # Also while a slow fault took its time: the rate is kept.
-        due = max(now, due + random.expovariate(1 / FAULTS_EVERY_S))
+        due = max(now, due + random.expovariate(1 / every_s))
         if now > collect_at:
             collect_at = now + 5.0
             reaper.collect()
 
 
-def _collect(box: Installation, faults: Faults, customers: Customers) -> Evidence:
+def _collect(box: Installation, faults: Faults, customers: Customers, agreement: Agreement) -> Evidence:
     evidence = Evidence(
         submissions=customers.submissions,
         requests=customers.requests,
@@ -137,8 +143,12 @@ def _collect(box: Installation, faults: Faults, customers: Customers) -> Evidenc
     evidence.diary = read_diary(box.diary / "diary")
     for name, rows in read_rows(box.url).items():
         setattr(evidence, name, rows)
+    # What has ended a moment ago may still be put away.
+    wait_until(lambda: not list(agreement.at_rest(evidence.jobs, evidence.attempts)), 10.0, pause_s=0.5)
+    evidence.complaints += agreement.at_rest(evidence.jobs, evidence.attempts)
     box.down()
     evidence.left_processes += box.end_everything()
+    evidence.complaints += agreement.after()
     return evidence
 
 

@@ -14,6 +14,19 @@ KILL_GRACE_S = 1.0
 # Exit codes that mean something to gpuq's own commands, and some that do not.
 CODES = (1, 2, 3, 42, 124, 125, 255)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGSEGV, signal.SIGABRT, signal.SIGUSR1, signal.SIGKILL)
+ORDINARY = {
+    "well": 30,
+    "long": 8,
+    "code": 8,
+    "signal": 6,
+    "flaky": 8,
+    "stray": 6,
+    "deaf_stray": 4,
+    "deaf": 5,
+    "loud": 5,
+}
+# They leave somebody who hides, suspend their supervisor, remove their folder or talk in the daemon's name.
+UNUSUAL = {"escapee": 5, "suspends": 2, "tidy": 4, "tidies_all": 3, "meddles": 4}
 PRIORITIES = ("critical", "high", "normal", "normal", "normal", "low")
 
 
@@ -46,10 +59,7 @@ class Shapes:
 
     def _behaviour(self) -> tuple[str, float, list[int]]:
         random = self._random
-        kind = random.choices(
-            ("well", "long", "code", "signal", "flaky", "stray", "deaf_stray", "deaf", "loud"),
-            weights=(30, 8, 8, 6, 8, 6, 4, 5, 5),
-        )[0]
+        kind = random.choices((*ORDINARY, *UNUSUAL), weights=(*ORDINARY.values(), *UNUSUAL.values()))[0]
         short = random.uniform(0.02, 0.8)
         if kind == "long":
             return "plain", random.uniform(2.0, 5.0), [0]

@@ -173,7 +173,7 @@ def test_a_daemon_that_cannot_start_on_a_full_disk_says_so_and_what_to_do(small_
     box.gpuq("down")
     for fresh in (False, True):
         if fresh:
-            for left in box.path(".").glob("gpuq.db*"):
+            for left in (*box.path(".").glob("gpuq.db*"), *box.path(".").glob("installation*")):
                 left.unlink()
         for words in (("up", "-d"), ("up",)):
             box.fill("other")
