@@ -44,8 +44,7 @@ from gpuq.ports.notify import Topic
 
 log = logging.getLogger(__name__)
 
-# After a store failed.
-SOON_S = 0.5
+SOON_S = 0.5  # after a store failed
 SAMPLE_S = 5.0
 # A start is written this much later, together with others, or with its end if that comes first: a commit saved.
 WRITE_AFTER_S = 0.02
@@ -164,7 +163,7 @@ class Agent:
 
     def _prove_standing(self, *, fresh: bool = False) -> None:
         """Nothing is given before this: the fence is ours, and what others started meanwhile stands in the ledger."""
-        if self._lock.fence.take(self._ctx.records, self._ctx.clock.now()) or fresh:
+        if self._lock.fence.take(self._ctx.records, self._ctx.clock.now(), str(self._ctx.home / "jobs")) or fresh:
             self._attempts.adopt()
         self._state.proved_tenure = self._lock.tenure
 
@@ -290,8 +289,9 @@ class Agent:
 
     def _start_some(self) -> bool:
         """Whether a further look may pay."""
-        ended = list(self._attempts.ended)
-        done = self._dispatcher.start_some(self._attempts.holding, ended)
+        running, ended = self._attempts.holding, list(self._attempts.ended)
+        done = self._dispatcher.start_some(running, ended, self._breaker.room.left(len(running)))
+        self._breaker.see_room(len(running) + len(done.claimed), crowded=done.crowded)
         for tracked in done.claimed:
             self._attempts.launch(tracked)
         if ended and done.ends_written:

@@ -64,7 +64,7 @@ def create_app(
     app.state.queries = JobQueries(ctx)
     app.state.agent = agent
     app.state.on_shutdown = on_shutdown
-    app.state.streams = Streams() if streams else None
+    app.state.streams = Streams(ctx) if streams else None
     error_handlers.install(app)
     app.add_middleware(AccessMiddleware, ctx=ctx)
     fast = Submission(ctx, app.state.queries)

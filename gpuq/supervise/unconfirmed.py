@@ -26,14 +26,14 @@ _SUFFIX = ".records"
 
 
 class _End:
-    """`sync_at`: when its record is to be made durable, on the clock since boot; None: it is."""
+    """`sync_at`: when its record is to be made durable, on the clock since boot."""
 
     __slots__ = ("records", "report", "sync_at")
 
     def __init__(self, records: str, report: socket.socket) -> None:
         self.records = records
         self.report = report
-        self.sync_at: float | None = kernel.since_boot() + _CONFIRM_S
+        self.sync_at = kernel.since_boot() + _CONFIRM_S
 
 
 class UnconfirmedEnds:
@@ -68,7 +68,7 @@ class UnconfirmedEnds:
 
     def wait_s(self) -> float | None:
         """Seconds until a record has to be made durable; None: none has."""
-        at = min((end.sync_at for end in self._ends if end.sync_at is not None), default=None)
+        at = min((end.sync_at for end in self._ends), default=None)
         return None if at is None else max(0.0, at - kernel.since_boot())
 
     def look(self) -> None:
@@ -81,13 +81,9 @@ class UnconfirmedEnds:
         while (left_s := self.wait_s()) is not None:
             poll = select.poll()
             for end in self._ends:
-                if end.sync_at is not None:
-                    poll.register(end.report, select.POLLIN)
+                poll.register(end.report, select.POLLIN)
             poll.poll(left_s * 1000)
             self.look()
-        for end in self._ends:
-            end.report.close()
-        self._ends = []
 
 
 def _settled(end: _End) -> bool:
@@ -95,14 +91,18 @@ def _settled(end: _End) -> bool:
     try:
         said = end.report.recv(1, socket.MSG_DONTWAIT)
     except BlockingIOError:
-        if end.sync_at is not None and kernel.since_boot() >= end.sync_at:
-            end.sync_at = None if _made_durable(end.records) else kernel.since_boot() + _AGAIN_S
+        if kernel.since_boot() >= end.sync_at:
+            if _made_durable(end.records):
+                # Who confirms it later finds nobody here, and clears the records away without us.
+                end.report.close()
+                return True
+            end.sync_at = kernel.since_boot() + _AGAIN_S
         return False
     except OSError:
         said = b""
     if said:
         clear(end.records, keep=said == KEEP)
-    elif end.sync_at is not None:
+    else:
         _made_durable(end.records)
     end.report.close()
     return True

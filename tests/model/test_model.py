@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from counting import counted, kept
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -369,6 +370,12 @@ class Queue(RuleBasedStateMachine):
         with self.world.ctx.records.read() as tx:
             found = {job.id for job in tx.jobs(JobFilter(ids=tuple(sorted(self.answered))))}
         assert found == self.answered
+
+    @invariant()
+    def totals_are_those_of_a_full_count(self) -> None:
+        with self.world.ctx.records.read() as tx:
+            told = kept(tx.totals())
+        assert told == counted(self.world.ctx.records.database)  # type: ignore[attr-defined]
 
     @invariant()
     def one_live_attempt_a_job(self) -> None:

@@ -5,6 +5,7 @@ It remembers what it read of the queue until somebody says that it changed, or u
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -29,12 +30,13 @@ FOREIGN_S = 1.0
 @dataclass(frozen=True, slots=True)
 class Dispatched:
     """`claimed`: to be launched. `more`: a further look may pay. `again_s`: look again after this many seconds,
-    whatever is heard."""
+    whatever is heard. `crowded`: something waits for which there was no room among the attempts."""
 
     claimed: Sequence[TrackedAttempt] = ()
     ends_written: bool = False
     more: bool = False
     again_s: float = POLL_S
+    crowded: bool = False
 
 
 class Dispatcher:
@@ -57,16 +59,21 @@ class Dispatcher:
         if self._ctx.clock.monotonic() - self._read_at >= POLL_S:
             self._snapshots.forget()
 
-    def start_some(self, tracked_attempts: Collection[TrackedAttempt], ended: Sequence[TrackedAttempt]) -> Dispatched:
+    def start_some(
+        self,
+        tracked_attempts: Collection[TrackedAttempt],
+        ended: Sequence[TrackedAttempt],
+        room: int = sys.maxsize,
+    ) -> Dispatched:
         """One plan and its commit. `tracked_attempts` hold their GPUs; those of `ended` are free, and their ends are
-        written with the starts, if there are any. Raises HotStoreUnavailable, DatabaseUnavailable and NodeTaken; then
-        nothing is written."""
+        written with the starts, if there are any. `room`: how many may be started at most. Raises HotStoreUnavailable,
+        DatabaseUnavailable and NodeTaken; then nothing is written."""
         if self._snapshots.switches().paused is not None:
             return Dispatched()
         self._strays.look_again([*tracked_attempts, *ended])
         waiting = self._waiting(tracked_attempts)
-        if not waiting:
-            return Dispatched()
+        if not waiting or not room:
+            return Dispatched(crowded=bool(waiting))
         snapshot = self._snapshots.snapshot(waiting, tracked_attempts)
         actions = plan(snapshot, self._ctx.clock.now(), waits=0)
         self._preempt(actions, tracked_attempts)
@@ -76,6 +83,7 @@ class Dispatcher:
         starts = [action for action in actions if isinstance(action, Start)]
         if not starts:
             return Dispatched(again_s=again_s)
+        crowded, starts = len(starts) > room, starts[:room]
         claimed = claim(self._ctx, starts, {job.id: job for job in waiting}, self._fence, ended)
         started = {start.job_id for start in starts}
         self._snapshots.drop(started)
@@ -89,7 +97,7 @@ class Dispatcher:
             more = more_behind(waiting, started, usage, HEADS)
             # What was read does not reach further.
             self._stale = self._stale or more
-        return Dispatched(claimed, True, more, again_s)
+        return Dispatched(claimed, True, more and not crowded, again_s, crowded)
 
     def _preempt(self, actions: Sequence[Action], tracked_attempts: Collection[TrackedAttempt]) -> None:
         victims = {action.job_id: action.beneficiary for action in actions if isinstance(action, Preempt)}
