@@ -72,13 +72,15 @@ def records_of(run_dir: str) -> str:
 
 
 def _holds_records(run_dir: str) -> bool:
-    """Today the records are made first, so an own folder without them was made by the previous release; or they were
-    lost, and then root's daemon does not believe a folder that is the user's."""
+    """The previous release left spec and lock in each. Without them today's records were lost, to a job that removed
+    them perhaps; and root's daemon does not believe a folder that is the user's."""
     try:
         seen = os.lstat(run_dir)
     except OSError:
         return False
-    return stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.geteuid()
+    if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid():
+        return False
+    return any(os.path.lexists(os.path.join(run_dir, name)) for name in (LOCK, SPEC, EXIT))
 
 
 def write(run_dir: str, name: str, record: dict[str, object]) -> None:
