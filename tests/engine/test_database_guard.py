@@ -30,7 +30,12 @@ def _move_another_over_it(file: Path) -> None:
     other.rename(file)
 
 
-@pytest.mark.parametrize("spoil", [_remove, _move_another_over_it])
+def _move_it_aside(file: Path) -> None:
+    file.rename(file.with_name("bad.db"))
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("spoil", [_remove, _move_another_over_it, _move_it_aside])
 def test_a_file_that_is_no_longer_the_homes_is_neither_read_nor_written(
     database: Database, tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:

@@ -8,8 +8,7 @@ that is away: running jobs go on, nothing starts, and `gpuq up` says what to do.
 
 from __future__ import annotations
 
-import os
-import weakref
+from pathlib import Path
 
 from gpuq.errors import DatabaseUnavailable
 from gpuq.stores.sql.core.engine import Database
@@ -22,10 +21,10 @@ class DatabaseGuard:
 
     def __init__(self, database: Database) -> None:
         self._why: str | None = None
-        # Only a name for the file: closing any other descriptor of it would drop SQLite's locks.
-        self._fd = -1 if database.path is None else os.open(database.path, os.O_PATH | os.O_CLOEXEC)
-        if self._fd >= 0:
-            weakref.finalize(database, os.close, self._fd)
+        self._path = database.path
+        self._file = self._folder = None
+        if self._path is not None:
+            self._file, self._folder = _identity(self._path), _identity(self._path.parent)
         make_room = database.make_room
         database.check = self.check
 
@@ -40,8 +39,23 @@ class DatabaseGuard:
         self._why = why
 
     def check(self) -> None:
-        """Raises DatabaseUnavailable when it is not the database of before. A file that is away with its home is."""
-        if self._fd >= 0 and os.fstat(self._fd).st_nlink == 0:
-            self._why = "the database file was removed or replaced under the running daemon"
-        if self._why is not None:
-            raise DatabaseUnavailable(self._why, hint=_HINT)
+        """Raises DatabaseUnavailable when it is not the database of before. A file that is away with its folder is."""
+        why = self._why
+        if why is None and self._is_replaced():
+            why = "the database file was removed or replaced under the running daemon"
+        if why is not None:
+            raise DatabaseUnavailable(why, hint=_HINT)
+
+    def _is_replaced(self) -> bool:
+        if self._path is None or self._file is None or _identity(self._path) == self._file:
+            return False
+        return self._folder == _identity(self._path.parent)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """None when it is not there, or cannot be seen."""
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return seen.st_dev, seen.st_ino
