@@ -66,13 +66,17 @@ def make_passage(path: str) -> None:
 
 def make_private(path: str) -> bool:
     """Makes a folder that is this process's alone (0700), and the passage to it. False when something of that name is
-    there already. Raises OSError."""
+    there already. A file in the place of the passage, the job's folder, is moved aside: it would keep this job from
+    starting or ending, and others behind it. Raises OSError."""
     try:
         os.mkdir(path, _PRIVATE)
     except FileExistsError:
         return False
-    except FileNotFoundError:
-        make_passage(os.path.dirname(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        passage = os.path.dirname(path)
+        if isinstance(error, NotADirectoryError) and not os.path.islink(passage):
+            os.rename(passage, f"{passage}.moved-{os.urandom(6).hex()}")
+        make_passage(passage)
         os.mkdir(path, _PRIVATE)
     return True
 

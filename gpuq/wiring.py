@@ -25,7 +25,7 @@ from gpuq.engine.home_mark import HomeMark
 from gpuq.engine.maintenance.timers import Maintenance
 from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.overseer import Overseer
-from gpuq.engine.recovery.recognise import recognise
+from gpuq.engine.recovery.recognise import recognise, recognise_again
 from gpuq.engine.run_times import RunTimes
 from gpuq.engine.service import Service
 from gpuq.engine.strays import Strays
@@ -148,7 +148,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = (), taking_on:
         new_token=new_token,
         disk=disk,
         strays=Strays(settings.home, launcher.alive),
-        safeguard=_safeguard(base, mark),
+        safeguard=_safeguard(base, mark) if roles else None,
     )
 
 
@@ -175,10 +175,10 @@ def _recognised(
 
 
 def _safeguard(base: sql_stores.Database, mark: HomeMark) -> Callable[[], None]:
-    identity = sql_stores.SqlIdentity(base)
+    identity, guard = sql_stores.SqlIdentity(base), sql_stores.DatabaseGuard(base)
 
     def run() -> None:
-        mark.keep(identity.standing())
+        recognise_again(identity, mark, guard.refuse)
         sql_stores.checkpoint(base)
 
     return run

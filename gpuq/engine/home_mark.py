@@ -72,6 +72,11 @@ class HomeMark:
         self._known: Remembered | None = None
         self._fd: int | None = None
 
+    @property
+    def known(self) -> Remembered | None:
+        """What this process has read and noted; never ahead of the database."""
+        return self._known
+
     def read(self) -> Remembered | None:
         """From both files; None when there is nothing that can be read. Raises OSError."""
         self._known = known = self._durable()

@@ -57,7 +57,7 @@ LINES = {
     "every dead letter": ("dlq purge all", 2, "--yes"),
     "no dead letter named": ("dlq purge", 2, "which"),
     "token that is none": ("token revoke abc", 2, "'abc'"),
-    "restore without yes": ("db restore /etc/passwd", 2, "--yes"),
+    "restore of what is no backup": ("db restore /etc/passwd", 4, "/etc/passwd is not a backup of gpuq"),
     "restore of nothing": ("db restore /no/such/file --yes", 2, "/no/such/file"),
 }
 

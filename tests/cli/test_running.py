@@ -89,7 +89,7 @@ def test_run_shows_every_attempt(gpuq: Gpuq, running: Run) -> None:
     running.end("completed", "succeeded", exit_code=0, attempt=2)
 
     # The job was on its first attempt when it was queued.
-    started = {**running.job, "attempt": 1}
+    started = {**running.job, "attempt": 1, "state": "running", "finished_at": None}
     running_answer = Answer(201, started)
     process = _run_with(gpuq, running, running_answer)
     out, err = process.communicate(timeout=30)

@@ -124,6 +124,8 @@ def test_database_is_copied_and_put_back(simulated: Gpuq) -> None:
     assert simulated("db", "backup", copy).code == 0
     assert simulated("db", "backup", copy).code == 4
     simulated("submit", "true")
+    unasked = simulated("db", "restore", copy)
+    assert (unasked.code, "--yes" in unasked.err) == (2, True)
     assert simulated("db", "restore", copy, "--yes").code == 0
     assert [job["id"] for job in json.loads(simulated("status", "--json").out)] == [1]
     assert simulated("db", "current").out.strip()

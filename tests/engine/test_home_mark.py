@@ -14,7 +14,7 @@ import pytest
 
 from gpuq.engine import home_mark
 from gpuq.engine.home_mark import IDS_AHEAD, LATEST, NAME, HomeMark, Remembered
-from gpuq.engine.recovery.recognise import recognise, why_foreign
+from gpuq.engine.recovery.recognise import recognise, recognise_again, why_foreign
 from gpuq.errors import ForeignDatabase
 from gpuq.ports.records import Standing
 
@@ -207,3 +207,31 @@ def test_a_refusal_changes_nothing_and_says_what_to_do(mark: HomeMark, tmp_path:
         assert "gpuq db adopt" in (refusal.hint or "")
         assert identity.now == older
     assert HomeMark(tmp_path).read() == Remembered("a", 20, 7, 7 + IDS_AHEAD)
+
+
+class _Now:
+    """A database that stands where it is told to."""
+
+    def __init__(self, now: Standing) -> None:
+        self.now = now
+
+    def standing(self) -> Standing:
+        return self.now
+
+
+def test_a_database_that_goes_back_under_a_daemon_is_refused_and_one_that_goes_on_is_remembered(
+    mark: HomeMark, tmp_path: Path
+) -> None:
+    assert mark.read() is not None
+    refused: list[str] = []
+    database: Any = _Now(at("a", 25, 8))
+    recognise_again(database, mark, refused.append)
+    assert refused == []
+    database.now = at("a", 22, 8)
+    recognise_again(database, mark, refused.append)
+    database.now = at("b", 99, 99)
+    recognise_again(database, mark, refused.append)
+    assert ["lacks the last 3 events" in refused[0], "another installation" in refused[1]] == [True, True]
+    found = HomeMark(tmp_path).read()
+    assert found is not None
+    assert (found.installation, found.last_event, found.last_job) == ("a", 25, 8)

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from gpuq import user_files
 from gpuq.domain.job import Launched
+from gpuq.domain.outcome import Outcome
 from gpuq.domain.proof_of_death import Evidence, Sign, Verdict, judge
 from gpuq.linux import look
 from gpuq.supervise import bundle, evidence
@@ -68,6 +70,31 @@ def test_an_attempt_is_supervised_when_part_of_its_folders_is_gone(world: Any, s
     assert not world.launcher.alive(attempt.run_dir)
     found = seen(world, attempt, attempt.launched)
     assert (judge(found), found.supervisor) == (Verdict.SUPERVISED, Sign.LIVES)
+
+
+def test_the_end_of_an_attempt_is_recorded_although_a_file_took_the_place_of_its_folder(world: Any) -> None:
+    attempt = world.start(*UNMARKED)
+    _put_a_file_in_the_place_of_its_folder(attempt)
+    os.kill(attempt.running.pid, signal.SIGTERM)
+    result = attempt.result()
+    assert (result.outcome, result.signal) == (Outcome.SIGNAL, signal.SIGTERM)
+    jobs = Path(attempt.run_dir).parent.parent
+    assert [path.is_file() for path in jobs.glob("*.moved-*")] == [True]
+    attempt.wait()
+    assert judge(seen(world, attempt, attempt.launched)) is Verdict.DEAD
+
+
+def test_a_file_or_a_link_in_the_place_of_a_job_folder(tmp_path: Path) -> None:
+    (tmp_path / "7").touch()
+    assert user_files.make_private(f"{tmp_path}/7/checkpoint")
+    (tmp_path / "8").symlink_to("file")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        # It may lead to a disk that is away.
+        user_files.make_private(f"{tmp_path}/8/checkpoint")
+    with pytest.raises(NotADirectoryError):
+        user_files.make_private(f"{tmp_path}/file/9/checkpoint")
+    assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["7", "7.moved", "8", "file"]
 
 
 def test_an_attempt_is_supervised_wherever_its_home_is(world: Any) -> None:

@@ -89,3 +89,16 @@ def _remember(
     except OSError as error:
         # A full disk keeps nobody from starting: the next start tries again.
         log.warning("the home does not remember how far the database is: %s", error)
+
+
+def recognise_again(identity: Identity, mark: HomeMark, refuse: Callable[[str], None]) -> None:
+    """Now and then, in a daemon: `refuse` hears why it is another database by now, or an older one, a dump that was
+    restored under it for instance. Otherwise what is durable is remembered. Raises DatabaseUnavailable and OSError."""
+    known = mark.known
+    standing = identity.standing()
+    why = None if known is None else why_foreign(known, standing, 0)
+    if why is None:
+        mark.keep(standing)
+    else:
+        log.error("%s; nothing is read or written any more", why)
+        refuse(why)

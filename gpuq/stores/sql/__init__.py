@@ -21,6 +21,7 @@ from gpuq.ports.records import GivenNumbers
 from gpuq.stores.sql import migrate
 from gpuq.stores.sql.checkpoint import checkpoint
 from gpuq.stores.sql.core.engine import Database, as_database
+from gpuq.stores.sql.guard import DatabaseGuard
 from gpuq.stores.sql.history import SqlHistory
 from gpuq.stores.sql.identity import SqlIdentity, standing_of
 from gpuq.stores.sql.maintenance import MaintenanceLog
@@ -30,6 +31,7 @@ from gpuq.stores.sql.tokens import SqlTokens
 
 __all__ = [
     "Database",
+    "DatabaseGuard",
     "MaintenanceLog",
     "SqlHistory",
     "SqlIdentity",

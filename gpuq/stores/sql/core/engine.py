@@ -216,18 +216,18 @@ class Database:
             self._writer, self._readers = SqliteWriter(connect), SqliteReaders(connect)
         # Called before each write to a SQLite file, in whatever thread: the disk may be full.
         self.make_room: Callable[[], None] = lambda: None
-        self._writes: Engine
-        self._reads: Engine
+        # Called before each question: is it still the home's database?
+        self.check: Callable[[], None] = lambda: None
+        self._reads = self._writes = self.engine
         if self.path:
-            self._reads = self.engine
             self._writes = self.engine.execution_options(gpuq_begin="BEGIN IMMEDIATE")
         else:
             self._reads = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            self._writes = self.engine
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One snapshot. Raises DatabaseUnavailable."""
+        self.check()
         with told_as_our_own(self.driver_error), self._reads.connect() as connection, connection.begin():
             yield connection
 
