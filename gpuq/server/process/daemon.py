@@ -88,6 +88,8 @@ def run(
         ctx = wiring.open_context(settings, roles=roles)
         stack.callback(_close, ctx)
         stack.callback(_stop_jobs_if_told, ctx, going)
+        if "agent" in roles:
+            ctx.gpus.claim()
         services = wiring.start_services(ctx, roles)
         stack.callback(services.stop)
         if "server" in roles:
