@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     server: Annotated[
         str, Field(description="where the client finds the daemon: unix://PATH or http(s)://host:port")
     ] = ""
+    status_format: Annotated[
+        str, Field(description="the columns of `gpuq status`: id,name,state,why (`gpuq status --format help`)")
+    ] = ""
     token: Annotated[str | None, Field(description="bearer token for a TCP server")] = None
     lease_ttl: Annotated[float, Field(ge=1, le=3600, description="seconds; renewed three times in that span")] = 30.0
     kill_grace: Annotated[float, Field(ge=0, le=86400, description="seconds between SIGTERM and SIGKILL")] = 30.0

@@ -15,7 +15,7 @@ from gpuq.errors import ConfigError
 KNOWN = frozenset(
     (
         "home", "database_url", "redis_url", "namespace", "gpus", "server", "token", "lease_ttl", "kill_grace",
-        "default_max_retries", "order", "backfill", "retry_base", "node", "cpu_jobs", "user_max_gpus",
+        "status_format", "default_max_retries", "order", "backfill", "retry_base", "node", "cpu_jobs", "user_max_gpus",
         "user_max_running", "user_max_waiting", "max_waiting", "preempt_min_run", "preempt_max_per_hour",
         "priority_aging", "user_spacing", "admins", "web_hosts", "max_batch", "isolate_gpus", "report_database_url",
         "user_priority", "max_output", "retry_quick",
@@ -28,14 +28,28 @@ KNOWN = frozenset(
 class Address:
     """`path` for `unix`, `host` and `port` for `http` and `https`. `explicit`: somebody named the server, so
     nothing else may stand in for it. `machine_home`: where the machine's daemon lives, which is asked when none listens
-    in the own home; None: it is not looked for. `trouble`: what was wrong with the machine's config file."""
+    in the own home; None: it is not looked for. `trouble`: what was wrong with the machine's config file.
+    `status_format`: the columns of a listing, if a setting names them."""
 
-    __slots__ = ("explicit", "home", "host", "machine_home", "path", "port", "scheme", "text", "token", "trouble")
+    __slots__ = (
+        "explicit",
+        "home",
+        "host",
+        "machine_home",
+        "path",
+        "port",
+        "scheme",
+        "status_format",
+        "text",
+        "token",
+        "trouble",
+    )
 
     def __init__(self, home: str, server: str | None, token: str | None, machine_home: str | None = None) -> None:
         self.home = home
         self.machine_home = machine_home
         self.trouble: str | None = None
+        self.status_format: str | None = None
         self.explicit = server is not None
         self.text = server or f"unix://{home}/gpuq.sock"
         self.token = _usable(token)
@@ -81,16 +95,19 @@ def find(server: str | None = None, token: str | None = None) -> Address:
     server, token = server or setting("server"), token or setting("token")
     home = setting("home") or (MACHINE_HOME if os.geteuid() == 0 else "~/.local/share/gpuq")
     home = os.path.abspath(os.path.expanduser(home))
+    status_format = setting("status_format")
     trouble = machine_home = None
-    if server is None and not one_installation():
+    if not one_installation():
         machine = MachineFile()
-        trouble, server = machine.trouble, machine.text("server")
+        status_format = status_format or machine.text("status_format")
         if server is None:
-            # Root's own home is the machine's.
-            machine_home = home if os.geteuid() == 0 else machine.home
-        token = token or machine.text("token")
+            trouble, server = machine.trouble, machine.text("server")
+            token = token or machine.text("token")
+            if server is None:
+                # Root's own home is the machine's.
+                machine_home = home if os.geteuid() == 0 else machine.home
     found = Address(home, server, token, machine_home)
-    found.trouble = trouble
+    found.trouble, found.status_format = trouble, status_format
     return found
 
 

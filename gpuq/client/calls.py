@@ -124,9 +124,13 @@ class Calls(Session):
         reply = self.send("POST", f"/jobs/{verb}", body={"ids": list(job_ids), **given}, accept=(405,))
         return None if reply.status == 405 else list(self.decode(reply))
 
-    def queue(self, *, limit: int | None = None, offset: int = 0, user: str | None = None) -> dict[str, Any]:
-        """Running jobs, then waiting ones in order: {"running", "queued", "waiting", "total", "jobs"}."""
-        return self._dict("GET", "/queue", query={"limit": limit, "offset": offset or None, "user": user})
+    def queue(
+        self, *, limit: int | None = None, offset: int = 0, user: str | None = None, arrays: str | None = None
+    ) -> dict[str, Any]:
+        """Running jobs, then waiting ones in order: {"running", "queued", "waiting", "total", "jobs"}. `arrays="one"`:
+        of the waiting elements of an array only the first, and {"arrays": {id: counts}}."""
+        query = {"limit": limit, "offset": offset or None, "user": user, "arrays": arrays}
+        return self._dict("GET", "/queue", query=query)
 
     def history(self, **filters: object) -> list[Any]:
         """Finished jobs, newest first. Filters as for `jobs`, and since, until (ISO 8601)."""

@@ -160,7 +160,9 @@ class Session:
                     raise
                 continue
             self._transport = transport
+            status_format = self.address.status_format
             self.address = addresses.Address(self.address.home, f"unix://{path}", None)
+            self.address.status_format = status_format
             self._may_go_direct = False
             return True
         if sockets and self.address.home != self.address.machine_home:

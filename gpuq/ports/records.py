@@ -229,6 +229,9 @@ class Reader(Protocol):
     def count_by_group(self) -> dict[str, dict[JobState, int]]:
         """Of the jobs that are not final."""
 
+    def array_counts(self, array_id: int) -> dict[JobState, tuple[int, int, int]]:
+        """How many elements of an array are in each state, with the least and the greatest index of those."""
+
     def spec(self, job_id: int) -> tuple[JobSpec, int | None, int | None]:
         """The stored submission, and the submitter's uid and gid. Raises NotFound."""
 

@@ -48,7 +48,7 @@ def test_a_job_that_outgrew_its_request_stands_out(gpuq: Gpuq, daemon: StubDaemo
 def test_status_asks_for_fifty_and_says_what_it_left_out(gpuq: Gpuq, daemon: StubDaemon) -> None:
     daemon.on("GET", "/queue", queue_of(*(job(number) for number in range(50)), total=10_000))
     done = gpuq("status")
-    assert daemon.seen("GET", "/queue")[0].query == {"limit": "50"}
+    assert daemon.seen("GET", "/queue")[0].query == {"limit": "50", "arrays": "one"}
     assert done.out.splitlines()[-1].endswith("50 of 10,000 shown; --limit or --all")
 
 

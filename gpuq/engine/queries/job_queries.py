@@ -17,6 +17,7 @@ from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
 from gpuq.domain.times import iso
 from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.agent_liveness import AgentLiveness
+from gpuq.engine.queries.array_lines import ArrayCounts, ArrayView, lumped_page
 from gpuq.engine.queries.forecast_cache import ForecastCache
 from gpuq.engine.queries.job_status import job_status
 from gpuq.engine.queries.queue_page import queue_page
@@ -58,6 +59,7 @@ class JobQueries:
         self._ctx = ctx
         self.agent = AgentLiveness(ctx)
         self._forecasts = ForecastCache(ctx, self.agent)
+        self._arrays = ArrayCounts(ctx)
 
     def estimate(self, job: Waiting) -> float | None:
         """When a job that is not stored would start, epoch seconds; None beyond the forecast's reach."""
@@ -110,6 +112,14 @@ class JobQueries:
                 return
             after, offset = jobs[-1], 0
             left = None if left is None else left - len(jobs)
+
+    def lumped(
+        self, tx: Reader, *, limit: int, user: str | None = None
+    ) -> tuple[list[tuple[Job, JobStatus]], dict[int, ArrayView]]:
+        """As the first of `queue_pages`, with the first waiting element of each array for all that wait; and how the
+        elements of those arrays fare, by array id."""
+        jobs = lumped_page(tx, user, limit)
+        return self.describe(jobs), self._arrays.of(tx, jobs)
 
     def why(self, job_id: int) -> WhyView:
         """Ready for JSON. Raises NotFound."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from itertools import chain
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Body, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -78,10 +78,18 @@ def show_queue(
     after_id: Annotated[
         int | None, Query(ge=0, le=params.MAX_ID, description="what comes after it, for paging")
     ] = None,
+    arrays: Annotated[
+        Literal["all", "one"],
+        Query(description="one: of the waiting elements of an array only the first, and `arrays` counts them"),
+    ] = "all",
 ) -> Any:
     with ctx.records.read() as tx:
         view = queries.queue(tx, user)
         around = {**asdict(view), "paused": paused(tx)}
+        if arrays == "one" and after_id is None and not offset:
+            seen, counts = queries.lumped(tx, limit=PAGE if limit is None else min(limit, PAGE), user=user)
+            counted = {str(array): view for array, view in counts.items()}
+            return {**around, "arrays": counted, "jobs": [job_json(job, status) for job, status in seen]}
         pages = (
             [job_json(job, seen) for job, seen in page]
             for page in queries.queue_pages(tx, limit=limit, offset=offset, user=user, after_id=after_id)

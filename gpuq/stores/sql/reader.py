@@ -132,6 +132,10 @@ class SqlReader:
             counts.setdefault(group, {})[state_from(state)] = int(count)
         return counts
 
+    def array_counts(self, array_id: int) -> dict[JobState, tuple[int, int, int]]:
+        rows = self._rows(sql.array_counts, array_id=array_id)
+        return {state_from(state): (int(count), int(least), int(most)) for state, count, least, most in rows}
+
     def spec(self, job_id: int) -> tuple[JobSpec, int | None, int | None]:
         rows = self._rows(sql.spec_of, job_id=job_id)
         if not rows:

@@ -230,6 +230,13 @@ def by_group(dialect: str) -> ClauseElement:
     )
 
 
+def array_counts(dialect: str) -> ClauseElement:
+    """How many elements of an array are in each state, with their least and greatest index."""
+    index = jobs.c.array_index
+    counted = select(jobs.c.state, func.count(), func.min(index), func.max(index))
+    return counted.where(jobs.c.array_id == number("array_id")).group_by(jobs.c.state)
+
+
 def waiting(dialect: str) -> ClauseElement:
     """Those of the given jobs that are queued."""
     columns = (jobs.c[name] for name in WAITING_COLUMNS)
