@@ -31,9 +31,9 @@ class LogChunk:
 class Calls(Session):
     """The queue as JSON. `Calls().submit(["python", "train.py"], gpus=2)` returns the job as a dict.
 
-    Finds the daemon as the command line does; `server` and `token` override that. When no daemon runs on this home
-    (and none was named), calls work straight on the database and nothing starts until `gpuq up`; `on_direct` is
-    called once then, and `direct=False` raises DaemonUnreachable instead.
+    Finds the daemon as the command line does: that of the own home, else the machine's; `server` and `token` override
+    that. When neither runs (and none was named), calls work straight on the database of this home and nothing starts
+    until `gpuq up`; `on_direct` is called once then, and `direct=False` raises DaemonUnreachable instead.
 
     Threads may share a client: each gets a connection of its own. A connection lost in mid-call is made again and
     the call repeated where that does no harm: reading always, submitting because a request carries a key that the
