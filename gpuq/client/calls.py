@@ -125,11 +125,12 @@ class Calls(Session):
         return None if reply.status == 405 else list(self.decode(reply))
 
     def queue(
-        self, *, limit: int | None = None, offset: int = 0, user: str | None = None, arrays: str | None = None
+        self, *, limit: int | None = None, offset: int = 0, arrays: str | None = None, **filters: object
     ) -> dict[str, Any]:
-        """Running jobs, then waiting ones in order: {"running", "queued", "waiting", "total", "jobs"}. `arrays="one"`:
-        of the waiting elements of an array only the first, and {"arrays": {id: counts}}."""
-        query = {"limit": limit, "offset": offset or None, "user": user, "arrays": arrays}
+        """Running jobs, then waiting ones in order: {"running", "queued", "waiting", "total", "jobs"}. Filters: user,
+        state, group, name. `arrays="one"`: of the waiting elements of an array only the first, and {"arrays": {id:
+        counts}}."""
+        query = {"limit": limit, "offset": offset or None, "arrays": arrays, **filters}
         return self._dict("GET", "/queue", query=query)
 
     def history(self, **filters: object) -> list[Any]:

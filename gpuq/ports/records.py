@@ -265,10 +265,12 @@ class Reader(Protocol):
         offset: int = 0,
         limit: int | None = None,
         user: str | None = None,
+        group: str | None = None,
+        name: str | None = None,
         after: tuple[float, int] = FIRST_PLACE,
     ) -> list[Job]:
-        """`queued` jobs in the order in which they stand in line: by score, then id. `user`: of that user only.
-        `after`: only those that stand behind this place."""
+        """`queued` jobs in the order in which they stand in line: by score, then id. `user`, `group`, `name`: such
+        only. `after`: only those that stand behind this place."""
 
     def position(self, score: float, job_id: int) -> int:
         """Place in line from 1 of a queued job."""

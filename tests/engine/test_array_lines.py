@@ -10,15 +10,17 @@ from world import World
 
 from gpuq.domain.caller import Caller
 from gpuq.domain.outcome import Outcome
+from gpuq.domain.states import JobState
 from gpuq.engine.actions import hold
 from gpuq.engine.queries import array_lines
+from gpuq.ports.records import JobFilter
 
 ROOT = Caller("root", 0, 0, True)
 
 
 def lines(world: World, limit: int = 50, user: str | None = None) -> tuple[list[int], dict[int, Any]]:
     with world.ctx.records.read() as tx:
-        seen, arrays = world.queries.lumped(tx, limit=limit, user=user)
+        seen, arrays = world.queries.lumped(tx, limit=limit, where=JobFilter(user=user))
     return [job.id for job, _ in seen], dict(arrays)
 
 
@@ -108,3 +110,33 @@ def test_an_array_is_counted_again_only_when_something_has_happened(
     with world.ctx.records.read() as tx:
         queries.lumped(tx, limit=50)
     assert asked == [array, array]
+
+
+def test_the_queue_is_narrowed_by_user_group_name_and_state(world: World) -> None:
+    plain = world.submit("a", name="a")
+    mine = world.submit("b", name="b", group="nlp")
+    array = world.submit("c", name="c", group="nlp", array="0-9")
+    held = world.submit("b", name="b", group="nlp")
+    hold.hold(world.ctx, held, ROOT)
+
+    def found(**filters: Any) -> tuple[list[int], list[int], int]:
+        where = JobFilter(**filters)
+        with world.ctx.records.read() as tx:
+            seen, _ = world.queries.lumped(tx, limit=50, where=where)
+            pages = [job.id for page in world.queries.queue_pages(tx, limit=None, where=where) for job, _ in page]
+            return [job.id for job, _ in seen], pages, world.queries.queue(tx, where=where).total
+
+    elements = list(range(array, array + 10))
+    assert found() == ([plain, mine, array, held], [plain, mine, *elements, held], 13)
+    assert found(group="nlp") == ([mine, array, held], [mine, *elements, held], 12)
+    assert found(name="b") == ([mine, held], [mine, held], 2)
+    assert found(group="nlp", states=frozenset({JobState.QUEUED}))[0] == [mine, array]
+    assert found(states=frozenset({JobState.HELD})) == ([held], [held], 1)
+    assert found(states=frozenset({JobState.RUNNING})) == ([], [], 0)
+    with world.ctx.records.read() as tx:
+        tail = [
+            job.id
+            for page in world.queries.queue_pages(tx, limit=5, after_id=array + 7, where=JobFilter(group="nlp"))
+            for job, _ in page
+        ]
+    assert tail == [array + 8, array + 9, held]

@@ -20,6 +20,7 @@ SHOWN = 50
 # As many lines as the daemon gives in one answer with a line for each array.
 MOST_LUMPED = 1000
 ACTIVE = ("starting", "running", "stopping")
+ENDED = {"completed", "failed", "cancelled"}
 # Seconds: between two drawings of a listing that is watched, and after which it is asked for anew in any case; sooner
 # where a job tells of its progress.
 WATCH_S = 2.0
@@ -126,12 +127,15 @@ def _found(client: Calls, args: Args) -> Listing:
 
 
 def _in_the_queue(client: Calls, wanted: dict[str, Any], limit: int | None, lumped: bool) -> Listing:
-    if not set(wanted) - {"user"}:
-        found = client.queue(limit=limit, user=wanted.get("user"), arrays="one" if lumped else None)
-        for job in found["jobs"] if found.get("arrays") else ():
-            if job["state"] not in ACTIVE and job["array_id"] is not None:
-                job["lump"] = found["arrays"].get(str(job["array_id"]))
-        return Listing(found["jobs"], found["total"], found, wanted.get("user"))
+    filtered = bool(set(wanted) - {"user"})
+    if not (filtered and set(wanted.get("state", "").split(",")) & ENDED):
+        found = client.queue(limit=limit, arrays="one" if lumped else None, **wanted)
+        # A daemon of the release before knows no filter but the user, and does not tell of arrays.
+        if not filtered or "arrays" in found:
+            for job in found["jobs"] if found.get("arrays") else ():
+                if job["state"] not in ACTIVE and job["array_id"] is not None:
+                    job["lump"] = found["arrays"].get(str(job["array_id"]))
+            return Listing(found["jobs"], found["total"], None if filtered else found, wanted.get("user"))
     from gpuq.cli.parse.select import MANY, WAITING
 
     if "state" not in wanted:

@@ -35,13 +35,13 @@ class ArrayView(TypedDict):
     last_index: int
 
 
-def lumped_page(tx: Reader, user: str | None, limit: int) -> list[Job]:
-    """Active jobs, then waiting ones in order, of each array's only the first."""
+def lumped_page(tx: Reader, where: JobFilter, limit: int) -> list[Job]:
+    """Active jobs, then waiting ones in order, of each array's only the first; of those that `where` gives."""
     found: list[Job] = []
     seen: set[int] = set()
     after: Job | None = None
     for _ in range(MOST_PAGES):
-        page = queue_page(tx, user, 0, limit, after)
+        page = queue_page(tx, where, 0, limit, after)
         for job in page:
             if job.array_id is not None and job.state in WAITING:
                 if job.array_id in seen:

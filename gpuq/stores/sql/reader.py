@@ -187,9 +187,12 @@ class SqlReader:
         offset: int = 0,
         limit: int | None = None,
         user: str | None = None,
+        group: str | None = None,
+        name: str | None = None,
         after: tuple[float, int] = FIRST_PLACE,
     ) -> list[Job]:
-        values = {"offset": offset, "limit": self._limit(limit), "user": user, "score": after[0], "id": after[1]}
+        whose = {"user": user, "group": group, "name": name}
+        values = {"offset": offset, "limit": self._limit(limit), **whose, "score": after[0], "id": after[1]}
         return [job_from(row) for row in self._rows(sql.line, **values)]
 
     def line_past(
