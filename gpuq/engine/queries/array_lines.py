@@ -7,6 +7,7 @@ its elements were stored one after another, so they stand side by side as long a
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 from typing_extensions import TypedDict
 
@@ -20,7 +21,6 @@ from gpuq.ports.records import JobFilter, Reader
 MOST_PAGES = 20
 # Counting an array again waits this many times what it took.
 COST_FACTOR = 10.0
-_APART = WAITING - {JobState.QUEUED}
 
 
 class ArrayView(TypedDict):
@@ -55,14 +55,13 @@ def lumped_page(tx: Reader, where: JobFilter, limit: int) -> list[Job]:
 
 
 def _last_beside(tx: Reader, job: Job) -> Job:
-    """Of a waiting element of an array: the last of those that stand beside it; else the job itself."""
+    """The place after which it goes on behind a page that ends with this job: of a waiting element of an array, that of
+    the last element, whatever has become of it, with the score of this one; else the job's own."""
     if job.array_id is None or job.state not in WAITING:
         return job
-    alike = _APART if job.state in _APART else frozenset({JobState.QUEUED})
-    last = tx.jobs(JobFilter(states=alike, array_id=job.array_id, newest_first=True, limit=1))
-    if not last or last[0].id <= job.id or (job.state is JobState.QUEUED and last[0].score != job.score):
-        return job
-    return last[0]
+    # By the array alone: its index finds the last one at once.
+    [last] = tx.jobs(JobFilter(array_id=job.array_id, newest_first=True, limit=1))
+    return replace(job, id=last.id)
 
 
 class ArrayCounts:
