@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,8 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from accounts import Account, Accounts
+from accounts import Account, Accounts, in_thread_as
 from box import GPUQ
+
+from gpuq.client.transport import UnixTransport
+from gpuq.errors import DaemonUnreachable
 
 PLACES = ("run", "etc", "var/lib")
 
@@ -168,3 +172,16 @@ def test_the_machines_config_file_tells_everybody_where_the_daemon_is(machine: M
     assert told.count("/etc/gpuq/config.toml") == 1
     assert "Permission denied" in told
     config.write_text('home = "/var/lib/elsewhere"\n')
+
+
+def test_a_listener_that_is_not_root_is_not_spoken_to(accounts: Accounts, tmp_path: Path) -> None:
+    path = str(tmp_path / "gpuq.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        # Whose it is, the kernel notes when it begins to listen.
+        in_thread_as(accounts.alice, listener.listen)
+        with pytest.raises(DaemonUnreachable, match="is not root, and is not spoken to"):
+            UnixTransport(path, of_root=True).peer_pid()
+        anybodys = UnixTransport(path)
+        assert anybodys.peer_pid() == os.getpid()
+        anybodys.close()
