@@ -14,13 +14,57 @@ if TYPE_CHECKING:
 # Settings are a few lines; whatever is longer is another file.
 MAX_BYTES = 1024 * 1024
 
+# The machine's own places, of which only root makes anything. Tests put others in their stead.
+MACHINE_FILE = "/etc/gpuq/config.toml"
+MACHINE_HOME = "/var/lib/gpuq"
+MACHINE_SOCKET = "/run/gpuq/gpuq.sock"
+# What everybody takes from the machine's config file. All else in it is for root's daemon, and means nothing to a
+# daemon of a user's own.
+SHARED = ("server", "token", "status_format")
+
 
 def config_file() -> str:
     """The config file's path, whether it is there or not: GPUQ_CONFIG, else that of the machine for root, else the
     user's."""
     if named := os.environ.get("GPUQ_CONFIG"):
         return os.path.expanduser(named)
-    return "/etc/gpuq/config.toml" if os.geteuid() == 0 else os.path.expanduser("~/.config/gpuq/config.toml")
+    return MACHINE_FILE if os.geteuid() == 0 else os.path.expanduser("~/.config/gpuq/config.toml")
+
+
+def one_installation() -> bool:
+    """Whether GPUQ_HOME or GPUQ_CONFIG names the installation that is meant: the machine's is not looked for then."""
+    return bool(os.environ.get("GPUQ_HOME") or os.environ.get("GPUQ_CONFIG"))
+
+
+class MachineFile:
+    """What the machine's config file says to everybody. `shared`: the settings of SHARED that it has; `home`: where the
+    machine's daemon lives; `trouble`: why it could not be read, a sentence for people."""
+
+    __slots__ = ("home", "shared", "trouble")
+
+    def __init__(self) -> None:
+        self.shared: dict[str, Any] = {}
+        self.home = MACHINE_HOME
+        self.trouble: str | None = None
+        # Root's own config file is this one.
+        if os.geteuid() == 0 or one_installation():
+            return
+        try:
+            found = read_config(MACHINE_FILE)
+        except ConfigError as error:
+            self.trouble = f"{error.message}: it may name a server, and this goes on without it"
+            return
+        self.shared = {name: found[name] for name in SHARED if found.get(name)}
+        # A token is for the server beside it, and for no other.
+        if "server" not in self.shared:
+            self.shared.pop("token", None)
+        home = found.get("home")
+        if isinstance(home, str) and os.path.isabs(home):
+            self.home = home
+
+    def text(self, name: str) -> str | None:
+        """One of the shared settings."""
+        return str(self.shared[name]) if name in self.shared else None
 
 
 def read_config(path: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """One frozen Settings object: flag > environment > config file > default.
 
 The config file is `$GPUQ_CONFIG` or `~/.config/gpuq/config.toml` (root: `/etc/gpuq/config.toml`), flat TOML
-with the names below in lower case without the `GPUQ_` prefix: `lease_ttl = 30`.
+with the names below in lower case without the `GPUQ_` prefix: `lease_ttl = 30`. What a client needs is also taken from
+`/etc/gpuq/config.toml` by everybody, last.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from gpuq.config_file import config_file, read_config
+from gpuq.config_file import MACHINE_FILE, MACHINE_HOME, MachineFile, config_file, read_config
 from gpuq.domain.priority import MAX_TIME_LIMIT_S, Priority
 from gpuq.domain.quantities import DURATION_HINT, parse_duration, parse_memory_mb
 from gpuq.domain.validation_messages import complaint
@@ -38,7 +39,7 @@ _HINTS = {
 
 
 def default_home() -> Path:
-    return Path("/var/lib/gpuq") if os.geteuid() == 0 else Path("~/.local/share/gpuq").expanduser()
+    return Path(MACHINE_HOME) if os.geteuid() == 0 else Path("~/.local/share/gpuq").expanduser()
 
 
 def _expanded(path: str | Path) -> Path:
@@ -72,6 +73,9 @@ class Settings(BaseSettings):
     ] = "nvml"
     server: Annotated[
         str, Field(description="where the client finds the daemon: unix://PATH or http(s)://host:port")
+    ] = ""
+    status_format: Annotated[
+        str, Field(description="the columns of `gpuq status`: id,name,state,why (`gpuq status --format help`)")
     ] = ""
     token: Annotated[str | None, Field(description="bearer token for a TCP server")] = None
     lease_ttl: Annotated[float, Field(ge=1, le=3600, description="seconds; renewed three times in that span")] = 30.0
@@ -238,17 +242,10 @@ def load(flags: dict[str, Any] | None = None) -> tuple[Settings, dict[str, str]]
             raise ConfigError(f"unknown setting {name!r} in {path}", hint=nearest_setting(name, known))
     environment = from_environment(known)
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    merged = {**config, **environment, **given}
-    sources = {
-        name: "flag"
-        if name in given
-        else "environment"
-        if name in environment
-        else path
-        if name in config
-        else "default"
-        for name in known
-    }
+    machine = MachineFile().shared
+    merged = {**machine, **config, **environment, **given}
+    origins = ((given, "flag"), (environment, "environment"), (config, path), (machine, MACHINE_FILE))
+    sources = {name: next((told for found, told in origins if name in found), "default") for name in known}
     try:
         return Settings(**merged), sources
     except ValidationError as error:

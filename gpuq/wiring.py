@@ -76,9 +76,9 @@ def report_role() -> ModuleType:
 def open_gpus(settings: Settings) -> GpuSource:
     """The GPUs that the settings name: those of the NVIDIA driver, or simulated ones."""
     if settings.gpus == "nvml":
-        from gpuq.gpus.nvml import NvmlGpus
+        from gpuq.gpus.exclusive import nvidia_gpus
 
-        return NvmlGpus()
+        return nvidia_gpus(str(settings.home))
     from gpuq.gpus.simulated import SimulatedGpus
 
     return SimulatedGpus(settings.gpus, settings.home / "sim-gpus.json")

@@ -11,7 +11,10 @@ NOTICE = "gpuq: no daemon is running on this home: nothing starts until `gpuq up
 
 def connect() -> Calls:
     """Straight on the database when no daemon runs, which stderr is told."""
-    return Calls(on_direct=lambda: print(NOTICE, file=sys.stderr))
+    client = Calls(on_direct=lambda: print(NOTICE, file=sys.stderr))
+    if client.address.trouble is not None:
+        say(f"gpuq: {client.address.trouble}")
+    return client
 
 
 def say(text: str) -> None:

@@ -17,9 +17,9 @@ _LONGEST = 800
 
 def tell(error: GpuqError) -> int:
     """Message and hint on stderr, a line each; returns the exit code."""
-    from gpuq.cli.render import printable
+    from gpuq.cli.render import local_times, printable
 
-    text = printable(" ".join(error.message.split()))
+    text = local_times(printable(" ".join(error.message.split())))
     # What it is about may be a word of any length.
     print(f"gpuq: {text if len(text) <= _LONGEST else text[:_LONGEST] + '…'}", file=sys.stderr)
     if error.hint:
@@ -45,9 +45,9 @@ def submitted_line(job: Any) -> str:
     told = reason and reason["code"] not in {"Priority", "Resources", "Starting"}
     if not told:
         return job_line(job)
-    from gpuq.cli.render import printable
+    from gpuq.cli.render import local_times, printable
 
-    return f"{job_line(job)}: {printable(reason['text'])}"
+    return f"{job_line(job)}: {printable(local_times(reason['text']))}"
 
 
 def act_on_each(ids: Iterable[int], act: Callable[[int], object]) -> int:

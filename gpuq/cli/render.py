@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GREEN, YELLOW, RED, CYAN, DIM, BOLD = "32", "33", "31", "36", "2", "1"
+# A moment that was told for the future may have passed by so much since it was told.
+LATE_S = 600.0
 STATE_COLOURS = {
     "running": GREEN, "starting": GREEN, "stopping": YELLOW, "queued": CYAN, "completed": GREEN, "failed": RED,
     "cancelled": DIM, "held": YELLOW, "free": GREEN, "leased": CYAN, "shared": CYAN, "external": YELLOW,
@@ -37,15 +39,31 @@ def width() -> int | None:
         return os.get_terminal_size(sys.stdout.fileno()).columns or None
 
 
+def height() -> int | None:
+    """Lines of the terminal; None when the output is not one."""
+    if not sys.stdout.isatty():
+        return None
+    try:
+        return int(os.environ.get("LINES", "")) or None
+    except ValueError:
+        return os.get_terminal_size(sys.stdout.fileno()).lines or None
+
+
 def table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), state: str = "STATE"
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    state: str = "STATE",
+    limit: int | None = None,
 ) -> str:
-    """Aligned columns, two blanks between, cut at the terminal's right edge. Columns that are empty in every row are
-    left out. `right`: headings of the columns that are aligned at the right; `state`: of the one that is coloured."""
+    """Aligned columns, two blanks between, cut at `limit` columns, or at the terminal's right edge. Columns that are
+    empty in every row are left out. `right`: headings of the columns that are aligned at the right; `state`: of the one
+    that is coloured."""
     clean = [[printable(cell) for cell in row] for row in rows]
     used = [place for place in range(len(header)) if any(row[place] for row in clean)]
     widths = {place: max(len(header[place]), *(len(row[place]) for row in clean)) for place in used}
-    limit = width()
+    limit = width() if limit is None else limit
     lines = []
     for number, row in enumerate([list(header), *clean]):
         cells = [
@@ -78,15 +96,13 @@ def epoch(iso: str | None) -> float | None:
 
 
 def when(iso: str | None, *, now: float | None = None) -> str:
-    """Local and as short as it is clear: `14:20`, `Tue 14:20` (within a week), `2026-11-22 14:20`."""
+    """Local and as short as it is clear: `14:20` today, else `2026-11-22 14:20`."""
     at = epoch(iso)
     if at is None:
         return ""
     then, today = time.localtime(at), time.localtime(time.time() if now is None else now)
     if then[:3] == today[:3]:
         return time.strftime("%H:%M", then)
-    if abs(at - time.mktime(today)) < 6 * 86400:
-        return time.strftime("%a %H:%M", then)
     return time.strftime("%Y-%m-%d %H:%M", then)
 
 
@@ -94,6 +110,31 @@ def full_time(iso: str | None) -> str:
     """A moment in local time, to the second; empty for None."""
     at = epoch(iso)
     return "" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def local_times(text: str, *, now: float | None = None) -> str:
+    """The daemon's words with every moment in them as the reader's clock shows it, which the daemon does not know: it
+    writes ISO 8601 with a Z, or `14:20 UTC` for what comes within a day."""
+    if "Z" not in text and " UTC" not in text:
+        return text
+    import re
+
+    at = time.time() if now is None else now
+
+    def read(found: re.Match[str]) -> str:
+        date, clock = found[1] or time.strftime("%Y-%m-%d ", time.gmtime(at)), found[2]
+        moment = f"{date[:10]}T{clock}+00:00"
+        try:
+            begun = epoch(moment)
+            # Of today's that have passed, tomorrow's is meant.
+            if begun is not None and not found[1] and begun < at - LATE_S:
+                moment = f"{time.strftime('%Y-%m-%d', time.gmtime(at + 86400))}T{clock}+00:00"
+            return when(moment, now=at)
+        except ValueError:
+            return found[0]
+
+    pattern = r"\b(\d{4}-\d\d-\d\d[T ])?(\d\d:\d\d(?::\d\d)?)(?:\.\d{1,6})?(?:Z| UTC)\b"
+    return re.sub(pattern, read, text, flags=re.ASCII)
 
 
 def span(seconds: float | None) -> str:

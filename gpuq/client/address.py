@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 
-from gpuq.config_file import config_file, read_config
+from gpuq.config_file import MACHINE_HOME, MACHINE_SOCKET, MachineFile, config_file, one_installation, read_config
 from gpuq.errors import ConfigError
 
 # Every name after `GPUQ_` that means something to some part of gpuq. A test keeps it equal to the settings.
 KNOWN = frozenset(
     (
         "home", "database_url", "redis_url", "namespace", "gpus", "server", "token", "lease_ttl", "kill_grace",
-        "default_max_retries", "order", "backfill", "retry_base", "node", "cpu_jobs", "user_max_gpus",
+        "status_format", "default_max_retries", "order", "backfill", "retry_base", "node", "cpu_jobs", "user_max_gpus",
         "user_max_running", "user_max_waiting", "max_waiting", "preempt_min_run", "preempt_max_per_hour",
         "priority_aging", "user_spacing", "admins", "web_hosts", "max_batch", "isolate_gpus", "report_database_url",
         "user_priority", "max_output", "retry_quick",
@@ -27,12 +27,29 @@ KNOWN = frozenset(
 
 class Address:
     """`path` for `unix`, `host` and `port` for `http` and `https`. `explicit`: somebody named the server, so
-    nothing else may stand in for it."""
+    nothing else may stand in for it. `machine_home`: where the machine's daemon lives, which is asked when none listens
+    in the own home; None: it is not looked for. `trouble`: what was wrong with the machine's config file.
+    `status_format`: the columns of a listing, if a setting names them."""
 
-    __slots__ = ("explicit", "home", "host", "path", "port", "scheme", "text", "token")
+    __slots__ = (
+        "explicit",
+        "home",
+        "host",
+        "machine_home",
+        "path",
+        "port",
+        "scheme",
+        "status_format",
+        "text",
+        "token",
+        "trouble",
+    )
 
-    def __init__(self, home: str, server: str | None, token: str | None) -> None:
+    def __init__(self, home: str, server: str | None, token: str | None, machine_home: str | None = None) -> None:
         self.home = home
+        self.machine_home = machine_home
+        self.trouble: str | None = None
+        self.status_format: str | None = None
         self.explicit = server is not None
         self.text = server or f"unix://{home}/gpuq.sock"
         self.token = _usable(token)
@@ -66,7 +83,7 @@ def _usable(token: str | None) -> str | None:
 
 
 def find(server: str | None = None, token: str | None = None) -> Address:
-    """Arguments > environment > config file > default. Raises ConfigError."""
+    """Arguments > environment > config file > the machine's config file > default. Raises ConfigError."""
     names = {key[5:].lower() for key in os.environ if key.startswith("GPUQ_")}
     config = read_config(config_file())
     if not names <= KNOWN or not set(config) <= KNOWN:
@@ -75,8 +92,41 @@ def find(server: str | None = None, token: str | None = None) -> Address:
     def setting(name: str) -> str | None:
         return os.environ.get("GPUQ_" + name.upper()) or (str(config[name]) if config.get(name) else None)
 
-    home = setting("home") or ("/var/lib/gpuq" if os.geteuid() == 0 else "~/.local/share/gpuq")
-    return Address(os.path.abspath(os.path.expanduser(home)), server or setting("server"), token or setting("token"))
+    server, token = server or setting("server"), token or setting("token")
+    home = setting("home") or (MACHINE_HOME if os.geteuid() == 0 else "~/.local/share/gpuq")
+    home = os.path.abspath(os.path.expanduser(home))
+    status_format = setting("status_format")
+    trouble = machine_home = None
+    if not one_installation():
+        machine = MachineFile()
+        status_format = status_format or machine.text("status_format")
+        if server is None:
+            trouble, server = machine.trouble, machine.text("server")
+            token = token or machine.text("token")
+            if server is None:
+                # Root's own home is the machine's.
+                machine_home = home if os.geteuid() == 0 else machine.home
+    found = Address(home, server, token, machine_home)
+    found.trouble, found.status_format = trouble, status_format
+    return found
+
+
+def machine_sockets(address: Address) -> list[str]:
+    """Where the machine's daemon may be asked when none listens in the own home: best first, each in a folder that only
+    root can change. Empty: this machine has none. One system call for each of two places."""
+    if address.machine_home is None:
+        return []
+    places = (MACHINE_SOCKET, f"{address.machine_home}/gpuq.sock")
+    return [path for path in places if path != address.path and _is_roots_alone(os.path.dirname(path))]
+
+
+def _is_roots_alone(folder: str) -> bool:
+    try:
+        seen = os.lstat(folder)
+    except OSError:
+        return False
+    # S_ISDIR, without the import.
+    return seen.st_mode & 0o170000 == 0o040000 and seen.st_uid == 0 and not seen.st_mode & 0o022
 
 
 def _complain() -> None:

@@ -31,9 +31,9 @@ class LogChunk:
 class Calls(Session):
     """The queue as JSON. `Calls().submit(["python", "train.py"], gpus=2)` returns the job as a dict.
 
-    Finds the daemon as the command line does; `server` and `token` override that. When no daemon runs on this home
-    (and none was named), calls work straight on the database and nothing starts until `gpuq up`; `on_direct` is
-    called once then, and `direct=False` raises DaemonUnreachable instead.
+    Finds the daemon as the command line does: that of the own home, else the machine's; `server` and `token` override
+    that. When neither runs (and none was named), calls work straight on the database of this home and nothing starts
+    until `gpuq up`; `on_direct` is called once then, and `direct=False` raises DaemonUnreachable instead.
 
     Threads may share a client: each gets a connection of its own. A connection lost in mid-call is made again and
     the call repeated where that does no harm: reading always, submitting because a request carries a key that the
@@ -124,9 +124,14 @@ class Calls(Session):
         reply = self.send("POST", f"/jobs/{verb}", body={"ids": list(job_ids), **given}, accept=(405,))
         return None if reply.status == 405 else list(self.decode(reply))
 
-    def queue(self, *, limit: int | None = None, offset: int = 0, user: str | None = None) -> dict[str, Any]:
-        """Running jobs, then waiting ones in order: {"running", "queued", "waiting", "total", "jobs"}."""
-        return self._dict("GET", "/queue", query={"limit": limit, "offset": offset or None, "user": user})
+    def queue(
+        self, *, limit: int | None = None, offset: int = 0, arrays: str | None = None, **filters: object
+    ) -> dict[str, Any]:
+        """Running jobs, then waiting ones in order: {"running", "queued", "waiting", "total", "jobs"}. Filters: user,
+        state, group, name. `arrays="one"`: of the waiting elements of an array only the first, and {"arrays": {id:
+        counts}}."""
+        query = {"limit": limit, "offset": offset or None, "arrays": arrays, **filters}
+        return self._dict("GET", "/queue", query=query)
 
     def history(self, **filters: object) -> list[Any]:
         """Finished jobs, newest first. Filters as for `jobs`, and since, until (ISO 8601)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from _thread import allocate_lock
 
 from gpuq.client import address as addresses
 from gpuq.client.transport import ConnectionLost, Reply, UnixTransport
@@ -36,6 +37,10 @@ class Session:
         self.is_direct = False
         self._may_go_direct = direct and not self.address.explicit
         self._on_direct = on_direct
+        # Whose answers have been heard is asked again: another daemon's jobs have the same numbers.
+        self._has_answered = False
+        self._machine_is_down = False
+        self._switching = allocate_lock()
         self._transport = self._connect()
 
     def __enter__(self) -> Self:
@@ -55,7 +60,7 @@ class Session:
                 raise DaemonUnreachable("")
             self.send("GET", "/healthz")
         except DaemonUnreachable as error:
-            if self.address.explicit or not (self.is_direct or self.nobody_listens):
+            if self._machine_is_down or self.address.explicit or not (self.is_direct or self.nobody_listens):
                 raise
             raise DaemonUnreachable(
                 f"no daemon is running on this home, and {what} needs one", hint="start it with `gpuq up -d`"
@@ -109,25 +114,65 @@ class Session:
         for delay in (0.0, *RETRY_DELAYS) if repeat else (0.0,):
             if delay:
                 time.sleep(delay)
+            transport = self._transport
             try:
-                return self._transport.request(method, target, headers, data, fresh=not repeat)
+                reply = transport.request(method, target, headers, data, fresh=not repeat)
+                self._has_answered = True
+                return reply
             except ConnectionLost as error:
                 lost = error
-            except DaemonUnreachable:
+            except DaemonUnreachable as error:
                 # After a lost connection the daemon may be on its way back; else nobody is there at all.
                 if lost is not None and delay != RETRY_DELAYS[-1]:
                     continue
-                if not self._go_direct():
-                    raise
-                reply = self._transport.request(method, target, headers, data)
-                # Not before: where the home itself is wrong, that is the whole story.
-                if self._on_direct is not None:
-                    self._on_direct()
-                return reply
+                with self._switching:
+                    if self._transport is transport and not (lost is None and self._go_to_machine()):
+                        if not self._go_direct():
+                            raise error
+                        return self._directly(method, target, headers, data)
+                # What this thread or another has found in its place.
+                return self._exchange(method, target, headers, data, repeat)
         raise DaemonUnreachable(
             f"the connection to the daemon broke ({lost})",
             hint="the request may or may not have been carried out: look with `gpuq status` before repeating it",
         )
+
+    def _directly(self, method: str, target: str, headers: dict[str, str], data: bytes) -> Reply:
+        """The first exchange without a daemon."""
+        reply = self._transport.request(method, target, headers, data)
+        # Not before: where the home itself is wrong, that is the whole story.
+        if self._on_direct is not None:
+            self._on_direct()
+        return reply
+
+    def _go_to_machine(self) -> bool:
+        """Nobody listens in the own home: whether the machine's daemon does, which every further call goes to then.
+        Raises DaemonUnreachable when the machine has one and it is down: another queue must not be used unnoticed."""
+        if self._has_answered or not self.nobody_listens:
+            return False
+        sockets = addresses.machine_sockets(self.address)
+        for path in sockets:
+            transport = UnixTransport(path, of_root=True)
+            try:
+                transport.peer_pid()
+            except DaemonUnreachable:
+                if not transport.absent:
+                    raise
+                continue
+            self._transport = transport
+            status_format = self.address.status_format
+            self.address = addresses.Address(self.address.home, f"unix://{path}", None)
+            self.address.status_format = status_format
+            self._may_go_direct = False
+            return True
+        if sockets and self.address.home != self.address.machine_home:
+            self._machine_is_down = True
+            raise DaemonUnreachable(
+                f"this machine's gpuq is down: nobody listens on {' or on '.join(sockets)}",
+                hint="whoever looks after the machine starts it, as root: `gpuq up -d`. "
+                f"GPUQ_HOME={self.address.home} before a command uses a queue of your own instead",
+            )
+        return False
 
     def _go_direct(self) -> bool:
         if not (self._may_go_direct and self.nobody_listens):

@@ -66,9 +66,11 @@ def _who_starts_it(path: str) -> str:
 class UnixTransport:
     """One kept-alive connection a thread, so threads may share a transport."""
 
-    def __init__(self, path: str, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, path: str, timeout_s: float = TIMEOUT_S, *, of_root: bool = False) -> None:
+        """`of_root`: nobody else's daemon is spoken to."""
         self._path = path
         self._timeout_s = timeout_s
+        self._of_root = of_root
         self._local = _local()
         # Set by a failed connect: nobody listens, so no daemon runs on this home.
         self.absent = False
@@ -151,7 +153,18 @@ class UnixTransport:
 
                 hint = f"a Unix socket's path has at most {SOCKET_PATH_MAX} bytes: choose a shorter GPUQ_HOME"
             raise DaemonUnreachable(f"cannot connect to {self._path}: {reason}", hint=hint) from None
+        if self._of_root and _owner(sock) != 0:
+            sock.close()
+            raise DaemonUnreachable(
+                f"who listens on {self._path} is not root, and is not spoken to",
+                hint="tell whoever looks after this machine; GPUQ_SERVER names another daemon",
+            )
         return sock, sock.makefile("rb")
+
+
+def _owner(sock: socket.socket) -> int:
+    """The user id of whoever listens at the other end, as the kernel noted it."""
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[4:8], "little")
 
 
 def _read_reply(file: IO[bytes]) -> Reply:

@@ -75,6 +75,9 @@ class NvmlGpus:
         self._away: str | None = "the NVIDIA driver has not been asked yet"
         self._next_start = self._next_scan = float("-inf")
 
+    def claim(self) -> None:
+        """The driver keeps nobody off: gpuq.gpus.exclusive does."""
+
     def inventory(self) -> Sequence[Gpu]:
         with self._lock:
             self._ready()

@@ -46,6 +46,9 @@ class SimulatedGpus:
         self._state: dict[int, dict[str, Any]] = {}
         self._unreadable: str | None = None
 
+    def claim(self) -> None:
+        """Every home has simulated ones of its own."""
+
     def inventory(self) -> Sequence[Gpu]:
         return self._gpus
 

@@ -11,6 +11,9 @@ from gpuq.domain.gpu import Gpu, GpuObservation
 class GpuSource(Protocol):
     """The GPUs of this machine, real or simulated."""
 
+    def claim(self) -> None:
+        """By whoever is going to give them to jobs, first of all. Raises AlreadyRunning when another gpuq does."""
+
     def inventory(self) -> Sequence[Gpu]:
         """By index. Empty on a machine without a GPU or driver; never raises for that."""
 

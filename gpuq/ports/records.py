@@ -229,6 +229,9 @@ class Reader(Protocol):
     def count_by_group(self) -> dict[str, dict[JobState, int]]:
         """Of the jobs that are not final."""
 
+    def array_counts(self, array_id: int) -> dict[JobState, tuple[int, int, int]]:
+        """How many elements of an array are in each state, with the least and the greatest index of those."""
+
     def spec(self, job_id: int) -> tuple[JobSpec, int | None, int | None]:
         """The stored submission, and the submitter's uid and gid. Raises NotFound."""
 
@@ -262,10 +265,12 @@ class Reader(Protocol):
         offset: int = 0,
         limit: int | None = None,
         user: str | None = None,
+        group: str | None = None,
+        name: str | None = None,
         after: tuple[float, int] = FIRST_PLACE,
     ) -> list[Job]:
-        """`queued` jobs in the order in which they stand in line: by score, then id. `user`: of that user only.
-        `after`: only those that stand behind this place."""
+        """`queued` jobs in the order in which they stand in line: by score, then id. `user`, `group`, `name`: such
+        only. `after`: only those that stand behind this place."""
 
     def position(self, score: float, job_id: int) -> int:
         """Place in line from 1 of a queued job."""

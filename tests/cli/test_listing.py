@@ -48,7 +48,7 @@ def test_a_job_that_outgrew_its_request_stands_out(gpuq: Gpuq, daemon: StubDaemo
 def test_status_asks_for_fifty_and_says_what_it_left_out(gpuq: Gpuq, daemon: StubDaemon) -> None:
     daemon.on("GET", "/queue", queue_of(*(job(number) for number in range(50)), total=10_000))
     done = gpuq("status")
-    assert daemon.seen("GET", "/queue")[0].query == {"limit": "50"}
+    assert daemon.seen("GET", "/queue")[0].query == {"limit": "50", "arrays": "one"}
     assert done.out.splitlines()[-1].endswith("50 of 10,000 shown; --limit or --all")
 
 
@@ -104,7 +104,15 @@ def test_status_of_named_jobs_keeps_their_order(gpuq: Gpuq, daemon: StubDaemon) 
 
 def test_filters_are_given_to_the_daemon(gpuq: Gpuq, daemon: StubDaemon) -> None:
     daemon.on("GET", "/whoami", Answer(200, {"user": "alice", "uid": 1, "admin": False}))
-    daemon.on("GET", "/jobs", Answer(200, [job(9, position=2), job(10, position=1), NOW_RUNNING]))
+    old = [job(9, position=2), job(10, position=1), NOW_RUNNING]
+    daemon.on("GET", "/queue", Answer(200, {**queue_of(NOW_RUNNING, job(10), job(9)).body, "arrays": {}}))
+    done = gpuq("status", "--me", "-s", "queued,running", "-g", "nlp", "--json")
+    query = daemon.seen("GET", "/queue")[0].query
+    assert (query["user"], query["state"], query["group"]) == ("alice", "queued,running", "nlp")
+    assert [found["id"] for found in json.loads(done.out)] == [7, 10, 9]
+    # A daemon of the release before would give the whole queue.
+    daemon.on("GET", "/queue", queue_of(job(1)))
+    daemon.on("GET", "/jobs", Answer(200, old))
     done = gpuq("status", "--me", "-s", "queued,running", "-g", "nlp", "--json")
     query = daemon.seen("GET", "/jobs")[0].query
     assert (query["user"], query["state"], query["group"]) == ("alice", "queued,running", "nlp")

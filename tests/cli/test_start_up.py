@@ -23,7 +23,7 @@ OURS = {
     "client.session", "client.transport", "cli.render", "domain", "domain.quantities",
 }  # fmt: skip
 OURS_EACH = {
-    "status": {"cli.commands.status"},
+    "status": {"cli.commands.status", "cli.commands.job_columns", "cli.commands.job_detail"},
     "submit": {
         "cli.commands.submit", "cli.messages", "cli.parse.script", "cli.parse.spec", "client.environment",
     },

@@ -126,3 +126,22 @@ def test_what_is_only_like_a_number_is_no_limit_of_a_group(api: Any, limit: Any)
     assert [row["limit"] for row in api.root.get("/groups").json()] == [1]
     assert api.root.post("/shutdown", json={"stop_jobs": "yes"}).status_code == 422
     assert api.shutdowns == []
+
+
+def test_the_queue_is_narrowed_and_its_arrays_are_one_line_where_asked_for(api: Any) -> None:
+    created = api.daemon.post("/jobs", json={"command": ["true"], "cwd": "/", "array": "0-99", "group": "nlp"})
+    array = created.json()[0]["id"]
+    other = submit(api.daemon, name="other")
+
+    def queue(query: str) -> dict[str, Any]:
+        answer = api.root.get(f"/queue?{query}")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    found = queue("arrays=one&limit=10")
+    assert [job["id"] for job in found["jobs"]] == [array, other]
+    assert (found["total"], found["arrays"][str(array)]["waiting"]) == (101, 100)
+    assert "arrays" not in queue("limit=1")
+    assert [job["id"] for job in queue("name=other")["jobs"]] == [other]
+    assert len(queue("group=nlp&state=queued,held")["jobs"]) == 100
+    assert api.root.get("/queue?state=failed").status_code == 422

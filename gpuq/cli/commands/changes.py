@@ -172,6 +172,6 @@ def _one_by_one(args: Args, ids: list[int], verb: Verb) -> int:
 
 
 def _changed_line(job: Any) -> str:
-    from gpuq.cli.commands.status import detail
+    from gpuq.cli.commands.job_detail import detail
 
     return f"{job_line(job)}, {detail(job)}" if job["state"] == "stopping" else job_line(job)

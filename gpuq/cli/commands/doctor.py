@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuq.cli.connect import print_json
 from gpuq.cli.parse.options import Args
-from gpuq.cli.render import GREEN, RED, YELLOW, memory, paint, when
+from gpuq.cli.render import GREEN, RED, YELLOW, local_times, memory, paint
 from gpuq.client.calls import Calls
 from gpuq.errors import DaemonUnreachable, GpuqError
 from gpuq.linux import SOCKET_PATH_MAX
@@ -49,7 +49,7 @@ def doctor(args: Args) -> int:
         widest = max(len(finding.check) for finding in findings)
         for finding in findings:
             mark = paint(finding.status.upper().ljust(4), COLOURS[finding.status])
-            print(f"{mark}  {finding.check.ljust(widest)}  {finding.detail}")
+            print(f"{mark}  {finding.check.ljust(widest)}  {local_times(finding.detail)}")
             if finding.hint and finding.status != OK:
                 print(f"{'':4}  {'':{widest}}  → {finding.hint}")
     return 1 if any(finding.status == FAIL for finding in findings) else 0
@@ -246,10 +246,10 @@ def _maintenance(run: dict[str, Any]) -> Finding:
     last_ok, last_error = run["last_ok"], run["last_error"]
     # ISO 8601 in UTC: the order of the text is that of time.
     if last_error is not None and (last_ok is None or last_error > last_ok):
-        return Finding(name, FAIL, f"failed {when(last_error)}: {run['error']}", "the daemon's log says more")
+        return Finding(name, FAIL, f"failed {last_error}: {run['error']}", "the daemon's log says more")
     if last_ok is None:
         return Finding(name, WARN, "has not run yet", "look again in a minute")
-    return Finding(name, OK, f"last run {when(last_ok)}")
+    return Finding(name, OK, f"last run {last_ok}")
 
 
 def _gpus(settings: Settings) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpuq.cli.commands.status import outgrown
+from gpuq.cli.commands.job_detail import outgrown
 from gpuq.cli.connect import connect, print_json, say
 from gpuq.cli.parse.options import LONGEST_NUMBER, Args
 from gpuq.cli.render import memory, table

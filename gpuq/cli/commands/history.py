@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from gpuq.cli.commands.status import detail, row_limit
+from gpuq.cli.commands.job_detail import detail
+from gpuq.cli.commands.status import row_limit
 from gpuq.cli.connect import connect, print_json
 from gpuq.cli.parse.options import Args, require_text
 from gpuq.cli.parse.select import FINAL, MANY, filters, matches, resolve_ids

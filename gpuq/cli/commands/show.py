@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gpuq.cli.commands.status import detail, ending
+from gpuq.cli.commands.job_detail import detail, ending
 from gpuq.cli.connect import connect, print_json
 from gpuq.cli.parse.options import Args
 from gpuq.cli.parse.select import one
-from gpuq.cli.render import command_text, full_time, memory, printable, since, span, table, when
+from gpuq.cli.render import command_text, full_time, local_times, memory, printable, since, span, table, when
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def why(args: Args) -> int:
     print(f"job {found['id']} is {found['state']}" + _place(found))
     reasons = found["reasons"] or ([found["reason"]] if found["reason"] else [])
     for reason in reasons:
-        print(f"  {reason['code']}: {printable(reason['text'])}")
+        print(f"  {reason['code']}: {printable(local_times(reason['text']))}")
     if found["estimated_start"]:
         print(f"  it starts about {when(found['estimated_start'])}")
     if found.get("error"):

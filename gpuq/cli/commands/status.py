@@ -9,6 +9,7 @@ from gpuq.errors import NotFound, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, NoReturn
 
     from gpuq.cli.parse.options import Args
@@ -16,20 +17,22 @@ if TYPE_CHECKING:
     from gpuq.client.stream import EventStream
 
 SHOWN = 50
+# As many lines as the daemon gives in one answer with a line for each array.
+MOST_LUMPED = 1000
+ACTIVE = ("starting", "running", "stopping")
+ENDED = {"completed", "failed", "cancelled"}
 # Seconds: between two drawings of a listing that is watched, and after which it is asked for anew in any case; sooner
 # where a job tells of its progress.
 WATCH_S = 2.0
 STALE_S = 60.0
 PROGRESS_S = 10.0
-HEADER = ("ID", "ARRAY", "STATE", "USER", "PRIO", "GPUS", "NAME", "POS", "TIME", "START", "DETAIL")
-RIGHT = ("ID", "GPUS", "POS", "TIME")
 
 
 class Listing:
     """`total`: how many there are; `counts`: the whole queue's numbers and whether it is paused, where asked for;
-    `user`: whose jobs alone are shown."""
+    `user`: whose jobs alone are shown; `format`: the columns, as the settings have them."""
 
-    __slots__ = ("counts", "jobs", "total", "user")
+    __slots__ = ("counts", "format", "jobs", "total", "user")
 
     def __init__(
         self, jobs: list[Any], total: int, counts: dict[str, Any] | None = None, user: str | None = None
@@ -38,10 +41,16 @@ class Listing:
         self.total = total
         self.counts = counts
         self.user = user
+        self.format: str | None = None
 
 
 def status(args: Args) -> int:
     """Prints the queue; with `--watch` again and again until interrupted."""
+    if args.path("format") == "help":
+        from gpuq.cli.commands.job_columns import help_text
+
+        print(help_text())
+        return 0
     client = connect()
     if not args.flag("watch"):
         _show(args, _look(client, args))
@@ -69,7 +78,7 @@ def _watch(client: Calls, args: Args) -> NoReturn:
             look_at = time.monotonic() + (PROGRESS_S if progress else STALE_S)
         if sys.stdout.isatty():
             sys.stdout.write("\x1b[H\x1b[2J")
-        _show(args, listing)
+        _show(args, listing, window=True)
         sys.stdout.flush()
         drawn_at = time.monotonic()
         moved = False
@@ -92,6 +101,12 @@ def row_limit(args: Args) -> int | None:
 
 
 def _look(client: Calls, args: Args) -> Listing:
+    listing = _found(client, args)
+    listing.format = client.address.status_format
+    return listing
+
+
+def _found(client: Calls, args: Args) -> Listing:
     limit = row_limit(args)
     wanted: dict[str, Any] = {}
     if args.any_of(("me", "user", "state", "group", "name")):
@@ -100,7 +115,8 @@ def _look(client: Calls, args: Args) -> Listing:
         wanted = filters(client, args)
     if args.words:
         return _named(client, args, wanted)
-    listing = _in_the_queue(client, wanted, limit)
+    lumped = limit is not None and limit <= MOST_LUMPED and not (args.flag("json") or args.flag("expand"))
+    listing = _in_the_queue(client, wanted, limit, lumped)
     if args.flag("all") and "state" not in wanted:
         from gpuq.cli.parse.select import MANY
 
@@ -110,11 +126,17 @@ def _look(client: Calls, args: Args) -> Listing:
     return listing
 
 
-def _in_the_queue(client: Calls, wanted: dict[str, Any], limit: int | None) -> Listing:
-    if not set(wanted) - {"user"}:
-        found = client.queue(limit=limit, user=wanted.get("user"))
-        return Listing(found["jobs"], found["total"], found, wanted.get("user"))
-    from gpuq.cli.parse.select import ACTIVE, MANY, WAITING
+def _in_the_queue(client: Calls, wanted: dict[str, Any], limit: int | None, lumped: bool) -> Listing:
+    filtered = bool(set(wanted) - {"user"})
+    if not (filtered and set(wanted.get("state", "").split(",")) & ENDED):
+        found = client.queue(limit=limit, arrays="one" if lumped else None, **wanted)
+        # A daemon of the release before knows no filter but the user, and does not tell of arrays.
+        if not filtered or "arrays" in found:
+            for job in found["jobs"] if found.get("arrays") else ():
+                if job["state"] not in ACTIVE and job["array_id"] is not None:
+                    job["lump"] = found["arrays"].get(str(job["array_id"]))
+            return Listing(found["jobs"], found["total"], None if filtered else found, wanted.get("user"))
+    from gpuq.cli.parse.select import MANY, WAITING
 
     if "state" not in wanted:
         wanted = {**wanted, "state": ",".join(WAITING + ACTIVE)}
@@ -127,7 +149,8 @@ def _named(client: Calls, args: Args, wanted: dict[str, Any]) -> Listing:
 
     if args.words == ["all"]:
         raise UsageError("`all` is not possible here", hint="`gpuq status -a` shows every row")
-    ids = resolve_ids(client, args.words)
+    # Naming an array opens it.
+    ids = resolve_ids(client, args.words, arrays=not args.flag("json"))
     found = {job["id"]: job for start in range(0, len(ids), 500) for job in _by_ids(client, ids[start : start + 500])}
     missing = [job_id for job_id in ids if job_id not in found]
     if missing:
@@ -147,15 +170,41 @@ def _place(job: Any) -> tuple[int, int, int]:
     return (2, 0, job["id"]) if job["position"] is None else (1, job["position"], job["id"])
 
 
-def _show(args: Args, listing: Listing) -> None:
+def _show(args: Args, listing: Listing, *, window: bool = False) -> None:
+    """`window`: no more than the terminal has room for, so that nothing scrolls away."""
     if args.flag("json"):
         print_json(listing.jobs)
         return
-    from gpuq.cli.render import table
+    from gpuq.cli.render import height, width
 
-    if listing.jobs:
-        print(table(HEADER, [row(job) for job in listing.jobs], right=RIGHT))
-    print(_totals(listing))
+    text = screen(listing, _columns(listing, args), width(), height() if window else None)
+    # Without the last line's end, which would scroll a full window by a line.
+    print("\n".join(text), end="" if window and sys.stdout.isatty() else "\n")
+
+
+def screen(listing: Listing, names: Sequence[str] | None, width: int | None, height: int | None) -> list[str]:
+    """The lines of a listing, none longer than `width` columns and no more than `height` of them (None: any number);
+    the last one counts the jobs, also those that there is no room for. `names`: the columns; None: what fits."""
+    from gpuq.cli.commands.job_columns import cut, lines
+
+    jobs = listing.jobs if height is None else listing.jobs[: max(0, height - 2)]
+    totals = _totals(listing)
+    if len(jobs) < len(listing.jobs):
+        totals = f"{len(listing.jobs) - len(jobs):,} more below the window; {totals}"
+    text = [*(lines(jobs, names, width) if jobs else ()), totals if width is None else cut(totals, width)]
+    return text if height is None else text[-max(1, height) :]
+
+
+def _columns(listing: Listing, args: Args) -> Sequence[str] | None:
+    """As `--format` or the setting says; None: what fits."""
+    text, where = args.text("format"), "--format"
+    if text is None:
+        text, where = listing.format, "GPUQ_STATUS_FORMAT"
+    if not text:
+        return None
+    from gpuq.cli.commands.job_columns import names_in
+
+    return names_in(text, where)
 
 
 def _totals(listing: Listing) -> str:
@@ -171,82 +220,9 @@ def _totals(listing: Listing) -> str:
         if paused:
             reason = f": {printable(paused['reason'])}" if paused.get("reason") else ""
             parts.append(f"the queue is paused by {paused['by']}{reason}")
-    shown = len(listing.jobs)
+    shown = sum(job["lump"]["waiting"] if job.get("lump") else 1 for job in listing.jobs)
     if shown < listing.total:
         parts.append(f"{shown:,} of {listing.total:,} shown; --limit or --all")
     elif listing.counts is None:
         parts.append(count(shown, "job"))
     return "; ".join(parts)
-
-
-def row(job: Any) -> list[str]:
-    """The cells of HEADER."""
-    from gpuq.cli.render import since, when
-
-    active = job["state"] in {"starting", "running", "stopping"}
-    waiting = job["finished_at"] is None and not active
-    return [
-        str(job["id"]),
-        f"{job['array_id']}_{job['array_index']}" if job["array_id"] is not None else "",
-        job["state"],
-        job["user"],
-        job["priority"],
-        str(job["gpus"]),
-        job["name"] if len(job["name"]) <= 24 else job["name"][:23] + "…",
-        "" if job["position"] is None else str(job["position"]),
-        since(job["submitted_at"]) if waiting else since(job["started_at"], job["finished_at"]),
-        _start(job, waiting, when),
-        detail(job),
-    ]
-
-
-def _start(job: Any, waiting: bool, when: Any) -> str:
-    if not waiting:
-        return str(when(job["started_at"]))
-    return f"~{when(job['estimated_start'])}" if job["estimated_start"] else ""
-
-
-def detail(job: Any) -> str:
-    """What matters most about a job in its state."""
-    from gpuq.cli.render import epoch, span, when
-
-    parts = []
-    if job["state"] in {"starting", "running", "stopping"}:
-        if job["gpu_indices"]:
-            parts.append("gpu " + ",".join(map(str, job["gpu_indices"])))
-        parts.append(outgrown(job))
-        if job["progress"] is not None:
-            parts.append(f"{job['progress']:.0%}")
-        deadline = epoch(job.get("stop_deadline"))
-        if job["state"] == "stopping" and deadline is not None:
-            import time
-
-            left = deadline - time.time()
-            parts.append(f"killed in {span(left)}" if left > 0 else "being killed")
-        elif job["estimated_end"]:
-            parts.append(f"ends ~{when(job['estimated_end'])}")
-    elif job["finished_at"] is not None:
-        parts.append(ending(job))
-    elif job["reason"]:
-        parts.append(f"{job['reason']['code']}: {job['reason']['text']}")
-    return ", ".join(part for part in parts if part)
-
-
-def outgrown(job: Any) -> str:
-    """`uses 12G of 9G asked for`, of a job, or a holder of a GPU, that shares by memory and uses more."""
-    from gpuq.cli.render import memory
-
-    asked, peak = job["gpu_mem_mb"], job.get("peak_gpu_mem_mb")
-    return f"uses {memory(peak)} of {memory(asked)} asked for" if asked and peak and peak > asked else ""
-
-
-def ending(job: Any) -> str:
-    """How a job, or an attempt, ended: `exit 3`, `signal 9`, `time_limit`."""
-    outcome = job["outcome"] or ""
-    if outcome == "exit_nonzero":
-        return f"exit {job['exit_code']}"
-    if outcome == "signal":
-        return f"signal {job['signal']}"
-    if outcome in {"", "succeeded"}:
-        return ""
-    return f"{outcome}: {job['error']}" if job["error"] else outcome

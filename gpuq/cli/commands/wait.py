@@ -42,7 +42,7 @@ def wait_for(client: Calls, ids: list[int], timeout_s: float | None = None) -> t
 
 
 def _ended(job: Any) -> str:
-    from gpuq.cli.commands.status import ending
+    from gpuq.cli.commands.job_detail import ending
 
     how = ending(job)
     return f"{job['state']}: {how}" if how and how != job["state"] else str(job["state"])

@@ -115,7 +115,9 @@ COMMANDS: dict[str, Command] = {
         _many(
             "status", "status:status", "the queue: running jobs, then waiting ones in order",
             "gpuq status\ngpuq status --me -w\ngpuq status -s failed\ngpuq status 7 9 300-440 --json",
-            *FILTERS, LIMIT, ALL, Option("-w --watch", "flag", "again every two seconds, until Ctrl-C"), JSON,
+            *FILTERS, LIMIT, ALL, Option("-w --watch", "flag", "again every two seconds, until Ctrl-C"),
+            Option("--expand", "flag", "each waiting element of an array on its own line"),
+            Option("--format", "text", "these columns: id,name,state,why (help: what there is)", "COLUMNS"), JSON,
         ),
         Command(
             "show", "show:show", "everything about one job, with its attempts and events",

@@ -17,6 +17,7 @@ from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
 from gpuq.domain.times import iso
 from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.agent_liveness import AgentLiveness
+from gpuq.engine.queries.array_lines import ArrayCounts, ArrayView, lumped_page
 from gpuq.engine.queries.forecast_cache import ForecastCache
 from gpuq.engine.queries.job_status import job_status
 from gpuq.engine.queries.queue_page import queue_page
@@ -25,6 +26,7 @@ from gpuq.ports.records import JobFilter, Reader, Waiting
 
 # Jobs that are read and described at once.
 PAGE = 1000
+EVERYTHING = JobFilter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class JobQueries:
         self._ctx = ctx
         self.agent = AgentLiveness(ctx)
         self._forecasts = ForecastCache(ctx, self.agent)
+        self._arrays = ArrayCounts(ctx)
 
     def estimate(self, job: Waiting) -> float | None:
         """When a job that is not stored would start, epoch seconds; None beyond the forecast's reach."""
@@ -74,12 +77,13 @@ class JobQueries:
             positions = tx.positions([(job.score, job.id) for job in queued])
             return [(job, job_status(self._ctx, tx, job, picture, agent, positions)) for job in jobs]
 
-    def queue(self, tx: Reader, user: str | None = None) -> QueueView:
-        """The numbers above the list. `user`: `total` is of that user only."""
+    def queue(self, tx: Reader, user: str | None = None, where: JobFilter = EVERYTHING) -> QueueView:
+        """The numbers above the list. `user`, `where` (user, group, name, states): `total` is of such only."""
         counts = tx.count_by_state()
         total = sum(counts.get(state, 0) for state in ACTIVE | WAITING)
-        if user is not None:
-            total = tx.count(JobFilter(states=ACTIVE | WAITING, user=user))
+        where = where if user is None else replace(where, user=user)
+        if where != EVERYTHING:
+            total = tx.count(where if where.states is not None else replace(where, states=ACTIVE | WAITING))
         return QueueView(
             running=sum(counts.get(state, 0) for state in ACTIVE),
             queued=counts.get(JobState.QUEUED, 0),
@@ -95,21 +99,31 @@ class JobQueries:
         offset: int = 0,
         user: str | None = None,
         after_id: int | None = None,
+        where: JobFilter = EVERYTHING,
     ) -> Iterator[list[tuple[Job, JobStatus]]]:
-        """Active jobs, then queued ones in line order, then the other waiting ones by id, PAGE at a time. `user`: of
-        that user only. `after_id`: what comes after that job; a page far down the line costs no more than the first.
-        Raises NotFound."""
+        """Active jobs, then queued ones in line order, then the other waiting ones by id, PAGE at a time. `user`,
+        `where` (user, group, name, states): of such only. `after_id`: what comes after that job; a page far down the
+        line costs no more than the first. Raises NotFound."""
         after, offset = (None, offset) if after_id is None else (tx.job(after_id), 0)
+        where = where if user is None else replace(where, user=user)
         left = limit
         while left is None or left > 0:
             wanted = PAGE if left is None else min(left, PAGE)
-            jobs = queue_page(tx, user, offset, wanted, after)
+            jobs = queue_page(tx, where, offset, wanted, after)
             if jobs:
                 yield self.describe(jobs)
             if len(jobs) < PAGE:
                 return
             after, offset = jobs[-1], 0
             left = None if left is None else left - len(jobs)
+
+    def lumped(
+        self, tx: Reader, *, limit: int, where: JobFilter = EVERYTHING
+    ) -> tuple[list[tuple[Job, JobStatus]], dict[int, ArrayView]]:
+        """As the first of `queue_pages`, with the first waiting element of each array for all that wait; and how the
+        elements of those arrays fare, by array id."""
+        jobs = lumped_page(tx, where, limit)
+        return self.describe(jobs), self._arrays.of(tx, jobs)
 
     def why(self, job_id: int) -> WhyView:
         """Ready for JSON. Raises NotFound."""

@@ -11,18 +11,19 @@ from gpuq.ports.records import FIRST_PLACE, JobFilter, Reader
 _QUEUED = frozenset({JobState.QUEUED})
 
 
-def queue_page(tx: Reader, user: str | None, offset: int, limit: int, after: Job | None) -> list[Job]:
-    """Active jobs by id, then the line, then the other waiting jobs by id; of that user, if one is named. It begins
-    after the job `after`, or without one `offset` jobs after the first."""
-    return _Page(tx, user, offset, limit, after).jobs()
+def queue_page(tx: Reader, where: JobFilter, offset: int, limit: int, after: Job | None) -> list[Job]:
+    """Active jobs by id, then the line, then the other waiting jobs by id; of the user, group, name and states that
+    `where` gives, if any. It begins after the job `after`, or without one `offset` jobs after the first."""
+    return _Page(tx, where, offset, limit, after).jobs()
 
 
 class _Page:
     """`_offset`: jobs still to be passed over; `_left`: still to be found."""
 
-    def __init__(self, tx: Reader, user: str | None, offset: int, limit: int, after: Job | None) -> None:
+    def __init__(self, tx: Reader, where: JobFilter, offset: int, limit: int, after: Job | None) -> None:
         self._tx = tx
-        self._user = user
+        self._where = where
+        self._states = ACTIVE | WAITING if where.states is None else where.states
         self._offset = offset
         self._left = limit
         self._after = after
@@ -46,17 +47,23 @@ class _Page:
 
     def _by_id(self, states: frozenset[JobState], at: JobState | None) -> list[Job]:
         after = self._after.id if self._after is not None and at in states else None
-        where = JobFilter(states=states, user=self._user, after_id=after)
+        wanted = states & self._states
+        if not wanted:
+            return []
+        where = replace(self._where, states=wanted, after_id=after)
         passed = self._pass(self._tx.count(where)) if self._offset else 0
         jobs = self._tx.jobs(replace(where, limit=self._left + passed))[passed:]
         self._left -= len(jobs)
         return jobs
 
     def _line(self, in_line: bool) -> list[Job]:
+        if JobState.QUEUED not in self._states:
+            return []
         place = (self._after.score, self._after.id) if in_line and self._after is not None else FIRST_PLACE
         passed = 0
         if self._offset:
-            passed = self._pass(self._tx.count(JobFilter(states=_QUEUED, user=self._user)))
-        jobs = self._tx.line(offset=passed, limit=self._left, user=self._user, after=place)
+            passed = self._pass(self._tx.count(replace(self._where, states=_QUEUED)))
+        of = self._where
+        jobs = self._tx.line(offset=passed, limit=self._left, user=of.user, group=of.group, name=of.name, after=place)
         self._left -= len(jobs)
         return jobs

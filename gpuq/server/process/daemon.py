@@ -12,15 +12,18 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 
 from gpuq import wiring
+from gpuq.config_file import MACHINE_SOCKET
 from gpuq.engine.context import Context
 from gpuq.engine.file_lock import FileLock
 from gpuq.errors import UsageError
 from gpuq.home import prepare_home
 from gpuq.linux import raise_descriptor_limit
 from gpuq.observe import log as daemon_log
+from gpuq.server import machine_socket
 from gpuq.server.process.detach import Interrupted
 from gpuq.settings import Settings
 from gpuq.wiring import Role, Services
@@ -89,6 +92,8 @@ def run(
         ctx = wiring.open_context(settings, roles=roles)
         stack.callback(_close, ctx)
         stack.callback(_stop_jobs_if_told, ctx, going)
+        if "agent" in roles:
+            ctx.gpus.claim()
         services = wiring.start_services(ctx, roles)
         stack.callback(services.stop)
         if "server" in roles:
@@ -130,6 +135,7 @@ def _serve(
 
     listeners: list[socket.socket] = [listening.unix_socket(ctx.settings.socket_path)]
     stack.callback(ctx.settings.socket_path.unlink, missing_ok=True)
+    listeners.extend(_machine_socket(ctx.settings, listening.unix_socket, stack))
     if listen is not None:
         listeners.extend(listening.tcp_sockets(listen))
     app = create_app(ctx, agent=services.agent, on_shutdown=going.down)
@@ -147,6 +153,18 @@ def _serve(
     _ignore_signals()
     app.submission.close()
     log.info("stopping")
+
+
+def _machine_socket(settings: Settings, bind: Callable[[Path], socket.socket], stack: ExitStack) -> list[socket.socket]:
+    """The machine's address, if it is this daemon's to have."""
+    if not machine_socket.is_for(settings):
+        return []
+    found = machine_socket.listen(Path(MACHINE_SOCKET), bind)
+    if found is None:
+        return []
+    listener, remove = found
+    stack.callback(remove)
+    return [listener]
 
 
 def _wait(ctx: Context, going: DaemonStop, roles: Collection[Role], when_ready: Callable[[list[str]], None]) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from itertools import chain
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Body, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from gpuq.domain.job import JobView, job_json
 from gpuq.domain.spec import GroupName
-from gpuq.domain.states import FINAL
+from gpuq.domain.states import FINAL, JobState
 from gpuq.engine.actions import dead_letters, drain, groups, pause
 from gpuq.engine.context import Context
 from gpuq.engine.queries import gpu_report, group_report
@@ -23,7 +23,7 @@ from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import long_lists, params
 from gpuq.server.routes.jobs import listed, listing
 from gpuq.server.routes.long_lists import PAGE
-from gpuq.server.routes.params import FinalStates, JobId, Limit, Moment, Text
+from gpuq.server.routes.params import FinalStates, JobId, Limit, Moment, States, Text
 from gpuq.server.routes.views import (
     Answer,
     DeadLetterView,
@@ -75,16 +75,30 @@ def show_queue(
     limit: Annotated[int | None, Query(ge=0, le=params.MAX_ROWS, description="all unless given")] = None,
     offset: Annotated[int, Query(ge=0, le=params.MAX_ID, description="jobs passed over; none with after_id")] = 0,
     user: Text = None,
+    group: Text = None,
+    name: Text = None,
+    state: States = None,
     after_id: Annotated[
         int | None, Query(ge=0, le=params.MAX_ID, description="what comes after it, for paging")
     ] = None,
+    arrays: Annotated[
+        Literal["all", "one"],
+        Query(description="one: of the waiting elements of an array only the first, and `arrays` counts them"),
+    ] = "all",
 ) -> Any:
+    where = JobFilter(states=_open(params.states(state)), user=user, group=group, name=name)
     with ctx.records.read() as tx:
-        view = queries.queue(tx, user)
-        around = {**asdict(view), "paused": paused(tx)}
+        around: dict[str, Any] = {**asdict(queries.queue(tx, where=where)), "paused": paused(tx)}
+        if state is not None or group is not None or name is not None:
+            # So that a client knows that this release reads those, and the one before did not.
+            around["arrays"] = {}
+        if arrays == "one" and after_id is None and not offset:
+            seen, counts = queries.lumped(tx, limit=PAGE if limit is None else min(limit, PAGE), where=where)
+            counted = {str(array): view for array, view in counts.items()}
+            return {**around, "arrays": counted, "jobs": [job_json(job, status) for job, status in seen]}
         pages = (
             [job_json(job, seen) for job, seen in page]
-            for page in queries.queue_pages(tx, limit=limit, offset=offset, user=user, after_id=after_id)
+            for page in queries.queue_pages(tx, limit=limit, offset=offset, after_id=after_id, where=where)
         )
         first = next(pages, [])
         if len(first) < PAGE or limit == PAGE:
@@ -92,6 +106,12 @@ def show_queue(
         answer = long_lists.answer(chain([first], pages), around)
     ctx.records.spare_memory()
     return answer
+
+
+def _open(states: frozenset[JobState] | None) -> frozenset[JobState] | None:
+    if states is not None and states & FINAL:
+        raise UsageError("state: the queue holds no finished jobs", hint="`GET /history` has those")
+    return states
 
 
 @router.post("/queue/pause", summary="Start no new jobs until resume")

@@ -16,6 +16,7 @@ from gpuq.domain.events import EventView
 from gpuq.domain.job import AttemptView, JobView
 from gpuq.domain.reasons import ReasonView
 from gpuq.domain.states import JobState
+from gpuq.engine.queries.array_lines import ArrayView
 
 
 class _Unchecked:
@@ -99,6 +100,7 @@ class QueueAnswer(TypedDict):
     waiting: int
     total: int
     paused: PauseView | None
+    arrays: NotRequired[dict[str, ArrayView]]
     jobs: list[JobView]
 
 

@@ -132,6 +132,10 @@ class SqlReader:
             counts.setdefault(group, {})[state_from(state)] = int(count)
         return counts
 
+    def array_counts(self, array_id: int) -> dict[JobState, tuple[int, int, int]]:
+        rows = self._rows(sql.array_counts, array_id=array_id)
+        return {state_from(state): (int(count), int(least), int(most)) for state, count, least, most in rows}
+
     def spec(self, job_id: int) -> tuple[JobSpec, int | None, int | None]:
         rows = self._rows(sql.spec_of, job_id=job_id)
         if not rows:
@@ -183,9 +187,12 @@ class SqlReader:
         offset: int = 0,
         limit: int | None = None,
         user: str | None = None,
+        group: str | None = None,
+        name: str | None = None,
         after: tuple[float, int] = FIRST_PLACE,
     ) -> list[Job]:
-        values = {"offset": offset, "limit": self._limit(limit), "user": user, "score": after[0], "id": after[1]}
+        whose = {"user": user, "group": group, "name": name}
+        values = {"offset": offset, "limit": self._limit(limit), **whose, "score": after[0], "id": after[1]}
         return [job_from(row) for row in self._rows(sql.line, **values)]
 
     def line_past(

@@ -134,13 +134,16 @@ def in_line(dialect: str) -> str:
 
 
 def line(dialect: str) -> ClauseElement:
-    """A page of the queued jobs in line order, of one user or (NULL) of all, after a place. Only its rows are read: for
-    the others the index is enough."""
+    """A page of the queued jobs in line order after a place, of one user, group or name, or (NULL) of all. Of all,
+    only its rows are read: for the others the index is enough."""
     page = text(
-        f'SELECT id {in_line(dialect)} AND (:user IS NULL OR "user" = :user) AND score >= :score'
+        f'SELECT id {in_line(dialect)} AND (:user IS NULL OR "user" = :user) AND (:group IS NULL OR "group" = :group)'
+        " AND (:name IS NULL OR name = :name) AND score >= :score"
         " AND (score > :score OR id > :id) ORDER BY score, id LIMIT :limit OFFSET :offset"
     ).bindparams(
         word("user"),
+        word("group"),
+        word("name"),
         moment("score"),
         number("id"),
         bindparam("limit", type_=Integer),
@@ -228,6 +231,13 @@ def by_group(dialect: str) -> ClauseElement:
         .where(unfinished, jobs.c.group.is_not(None))
         .group_by(jobs.c.group, jobs.c.state)
     )
+
+
+def array_counts(dialect: str) -> ClauseElement:
+    """How many elements of an array are in each state, with their least and greatest index."""
+    index = jobs.c.array_index
+    counted = select(jobs.c.state, func.count(), func.min(index), func.max(index))
+    return counted.where(jobs.c.array_id == number("array_id")).group_by(jobs.c.state)
 
 
 def waiting(dialect: str) -> ClauseElement:
