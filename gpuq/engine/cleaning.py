@@ -56,15 +56,21 @@ def clean(
 ) -> bool:
     """Removes what these jobs have of these kinds and notes it. False when the budget was spent before the end; what is
     not removed then is left as it is, and found again. Raises DatabaseUnavailable."""
+    todo = list(jobs)
     for what in kinds:
         gone: list[Ended] = []
         try:
-            complete = all(_one(ctx, job, what, budget, freed, gone) for job in jobs)
+            complete = all(_one(ctx, job, what, budget, freed, gone) for job in todo if _has(job, what))
         finally:
             _note(ctx, what, gone, why)
         if not complete:
             return False
     return True
+
+
+def _has(job: Ended, what: What) -> bool:
+    """As far as is known."""
+    return job.sizes is None or (job.sizes.output if what is What.OUTPUT else job.sizes.checkpoints) is not None
 
 
 def _one(ctx: CleaningContext, job: Ended, what: What, budget: Budget, freed: Freed, gone: list[Ended]) -> bool:

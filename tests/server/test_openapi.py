@@ -10,6 +10,7 @@ from gpuq.engine.queries.job_queries import WhyView
 from gpuq.server.routes.views import BulkItemView, JobDetailView, QueueAnswer
 
 PROMISED = {
+    ("POST", "/clean"),
     ("POST", "/jobs"),
     ("GET", "/jobs"),
     ("POST", "/jobs/check"),
