@@ -20,6 +20,7 @@ class InstallationKey(StrEnum):
     FILES_MEASURED = "files-measured"  # the last event whose job's files were measured
     DISK_FREE = "disk-free"  # of (node,): [[at, bytes free], …] of the last day, the oldest first
     EPOCH = "epoch"  # the marker that a hot store must carry to be believed
+    RUNS = "runs"  # of (node,): the folder in which the jobs' own folders are
     AGENT = "agent"  # of (node,): the token of the agent that took the node last
 
     def of(self, *names: str) -> str:

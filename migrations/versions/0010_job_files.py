@@ -8,7 +8,7 @@ of its own, not columns of `jobs`: a row is written well after the end of a job,
 The release before does not know the table, and goes on with this schema.
 
 Revision ID: 0010
-Revises: 0005
+Revises: 0006
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0010"
-down_revision = "0005"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 

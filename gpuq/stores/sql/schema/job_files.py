@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Double, ForeignKey, Index, Table, Text, text
 
-from gpuq.stores.sql.schema.tables import Id, metadata
-
-__all__ = ["job_files", "metadata"]
+from gpuq.stores.sql.schema.kept import metadata as metadata
+from gpuq.stores.sql.schema.tables import Id
 
 job_files = Table(
     "job_files",
