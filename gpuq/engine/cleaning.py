@@ -34,9 +34,9 @@ class Freed:
     failed: dict[int, str] = field(default_factory=dict)
 
 
-def sizes(ctx: CleaningContext, job: Ended, budget: Budget) -> Sizes:
+def sizes(home: Path, job: Ended, budget: Budget) -> Sizes:
     """What the job has on the disk now; `budget` must not be spent. Raises OSError."""
-    folder = _folder(ctx, job.id)
+    folder = _folder(home, job.id)
     left = budget.left
     checkpoints = measure(folder, CHECKPOINTS, budget)
     # An empty folder is none: every job is given one.
@@ -102,13 +102,13 @@ def _note(ctx: CleaningContext, what: What, gone: list[Ended], why: str) -> None
 
 def _left(ctx: CleaningContext, job: Ended, otherwise: Sizes) -> Sizes:
     try:
-        return sizes(ctx, job, Budget(20_000))
+        return sizes(ctx.home, job, Budget(20_000))
     except OSError:
         return otherwise
 
 
 def _remove_output(ctx: CleaningContext, job: Ended, budget: Budget) -> tuple[bool, int]:
-    folder = _folder(ctx, job.id)
+    folder = _folder(ctx.home, job.id)
     total = 0
     # No attempt beyond the last that this job had had when it ended: whatever has a higher number may run.
     for number in range(1, job.attempt + 1):
@@ -129,7 +129,7 @@ def _remove_output(ctx: CleaningContext, job: Ended, budget: Budget) -> tuple[bo
 
 
 def _remove_checkpoints(ctx: CleaningContext, job: Ended, budget: Budget) -> tuple[bool, int]:
-    folder = _folder(ctx, job.id)
+    folder = _folder(ctx.home, job.id)
     # What an earlier run did not get through, so that its name is free.
     done, total = remove(folder, _CONDEMNED, budget, owner_of_job(job.uid))
     if not done:
@@ -143,5 +143,5 @@ def _remove_checkpoints(ctx: CleaningContext, job: Ended, budget: Budget) -> tup
     return done, total + freed
 
 
-def _folder(ctx: CleaningContext, job_id: int) -> str:
-    return f"{ctx.home}/jobs/{job_id}"
+def _folder(home: Path, job_id: int) -> str:
+    return f"{home}/jobs/{job_id}"

@@ -136,3 +136,13 @@ def test_many_jobs_take_several_calls_and_none_is_left_out(
     assert calls >= 3
     assert freed >= 70_000
     assert [site.left(job_id) for job_id in jobs] == [["checkpoint"]] * 7
+
+
+def test_everybody_is_told_how_much_room_there_is_and_who_has_the_rest(site: Site) -> None:
+    site.job(site.api.bin)
+    site.clean(site.api.bin, dry_run=True)
+    seen = site.api.daemon.get("/disk").json()
+    assert 0 < seen["free_bytes"] < seen["total_bytes"]
+    assert seen["full_in_s"] is None
+    assert [share["user"] for share in seen["largest"]] == ["bin"]
+    assert seen["largest"][0]["bytes"] >= 20_000

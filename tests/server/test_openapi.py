@@ -11,6 +11,7 @@ from gpuq.server.routes.views import BulkItemView, JobDetailView, QueueAnswer
 
 PROMISED = {
     ("POST", "/clean"),
+    ("GET", "/disk"),
     ("POST", "/jobs"),
     ("GET", "/jobs"),
     ("POST", "/jobs/check"),

@@ -212,10 +212,10 @@ COMMANDS: dict[str, Command] = {
             examples="gpuq clean --older-than 30d --dry-run\ngpuq clean 7-9 --checkpoints\ngpuq clean -g nightly --yes",
         ),
         Command(
-            "report", "history:report", "tables: usage, waits, failures or utilization",
-            words="usage|waits|failures|utilization", least=1, most=1,
-            options=(Option("--by", "text", "user, group, gpu or day", "WHAT"), SINCE, JSON, CSV),
-            examples="gpuq report usage --by user --since 30d\ngpuq report waits --csv",
+            "report", "history:report", "tables: usage, waits, failures, utilization or disk",
+            words="usage|waits|failures|utilization|disk", least=1, most=1,
+            options=(Option("--by", "text", "user, group, gpu or day; of disk: job", "WHAT"), SINCE, JSON, CSV),
+            examples="gpuq report usage --by user --since 30d\ngpuq report waits --csv\ngpuq report disk --by job",
         ),
         Command(
             "sql", "history:sql", "a read-only question to the history", words="'SELECT …'", least=1, most=1,

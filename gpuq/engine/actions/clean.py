@@ -64,7 +64,7 @@ def preview(ctx: ActionContext, caller: Caller, choice: Choice) -> Totals:
     for job in ctx.files.not_measured(choice, _JOBS_MEASURED):
         if budget.spent:
             break
-        found.append((job, sizes(ctx, job, budget)))
+        found.append((job, sizes(ctx.home, job, budget)))
     ctx.files.note_measured(found[:-1] if budget.spent else found)
     return ctx.files.totals(choice)
 

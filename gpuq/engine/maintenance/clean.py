@@ -7,6 +7,7 @@ A little at a time, so that neither the disk nor the database is busy with it fo
 from __future__ import annotations
 
 import logging
+import os
 import threading
 
 from gpuq.domain.installation_keys import InstallationKey
@@ -25,9 +26,8 @@ JOBS = 50
 FORGOTTEN = 100
 _EVENTS = 1000
 _PAUSE_S = 0.02
-_TRY_AGAIN_S = 86400.0
-# A wall clock that was set so far forward says nothing of how long anything was kept.
-_JUMP_S = 86400.0
+_DAY_S = 86400.0
+_SAMPLE_S = 3600.0
 
 
 def _short(seconds: float) -> str:
@@ -43,13 +43,16 @@ class Cleaner:
         self._over = over
         # Job id → when it may be tried again: something there could not be removed.
         self._failed: dict[int, float] = {}
+        self._sampled = float("-inf")
         self._offset = ctx.clock.now() - ctx.clock.monotonic()
 
     def run(self) -> bool:
         """Whether there is more to do at once. Raises DatabaseUnavailable."""
         more = self._measure()
+        self._note_free()
         now = self._ctx.clock.now()
-        if now - self._ctx.clock.monotonic() - self._offset > _JUMP_S:
+        if now - self._ctx.clock.monotonic() - self._offset > _DAY_S:
+            # It says nothing any more of how long anything was kept.
             log.warning("the clock was set forward by more than a day: nothing is removed until gpuq is restarted")
             return more
         budget = Budget(NAMES, lambda: self._over.wait(_PAUSE_S))
@@ -66,6 +69,18 @@ class Cleaner:
                 log.info("%d jobs removed from the history", gone)
             more |= gone == FORGOTTEN
         return more and not self._over.is_set()
+
+    def _note_free(self) -> None:
+        """Once an hour, for a day: how fast the disk of the home fills."""
+        now = self._ctx.clock.now()
+        if 0 <= now - self._sampled < _SAMPLE_S:
+            return
+        key = InstallationKey.DISK_FREE.of(self._ctx.node)
+        room = os.statvfs(self._ctx.home)
+        with self._ctx.records.write() as tx:
+            kept = [one for one in tx.value(key) or [] if now - _DAY_S <= one[0] < now - _SAMPLE_S / 2]
+            tx.set_value(key, [*kept, [now, room.f_bavail * room.f_frsize]], now)
+        self._sampled = now
 
     def _measure(self) -> bool:
         """Every job once after each of its ends. What is cut off by a kill, or by the budget, is measured later."""
@@ -90,7 +105,7 @@ class Cleaner:
         for job in jobs:
             if self._over.is_set():
                 break
-            size = sizes(self._ctx, job, budget)
+            size = sizes(self._ctx.home, job, budget)
             # One that has more than this alone counts with what was seen.
             if budget.spent and (found or self._over.is_set()):
                 break
@@ -107,7 +122,7 @@ class Cleaner:
         complete = clean(self._ctx, jobs, [what], why, budget, freed)
         for job_id, reason in freed.failed.items():
             log.warning("the %s of job %d could not be removed: %s", what, job_id, reason)
-            self._failed[job_id] = now + _TRY_AGAIN_S
+            self._failed[job_id] = now + _DAY_S
         if freed.jobs:
             mib = (freed.output + freed.checkpoints) / 2**20
             log.info("%s of %d jobs removed, %.1f MiB, %s", what, len(freed.jobs), mib, why)

@@ -91,13 +91,17 @@ def show_metrics(request: Request, ctx: Ctx, queries: Queries) -> Response:
     return Response(page, headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
-@router.get("/report/{kind}", summary="usage, waits, failures or utilization as a table")
+@router.get("/report/{kind}", summary="usage, waits, failures, utilization or disk as a table")
 def report(
     ctx: Ctx,
     caller: Who,
-    kind: Annotated[str, Path(json_schema_extra={"enum": list(reports.KINDS)})],
+    kind: Annotated[str, Path(json_schema_extra={"enum": [*reports.KINDS, reports.DISK]})],
     by: Annotated[
-        str, Query(description="user, group, gpu or day", json_schema_extra={"enum": list(reports.GROUPINGS)})
+        str,
+        Query(
+            description="user, group, gpu or day; of disk user, group or job",
+            json_schema_extra={"enum": [*reports.GROUPINGS, "job"]},
+        ),
     ] = "user",
     since: Moment = None,
 ) -> Answer[TableView]:

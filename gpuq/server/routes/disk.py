@@ -1,4 +1,4 @@
-"""What jobs have on the disk: its removal."""
+"""What jobs have on the disk: how long there is room for more, and its removal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 from gpuq.domain.spec import GroupName, JobId
 from gpuq.domain.states import JobState
 from gpuq.engine.actions import clean
+from gpuq.engine.queries import disk_report
 from gpuq.ports.job_files import Choice
 from gpuq.server.http.dependencies import Ctx, Who
 from gpuq.server.routes import params
@@ -59,6 +60,34 @@ class CleanedView(TypedDict):
     dead_letters: int
     failed: list[NotCleanedView]
     next_after_id: int | None
+
+
+class DiskShareView(TypedDict):
+    """What the jobs of a user take."""
+
+    user: str
+    bytes: int
+
+
+class DiskView(TypedDict):
+    """Bytes of the disk that the home is on. `full_in_s`: seconds, at the rate of the last day; null while it does not
+    fill, or is not known. `largest`: the users whose jobs take most."""
+
+    free_bytes: int
+    total_bytes: int
+    full_in_s: float | None
+    largest: list[DiskShareView]
+
+
+@router.get("/disk", summary="How much room is left on the disk, for how long, and who has the rest")
+def disk(ctx: Ctx) -> Answer[DiskView]:
+    seen = disk_report.outlook(ctx)
+    return {
+        "free_bytes": seen.free,
+        "total_bytes": seen.total,
+        "full_in_s": None if seen.full_in_s is None else round(seen.full_in_s),
+        "largest": [{"user": user, "bytes": size} for user, size in seen.largest],
+    }
 
 
 @router.post("/clean", summary="Remove what finished jobs left on the disk, a part at a time")
