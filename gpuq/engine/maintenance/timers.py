@@ -29,6 +29,7 @@ from gpuq.engine.maintenance.promote import promote, shorten_backoffs
 from gpuq.engine.maintenance.reap import reap
 from gpuq.engine.maintenance.rehydrate import Reconciler, rehydrate
 from gpuq.engine.maintenance.retain import retain
+from gpuq.engine.maintenance.rotate import rotate
 from gpuq.engine.maintenance.safeguard import safeguard
 from gpuq.errors import GpuqError, HotStoreUnavailable
 from gpuq.ports.notify import Topic
@@ -149,8 +150,11 @@ class Maintenance:
             self._scheduler.modify_job("reconcile", next_run_time=again)
 
     def _clean(self) -> None:
-        if self._cleaner.run():
-            self._soon("clean", CLEAN_AGAIN_S)
+        try:
+            if self._cleaner.run():
+                self._soon("clean", CLEAN_AGAIN_S)
+        finally:
+            rotate(self._ctx.home)
 
     def _watch_clock(self) -> None:
         while not self._over.wait(CLOCK_LOOK_S):
