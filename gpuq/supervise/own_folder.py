@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
+from typing import Any
 
 from gpuq import user_files
 from gpuq.supervise import bundle
@@ -27,3 +29,18 @@ def make(run_dir: str, uid: int | None, gid: int | None) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _group_of(spec: dict[str, Any]) -> int:
+    uid = int(spec["uid"])
+    try:
+        return pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        return uid
+
+
+def with_group(spec: dict[str, Any]) -> dict[str, Any]:
+    """A spec that names a user names a group, too: else the primary one, or that of the same number."""
+    if spec.get("uid") is None or spec.get("gid") is not None:
+        return spec
+    return {**spec, "gid": _group_of(spec)}
