@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from accounts import Account, Accounts, in_thread_as
@@ -131,3 +132,38 @@ def test_a_folder_that_a_user_moved_in_from_a_shared_one_keeps_its_files(account
     with pytest.raises(PermissionError):
         remove(str(jobs), "1", Budget(1000), carol.uid)
     assert (own / "shared" / "bobs" / "file").read_text() == "bob's"
+
+
+def test_users_clean_what_their_own_jobs_left_and_nobody_elses(
+    accounts: Accounts, make_root_box: Callable[..., Any]
+) -> None:
+    box = make_root_box()
+    box.up()
+    alice, bob, carol = accounts.alice, accounts.bob, accounts.carol
+    script = (
+        "echo said; echo kept >$GPUQ_CHECKPOINT_DIR/state; mkdir $GPUQ_RUN_DIR/closed; chmod 0 $GPUQ_RUN_DIR/closed"
+    )
+    alices, bobs = (box.submit_as(account, script) for account in (alice, bob))
+    box.gpuq("wait", str(alices), str(bobs))
+    for body in (
+        {"ids": [alices]},
+        {"user": alice.name},
+        {"ids": [bobs, alices]},
+        {"user": alice.name, "dry_run": True},
+    ):
+        assert box.call(bob, "POST", "/clean", body).status == 403, body
+    assert box.call(carol, "POST", "/clean", {"checkpoints": True}).json["jobs"] == 0
+    done = box.call(bob, "POST", "/clean", {"checkpoints": True}).json
+    assert (done["jobs"], done["failed"]) == (1, [])
+    folders = box.home / "jobs"
+    assert not (folders / str(bobs)).exists()
+    assert (folders / str(alices) / "1" / "output.log").read_text() == "said\n"
+    assert box.call(alice, "GET", f"/jobs/{bobs}/log").status == 403
+    told = box.call(bob, "GET", f"/jobs/{bobs}/log")
+    assert (told.status, told.json["error"]["code"]) == (404, "not_found")
+    # An administrator removes what he may not read, and its owner is told who it was.
+    assert box.call(accounts.admin, "GET", f"/jobs/{alices}/log").status == 403
+    assert box.call(accounts.admin, "POST", "/clean", {"user": alice.name}).json["jobs"] == 1
+    assert (folders / str(alices) / "checkpoint" / "state").read_text() == "kept\n"
+    told = box.call(alice, "GET", f"/jobs/{alices}/log")
+    assert told.json["error"]["message"].endswith(f": cleaned by {accounts.admin.name}")
