@@ -69,7 +69,7 @@ def create_app(
     app.add_middleware(AccessMiddleware, ctx=ctx)
     fast = Submission(ctx, app.state.queries, agent)
     app.mount_fast_path(fast, AccessMiddleware(fast, ctx, MAX_BODY))
-    routers = [part.router for part in (bulk, jobs, queue, streaming, questions, admin, disk)]
+    routers = [part.router for part in (bulk, jobs, queue, streaming, questions, disk, admin)]
     app.include_router(_other_methods(routers))
     for router in routers:
         app.include_router(router)

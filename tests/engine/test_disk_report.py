@@ -17,7 +17,6 @@ from gpuq.domain.outcome import Outcome
 from gpuq.engine.maintenance.clean import Cleaner
 from gpuq.engine.queries import disk_report
 from gpuq.engine.queries.disk_report import full_in, outlook
-from gpuq.engine.queries.reports import report
 from gpuq.errors import UsageError
 
 DAY = 86400.0
@@ -53,7 +52,7 @@ def past(make_world: Callable[..., Any]) -> Any:
 
 
 def rows(world: Any, by: str) -> dict[str, dict[str, Any]]:
-    columns, found = report(world.ctx, "disk", by, None)
+    columns, found = disk_report.disk_report(world.ctx, by)
     return {row[0]: dict(zip(columns, row, strict=True)) for row in found}
 
 
@@ -68,7 +67,7 @@ def test_output_and_checkpoints_are_added_up_by_owner_with_those_that_run(past: 
     assert list(rows(past, "group"))[:2] == ["nightly", "-"]
     assert list(rows(past, "job"))[:2] == ["1", "2"]
     with pytest.raises(UsageError, match="by 'gpu'"):
-        report(past.ctx, "disk", "gpu", None)
+        disk_report.disk_report(past.ctx, "gpu")
 
 
 def test_the_report_says_what_retention_will_free_within_a_week(past: Any) -> None:

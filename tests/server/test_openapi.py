@@ -12,6 +12,7 @@ from gpuq.server.routes.views import BulkItemView, JobDetailView, QueueAnswer
 PROMISED = {
     ("POST", "/clean"),
     ("GET", "/disk"),
+    ("GET", "/report/disk"),
     ("POST", "/jobs"),
     ("GET", "/jobs"),
     ("POST", "/jobs/check"),

@@ -11,13 +11,10 @@ from typing import Any
 
 from gpuq.domain.outcome import Outcome
 from gpuq.engine.context import QueryContext
-from gpuq.engine.queries.disk_report import disk_report
 from gpuq.engine.queries.utilization import FROM, utilization
 from gpuq.errors import UsageError
 
-# Of past runs; besides these there is that of the disk.
 KINDS = ("usage", "waits", "failures", "utilization")
-DISK = "disk"
 GROUPINGS = ("user", "group", "gpu", "day")
 
 Table = tuple[list[str], list[tuple[Any, ...]]]
@@ -53,14 +50,12 @@ _EARLIER = "SELECT 1 FROM attempts e WHERE e.job_id = a.job_id AND e.number < a.
 
 
 def report(ctx: QueryContext, kind: str, by: str, since: float | None) -> Table:
-    """Columns and rows. `since` in epoch seconds cuts by the end of a run (`waits`: by its start; `disk`: not at all).
+    """Columns and rows. `since` in epoch seconds cuts by the end of a run (`waits`: by its start).
 
     Raises UsageError for an unknown kind or grouping.
     """
-    if kind == DISK:
-        return disk_report(ctx, by)
     if kind not in KINDS:
-        raise UsageError(f"unknown report {kind!r}", hint="there are: " + ", ".join((*KINDS, DISK)))
+        raise UsageError(f"unknown report {kind!r}", hint="there are: " + ", ".join(KINDS))
     if by not in GROUPINGS:
         raise UsageError(f"cannot group by {by!r}", hint="by: user, group, gpu or day")
     dialect = SQLITE if ctx.settings.database_url.startswith("sqlite") else POSTGRES

@@ -91,17 +91,13 @@ def show_metrics(request: Request, ctx: Ctx, queries: Queries) -> Response:
     return Response(page, headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
-@router.get("/report/{kind}", summary="usage, waits, failures, utilization or disk as a table")
+@router.get("/report/{kind}", summary="usage, waits, failures or utilization as a table")
 def report(
     ctx: Ctx,
     caller: Who,
-    kind: Annotated[str, Path(json_schema_extra={"enum": [*reports.KINDS, reports.DISK]})],
+    kind: Annotated[str, Path(json_schema_extra={"enum": list(reports.KINDS)})],
     by: Annotated[
-        str,
-        Query(
-            description="user, group, gpu or day; of disk user, group or job",
-            json_schema_extra={"enum": [*reports.GROUPINGS, "job"]},
-        ),
+        str, Query(description="user, group, gpu or day", json_schema_extra={"enum": list(reports.GROUPINGS)})
     ] = "user",
     since: Moment = None,
 ) -> Answer[TableView]:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from gpuq.domain.spec import GroupName, JobId
-from gpuq.domain.states import JobState
+from gpuq.domain.states import FINAL, JobState
 from gpuq.engine.actions import clean
 from gpuq.engine.queries import disk_report
 from gpuq.ports.job_files import Choice
 from gpuq.server.http.dependencies import Ctx, Who
-from gpuq.server.routes import params
-from gpuq.server.routes.views import Answer
+from gpuq.server.routes.views import Answer, TableView
 
 router = APIRouter(tags=["administration"])
 
 MAX_IDS = 10_000
 YEARS_S = 100 * 365 * 86400.0
+# The largest that every reader of JSON takes for what it is.
+MAX_AFTER = 2**53 - 1
+# Checked in the engine, which says what to write; the document has it for those who read that.
+_FINAL_ONLY = Field(json_schema_extra={"items": {"type": "string", "enum": [str(state) for state in sorted(FINAL)]}})
 
 
 class Cleaning(BaseModel):
@@ -34,10 +37,10 @@ class Cleaning(BaseModel):
     older_than_s: Annotated[float, Field(ge=0, le=YEARS_S)] | None = None
     user: Annotated[str, Field(max_length=200, pattern="^[^\\x00]*$")] | None = None
     group: GroupName | None = None
-    states: Annotated[list[JobState], Field(min_length=1, max_length=len(JobState))] | None = None
+    states: Annotated[list[JobState], Field(min_length=1, max_length=len(JobState)), _FINAL_ONLY] | None = None
     checkpoints: Annotated[bool, Field(strict=True)] = False
     dry_run: Annotated[bool, Field(strict=True)] = False
-    after_id: Annotated[int, Field(strict=True, ge=0, le=params.MAX_ID)] = 0
+    after_id: Annotated[int, Field(strict=True, ge=0, le=MAX_AFTER)] = 0
 
 
 class NotCleanedView(TypedDict):
@@ -88,6 +91,17 @@ def disk(ctx: Ctx) -> Answer[DiskView]:
         "full_in_s": None if seen.full_in_s is None else round(seen.full_in_s),
         "largest": [{"user": user, "bytes": size} for user, size in seen.largest],
     }
+
+
+@router.get("/report/disk", summary="What takes the disk as a table, in MiB")
+def report_disk(
+    ctx: Ctx,
+    by: Annotated[
+        str, Query(description="user, group or job", json_schema_extra={"enum": list(disk_report.GROUPINGS)})
+    ] = "user",
+) -> Answer[TableView]:
+    columns, rows = disk_report.disk_report(ctx, by)
+    return {"columns": columns, "rows": [list(row) for row in rows]}
 
 
 @router.post("/clean", summary="Remove what finished jobs left on the disk, a part at a time")
