@@ -23,12 +23,15 @@ from gpuq.environment_variables import from_environment, nearest_setting
 from gpuq.errors import ConfigError, UsageError
 
 # May be written as text, `5m`; the description of each shows such an example, and the reference tells them by that.
-_DURATIONS = ("priority_aging", "preempt_min_run", "user_spacing")
+_DURATIONS = ("priority_aging", "preempt_min_run", "user_spacing", "keep_output", "keep_history", "keep_checkpoints")
+# Of these `0` and `off` mean that there is none.
+_OPTIONAL_DURATIONS = ("priority_aging", "keep_output", "keep_history", "keep_checkpoints")
 # What to write, where the description does not say it.
 _HINTS = {
     **dict.fromkeys(_DURATIONS, DURATION_HINT),
     **dict.fromkeys(("lease_ttl", "kill_grace", "retry_base"), "write a number of seconds: 30"),
     "priority_aging": DURATION_HINT + "; 0 is none",
+    **dict.fromkeys(("keep_output", "keep_history", "keep_checkpoints"), DURATION_HINT + "; 0 or off is for ever"),
     "max_output": "write 20G, 500M, or 18000 (MiB); 0 is no limit",
     "dlq_days": "write a number of days: 7",
     "gpus": "write nvml, or sim:4 or sim:4x24G for simulated GPUs",
@@ -137,6 +140,18 @@ class Settings(BaseSettings):
     max_batch: Annotated[int, Field(ge=1, le=1_000_000, description="jobs in one request")] = 50_000
     dlq_max: Annotated[int, Field(ge=1, description="dead letters kept")] = 1000
     dlq_days: Annotated[float, Field(gt=0, description="days a dead letter is kept")] = 7.0
+    keep_output: Annotated[
+        Annotated[float, Field(ge=1, le=MAX_TIME_LIMIT_S)] | None,
+        Field(description="how long output and folders of a finished job are kept (90d); 0 or off: for ever"),
+    ] = 90 * 86400.0
+    keep_history: Annotated[
+        Annotated[float, Field(ge=1, le=MAX_TIME_LIMIT_S)] | None,
+        Field(description="how long the database keeps a finished job with nothing on disk (365d); unset: for ever"),
+    ] = None
+    keep_checkpoints: Annotated[
+        Annotated[float, Field(ge=1, le=MAX_TIME_LIMIT_S)] | None,
+        Field(description="how long the checkpoints of a finished job are kept (30d); unset: for ever"),
+    ] = None
     isolate_gpus: Annotated[
         Literal["on", "off"], Field(description="on: jobs of a root daemon see only their own GPUs' device nodes")
     ] = "on"
@@ -158,10 +173,11 @@ class Settings(BaseSettings):
     @classmethod
     def _duration(cls, value: object, info: ValidationInfo) -> object:
         try:
-            seconds = parse_duration(value) if isinstance(value, str) else value
+            off = info.field_name in _OPTIONAL_DURATIONS and isinstance(value, str) and value.strip().lower() == "off"
+            seconds = 0 if off else parse_duration(value) if isinstance(value, str) else value
         except UsageError as error:
             raise ValueError(error.message) from None
-        off = info.field_name == "priority_aging" and seconds == 0 and not isinstance(seconds, bool)
+        off = info.field_name in _OPTIONAL_DURATIONS and seconds == 0 and not isinstance(seconds, bool)
         return None if off else seconds
 
     @field_validator("max_output", mode="before")

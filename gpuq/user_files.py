@@ -110,7 +110,7 @@ def open_file(folder: str, name: str, uid: int | None) -> int:
     parent, base = os.path.split(folder)
     parent_fd = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        folder_fd = _open_below(parent_fd, base, _LOOK_AT_FOLDER)
+        folder_fd = open_below(parent_fd, base, _LOOK_AT_FOLDER)
     finally:
         os.close(parent_fd)
     try:
@@ -119,7 +119,7 @@ def open_file(folder: str, name: str, uid: int | None) -> int:
         # was put there by us.
         if os.fstat(folder_fd).st_uid == os.geteuid():
             owners.add(os.geteuid())
-        fd = _open_below(folder_fd, name, _READ)
+        fd = open_below(folder_fd, name, _READ)
     finally:
         os.close(folder_fd)
     seen = os.fstat(fd)
@@ -129,8 +129,9 @@ def open_file(folder: str, name: str, uid: int | None) -> int:
     return fd
 
 
-def _open_below(folder_fd: int, name: str, flags: int) -> int:
-    """Where the kernel can tell, not on another file system: a user may have mounted one that never answers."""
+def open_below(folder_fd: int, name: str, flags: int) -> int:
+    """A descriptor of `name` in this folder. Where the kernel can tell, not on another file system: a user may have
+    mounted one that never answers. Raises OSError."""
     how = _OpenHow(flags, 0, _RESOLVE_NO_XDEV)
     fd = int(_libc.syscall(_OPENAT2, folder_fd, os.fsencode(name), ctypes.byref(how), ctypes.sizeof(how)))
     if fd >= 0:

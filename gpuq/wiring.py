@@ -117,8 +117,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = (), taking_on:
     base, disk = _open_database(settings)
     mark = HomeMark(settings.home)
     history = sql_stores.open_history(base, settings.report_database_url)
-    refusal = None if taking_on else _recognised(settings, base, mark, roles)
-    records = sql_stores.open_records(base, mark, refusal)
+    records = sql_stores.open_records(base, mark, None if taking_on else _recognised(settings, base, mark, roles))
     if roles:
         redis_stores.read_scripts()
     link = redis_stores.connect(settings.redis_url or private_redis_url(settings), settings.namespace)
@@ -132,6 +131,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = (), taking_on:
         history=history,
         tokens=sql_stores.open_tokens(base),
         maintenance_runs=sql_stores.open_maintenance(base),
+        files=sql_stores.open_job_files(base),
         # A daemon wakes its agent by the notifier; a command that works straight on the database has only this way.
         queue=redis_stores.RedisHotQueue(link, expected_epoch=expected, announce=not roles),
         leases=redis_stores.RedisLeases(link, expected_epoch=expected),
@@ -194,8 +194,7 @@ def private_redis_url(settings: Settings) -> str:
 
 
 def _notifier(settings: Settings, link: redis_stores.RedisLink, roles: Collection[Role]) -> Notifier:
-    # One process that has every role and its own Redis makes all changes itself. Otherwise notifications must cross
-    # processes, by pub/sub.
+    # One process that has every role and its own Redis makes all changes itself; others hear of them by pub/sub.
     if not roles or (settings.redis_url is None and set(roles) >= ALL_ROLES):
         return redis_stores.LocalNotifier()
     return redis_stores.RedisNotifier(link)

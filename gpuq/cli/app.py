@@ -21,7 +21,7 @@ HEADINGS = {
     "Jobs": "submit run status show why logs wait cancel hold release top update retry",
     "Queue": "pause resume group dlq simulate",
     "Machine": "gpus up down doctor",
-    "History": "history report sql",
+    "History": "history report sql clean",
     "Administration": "config token db server agent maintain",
 }
 

@@ -85,8 +85,8 @@ class Administration:
         return Stats.from_json(self.session.stats())
 
     def report(self, kind: str, *, by: str = "user", since: datetime | float | str | None = None) -> Table:
-        """`kind`: usage, waits, failures or utilization; `by`: user, group, gpu or day; `since`: a `datetime`, epoch
-        seconds or ISO 8601. Raises UsageError."""
+        """`kind`: usage, waits, failures, utilization or disk; `by`: user, group, gpu, day or job; `since`: a
+        `datetime`, epoch seconds or ISO 8601. Raises UsageError."""
         return Table.from_json(self.session.report(kind, by=by, since=moment_text(since)))
 
     def sql(self, query: str) -> Table:

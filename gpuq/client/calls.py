@@ -216,6 +216,11 @@ class Calls(Session):
     def dlq_remove(self, job_id: int) -> None:
         self.call("DELETE", f"/dlq/{job_id}")
 
+    def clean(self, **chosen: object) -> dict[str, Any]:
+        """One step of removing what finished jobs left; `next_after_id` of the answer is the `after_id` of the next
+        step, null at the end. See `POST /clean`."""
+        return self._dict("POST", "/clean", body=chosen, repeat=True)
+
     def whoami(self) -> dict[str, Any]:
         return self._dict("GET", "/whoami")
 

@@ -17,6 +17,8 @@ class InstallationKey(StrEnum):
     RANKING = "ranking"  # the rule of the line that is in force
     INSTALLATION = "installation"  # the name of this database, a token: whose a home is
     NAMESPACE_OWNER = "namespace-owner"  # the id under which this database has a namespace of Redis
+    FILES_MEASURED = "files-measured"  # the last event whose job's files were measured
+    DISK_FREE = "disk-free"  # of (node,): [[at, bytes free], …] of the last day, the oldest first
     EPOCH = "epoch"  # the marker that a hot store must carry to be believed
     RUNS = "runs"  # of (node,): the folder in which the jobs' own folders are
     AGENT = "agent"  # of (node,): the token of the agent that took the node last

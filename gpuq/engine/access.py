@@ -38,6 +38,19 @@ def require_owner(job: Job, caller: Caller, verb: str) -> None:
         )
 
 
+def whose_jobs(caller: Caller, user: str | None) -> str | None:
+    """The user whose jobs a filter means, None for everybody's: an administrator's choice, and to anybody else his own.
+    Raises Forbidden for those of somebody else."""
+    if caller.admin:
+        return user
+    if user is not None and user != caller.user:
+        raise Forbidden(
+            f"these jobs belong to {user}; {caller.user} may not change them{_with_a_token(caller)}",
+            hint=f"leave the user out to mean your own, or ask {user} or an administrator of this queue",
+        )
+    return caller.user
+
+
 def require_admin(caller: Caller, verb: str) -> None:
     """Raises Forbidden, with `verb` in its text, unless the caller is an administrator."""
     if not caller.admin:

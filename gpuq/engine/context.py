@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gpuq.ports.gpus import GpuSource
     from gpuq.ports.history import History
     from gpuq.ports.hot_queue import AgentKey, HotQueue, Leases
+    from gpuq.ports.job_files import JobFiles
     from gpuq.ports.launcher import Launcher
     from gpuq.ports.notify import Notifier
     from gpuq.ports.records import Reader, Records
@@ -56,6 +57,17 @@ class AttemptStops(Protocol):
 
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         """Asks the supervisor to stop its job. Raises OSError when it cannot be written."""
+
+
+class AttemptLocks(Protocol):
+    """The launcher to those who only have to know whether an attempt lives: see `gpuq.ports.launcher.Launcher`."""
+
+    def alive(self, run_dir: str) -> bool:
+        """Whether a supervisor holds the attempt's lock."""
+
+
+class StopsAndLocks(AttemptStops, AttemptLocks, Protocol):
+    """Both."""
 
 
 class HotContext(Protocol):
@@ -108,9 +120,28 @@ class StopContext(Protocol):
     def notifier(self) -> Notifier: ...
 
 
-class ActionContext(IntakeContext, StopContext, Protocol):
-    """For `actions`: of attempts, their stop."""
+class CleaningContext(Protocol):
+    """For `cleaning`."""
 
+    @property
+    def files(self) -> JobFiles: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def launcher(self) -> AttemptLocks: ...
+    @property
+    def home(self) -> Path: ...
+
+
+class ActionContext(IntakeContext, StopContext, Protocol):
+    """For `actions`: of attempts, their stop, and the removal of what they left."""
+
+    @property
+    def files(self) -> JobFiles: ...
+    @property
+    def launcher(self) -> StopsAndLocks: ...
+    @property
+    def home(self) -> Path: ...
     @property
     def strays(self) -> Strays | None: ...
     @property
@@ -132,6 +163,10 @@ class QueryContext(SnapshotContext, Protocol):
     @property
     def history(self) -> History: ...
     @property
+    def files(self) -> JobFiles: ...
+    @property
+    def home(self) -> Path: ...
+    @property
     def launcher(self) -> AttemptFolders: ...
     @property
     def maintenance_runs(self) -> MaintenanceRuns: ...
@@ -150,6 +185,17 @@ class MaintenanceContext(HotContext, Protocol):
     def records(self) -> Records: ...
 
 
+class CleanerContext(CleaningContext, Protocol):
+    """For that task of `maintenance` that removes what finished jobs left."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def records(self) -> Records: ...
+    @property
+    def node(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Context:
     """One process's view of one installation. `new_token` and `random` are here so that tests can set them.
@@ -160,6 +206,7 @@ class Context:
     history: History
     tokens: Tokens
     maintenance_runs: MaintenanceRuns
+    files: JobFiles
     queue: HotQueue
     leases: Leases
     agent_key: AgentKey

@@ -37,6 +37,7 @@ PUBLIC = {
     "gpus": "--json", "gpus drain": "", "gpus undrain": "",
     "group": "--json", "group limit": "",
     "history": "--me -u --user -s --state -g --group -n --name --limit -a --all --since --until --json",
+    "clean": "--older-than --me -u --user -s --state -g --group --checkpoints --dry-run -y --yes --json",
     "report": "--by --since --json --csv",
     "sql": "--json --csv",
     "dlq list": "--json", "dlq show": "--json", "dlq retry": "", "dlq purge": "",

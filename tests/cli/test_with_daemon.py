@@ -75,6 +75,25 @@ def test_who_follows_a_job_that_waits_is_told_what_it_waits_for(up: Gpuq) -> Non
     assert followed.err.startswith("gpuq: job 1 is delayed: ")
 
 
+def test_output_is_cleaned_and_logs_say_that_it_is_gone(up: Gpuq) -> None:
+    script = "echo said; echo kept >$GPUQ_CHECKPOINT_DIR/state"
+    assert up("run", "-g", "0", "--retries", "0", "--", "sh", "-c", script).code == 0
+    asked = up("clean")
+    assert (asked.code, "add --yes" in asked.err) == (2, True)
+    found = json.loads(up("clean", "--dry-run", "--checkpoints", "--json").out)
+    assert (found["jobs"], found["dry_run"], found["failed"]) == (1, True, [])
+    assert found["output_bytes"] >= 4096 <= found["checkpoint_bytes"]
+    assert up("logs", "1").out == "said\n"
+    done = up("clean", "1", "--yes", "--json")
+    assert {**found, "dry_run": False, "checkpoint_bytes": 0} == json.loads(done.out)
+    gone = up("logs", "1")
+    assert (gone.code, gone.out) == (3, "")
+    assert "gpuq: the output of job 1 was removed at 20" in gone.err
+    assert up("clean", "1", "--checkpoints", "--yes").out.startswith("1 job, 0K of output, ")
+    assert up("clean", "--checkpoints", "--older-than", "0s").out == "nothing to clean\n"
+    assert not (up.home / "jobs" / "1").exists()
+
+
 def test_several_gpus_are_drained_at_once(up: Gpuq) -> None:
     assert up("gpus", "drain", "0-1", "--reason", "fan").out.count("is drained") == 2
     assert [gpu["state"] for gpu in json.loads(up("gpus", "--json").out)] == ["drained", "drained"]

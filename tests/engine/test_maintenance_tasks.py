@@ -122,6 +122,7 @@ def test_each_task_has_its_period_and_no_run_is_left_out_because_it_is_late(
         "retain": timers.RETAIN_S,
         "promote": timers.PROMOTE_S,
         "safeguard": timers.SAFEGUARD_S,
+        "clean": timers.CLEAN_S,
     }
     assert set(jobs) == set(timers.TASKS)
     for job in jobs.values():

@@ -10,6 +10,9 @@ from gpuq.engine.queries.job_queries import WhyView
 from gpuq.server.routes.views import BulkItemView, JobDetailView, QueueAnswer
 
 PROMISED = {
+    ("POST", "/clean"),
+    ("GET", "/disk"),
+    ("GET", "/report/disk"),
     ("POST", "/jobs"),
     ("GET", "/jobs"),
     ("POST", "/jobs/check"),

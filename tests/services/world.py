@@ -312,6 +312,7 @@ class World:
             history=history,
             tokens=sql_stores.open_tokens(base),
             maintenance_runs=sql_stores.open_maintenance(base),
+            files=sql_stores.open_job_files(base),
             queue=redis_stores.RedisHotQueue(link, expected_epoch=epoch.get),
             leases=redis_stores.RedisLeases(link, expected_epoch=epoch.get),
             agent_key=redis_stores.RedisAgentKey(link),

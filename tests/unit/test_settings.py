@@ -141,3 +141,20 @@ def test_gpus_are_isolated_unless_it_is_switched_off(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("GPUQ_ISOLATE_GPUS", "maybe")
     with pytest.raises(ConfigError, match="isolate_gpus"):
         load()
+
+
+def test_what_is_kept_for_ever_unless_told_otherwise_is_not_removed_by_a_nought(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ("keep_output", "keep_history", "keep_checkpoints")
+    default = load()[0]
+    assert [getattr(default, name) for name in names] == [90 * 86400, None, None]
+    for name in names:
+        for text, seconds in (("off", None), ("0", None), ("OFF ", None), ("12h", 43200), ("90d", 90 * 86400)):
+            monkeypatch.setenv(f"GPUQ_{name.upper()}", text)
+            assert getattr(load()[0], name) == seconds
+        for bad in ("0.5", "never", "-1d", "1000000d"):
+            monkeypatch.setenv(f"GPUQ_{name.upper()}", bad)
+            with pytest.raises(ConfigError, match=name):
+                load()
+        monkeypatch.delenv(f"GPUQ_{name.upper()}")

@@ -72,6 +72,8 @@ def examine() -> list[Finding]:
         return findings + daemon
     for look in (_home, _disk, _database, _past, _questions, _redis, _stops):
         findings += _guarded(look, settings)
+    if daemon[0].status == OK:
+        findings += _guarded(_room, settings)
     return findings + daemon + _guarded(_gpus, settings) + _guarded(_isolation, settings)
 
 
@@ -128,6 +130,13 @@ def _disk(settings: Settings) -> list[Finding]:
     if free_mb < LOW_DISK_MB:
         return [Finding("disk", FAIL if free_mb < 100 else WARN, text, "make room: logs and the database live there")]
     return [Finding("disk", OK, text)]
+
+
+def _room(settings: Settings) -> list[Finding]:
+    """What the daemon says of how long the disk lasts; one of an earlier release says nothing."""
+    from gpuq.cli.commands import room
+
+    return [Finding("disk", WARN, text, hint) for text, hint in room.warnings(Calls(direct=False))]
 
 
 def _database(settings: Settings) -> list[Finding]:

@@ -83,10 +83,12 @@ def _row(job: Any) -> list[str]:
 def report(args: Args) -> int:
     """Prints one of the reports on past runs. Raises UsageError for an unknown kind."""
     kind = args.words[0]
-    kinds = ("usage", "waits", "failures", "utilization")
+    kinds = ("usage", "waits", "failures", "utilization", "disk")
     if kind not in kinds:
         raise UsageError(f"unknown report {kind!r}", hint="there are: " + ", ".join(kinds))
-    by = args.choice("by", ("user", "group", "gpu", "day"), "user")
+    if kind == "disk" and args.given("since"):
+        raise UsageError("report disk tells what is there now; --since has no meaning", hint="leave it out")
+    by = args.choice("by", ("user", "group", "job") if kind == "disk" else ("user", "group", "gpu", "day"), "user")
     _print_table(args, connect().report(kind, by=by, since=_moment(args, "since")))
     return 0
 

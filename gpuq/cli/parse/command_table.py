@@ -202,10 +202,22 @@ COMMANDS: dict[str, Command] = {
             *FILTERS, SINCE, Option("--until", "text", "up to then", "TIME"), LIMIT, ALL, JSON,
         ),
         Command(
-            "report", "history:report", "tables: usage, waits, failures or utilization",
-            words="usage|waits|failures|utilization", least=1, most=1,
-            options=(Option("--by", "text", "user, group, gpu or day", "WHAT"), SINCE, JSON, CSV),
-            examples="gpuq report usage --by user --since 30d\ngpuq report waits --csv",
+            "clean", "clean:clean", "remove the output of finished jobs; says how much, and asks first",
+            words="ID…", most=None, options=(
+                Option("--older-than", "duration", "jobs that ended so long ago: 30d"),
+                *FILTERS[:-1],
+                Option("--checkpoints", "flag", "their checkpoints, too"),
+                Option("--dry-run", "flag", "only say how much it would be"),
+                Option("-y --yes", "flag", "do not ask"),
+                JSON,
+            ),
+            examples="gpuq clean --older-than 30d --dry-run\ngpuq clean 7-9 --checkpoints\ngpuq clean -g nightly --yes",
+        ),
+        Command(
+            "report", "history:report", "tables: usage, waits, failures, utilization or disk",
+            words="usage|waits|failures|utilization|disk", least=1, most=1,
+            options=(Option("--by", "text", "user, group, gpu or day; of disk: job", "WHAT"), SINCE, JSON, CSV),
+            examples="gpuq report usage --by user --since 30d\ngpuq report waits --csv\ngpuq report disk --by job",
         ),
         Command(
             "sql", "history:sql", "a read-only question to the history", words="'SELECT …'", least=1, most=1,

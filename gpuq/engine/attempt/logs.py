@@ -6,9 +6,12 @@ import os
 from dataclasses import dataclass
 from io import BufferedReader
 
+from gpuq.domain.job import Attempt
 from gpuq.domain.states import FINAL
+from gpuq.domain.times import iso
 from gpuq.engine.context import Context
 from gpuq.errors import NotFound
+from gpuq.ports.job_files import What
 from gpuq.user_files import open_file
 
 MAX_CHUNK = 4 * 1024 * 1024
@@ -28,7 +31,7 @@ class LogChunk:
 
 def read(ctx: Context, job_id: int, *, attempt: int | None = None, offset: int = 0, limit: int = 65_536) -> LogChunk:
     """A negative offset counts from the end. Without `attempt`: the newest. A job that has not run yet has an
-    empty log of attempt 0. Raises NotFound."""
+    empty log of attempt 0. Raises NotFound, also for output that was removed."""
     with ctx.records.read() as tx:
         job = tx.job(job_id)
         attempts = {item.number: item for item in tx.attempts(job_id)}
@@ -42,8 +45,18 @@ def read(ctx: Context, job_id: int, *, attempt: int | None = None, offset: int =
     try:
         size, start, data = _read(found.log_path, job.uid, offset, limit)
     except OSError:
+        _refuse_removed(ctx, found)
         return LogChunk(b"", 0, 0, 0, number, ended)
     return LogChunk(data, start, start + len(data), max(size, start + len(data)), number, ended)
+
+
+def _refuse_removed(ctx: Context, attempt: Attempt) -> None:
+    gone = ctx.files.removed(attempt.job_id, What.OUTPUT)
+    if gone is not None and attempt.finished_at is not None and attempt.finished_at <= gone.at:
+        raise NotFound(
+            f"the output of job {attempt.job_id} was removed at {iso(gone.at)}: {gone.why}",
+            hint=f"`gpuq show {attempt.job_id}` tells how it ended",
+        )
 
 
 def read_file(path: str, uid: int | None, offset: int, limit: int) -> tuple[int, int, bytes]:

@@ -1,4 +1,4 @@
-"""Maintenance on APScheduler: rehydration, reconcile, reaper, promotion, retention, safeguard. No cron needed.
+"""Maintenance on APScheduler: rehydration, reconcile, reaper, promotion, retention, safeguard, clean. No cron needed.
 
 Every task notes in SQL when it last started, succeeded and failed; `gpuq doctor` and `/readyz` show it.
 """
@@ -24,10 +24,12 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from gpuq.engine.context import Context
 from gpuq.engine.file_lock import FileLock
 from gpuq.engine.hot.cold_store import is_cold
+from gpuq.engine.maintenance.clean import Cleaner
 from gpuq.engine.maintenance.promote import promote, shorten_backoffs
 from gpuq.engine.maintenance.reap import reap
 from gpuq.engine.maintenance.rehydrate import Reconciler, rehydrate
 from gpuq.engine.maintenance.retain import retain
+from gpuq.engine.maintenance.rotate import rotate
 from gpuq.engine.maintenance.safeguard import safeguard
 from gpuq.errors import GpuqError, HotStoreUnavailable
 from gpuq.ports.notify import Topic
@@ -41,6 +43,9 @@ REAP_S = 20
 RETAIN_S = 3600
 PROMOTE_S = 30
 SAFEGUARD_S = 60
+CLEAN_S = 60
+# While there is more to remove than one run may.
+CLEAN_AGAIN_S = 5
 COLD_CHECK_S = 5
 BUSY_AGAIN_S = 0.5
 # Diary entries of frequent tasks are written this often at most: an idle daemon should not write to disk.
@@ -49,7 +54,7 @@ DIARY_S = 300.0
 # many seconds on, a jump is seen.
 CLOCK_LOOK_S = 5.0
 JUMP_S = 2.0
-TASKS = ("rehydrate", "reconcile", "reap", "retain", "promote", "safeguard")
+TASKS = ("rehydrate", "reconcile", "reap", "retain", "promote", "safeguard", "clean")
 
 
 class Maintenance:
@@ -69,6 +74,7 @@ class Maintenance:
         self._stopped = False
         self._rebuilding = threading.Lock()
         self._over = threading.Event()
+        self._cleaner = Cleaner(ctx, self._over)
         self._offset = ctx.clock.now() - ctx.clock.monotonic()
         self._clock_watch = threading.Thread(target=self._watch_clock, name="gpuq-clock", daemon=True)
         self._scheduler = BackgroundScheduler(
@@ -92,6 +98,7 @@ class Maintenance:
         every(self._guarded("retain", lambda: retain(self._ctx)), "interval", seconds=RETAIN_S, id="retain")
         every(self._guarded("promote", self._promote), "interval", seconds=PROMOTE_S, id="promote")
         every(self._guarded("safeguard", lambda: safeguard(self._ctx)), "interval", seconds=SAFEGUARD_S, id="safeguard")
+        every(self._guarded("clean", self._clean), "interval", seconds=CLEAN_S, id="clean")
         self._scheduler.start()
         self._clock_watch.start()
         for task in ("promote", "retain", "reap"):
@@ -119,6 +126,7 @@ class Maintenance:
         promote(self._ctx)
         retain(self._ctx)
         safeguard(self._ctx)
+        self._cleaner.run()
 
     def rebuild_if_cold(self, *, always: bool = False) -> None:
         """A Redis that is away is tried again; `always` rebuilds a warm one too, at start. A warm one that hints did
@@ -140,6 +148,13 @@ class Maintenance:
         if self._reconciler.in_doubt and not self._stopped:
             again = datetime.now(UTC) + timedelta(seconds=RECONCILE_AGAIN_S)
             self._scheduler.modify_job("reconcile", next_run_time=again)
+
+    def _clean(self) -> None:
+        try:
+            if self._cleaner.run():
+                self._soon("clean", CLEAN_AGAIN_S)
+        finally:
+            rotate(self._ctx.home)
 
     def _watch_clock(self) -> None:
         while not self._over.wait(CLOCK_LOOK_S):

@@ -12,9 +12,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from gpuq.engine.maintenance.rotate import start_anew
 from gpuq.errors import GpuqError
 
-MAX_LOG = 10 * 1024 * 1024
 _TAIL_LINES = 10
 
 
@@ -31,7 +31,7 @@ def fork(log_path: Path) -> ReadyPipe | int:
     """Returns twice. In the child, which is to be the daemon: its end of the pipe. In the parent, when the child has
     reported: the exit code, 0 when it is up, else that of its error. Must be called by a process with a
     single thread."""
-    _keep_small(log_path)
+    start_anew(log_path)
     reading, writing = os.pipe()
     output = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     sys.stdout.flush()
@@ -83,15 +83,6 @@ def _died(code: int, path: Path) -> int:
     tell(f"the daemon ended at once (code {code}); its last words:", f"the whole log is {path}")
     sys.stderr.write("".join(f"  {line}\n" for line in lines))
     return 1
-
-
-def _keep_small(path: Path) -> None:
-    """The log of the run before is kept beside it once it has grown."""
-    try:
-        if path.stat().st_size > MAX_LOG:
-            path.rename(path.with_name("daemon.log.1"))
-    except FileNotFoundError:
-        return
 
 
 class ReadyPipe:

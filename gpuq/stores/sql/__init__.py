@@ -4,6 +4,7 @@
     open_records(url or Database)              gpuq.ports.records.Records      SqlIdentity(Database)
     open_history(url or Database, report_url)  gpuq.ports.history.History
     checkpoint(Database)                       SQLite: what is in its log, into its file
+    open_job_files(url or Database)            gpuq.ports.job_files.JobFiles
     open_tokens(url or Database) -> SqlTokens  open_maintenance(url or Database) -> MaintenanceLog
     migrate.ensure / upgrade / current / backup / restore     report_role.make / excess
 
@@ -24,6 +25,7 @@ from gpuq.stores.sql.core.engine import Database, as_database
 from gpuq.stores.sql.guard import DatabaseGuard
 from gpuq.stores.sql.history import SqlHistory
 from gpuq.stores.sql.identity import SqlIdentity, standing_of
+from gpuq.stores.sql.job_files import SqlJobFiles
 from gpuq.stores.sql.maintenance import MaintenanceLog
 from gpuq.stores.sql.questions import report_role
 from gpuq.stores.sql.records import SqlRecords
@@ -35,12 +37,14 @@ __all__ = [
     "MaintenanceLog",
     "SqlHistory",
     "SqlIdentity",
+    "SqlJobFiles",
     "SqlRecords",
     "SqlTokens",
     "checkpoint",
     "migrate",
     "open_database",
     "open_history",
+    "open_job_files",
     "open_maintenance",
     "open_records",
     "open_tokens",
@@ -69,3 +73,7 @@ def open_tokens(target: str | Database) -> SqlTokens:
 
 def open_maintenance(target: str | Database) -> MaintenanceLog:
     return MaintenanceLog(as_database(target))
+
+
+def open_job_files(target: str | Database) -> SqlJobFiles:
+    return SqlJobFiles(as_database(target))

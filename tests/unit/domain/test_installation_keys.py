@@ -16,6 +16,8 @@ def test_keys_are_those_that_earlier_releases_wrote() -> None:
     assert InstallationKey.RANKING.of() == "ranking"
     assert InstallationKey.EPOCH.of() == "epoch"
     assert InstallationKey.AGENT.of("node1") == "agent:node1"
+    assert InstallationKey.FILES_MEASURED.of() == "files-measured"
+    assert InstallationKey.DISK_FREE.of("node1") == "disk-free:node1"
 
 
 def test_keys_of_one_node_are_not_those_of_another_whose_name_begins_alike() -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, inspect
 
-from gpuq.stores.sql.schema.kept import metadata
+from gpuq.stores.sql.schema.job_files import metadata
 from gpuq.stores.sql.schema.totals import count_statements, trigger_statements
 from gpuq.stores.sql.schema.views import view_statements
 
 # The newest revision in migrations/versions, which a fresh database is marked with.
-HEAD = "0006"
+HEAD = "0010"
 
 # As Alembic makes it.
 _mark = Table(
