@@ -130,6 +130,10 @@ class Calls(Session):
         """Fields of a submission with their new values."""
         return self._dict("PATCH", f"/jobs/{job_id}", body=changes, repeat=True)
 
+    def script(self, job_id: int) -> str:
+        """The batch script that it was submitted with. Raises NotFound where there is none, Forbidden."""
+        return self.send("GET", f"/jobs/{job_id}/script").body.decode()
+
     def why(self, job_id: int) -> dict[str, Any]:
         return self._dict("GET", f"/jobs/{job_id}/why")
 

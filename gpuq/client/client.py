@@ -73,6 +73,7 @@ class Client(Administration):
         preemptible: bool = False,
         signal: str | None = None,
         kill_grace_s: float | None = None,
+        script: str | None = None,
         request_key: str | None = None,
     ) -> Job | list[Job]:
         """Queues a command; durable on return. The job, or the list of them when `array` is given.
@@ -99,6 +100,8 @@ class Client(Administration):
             preemptible: may be stopped and queued again for the sake of others.
             signal: `USR1@60`: that signal, 60 seconds before the time limit or a preemption.
             kill_grace_s: seconds between SIGTERM and SIGKILL; None: as the server is set.
+            script: text of a batch script, which is run with the arguments of `command`; the first word of that is then
+                only what the script is called.
             request_key: makes a repeated call return the same job; None: a new one for each call.
 
         Raises:

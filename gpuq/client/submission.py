@@ -38,6 +38,7 @@ class Options(Changes, total=False):
     begin: datetime | float | str | None
     hold: bool
     key: str | None
+    script: str | None
 
 
 class Submission(Options, total=False):
@@ -53,7 +54,7 @@ DEFAULTS: Mapping[str, Any] = {
     "name": None, "cwd": None, "env": None, "gpus": 1, "gpu_mem_mb": None, "gpu_model": None, "gpu_ids": None,
     "priority": "normal", "group": None, "time_limit_s": None, "max_retries": None, "after": (), "after_any": (),
     "begin": None, "array": None, "hold": False, "key": None, "preemptible": False, "signal": None,
-    "kill_grace_s": None,
+    "kill_grace_s": None, "script": None,
 }  # fmt: skip
 
 

@@ -74,10 +74,10 @@ def may_read(accounts: Accounts, owner: str, owner_uid: int | None, caller: Call
     return not accounts.apart or owns(owner, owner_uid, caller) or is_masters(accounts, caller)
 
 
-def require_reader(accounts: Accounts, job: Job, caller: Caller) -> None:
-    """Raises Forbidden for the output of another's job."""
+def require_reader(accounts: Accounts, job: Job, caller: Caller, what: str = "output") -> None:
+    """Raises Forbidden for the output of another's job, or `what` else nobody but its owner and root may read."""
     if not may_read(accounts, job.user, job.uid, caller):
-        raise Forbidden(f"the output of job {job.id} belongs to {job.user}", hint="ask its owner, or root")
+        raise Forbidden(f"the {what} of job {job.id} belongs to {job.user}", hint="ask its owner, or root")
 
 
 def require_priority(highest: str, caller: Caller, wanted: Priority) -> None:

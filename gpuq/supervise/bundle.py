@@ -20,6 +20,7 @@ An attempt has two folders, `jobs/ID/N` and `jobs/ID/N.records` in GPUQ_HOME.
 
     output.log     stdout and stderr                                the job itself
     progress.json  how far it is                                    the job itself
+    script         the batch script that was submitted, if one was  daemon, before the launch
 
 Nothing in the own folder decides anything, and it is read as user_files.py says. The previous release had everything
 in `N`, which was root's, and sticky, so that the user could add names there; its attempts are taken over and end in

@@ -86,7 +86,7 @@ class ForkServerLauncher:
                 _refuse_a_second_run(records)
             spec = _with_group(order.spec)
             _fill_records(records, spec)
-            log_fd = own_folder.make(order.run_dir, spec.get("uid"), spec.get("gid"))
+            log_fd = own_folder.make(order.run_dir, spec.get("uid"), spec.get("gid"), order.script)
             report_read, report_write = os.pipe2(os.O_CLOEXEC)
             failpoints.point("launch.before_send")
             self.server.launch(records, (lock_fd, log_fd, report_write))

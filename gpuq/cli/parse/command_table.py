@@ -103,7 +103,8 @@ COMMANDS: dict[str, Command] = {
             words="[--] CMD…", most=None, options=SUBMIT, argv=True,
             examples="gpuq submit -g 2 -t 8h -- torchrun train.py\n"
             "gpuq submit -g 0 --shell 'sort big.txt | uniq > out.txt'\n"
-            "gpuq submit train.sh            # reads its #GPUQ lines\n"
+            "gpuq submit train.sh a b        # keeps the script and reads its #GPUQ lines\n"
+            "gpuq submit < train.sh\n"
             "gpuq submit --from-file jobs.jsonl\n"
             "gpuq submit --array 0-15%4 -- python sweep.py",
         ),
@@ -119,7 +120,9 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "show", "show:show", "everything about one job, with its attempts and events",
-            words="ID", least=1, most=1, options=(JSON,), examples="gpuq show 7\ngpuq show last --json",
+            words="ID", least=1, most=1,
+            options=(Option("--script", "flag", "print its batch script; with --json, add it"), JSON),
+            examples="gpuq show 7\ngpuq show last --json\ngpuq show 7 --script",
         ),
         Command(
             "why", "show:why", "why a job is not running, and when it is expected to",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from gpuq.cli.parse.script import Script
     from gpuq.client.calls import Calls
 
 
@@ -22,16 +23,20 @@ def build(args: Args, client: Calls) -> dict[str, Any]:
 
     Raises UsageError.
     """
-    command, args = _command(args)
+    command, args, script = _command(args)
     cwd = directory(args.text("chdir"))
     if not os.path.isdir(cwd):
         raise UsageError(f"the directory {cwd} does not exist", hint="give -C a directory that is there")
     env = environment(args)
     for word in command:
         require_text(word, "", hint="rename the file, or write the command into a script")
+    if script is not None:
+        env = script.environment(env)
     if not args.flag("no_check"):
-        check_command(command, cwd, env.get("PATH"))
+        check_command(command if script is None else script.interpreter(), cwd, env.get("PATH"))
     spec: dict[str, Any] = {"command": command, "cwd": cwd, "env": env, **job_fields(args)}
+    if script is not None:
+        spec["script"] = script.text
     after = {"after": args.parts("after"), "after_any": args.parts("after_any")}
     for field, words in after.items():
         if words:
@@ -146,8 +151,8 @@ def check_command(command: list[str], cwd: str, path: str | None, where: str = "
     raise UsageError(f"{where}there is no program {program!r} in PATH", hint=hint)
 
 
-def _command(args: Args) -> tuple[list[str], Args]:
-    """The job's argv, and the options with those of its script under them."""
+def _command(args: Args) -> tuple[list[str], Args, Script | None]:
+    """The job's argv, the options with those of its script under them, and the script."""
     line = args.text("shell")
     if line is not None:
         if args.words:
@@ -157,23 +162,34 @@ def _command(args: Args) -> tuple[list[str], Args]:
             )
         if not line.strip():
             raise UsageError("--shell: nothing to run", hint="write --shell 'a | b'")
-        return ["/bin/sh", "-c", line], args
-    if not args.words or not args.words[0]:
-        raise UsageError(
-            f"{args.command.name}: no command to run", hint=f"gpuq {args.command.name} -g 1 -- python train.py"
-        )
-    from gpuq.cli.parse.script import read
-
-    script = read(args.words[0], args.words[1:], alone=len(args.words) == 1)
+        return ["/bin/sh", "-c", line], args, None
+    script = _script(args)
     if script is None:
-        return args.words, args
+        if not args.words or not args.words[0]:
+            raise UsageError(
+                f"{args.command.name}: no command to run", hint=f"gpuq {args.command.name} -g 1 -- python train.py"
+            )
+        return args.words, args, None
     if script.late is not None:
-        say(f"gpuq: {args.words[0]} line {script.late}: a #GPUQ line after the first command is not read")
+        name = os.path.basename(script.command[0])
+        say(f"gpuq: {name} line {script.late}: a #GPUQ line after the first command is not read")
     merged = {**script.values, **args.values}
     if "env" in script.values:
         merged["env"] = [*script.values["env"], *args.many("env")]
-    merged.setdefault("name", [os.path.basename(script.path)])
-    return script.argv, Args(args.command, merged, args.words)
+    merged.setdefault("name", [os.path.basename(script.command[0])])
+    return script.command, Args(args.command, merged, args.words), script
+
+
+def _script(args: Args) -> Script | None:
+    """None: the words are a plain command, or there are none. Standard input is a script's for `submit` alone."""
+    words = args.words
+    if not words and args.command.name != "submit":
+        return None
+    from gpuq.cli.parse import script
+
+    if args.command.name == "submit" and (words[0] == script.STDIN if words else script.stdin_has_one()):
+        return script.read_stdin(words[1:], wanted=bool(words))
+    return script.read(words[0], words[1:], as_is=args.as_is) if words and words[0] else None
 
 
 def from_file_line(spec: Mapping[str, Any], cwd: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gpuq.domain import batch_script
 from gpuq.domain.attempt_mark import MARK, mark_of
 from gpuq.domain.gpu import Gpu
 from gpuq.domain.spec import JobSpec
@@ -75,7 +76,9 @@ def supervisor_spec(
         "job_id": job.id,
         "attempt": tracked.number,
         "token": tracked.token,
-        "argv": list(spec.command),
+        "argv": list(spec.command)
+        if spec.script is None
+        else batch_script.argv(spec.script, tracked.run_dir, spec.command),
         "env": env,
         "cwd": job.cwd,
         "uid": uid,

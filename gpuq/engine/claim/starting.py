@@ -100,4 +100,4 @@ def _order(ctx: Context, tx: Writer, tracked: TrackedAttempt, gpus: Sequence[Gpu
         hide_devices=hidden,
         max_output_bytes=ctx.settings.max_output_bytes,
     )
-    return LaunchOrder(job_id, tracked.number, tracked.token, tracked.run_dir, tracked.log_path, payload)
+    return LaunchOrder(job_id, tracked.number, tracked.token, tracked.run_dir, tracked.log_path, payload, spec.script)
