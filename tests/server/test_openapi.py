@@ -28,6 +28,7 @@ PROMISED = {
     ("GET", "/jobs/{job_id}/log/stream"),
     ("GET", "/events"),
     ("GET", "/jobs/{job_id}/why"),
+    ("GET", "/jobs/{job_id}/script"),
     ("GET", "/queue"),
     ("GET", "/history"),
     ("GET", "/gpus"),

@@ -8,10 +8,11 @@ import sys
 from gpuq.cli.parse.command_table import JOB
 from gpuq.cli.parse.fast_parser import parse_options
 from gpuq.cli.parse.options import Args, Command
-from gpuq.domain.batch_script import MAX_BYTES, complaint, interpreter
 from gpuq.errors import UsageError
 
 MARK = "#GPUQ"
+# What `gpuq.domain.batch_script` lets pass; that is only loaded for a script.
+MAX_BYTES = 1024 * 1024
 # Only the head of a script is searched for options.
 HEAD_BYTES = 65536
 # Run by bash when they say nothing else: with options in them, and (the second) without.
@@ -39,6 +40,8 @@ class Script:
         self.late = late
 
     def interpreter(self) -> list[str]:
+        from gpuq.domain.batch_script import interpreter
+
         return interpreter(self.text)
 
     def environment(self, env: dict[str, str]) -> dict[str, str]:
@@ -123,6 +126,8 @@ def _text(name: str, data: bytes) -> str:
             f"{name} is longer than 1 MiB, which is the most that is kept of a script",
             hint="put the data into a file of its own, or submit what runs the file: gpuq submit -- bash FILE",
         )
+    from gpuq.domain.batch_script import complaint
+
     text = data.decode("utf-8")
     if (why := complaint(text)) is not None:
         raise UsageError(f"{name}: {why}", hint="mend it and submit it again")
