@@ -45,6 +45,7 @@ JOB = (
     Option("--env-all", "flag", "store every variable, secrets too"),
 )
 SHELL = Option("--shell", "text", "run this by /bin/sh instead of CMD: 'a | b'", "LINE")
+IGNORE = Option("--ignore-directives", "flag", "do not read the #GPUQ and #SBATCH lines of a script")
 NO_CHECK = Option("--no-check", "flag", "do not check that the command exists")
 SUBMIT = (
     *JOB,
@@ -53,6 +54,7 @@ SUBMIT = (
         "--from-file", "text", "queue every line of a JSONL file (- for stdin; 64 MiB at most), all or none", "FILE"
     ),
     NO_CHECK,
+    IGNORE,
     Option("--wait", "flag", "wait until it ended; its exit code is ours"),
     Option("--parsable", "flag", "print the id alone (of an array: the one that stands for all of it)"),
     JSON,
@@ -103,14 +105,14 @@ COMMANDS: dict[str, Command] = {
             words="[--] CMD…", most=None, options=SUBMIT, argv=True,
             examples="gpuq submit -g 2 -t 8h -- torchrun train.py\n"
             "gpuq submit -g 0 --shell 'sort big.txt | uniq > out.txt'\n"
-            "gpuq submit train.sh a b        # keeps the script and reads its #GPUQ lines\n"
+            "gpuq submit train.sh a b        # keeps the script and reads its #GPUQ and #SBATCH lines\n"
             "gpuq submit < train.sh\n"
             "gpuq submit --from-file jobs.jsonl\n"
             "gpuq submit --array 0-15%4 -- python sweep.py",
         ),
         Command(
             "run", "run:run", "queue a command, show its output, end with its exit code; Ctrl-C cancels it",
-            words="[--] CMD…", most=None, options=(*JOB, SHELL, NO_CHECK, *SUBMIT[-4:]), argv=True,
+            words="[--] CMD…", most=None, options=(*JOB, SHELL, NO_CHECK, IGNORE, *SUBMIT[-4:]), argv=True,
             examples="gpuq run -g 1 -- python train.py\ngpuq run -g 0 -- nvidia-smi",
         ),
         _many(

@@ -1,4 +1,5 @@
-"""`gpuq submit train.sh`: a batch script, whose text is kept with the job, and the options in its own #GPUQ lines."""
+"""`gpuq submit train.sh`: a batch script, whose text is kept with the job, and the options in its own `#GPUQ` and
+`#SBATCH` lines."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from gpuq.cli.parse.options import Args, Command
 from gpuq.errors import UsageError
 
 MARK = "#GPUQ"
+SLURM_MARK = "#SBATCH"
+MARKS = (MARK, SLURM_MARK)
 # What `gpuq.domain.batch_script` lets pass; that is only loaded for a script.
 MAX_BYTES = 1024 * 1024
 # Only the head of a script is searched for options.
@@ -25,13 +28,13 @@ _IN_SCRIPT = Command("submit", "", "", options=JOB, examples="")
 
 
 class Script:
-    """`text` is kept; `command` has what it is called and its arguments; `values` are the options of its #GPUQ lines;
-    `late` the number of the first #GPUQ line after the first command, which is not read; `folder`: where it lies."""
+    """`text` is kept; `command` has what it is called and its arguments; `values` are the options in it; `late` tells
+    of the first line with options after the first command, which is not read; `folder`: where it lies."""
 
     __slots__ = ("command", "folder", "late", "text", "values")
 
     def __init__(
-        self, command: list[str], text: str, folder: str, values: dict[str, list[str]], late: int | None
+        self, command: list[str], text: str, folder: str, values: dict[str, list[str]], late: str | None
     ) -> None:
         self.command = command
         self.text = text
@@ -40,6 +43,7 @@ class Script:
         self.late = late
 
     def interpreter(self) -> list[str]:
+        """What runs it, with its own argument."""
         from gpuq.domain.batch_script import interpreter
 
         return interpreter(self.text)
@@ -53,12 +57,12 @@ class Script:
         return {**env, "PYTHONPATH": self.folder if not before else f"{self.folder}:{before}"}
 
 
-def read(word: str, rest: list[str], *, as_is: bool) -> Script | None:
+def read(word: str, rest: list[str], *, as_is: bool, directives: bool = True) -> Script | None:
     """The script that `word` names, with the arguments `rest`; None when it is a plain command.
 
-    A script is a text file that has #GPUQ lines, says in its first line what runs it, or is called like one of a
-    shell. `as_is` (it stands after `--`): one that can be executed and has no such lines is a plain command. Raises
-    UsageError for what cannot be kept, and one that names a bad #GPUQ line.
+    A script is a text file that has lines of options (which count with `directives` alone), says in its first line what
+    runs it, or is called like one of a shell. `as_is` (it stands after `--`): one that can be executed and has no such
+    lines is a plain command. Raises UsageError for what cannot be kept, and one that names a bad line.
     """
     # Asked before it is made absolute: that fails in a directory that is gone.
     if ("/" not in word and _on_path(word)) or not os.path.isfile(word):
@@ -70,20 +74,20 @@ def read(word: str, rest: list[str], *, as_is: bool) -> Script | None:
     except OSError:
         return None
     executable = os.access(path, os.X_OK)
-    values, late, marked = _options(word, data)
+    values, late, marked = _options(word, data) if directives else ({}, None, False)
     suffix = os.path.splitext(path)[1]
     named = data.startswith(b"#!")
     if not marked and ((executable and (as_is or not _is_text(data))) or not (named or suffix in _SHELL_SCRIPTS)):
         return None
     if not named and suffix not in SHELL_SUFFIXES:
         raise UsageError(
-            f"{word} has #GPUQ lines but does not say what runs it",
+            f"{word} has {MARK} or {SLURM_MARK} lines but does not say what runs it",
             hint=f"begin it with a line like #!/usr/bin/env {'python3' if suffix == '.py' else 'PROGRAM'}",
         )
     return Script([path, *rest], _text(word, data), os.path.dirname(path), values, late)
 
 
-def read_stdin(rest: list[str], *, wanted: bool) -> Script | None:
+def read_stdin(rest: list[str], *, wanted: bool, directives: bool = True) -> Script | None:
     """The script on standard input, with the arguments `rest`; None where there is nothing, unless one is `wanted`.
     Raises UsageError as `read` does."""
     data = sys.stdin.buffer.read(MAX_BYTES + 1)
@@ -91,7 +95,7 @@ def read_stdin(rest: list[str], *, wanted: bool) -> Script | None:
         if wanted:
             raise UsageError("there is no script on standard input", hint="gpuq submit - < train.sh")
         return None
-    values, late, _ = _options(_STDIN_NAME, data)
+    values, late, _ = _options(_STDIN_NAME, data) if directives else ({}, None, False)
     return Script([_STDIN_NAME, *rest], _text(_STDIN_NAME, data), os.getcwd(), values, late)
 
 
@@ -140,21 +144,37 @@ def _on_path(word: str) -> bool:
     )
 
 
-def _options(name: str, data: bytes) -> tuple[dict[str, list[str]], int | None, bool]:
+def _options(name: str, data: bytes) -> tuple[dict[str, list[str]], str | None, bool]:
+    """The options of its lines, the first such line that is too late, and whether there are any."""
     values: dict[str, list[str]] = {}
+    slurm: list[tuple[int, str]] = []
     marked = False
+    late = None
     head = True
     for number, line in enumerate(data[:HEAD_BYTES].decode("utf-8", "replace").splitlines(), 1):
         text = line.strip()
-        if text.startswith(MARK) and text[len(MARK) :][:1] in {"", " ", "\t"}:
+        mark = next(
+            (mark for mark in MARKS if text.startswith(mark) and text[len(mark) :][:1] in {"", " ", "\t"}), None
+        )
+        if mark is not None:
             if not head:
-                return values, number, marked
+                late = f"{name} line {number}: a {mark} line after the first command is not read"
+                break
             marked = True
-            for option, given in _line(name, number, text[len(MARK) :]).items():
+            if mark == SLURM_MARK:
+                slurm.append((number, text[len(mark) :]))
+                continue
+            for option, given in _line(name, number, text[len(mark) :]).items():
                 values.setdefault(option, []).extend(given)
         elif text and not text.startswith("#"):
             head = False
-    return values, None, marked
+    if slurm:
+        from gpuq.cli.parse.sbatch import read as read_slurm
+
+        below = read_slurm(name, slurm)
+        variables = [*below.get("env", ()), *values.get("env", ())]
+        values = {**below, **values, **({"env": variables} if variables else {})}
+    return values, late, marked
 
 
 def _line(name: str, number: int, text: str) -> dict[str, list[str]]:

@@ -171,8 +171,7 @@ def _command(args: Args) -> tuple[list[str], Args, Script | None]:
             )
         return args.words, args, None
     if script.late is not None:
-        name = os.path.basename(script.command[0])
-        say(f"gpuq: {name} line {script.late}: a #GPUQ line after the first command is not read")
+        say(f"gpuq: {script.late}")
     merged = {**script.values, **args.values}
     if "env" in script.values:
         merged["env"] = [*script.values["env"], *args.many("env")]
@@ -187,9 +186,10 @@ def _script(args: Args) -> Script | None:
         return None
     from gpuq.cli.parse import script
 
+    directives = not args.flag("ignore_directives")
     if args.command.name == "submit" and (words[0] == script.STDIN if words else script.stdin_has_one()):
-        return script.read_stdin(words[1:], wanted=bool(words))
-    return script.read(words[0], words[1:], as_is=args.as_is) if words and words[0] else None
+        return script.read_stdin(words[1:], wanted=bool(words), directives=directives)
+    return script.read(words[0], words[1:], as_is=args.as_is, directives=directives) if words and words[0] else None
 
 
 def from_file_line(spec: Mapping[str, Any], cwd: str) -> dict[str, Any]:
