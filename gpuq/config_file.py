@@ -34,7 +34,7 @@ def read_config(path: str) -> dict[str, Any]:
             ) from None
         return {}
     except OSError as error:
-        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from None
+        raise ConfigError(f"cannot read the config file {path}: {error.strerror}", hint=f"see `ls -l {path}`") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}", hint="a line is `name = value`, in UTF-8") from None
     import tomllib

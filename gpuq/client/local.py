@@ -34,6 +34,9 @@ class PipeTransport:
             process_group=0,
         )
 
+    def listen(self, target: str, headers: Mapping[str, str]) -> None:
+        """Nothing moves by itself without a daemon."""
+
     def request(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, *, fresh: bool = False
     ) -> Reply:

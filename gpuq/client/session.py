@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Self
 
+    from gpuq.client.stream import EventStream
     from gpuq.client.transport import Transport
 
 # Seconds before each new try after a lost connection: time for a daemon to be restarted.
@@ -74,6 +75,11 @@ class Session:
     def call(self, method: str, path: str, **options: Any) -> Any:
         """The decoded answer of any route; for what has no method here. Options as for `send`."""
         return self.decode(self.send(method, path, **options))
+
+    def listen(self, path: str, *, last_event_id: str | None = None, **query: object) -> EventStream | None:
+        """Server-sent events of a route; None without a daemon, or where it has no place for one more listener."""
+        headers = {"Last-Event-ID": last_event_id} if last_event_id is not None else {}
+        return self._transport.listen(path + _query(query), headers)
 
     def send(
         self,

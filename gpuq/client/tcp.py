@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 
 from gpuq.client.address import Address
+from gpuq.client.stream import EventStream
 from gpuq.client.transport import TIMEOUT_S, ConnectionLost, Reply
 from gpuq.errors import DaemonUnreachable
 
@@ -44,6 +45,21 @@ class TcpTransport:
             self.close()
             raise
         return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, data)
+
+    def listen(self, target: str, headers: Mapping[str, str]) -> EventStream | None:
+        """A stream of events, on a connection of its own; None where there is none to be had."""
+        try:
+            sock = self._connect().sock
+            host = self._address.host
+            sent = {
+                "Host": f"[{host}]:{self._address.port}" if ":" in host else f"{host}:{self._address.port}",
+                **headers,
+            }
+            if self._address.token:
+                sent["Authorization"] = f"Bearer {self._address.token}"
+            return EventStream(sock, target, sent)
+        except (DaemonUnreachable, EOFError):
+            return None
 
     def close(self) -> None:
         connection = getattr(self._local, "connection", None)

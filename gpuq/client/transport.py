@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import IO, Protocol
 
+    from gpuq.client.stream import EventStream
+
     class Transport(Protocol):
         def request(
             self, method: str, target: str, headers: Mapping[str, str], body: bytes, *, fresh: bool = False
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
             """One exchange. `fresh`: not on a connection that has idled, which the daemon may be closing.
 
             Raises DaemonUnreachable when nothing was sent, ConnectionLost when something may have been."""
+
+        def listen(self, target: str, headers: Mapping[str, str]) -> EventStream | None:
+            """A stream of events, on a connection of its own; None where there is none to be had."""
 
         def close(self) -> None: ...
 
@@ -97,6 +102,16 @@ class UnixTransport:
         if reply.headers.get("connection", "").lower() == "close":
             self.close()
         return reply
+
+    def listen(self, target: str, headers: Mapping[str, str]) -> EventStream | None:
+        from gpuq.client.stream import EventStream
+
+        try:
+            sock, file = self._connect()
+            file.close()
+            return EventStream(sock, target, {"Host": "gpuq", **headers})
+        except (DaemonUnreachable, EOFError):
+            return None
 
     def peer_pid(self) -> int:
         """The daemon's process id, as the kernel knows it."""

@@ -30,7 +30,8 @@ BOOT_ID = "boot_id"
 POINTS: dict[str, str] = {
     "submit.before_commit": "job rows and events are written, the transaction is open",
     "submit.committed": "the submission is durable, the hot queue does not know of it",
-    "submit.hinted": "the hot queue knows of it, and who asked may have been answered",
+    "submit.hinted": "the agent or the hot queue knows of it, and who asked may have been answered",
+    "submit.claimed": "the job is starting since its submission, which may be answered, and nothing is launched",
     "lease.taken": "the job left the hot queue and its GPUs are leased, in SQL it is queued",
     "claim.before_commit": "the attempt row is written, the transaction is open",
     "claim.committed": "the job is starting, the attempt has no folders",

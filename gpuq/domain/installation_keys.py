@@ -18,6 +18,7 @@ class InstallationKey(StrEnum):
     INSTALLATION = "installation"  # the name of this database, a token: whose a home is
     NAMESPACE_OWNER = "namespace-owner"  # the id under which this database has a namespace of Redis
     EPOCH = "epoch"  # the marker that a hot store must carry to be believed
+    RUNS = "runs"  # of (node,): the folder in which the jobs' own folders are
     AGENT = "agent"  # of (node,): the token of the agent that took the node last
 
     def of(self, *names: str) -> str:

@@ -11,12 +11,13 @@ One turn, in this order:
 | plan   | something ended, or `plan_at` has passed | what can start is leased, then claimed in SQL, then launched;  |
 |        |                                          | the ends were written with the first claim                     |
 | ends   | some are not written yet                 | they are, and their leases are released                        |
+| list   | new jobs were handed over (`hear`)       | those that did not start stand in the hot queue                |
 | sample | `sample_at` has passed                   | peaks are known, and written where they outgrew the request    |
 | limits | a time limit has passed                  | SQL says `stopping` (the supervisor stops it by itself)        |
 
 From prove to ends all is left out, and tried again a little later, while SQL does not answer; plan alone while Redis
-does not. One thread does all of it, so the ledger needs no lock. Notify for speed, poll for truth: every source of
-events is also looked at slowly by itself.
+does not. One thread does all of it; between two turns a submission may start its own job (`claim.direct`). Notify for
+speed, poll for truth: every source of events is also looked at slowly by itself.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 
 from gpuq.domain import failpoints
 from gpuq.engine.attempt.launch_breaker import LaunchCircuitBreaker
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.attempt.updates import record_limits_reached, record_outgrown, record_started
-from gpuq.engine.attempt.watcher import AttemptWatcher
+from gpuq.engine.attempt.watcher import AttemptWatcher, Happened
 from gpuq.engine.claim.claim import write_turn
+from gpuq.engine.claim.direct import DirectStart
 from gpuq.engine.claim.dispatcher import POLL_S, Dispatcher
 from gpuq.engine.claim.hot_trouble import HotTrouble
 from gpuq.engine.claim.lease_renewal import LeaseRenewer
+from gpuq.engine.claim.turn_state import TurnState
 from gpuq.engine.context import Context
 from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.snapshot.builder import SnapshotBuilder
@@ -44,29 +46,10 @@ from gpuq.ports.notify import Topic
 
 log = logging.getLogger(__name__)
 
-# After a store failed.
-SOON_S = 0.5
+SOON_S = 0.5  # after a store failed
 SAMPLE_S = 5.0
 # A start is written this much later, together with others, or with its end if that comes first: a commit saved.
 WRITE_AFTER_S = 0.02
-
-
-@dataclass(slots=True)
-class TurnState:
-    """What a turn leaves to the next one. Times in monotonic seconds.
-
-    `plan_at`: no plan before, unless something ended. `write_at`: starts are written then. `sample_at`: the GPUs are
-    looked at then. `cache_stale`: somebody changed jobs or switches. `proved_tenure`: the tenure of the node for which
-    the ledger is known to be whole. `db_down`: the last turn found it so, which is said in the log once, and SQL is not
-    asked again before `plan_at`.
-    """
-
-    plan_at: float = 0.0
-    write_at: float = 0.0
-    sample_at: float = 0.0
-    cache_stale: bool = False
-    proved_tenure: int = -1
-    db_down: bool = False
 
 
 class Agent:
@@ -90,6 +73,8 @@ class Agent:
         self._stopping = False
         self._unsubscribe: Callable[[], None] | None = None
         self.last_turn_at = 0.0
+        self._direct = DirectStart(self._dispatcher, self._attempts, self._is_idle, self._hot_store_failed)
+        self.hear, self.chance = self._dispatcher.hear, self._direct.chance  # for submissions, see `intake.to_agent`
 
     def start(self) -> None:
         """Opens, and takes turns on a thread of its own. Raises what `open` raises."""
@@ -118,12 +103,14 @@ class Agent:
         if self._stopping:
             return
         self._stopping = True
-        self.wake()
+        self._attempts.wake()
         if self._thread is not None:
             self._thread.join()
         if self._unsubscribe is not None:
             self._unsubscribe()
-        self._attempts.close()
+        with self._direct.kept_out():
+            self._dispatcher.list_news()
+            self._attempts.close()
         self._breaker.close()
         self._lock.release()
 
@@ -134,8 +121,16 @@ class Agent:
 
     def wake(self) -> None:
         """Any thread: something may be startable."""
-        self._state.plan_at = 0.0
-        self._attempts.wake()
+        if not self._stopping:
+            self._state.plan_at = 0.0
+            self._attempts.wake()
+
+    def _is_idle(self) -> bool:
+        """Whether a turn that began now would find nothing to write, nothing that it has not seen, and might start."""
+        if self._state.cache_stale or self._state.db_down or self._hot_trouble.lasts or self._attempts.ended:
+            return False
+        room = self._breaker.room.left(len(self._attempts.holding))
+        return room > 0 and self._state.proved_tenure == self._lock.tenure and self._may_start()
 
     @property
     def tracked(self) -> Sequence[TrackedAttempt]:
@@ -164,7 +159,7 @@ class Agent:
 
     def _prove_standing(self, *, fresh: bool = False) -> None:
         """Nothing is given before this: the fence is ours, and what others started meanwhile stands in the ledger."""
-        if self._lock.fence.take(self._ctx.records, self._ctx.clock.now()) or fresh:
+        if self._lock.fence.take(self._ctx.records, self._ctx.clock.now(), str(self._ctx.home / "jobs")) or fresh:
             self._attempts.adopt()
         self._state.proved_tenure = self._lock.tenure
 
@@ -172,12 +167,15 @@ class Agent:
         """All steps of the table above. `timeout`: seconds to wait for something to happen; `write_after_s`: how much
         later a start may be written. A store that is away is logged, not raised, except for the last two steps."""
         self._write_after_s = write_after_s
-        self._collect_events(timeout)
-        self._lease_renewer.renew(self._attempts.tracked.values())
-        self._write_and_plan()
-        self._sample_gpus()
-        record_limits_reached(self._ctx, self._attempts.tracked.values())
-        self.last_turn_at = self._ctx.clock.now()
+        happened = self._attempts.wait(timeout)
+        with self._direct.kept_out():
+            self._hear(happened)
+            self._lease_renewer.renew(self._attempts.tracked.values())
+            self._write_and_plan()
+            self._dispatcher.list_news()
+            self._sample_gpus()
+            record_limits_reached(self._ctx, self._attempts.tracked.values())
+            self.last_turn_at = self._ctx.clock.now()
 
     def _write_and_plan(self) -> None:
         state = self._state
@@ -223,20 +221,19 @@ class Agent:
         self._state.plan_at = self._ctx.clock.monotonic() + SOON_S
 
     def _timeout(self) -> float:
-        now = self._ctx.clock.monotonic()
-        if self._attempts.ended:
-            return SOON_S
-        wall = self._ctx.clock.now()
-        tracked_attempts = self._attempts.tracked.values()
-        limits = [limit - wall for tracked in tracked_attempts if (limit := tracked.unrecorded_limit) is not None]
-        unwatched = SOON_S if self._attempts.unwatched else POLL_S
-        if self._attempts.unrecorded:
-            limits.append(self._state.write_at - now)
-        due = min([self._state.plan_at - now, self._lease_renewer.due_at - now, unwatched, *limits])
-        return max(0.0, min(due, POLL_S))
+        with self._direct.kept_out():
+            now, wall = self._ctx.clock.monotonic(), self._ctx.clock.now()
+            if self._attempts.ended:
+                return SOON_S
+            attempts = self._attempts.tracked.values()
+            limits = [limit - wall for tracked in attempts if (limit := tracked.unrecorded_limit) is not None]
+            limits.append(SOON_S if self._attempts.unwatched else POLL_S)
+            if self._attempts.unrecorded:
+                limits.append(self._state.write_at - now)
+            return max(0.0, min(self._state.plan_at - now, self._lease_renewer.due_at - now, *limits))
 
-    def _collect_events(self, timeout: float) -> None:
-        if self._attempts.wait_for_events(timeout):
+    def _hear(self, happened: Happened) -> None:
+        if self._attempts.hear(happened):
             # Again here, because what `wake` wrote may have met a write of this thread.
             self._state.plan_at = 0.0
         if self._state.cache_stale:
@@ -257,8 +254,7 @@ class Agent:
     def _write_ends(self) -> None:
         """All ends of this turn in one transaction, unless they were written with the starts that followed them."""
         if ended := list(self._attempts.ended):
-            written = write_turn(self._ctx, ended)
-            log.debug("written: %s", written.states)
+            log.debug("written: %s", write_turn(self._ctx, ended).states)
             self._ends_written(ended)
 
     def _ends_written(self, ended: Sequence[TrackedAttempt], given: Collection[str] = ()) -> None:
@@ -284,14 +280,18 @@ class Agent:
             self._state.proved_tenure = -1
             self._lease_renewer.due_at = self._state.plan_at = 0.0
         except HotStoreUnavailable as error:
-            self._dispatcher.forget()
-            self._hot_trouble.met(error)
-            self._plan_soon()
+            self._hot_store_failed(error)
+
+    def _hot_store_failed(self, error: HotStoreUnavailable) -> None:
+        self._dispatcher.forget()
+        self._hot_trouble.met(error)
+        self._plan_soon()
 
     def _start_some(self) -> bool:
         """Whether a further look may pay."""
-        ended = list(self._attempts.ended)
-        done = self._dispatcher.start_some(self._attempts.holding, ended)
+        running, ended = self._attempts.holding, list(self._attempts.ended)
+        done = self._dispatcher.start_some(running, ended, self._breaker.room.left(len(running)))
+        self._breaker.see_room(len(running) + len(done.claimed), crowded=done.crowded)
         for tracked in done.claimed:
             self._attempts.launch(tracked)
         if ended and done.ends_written:

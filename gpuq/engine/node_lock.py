@@ -8,6 +8,7 @@ the sleeper's claim was committed before the fence changed hands, and the other 
 
 from __future__ import annotations
 
+import json
 import logging
 
 from gpuq.domain.installation_keys import InstallationKey
@@ -24,6 +25,7 @@ class Fence:
 
     def __init__(self, node: str, token: str) -> None:
         self._key = InstallationKey.AGENT.of(node)
+        self._runs_key = InstallationKey.RUNS.of(node)
         self._token = token
 
     def check(self, tx: Reader) -> None:
@@ -31,12 +33,18 @@ class Fence:
         if tx.value(self._key) != self._token:
             raise NodeTaken("another agent took this node", hint="one agent a node; set GPUQ_NODE on the other home")
 
-    def take(self, records: Records, now: float) -> bool:
-        """False when it was ours all the time. Raises DatabaseUnavailable."""
+    def take(self, records: Records, now: float, runs: str | None = None) -> bool:
+        """False when it was ours all the time. `runs`: the folder in which the node's jobs have their own; attempts in
+        it need not name theirs. Raises DatabaseUnavailable."""
         with records.write() as tx:
             if tx.value(self._key) == self._token:
                 return False
             tx.set_value(self._key, self._token, now)
+            # Once and for all: attempts of before rest on it. A later home names its folders in full; and so does one
+            # that JSON writes in another way than between quotes, which is how the database takes it.
+            plain = runs is not None and json.dumps(runs, ensure_ascii=False) == f'"{runs}"'
+            if plain and tx.value(self._runs_key) is None:
+                tx.set_value(self._runs_key, runs, now)
         return True
 
 

@@ -94,10 +94,12 @@ class Leases(Protocol):
         gpus: Sequence[GpuClaim],
         ttl_s: float,
         over: Collection[str] = (),
+        unlisted: bool = False,
     ) -> Taken:
         """In one script: the member leaves the queue and every lease is set, or nothing happens.
 
-        `over`: tokens of attempts that are known to have ended; what they hold of these GPUs makes way."""
+        `over`: tokens of attempts that are known to have ended; what they hold of these GPUs makes way. `unlisted`: the
+        job may not stand in the queue yet, so its absence says nothing; only SQL knows then whether it waits."""
 
     def give_back(self, entry: QueueEntry, node: str, token: str, uuids: Sequence[str]) -> None:
         """Undo of `take`, in one script: leases of this token go, the member is back in its place."""

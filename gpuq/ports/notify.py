@@ -29,5 +29,8 @@ class Notifier(Protocol):
     def publish(self, topic: Topic) -> None:
         """Best effort; never raises, never blocks for long."""
 
+    def publish_elsewhere(self, topic: Topic) -> None:
+        """As `publish`, for the listeners of other processes alone."""
+
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """The listener gets every topic, on any thread, and must not block. Returns the unsubscriber."""

@@ -18,6 +18,10 @@ from gpuq.domain.outcome import Result
 from gpuq.domain.priority import Priority
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
+from gpuq.domain.totals import Totals
+
+# (score, id) before every place in line.
+FIRST_PLACE = (-1e300, 0)
 
 
 class NewJob(NamedTuple):
@@ -68,9 +72,35 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """Columns of a job that change without its state (those that `update_job` takes), its stored submission with them
+    where `spec` is the new text, and the remark that tells of it. `state`: as read before in this very transaction;
+    the guard rests on it."""
+
+    job_id: int
+    state: JobState
+    actor: str
+    at: float
+    detail: str
+    attempt: int | None = None
+    set: Mapping[str, Any] = field(default_factory=dict)
+    spec: str | None = None
+
+
+class Dependency(NamedTuple):
+    """What a job waits, or waited, for. `kind`: 'success' or 'any'; `state`: of the job that is waited for."""
+
+    on_id: int
+    kind: str
+    state: JobState
+
+
+@dataclass(frozen=True, slots=True)
 class JobFilter:
     """All given conditions together. `limit` None is unlimited. `newest_first` orders by id, descending;
-    otherwise by id. `after_id`: only ids greater than it (smaller, with `newest_first`)."""
+    otherwise by id. `after_id`: only ids greater than it (smaller, with `newest_first`); `until_id`: none greater.
+    `last_ended_first`: jobs that have ended alone, by their end, descending; `after_id` is then the job after which the
+    list goes on."""
 
     states: frozenset[JobState] | None = None
     user: str | None = None
@@ -78,11 +108,14 @@ class JobFilter:
     name: str | None = None
     ids: tuple[int, ...] | None = None
     array_id: int | None = None
+    array_ids: tuple[int, ...] | None = None
     finished_since: float | None = None
     finished_until: float | None = None
     after_id: int | None = None
+    until_id: int | None = None
     limit: int | None = None
     newest_first: bool = False
+    last_ended_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +214,17 @@ class Reader(Protocol):
     def jobs(self, where: JobFilter) -> list[Job]:
         """In the order that the filter names."""
 
+    def names(self, where: JobFilter) -> list[tuple[int, int | None, int | None]]:
+        """(id, array id, index in it) of the jobs that match, in the order that the filter names."""
+
     def count(self, where: JobFilter) -> int:
         """How many jobs match."""
 
     def count_by_state(self) -> dict[JobState, int]:
         """A state without jobs may be absent."""
+
+    def totals(self) -> Totals:
+        """What is kept up where it changes: costs the same after any number of jobs."""
 
     def count_by_group(self) -> dict[str, dict[JobState, int]]:
         """Of the jobs that are not final."""
@@ -217,11 +256,22 @@ class Reader(Protocol):
     def queued(self, *, batch: int = 5000, after_id: int = 0) -> Iterator[tuple[int, int, float]]:
         """(id, gpus, score) of every `queued` job, by id, in constant memory."""
 
-    def line(self, *, offset: int = 0, limit: int | None = None) -> list[Job]:
-        """`queued` jobs in the order in which they stand in line: by score, then id."""
+    def line(
+        self,
+        *,
+        offset: int = 0,
+        limit: int | None = None,
+        user: str | None = None,
+        after: tuple[float, int] = FIRST_PLACE,
+    ) -> list[Job]:
+        """`queued` jobs in the order in which they stand in line: by score, then id. `user`: of that user only.
+        `after`: only those that stand behind this place."""
 
     def position(self, score: float, job_id: int) -> int:
         """Place in line from 1 of a queued job."""
+
+    def positions(self, places: Collection[tuple[float, int]]) -> dict[int, int]:
+        """The same of many, by id, from their (score, id): the line is walked once."""
 
     def line_past(
         self,
@@ -283,7 +333,37 @@ class Reader(Protocol):
         """The values whose key begins with `prefix`, by key."""
 
 
-class Writer(Reader, Protocol):
+class ManyWriter(Protocol):
+    """Of a `Writer`, what is asked and written for thousands of jobs at once."""
+
+    def part(self) -> AbstractContextManager[None]:
+        """What is written in the block is undone if the block raises, and the rest of the transaction goes on. Parts do
+        not stand inside each other."""
+
+    def move_many(self, changes: Sequence[Move]) -> None:
+        """As `move` for each, in this order; each has `seen` its job. Raises what `move` raises, and WrongState when
+        somebody who takes no turns has changed one meanwhile: then nothing of it may be committed."""
+
+    def change_many(self, changes: Sequence[Change]) -> None:
+        """As `update_job` and `add_event` for each. Raises WrongState as `move_many` does."""
+
+    def begins(self, ids: Collection[int]) -> dict[int, float | str | None]:
+        """`begin` of these jobs as it was submitted."""
+
+    def dependencies_of(self, ids: Collection[int]) -> dict[int, list[Dependency]]:
+        """By job; one that waits for nothing is absent."""
+
+    def ready_dependents_of(self, ids: Collection[int]) -> list[tuple[int, ReadyDependent]]:
+        """As `ready_dependents` for all of these together, each with the first of them that it waited for."""
+
+    def stored_specs(self, ids: Collection[int]) -> dict[int, str]:
+        """The submissions of these jobs as they are stored: JSON with `schema`."""
+
+    def remove_dead_letters(self, ids: Collection[int]) -> None:
+        """Of those of these jobs that have one."""
+
+
+class Writer(Reader, ManyWriter, Protocol):
     """Reads and guarded writes of one transaction; all of it is committed, or nothing."""
 
     def add_jobs(
@@ -362,6 +442,9 @@ class Records(Protocol):
 
     def write(self) -> AbstractContextManager[Writer]:
         """Raises DatabaseUnavailable when the database cannot be reached, is full, or stays locked."""
+
+    def spare_memory(self) -> None:
+        """Gives memory back that a long answer took and the next short one does not need."""
 
     def close(self) -> None:
         """Closes the connections."""

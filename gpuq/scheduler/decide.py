@@ -126,6 +126,8 @@ class _Turn:
 
     def run(self) -> None:
         shapes = self._decision.line.shapes
+        if len(shapes) == 1 and self._starts_alone():
+            return
         self._lane([(shape, bucket) for shape, bucket in shapes.items() if shape.gpus == 0])
         if self._room.free or self._room.shared:
             overtaking = self._overtake()
@@ -136,6 +138,18 @@ class _Turn:
         elif self._policy.backfill != "greedy":
             self._overtake()
             self._reserve_only([(shape, bucket) for shape, bucket in shapes.items() if shape.gpus])
+
+    def _starts_alone(self) -> bool:
+        """A job that is alone in line and has room passes nobody: the walks would find the same."""
+        [(shape, bucket)] = self._decision.line.shapes.items()
+        usage, job = self._decision.usage, bucket[0]
+        if len(bucket) > 1 or usage.reached(job) is not None or not self._room.fits(shape):
+            return False
+        if shape.gpus:
+            self._try(shape, job, set())
+        elif not usage.cpu_lane_full:
+            self._start(job, 0)
+        return bool(self._decision.starts)
 
     def _lane(self, buckets: list[tuple[Shape, list[Candidate]]]) -> None:
         """Jobs without GPUs have a lane of their own: they wait for its limit, never for a GPU."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gpuq.errors import DatabaseUnavailable, GpuqError
 from gpuq.home import prepare_home
-from gpuq.server.process import detach
+from gpuq.server.process import detach, start_errors
 from gpuq.settings import Settings, load
 
 
@@ -66,8 +66,7 @@ def _told(error: Exception, home: Path | None) -> GpuqError:
     if isinstance(error, GpuqError):
         return error
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return GpuqError(f"the daemon cannot start: {where}{error.strerror}", hint="`gpuq doctor` looks into it")
+        return start_errors.of_system(error)
     return GpuqError(f"internal error: {type(error).__name__}: {error}", hint="set GPUQ_DEBUG=1 for the traceback")
 
 
@@ -82,7 +81,9 @@ def _run(given: argparse.Namespace, settings: Settings, word: detach.ReadyPipe |
 
     roles = ALL_ROLES if given.what == "up" else frozenset({given.what})
     when_ready = daemon.report if word is None else word.up
-    daemon.run(settings, roles, listen=given.listen, when_ready=when_ready)
+    daemon.run(
+        settings, roles, listen=given.listen, when_ready=when_ready, tell=None if word is None else word.meanwhile
+    )
     # Everything is closed; a long question that a thread still works on must not hold up the end.
     sys.stderr.flush()
     os._exit(0)

@@ -64,10 +64,10 @@ def create_app(
     app.state.queries = JobQueries(ctx)
     app.state.agent = agent
     app.state.on_shutdown = on_shutdown
-    app.state.streams = Streams() if streams else None
+    app.state.streams = Streams(ctx) if streams else None
     error_handlers.install(app)
     app.add_middleware(AccessMiddleware, ctx=ctx)
-    fast = Submission(ctx, app.state.queries)
+    fast = Submission(ctx, app.state.queries, agent)
     app.mount_fast_path(fast, AccessMiddleware(fast, ctx, MAX_BODY))
     routers = [part.router for part in (bulk, jobs, queue, streaming, questions, admin)]
     app.include_router(_other_methods(routers))

@@ -7,6 +7,7 @@ nobody asks for anything.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -59,9 +60,17 @@ def unix_socket(path: Path) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise Refused(f"cannot listen on {path}: {error.strerror}", hint="is GPUQ_HOME on a local disk?") from None
+        raise Refused(f"cannot listen on {path}: {error.strerror}", hint=_socket_hint(error, path)) from None
     listener.setblocking(False)
     return listener
+
+
+def _socket_hint(error: OSError, path: Path) -> str:
+    if error.errno in {errno.EISDIR, errno.ENOTDIR} or path.is_dir():
+        return "something else stands in its place: move that away"
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return f"{path.parent} has to be a folder of yours that takes writes: see `ls -ld`, or set GPUQ_HOME"
+    return "is GPUQ_HOME on a local disk?"
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -88,9 +97,11 @@ def tcp_sockets(text: str) -> list[socket.socket]:
     except OSError as error:
         for listener in opened:
             listener.close()
-        hint = (
-            "another program listens there" if error.errno == errno.EADDRINUSE else "is it an address of this machine?"
-        )
+        hint = "is it an address of this machine? `ip address` lists them"
+        if error.errno == errno.EADDRINUSE:
+            hint = "another program listens there: choose another port, or find it with `ss -ltnp`"
+        elif error.errno == errno.EACCES:
+            hint = "ports below 1024 are root's: choose a higher one"
         raise Refused(f"cannot listen on {text}: {error.strerror}", hint=hint) from None
     return opened
 
@@ -259,5 +270,7 @@ async def _hang_up(app: Application, state: ServerState) -> None:
         task.cancel()
     for connection in list(state.connections):
         connection.transport.close()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(app.state.streams.settled(), LAST_ANSWERS_S)
     # One turn of the loop, in which the transports send what they hold.
     await asyncio.sleep(0)

@@ -158,6 +158,7 @@ class ForkServerLauncher:
         return fd
 
     def outcome(self, run_dir: str, token: str) -> Result | None:
+        self._reports.sort_out()
         try:
             # Of whoever took it over, else of its supervisor.
             record = bundle.read_of_attempt(run_dir, bundle.TAKEOVER, token)

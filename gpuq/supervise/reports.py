@@ -10,19 +10,16 @@ import collections
 import contextlib
 import errno
 import os
-import select
 import threading
 
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Result
 from gpuq.supervise import bundle, statements
+from gpuq.supervise.report_ends import ReportEnds
 
 _REPORT_BYTES = 16 * 1024
-# Ended attempts that `watch` still knows; it is asked right after the report.
-_REMEMBERED = 1024
 # Ends that were told and not written: the agent has each in its ledger by then.
 _TOLD = 4096
-_SORTED_OUT = 8
 
 
 class ReportPipes:
@@ -30,9 +27,7 @@ class ReportPipes:
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._ends: dict[tuple[int, int], int] = {}
-        self._sort_out_at = _SORTED_OUT
-        self._over: collections.deque[tuple[int, int]] = collections.deque(maxlen=_REMEMBERED)
+        self._ends = ReportEnds()
         self._told: collections.OrderedDict[str, Result] = collections.OrderedDict()
 
     def hear(self, fd: int) -> Launched | None:
@@ -53,8 +48,7 @@ class ReportPipes:
             elif record is not None:
                 launched = launched or statements.launched(record)
         if launched is not None:
-            # The pipe ends with the attempt, while its supervisor may go on to another one.
-            self._remember_end(launched, fd)
+            self._ends.remember(launched, fd)
         return launched
 
     def told(self, token: str) -> Result | None:
@@ -64,19 +58,16 @@ class ReportPipes:
 
     def watch(self, running: Launched) -> tuple[bool, int | None]:
         """Whether this attempt reported here, and a descriptor, the caller's, that becomes readable at its end."""
-        key = (running.pid, running.pid_start)
-        with self._mutex:
-            end = self._ends.get(key)
-            if end is not None:
-                return True, os.dup(end)
-            return key in self._over, None
+        end, over = self._ends.find(running)
+        return end is not None or over, end
+
+    def sort_out(self) -> None:
+        """Closes what is kept of attempts that are over."""
+        self._ends.sort_out()
 
     def close(self) -> None:
         """Forgets all pipes. May be called twice."""
-        with self._mutex:
-            for fd in self._ends.values():
-                os.close(fd)
-            self._ends.clear()
+        self._ends.close()
 
     def _note_end(self, record: dict[str, object]) -> None:
         token = bundle.text(record, "token")
@@ -87,27 +78,3 @@ class ReportPipes:
                     self._told[token] = result
                 if len(self._told) > _TOLD:
                     self._told.popitem(last=False)
-
-    def _remember_end(self, launched: Launched, fd: int) -> None:
-        key = (launched.pid, launched.pid_start)
-        with self._mutex:
-            try:
-                self._ends[key] = os.dup(fd)
-            except OSError:
-                # No descriptor is left. The report itself must not be lost for it: who watches asks the lock.
-                self._over.append(key)
-                return
-            if len(self._ends) >= self._sort_out_at:
-                self._sort_out()
-
-    def _sort_out(self) -> None:
-        """Closes the pipes of what is over: now and then, for looking at all of them costs time for each."""
-        poll = select.poll()
-        for known in self._ends.values():
-            poll.register(known, select.POLLIN)
-        ended = {known for known, _ in poll.poll(0)}
-        for fd in ended:
-            os.close(fd)
-        self._over.extend(key for key, known in self._ends.items() if known in ended)
-        self._ends = {key: known for key, known in self._ends.items() if known not in ended}
-        self._sort_out_at = 2 * len(self._ends) + _SORTED_OUT

@@ -15,6 +15,7 @@ from floors import commit, floors
 from foretold import foretold
 from restarts import restarts
 from stats import HEAD, Figure
+from watching import storms, watching
 
 
 def plan(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
@@ -30,6 +31,8 @@ def plan(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "depth": lambda: own.depth(10 if quick else 60),
         "restarts": lambda: restarts(100_000),
         "forecast": lambda: foretold(20 if quick else 1),
+        "storms": storms,
+        "watching": lambda: watching(10, 5 if quick else 30),
         "idle": lambda: own.idle(20 if quick else 60),
     }
 

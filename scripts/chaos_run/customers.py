@@ -115,13 +115,15 @@ class Customers:
 
     def _change_something(self, random: Random, client: Calls) -> None:
         verb = random.choices(
-            ("cancel", "force", "hold", "release", "top", "update", "retry"), weights=(10, 3, 4, 5, 2, 3, 3)
+            ("cancel", "force", "hold", "release", "top", "update", "retry", "storm"), weights=(10, 3, 4, 5, 2, 3, 3, 2)
         )[0]
         recent = list(self._ids[-60:])
         job = random.choice(recent) if recent else None
         pause = random.uniform(0.05, 0.5)
         if job is not None:
-            if verb in {"cancel", "force", "retry"}:
+            if verb == "storm":
+                self._storm(random, client, random.sample(recent, min(len(recent), 30)))
+            elif verb in {"cancel", "force", "retry"}:
                 self._asked("cancel" if verb == "force" else verb, job, client, force=verb == "force")
             elif verb == "update":
                 client.update(job, priority=random.choice(("high", "low")))
@@ -137,6 +139,22 @@ class Customers:
             self.requests.append(Request(verb, job, asked, None))
             raise
         self.requests.append(Request(verb, job, asked, time.time(), answer["state"]))
+
+    def _storm(self, random: Random, client: Calls, jobs: list[int]) -> None:
+        """One request for many jobs."""
+        verb = random.choice(("cancel", "cancel", "hold", "release", "top", "retry"))
+        asked = time.time()
+        kept = verb in {"cancel", "retry"}
+        try:
+            answer = client.act(verb, jobs)
+        except BaseException:
+            self.requests.extend(Request(verb, job, asked, None) for job in jobs if kept)
+            raise
+        answered = time.time()
+        for one in answer or ():
+            # What was refused was not done.
+            if kept and "state" in one:
+                self.requests.append(Request(verb, one["id"], asked, answered, one["state"]))
 
     # -- the end ------------------------------------------------------------------------------------------------
 

@@ -315,7 +315,8 @@ class Faults:
     # -- SQL ----------------------------------------------------------------------------------------------------
 
     def _lock_sqlite(self) -> bool:
-        if SQL in self.busy:
+        # During a restart the file may be another one, or away with the home.
+        if {SQL, RESTART} & self.busy:
             return False
         path = self.box.home / "gpuq.db"
         base = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)

@@ -97,7 +97,8 @@ def _states(picture: Picture) -> Iterator[tuple[int, str]]:
         elif row["state"] == "cancelled" and not picture.requests["cancel"][job]:
             yield job, "is cancelled, and nobody asked for it"
         elif row["state"] == "failed" and not picture.requests["retry"][job]:
-            counted = sum(one["outcome"] in COUNTED for one in mine)
-            lost = sum(one["outcome"] == "lost" for one in mine)
+            charged = [one for one in mine if (job, one["number"]) not in picture.given_back]
+            counted = sum(one["outcome"] in COUNTED for one in charged)
+            lost = sum(one["outcome"] == "lost" for one in charged)
             if counted != row["max_retries"] + 1 and lost < MAX_LOST:
                 yield job, f"failed after {counted} failures and {lost} losses; max_retries is {row['max_retries']}"

@@ -7,6 +7,8 @@ from typing import Any
 
 from evidence import Evidence, Line, Request, Run
 
+from gpuq.domain.states import ACTIVE
+
 
 class Picture:
     """The evidence, sorted by job and by run."""
@@ -15,6 +17,12 @@ class Picture:
         self.evidence = evidence
         self.jobs: dict[int, dict[str, Any]] = {row["id"]: row for row in evidence.jobs}
         self.attempts: dict[Run, dict[str, Any]] = {(row["job_id"], row["number"]): row for row in evidence.attempts}
+        # Ended and back in line at once: not the job's fault, so no retry was used.
+        self.given_back: set[Run] = {
+            (event["job_id"], event["attempt"])
+            for event in evidence.events
+            if event["to_state"] == "queued" and event["from_state"] in ACTIVE and event.get("attempt")
+        }
         self.runs: dict[Run, list[Line]] = defaultdict(list)
         for line in evidence.diary:
             self.runs[line.run].append(line)

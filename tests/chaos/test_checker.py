@@ -291,6 +291,21 @@ def test_a_job_that_failed_with_retries_left_is_found() -> None:
     assert promises(evidence) == set()
 
 
+def test_a_failure_that_was_given_back_uses_no_retry() -> None:
+    evidence = failed_and_retried({"outcome": "launch_error", "exit_code": None}, code=7)
+    evidence.diary = [line("start", 4, attempt=2, code=7), line("end", 5, attempt=2, code=7)]
+    evidence.jobs = [job(1, attempt=2, max_retries=0, state="failed")]
+    evidence.attempts[1].update(outcome="exit_nonzero", exit_code=7)
+    evidence.events = events(1, "queued", "starting", "queued", "starting", "running", "failed")
+    for event, number in zip(evidence.events, (None, 1, 1, 2, 2, 2), strict=True):
+        event["attempt"] = number
+    assert promises(evidence) == set()
+    evidence.events[2]["to_state"] = evidence.events[3]["from_state"] = "delayed"
+    evidence.events.insert(3, {"id": 1025, "job_id": 1, "attempt": None, "from_state": "delayed", "to_state": "queued"})
+    evidence.events[4]["from_state"] = "queued"
+    assert promises(evidence) == {"P4"}
+
+
 def test_a_cancelled_job_that_nobody_cancelled_is_found() -> None:
     evidence = Evidence(jobs=[job(1, state="cancelled", attempt=0)], events=events(1, "queued", "cancelled"))
     assert promises(evidence) == {"P4"}

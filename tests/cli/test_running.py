@@ -26,6 +26,7 @@ class Run:
         daemon.on("GET", "/jobs/7", lambda asked: Answer(200, {**self.job, "attempts": [], "events": []}))
         daemon.on("GET", "/jobs", lambda asked: Answer(200, [self.job] if asked.query.get("ids") == "7" else []))
         daemon.on("GET", "/jobs/7/log", self.log)
+        daemon.on("GET", "/jobs/7/why", lambda asked: Answer(200, {"state": self.job["state"], "reason": None}))
         daemon.on("DELETE", "/jobs/7", self.cancel)
 
     def log(self, asked: Asked) -> Answer:
@@ -257,15 +258,16 @@ def test_update_sends_what_changes_and_nothing_else(gpuq: Gpuq, daemon: StubDaem
 
 
 def test_an_arrays_id_means_all_its_elements(gpuq: Gpuq, daemon: StubDaemon) -> None:
-    daemon.on("GET", "/jobs", lambda asked: Answer(200, [job(7), job(8)] if asked.query.get("array_id") == "7" else []))
+    elements = [[7, 7, 0], [8, 7, 1]]
+    daemon.on("GET", "/jobs/ids", lambda asked: Answer(200, elements if asked.query.get("array_ids") == "7" else []))
     for number in (7, 8):
         daemon.on("POST", f"/jobs/{number}/hold", Answer(200, job(number, state="held")))
     assert gpuq("hold", "7").out.splitlines() == ["job 7 (train) is held", "job 8 (train) is held"]
 
 
 def test_many_jobs_are_released_in_few_requests_and_told_in_one_line(gpuq: Gpuq, daemon: StubDaemon) -> None:
-    ids = list(range(1, 2501))
-    daemon.on("GET", "/jobs", Answer(200, [job(job_id, state="held") for job_id in ids]))
+    ids = list(range(1, 12_001))
+    daemon.on("GET", "/jobs/ids", Answer(200, [[job_id, None, None] for job_id in ids]))
     refused = {"code": "not_found", "message": "there is no job 7", "hint": "look"}
 
     def release(asked: Asked) -> Answer:
@@ -275,10 +277,10 @@ def test_many_jobs_are_released_in_few_requests_and_told_in_one_line(gpuq: Gpuq,
 
     daemon.on("POST", "/jobs/release", release)
     done = gpuq("release", "--group", "mid", "--state", "held", "-y")
-    assert (done.code, done.out) == (3, "2,499 jobs released\n")
+    assert (done.code, done.out) == (3, "11,999 jobs released\n")
     assert done.err.splitlines() == ["gpuq: there is no job 7", "hint: look"]
     asked = daemon.seen("POST", "/jobs/release")
-    assert len(asked) == 3
+    assert [len(one.body["ids"]) for one in asked] == [10_000, 2_000]
     assert [job_id for one in asked for job_id in one.body["ids"]] == ids
 
 
@@ -292,3 +294,48 @@ def test_many_jobs_as_json_are_the_jobs_as_they_are_then(gpuq: Gpuq, daemon: Stu
     daemon.on("POST", "/jobs/hold", lambda asked: Answer(200, [{"id": n, "state": "held"} for n in asked.body["ids"]]))
     shown = json.loads(gpuq("hold", "all", "-y", "--json").out)
     assert [(one["id"], one["state"]) for one in shown] == [(n, "held") for n in range(1, 21)]
+
+
+def test_many_jobs_are_cancelled_in_one_request_and_refusals_are_summed_up(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    ids = list(range(1, 2_001))
+    daemon.on("GET", "/jobs/ids", Answer(200, [[job_id, None, None] for job_id in ids]))
+    forbidden = {"code": "forbidden", "message": "job 7 belongs to bob", "hint": None}
+
+    def cancel(asked: Asked) -> Answer:
+        others = [{"id": n, "error": forbidden} for n in asked.body["ids"][:30]]
+        own = [{"id": n, "state": "stopping" if n < 33 else "cancelled"} for n in asked.body["ids"][30:]]
+        return Answer(200, [*others, *own])
+
+    daemon.on("POST", "/jobs/cancel", cancel)
+    done = gpuq("cancel", "1-2000", "--grace", "5m", "--reason", "wrong data")
+    assert (done.code, done.out) == (4, "1,968 jobs cancelled, 2 are being stopped\n")
+    told = done.err.splitlines()
+    assert told == [
+        *["gpuq: job 7 belongs to bob"] * 10,
+        "gpuq: 30 jobs were refused; those not told here: 20 forbidden",
+    ]
+    [asked] = daemon.seen("POST", "/jobs/cancel")
+    assert asked.body == {"ids": ids, "grace_s": 300.0, "reason": "wrong data"}
+
+
+def test_many_jobs_written_out_are_one_request_and_few_questions(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    daemon.on("GET", "/jobs/ids", Answer(200, []))
+
+    def update(asked: Asked) -> Answer:
+        return Answer(200, [{"id": n, "state": "held"} for n in asked.body["ids"]])
+
+    daemon.on("POST", "/jobs/update", update)
+    done = gpuq("update", ",".join(map(str, range(1, 2_501))), "--priority", "low")
+    assert (done.code, done.out) == (0, "2,500 jobs changed\n")
+    [asked] = daemon.seen("POST", "/jobs/update")
+    assert (len(asked.body["ids"]), asked.body["changes"]) == (2_500, {"priority": "low"})
+    assert len(daemon.seen("GET", "/jobs/ids")) == 3
+
+
+def test_a_daemon_of_an_earlier_release_is_asked_for_one_job_after_the_other(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    daemon.on("GET", "/jobs", Answer(200, [job(n) for n in range(1, 13)]))
+    daemon.on("POST", "/jobs/cancel", Answer(405, failure("malformed", "Method Not Allowed")))
+    for number in range(1, 13):
+        daemon.on("DELETE", f"/jobs/{number}", Answer(200, job(number, state="cancelled")))
+    done = gpuq("cancel", "1-12")
+    assert (done.code, len(done.out.splitlines())) == (0, 12)

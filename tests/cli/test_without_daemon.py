@@ -32,6 +32,21 @@ def test_a_job_is_queued_held_released_changed_and_cancelled(simulated: Gpuq) ->
     assert simulated("wait", "1").code == 125
 
 
+def test_an_array_and_a_range_are_done_at_once(simulated: Gpuq) -> None:
+    assert simulated("submit", "--parsable", "--array", "0-11%2", "true").out == "1\n"
+    assert simulated("submit", "--parsable", "--array", "0-11", "true").out == "13\n"
+    assert simulated("hold", "1").out == "12 jobs held\n"
+    assert simulated("update", "1-24", "-p", "low").out == "24 jobs changed\n"
+    assert simulated("release", "all", "-y").out == "12 jobs released\n"
+    assert simulated("cancel", "1", "13_3", "15-30").out == "22 jobs cancelled\n"
+    done = simulated("cancel", "1", "99")
+    assert (done.code, done.out) == (4, "0 jobs cancelled\n")
+    assert "gpuq: job 1 is already cancelled" in done.err
+    assert "gpuq: 13 jobs were refused; those not told here: 1 not_found, 2 wrong_state" in done.err
+    assert simulated("retry", "all", "-y").out == "22 jobs queued again\n"
+    assert len(json.loads(simulated("status", "--json").out)) == 24
+
+
 def test_waiting_for_what_nobody_will_end_is_exit_5(simulated: Gpuq) -> None:
     simulated("submit", "true")
     assert simulated("wait", "1").code == 5

@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 import gpuq
+from gpuq.client.calls import Calls
 from gpuq.domain import failpoints
+from gpuq.errors import GpuqError
 
 SUBMISSION = ["submit.before_commit", "submit.committed", "submit.hinted"]
+DIRECT = ["submit.claimed"]
 STARTS = [
     "lease.taken",
     "claim.before_commit",
@@ -48,7 +53,9 @@ def test_every_point_is_called_in_one_place_and_has_a_test() -> None:
         called += re.findall(r"^ +failpoints\.point\((.*)\)$", path.read_text(), re.MULTILINE)
     # Each in one place, so that a test which arms it knows where it ends the process.
     assert sorted(called) == sorted(f'"{name}"' for name in failpoints.POINTS)
-    assert sorted(SUBMISSION + STARTS + ENDS + SUPERVISOR + REBUILD + MARK + ALONE) == sorted(failpoints.POINTS)
+    assert sorted(SUBMISSION + DIRECT + STARTS + ENDS + SUPERVISOR + REBUILD + MARK + ALONE) == sorted(
+        failpoints.POINTS
+    )
 
 
 @pytest.mark.parametrize("point", SUBMISSION)
@@ -79,11 +86,33 @@ def test_a_submission_cut_off_is_there_whole_or_not_at_all(site: Any, point: str
     assert {site.job(job_id)["state"] for job_id in new} <= {"completed"}
 
 
+@pytest.mark.parametrize(
+    "point", ["lease.taken", "submit.before_commit", "submit.committed", *DIRECT, "launch.folder_made", "launch.sent"]
+)
+def test_a_job_that_was_to_start_with_its_submission_runs_once_wherever_the_daemon_dies(site: Any, point: str) -> None:
+    before = {row["id"] for row in site.rows("select id from jobs")}
+    site.arm(point)
+    body = {"command": site.diary.script("sleep 0.05", 3), "cwd": "/", "max_retries": 0}
+    with Calls(server=f"unix://{site.box.home}/gpuq.sock") as client:
+        ask = partial(client.post_jobs, body, request_key=f"once {point}")
+        with contextlib.suppress(GpuqError):
+            ask()
+        site.until_dead_at(point)
+        site.revive()
+        job_id = ask()["id"]
+    site.diary.answered.append(job_id)
+    site.settle()
+    assert {row["id"] for row in site.rows("select id from jobs")} - before == {job_id}
+    assert (site.job(job_id)["exit_code"], len(site.diary.lines("start", job_id))) == (3, 1)
+
+
 def some_jobs(site: Any) -> dict[int, int]:
-    """Job id → the exit code that it will have. Submissions that nobody answers are left out."""
+    """Job id → the exit code that it will have. Submissions that nobody answers are left out. None starts with its
+    submission: they have keys, and might be there already."""
     jobs: dict[int, int] = {}
     for gpus, code in ((1, 0), (2, 3), (4, 0), (0, 5)):
-        for job_id in site.try_submit(site.diary.script("sleep 0.05", code), "-g", str(gpus), "--retries", "0"):
+        options = ("-g", str(gpus), "--retries", "0", "--key", uuid4().hex)
+        for job_id in site.try_submit(site.diary.script("sleep 0.05", code), *options):
             jobs[job_id] = code
     return jobs
 

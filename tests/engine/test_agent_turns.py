@@ -133,11 +133,11 @@ def test_gpus_that_jobs_hold_are_looked_at_every_five_seconds(make_world: Any) -
 def test_who_waits_for_events_is_woken_once_by_each_word(world: Any) -> None:
     watcher = AttemptWatcher(world.ctx, LaunchCircuitBreaker(world.ctx), lambda: None)
     try:
-        assert not watcher.wait_for_events(0)
+        assert not watcher.hear(watcher.wait(0))
         watcher.wake()
         watcher.wake()
-        assert watcher.wait_for_events(30)
-        assert not watcher.wait_for_events(0)
+        assert watcher.hear(watcher.wait(30))
+        assert not watcher.hear(watcher.wait(0))
         assert not watcher.unwatched
     finally:
         watcher.close()

@@ -109,7 +109,8 @@ def test_counts_cover_every_state_and_add_up(make_world: Any) -> None:
     ]
     groups.limit_group(world.ctx, "h", 0, world.admin)
     assert [row["group"] for row in group_report.report(world.ctx)] == ["g"]
-    view = world.queries.queue(limit=None)
+    with world.ctx.records.read() as tx:
+        view = world.queries.queue(tx)
     assert (view.running, view.queued, view.waiting, view.total) == (1, 1, 2, 3)
 
 
@@ -144,14 +145,20 @@ def test_the_line_is_cut_into_pages_without_a_gap_and_without_a_repetition(make_
     queued = [world.submit("a") for _ in range(3)]
     held = [world.submit("a", hold=True) for _ in range(2)]
     whole = [running, *queued, *held]
-    for user in (None, "alice"):
-        for size in range(1, 7):
-            pages = [world.queries.queue(limit=size, offset=at, user=user) for at in range(0, 6, size)]
-            assert [job.id for page in pages for job, _ in page.jobs] == whole
-            assert {page.total for page in pages} == {6}
-    places = [status.position for _, status in world.queries.queue(limit=None).jobs]
-    assert places == [None, 1, 2, 3, None, None]
-    assert world.queries.queue(limit=None, user="bob").total == 0
+    with world.ctx.records.read() as tx:
+
+        def ids(**page: Any) -> list[int]:
+            return [job.id for jobs in world.queries.queue_pages(tx, **page) for job, _ in jobs]
+
+        for user in (None, "alice"):
+            assert world.queries.queue(tx, user).total == 6
+            for size in range(1, 7):
+                assert [job for at in range(0, 6, size) for job in ids(limit=size, offset=at, user=user)] == whole
+            for place, job in enumerate(whole, start=1):
+                assert ids(limit=2, after_id=job, user=user) == whole[place : place + 2]
+        [everything] = world.queries.queue_pages(tx, limit=None)
+        assert [status.position for _, status in everything] == [None, 1, 2, 3, None, None]
+        assert world.queries.queue(tx, "bob").total == 0
 
 
 def test_why_a_job_waits_in_each_state(make_world: Any) -> None:

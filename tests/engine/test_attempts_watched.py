@@ -93,12 +93,12 @@ def test_a_supervisor_whose_lock_is_held_still_when_it_is_gone_is_asked_for_by_i
     assert not watcher.unwatched
     launched = world.launcher.launched_of(job_id)
     os.close(world.launcher._end_pipes.pop(launched.supervisor_pid))
-    watcher.wait_for_events(0)
+    watcher.hear(watcher.wait(0))
     assert (tracked.fd, tracked.result, watcher.ended, watcher.unwatched) == (None, None, [], True)
-    watcher.wait_for_events(0)
+    watcher.hear(watcher.wait(0))
     assert watcher.ended == []
     world.launcher.end(job_id, Outcome.SUCCEEDED, exit_code=0)
-    watcher.wait_for_events(0)
+    watcher.hear(watcher.wait(0))
     assert (watcher.ended, tracked.result.outcome) == ([tracked], Outcome.SUCCEEDED)
 
 
@@ -123,12 +123,12 @@ def test_a_start_that_was_reported_to_a_dead_agent_is_found_in_the_folder(world:
     watcher.adopt()
     [tracked] = watcher.holding
     assert (tracked.fd, tracked.launched) == (None, None)
-    watcher.wait_for_events(0)
+    watcher.hear(watcher.wait(0))
     assert watcher.unrecorded == []
     world.launcher.run(job_id)
-    watcher.wait_for_events(0)
+    watcher.hear(watcher.wait(0))
     assert (watcher.unrecorded, tracked.launched is not None, tracked.fd is not None) == ([tracked], True, True)
-    watcher.wait_for_events(0)
+    watcher.hear(watcher.wait(0))
     assert watcher.unrecorded == [tracked]
 
 
@@ -141,7 +141,7 @@ def test_the_first_start_that_is_not_written_is_announced_and_the_others_go_with
     watcher.adopt()
     for job_id in jobs:
         world.launcher.run(job_id)
-        watcher.wait_for_events(0)
+        watcher.hear(watcher.wait(0))
     assert (calls, [tracked.job.id for tracked in watcher.unrecorded]) == ([0], jobs)
     watcher.close()
 

@@ -13,7 +13,9 @@ from gpuq.domain.outcome import Outcome
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.times import iso
 from gpuq.engine.actions.cancel import cancel
-from gpuq.engine.intake.submit import check, store, submit, tell
+from gpuq.engine.intake.request import Asked
+from gpuq.engine.intake.submit import check, store, submit
+from gpuq.engine.intake.to_agent import tell
 from gpuq.errors import Constraint, GpuqError, NotFound, Refused, UsageError
 from gpuq.ports.records import Waiting
 
@@ -48,7 +50,7 @@ def test_whoever_waits_for_news_hears_of_a_submission_by_its_state(world: Any) -
 
 def test_what_is_stored_is_not_told_before_it_is_asked_to_be(world: Any) -> None:
     topics = topics_of(world)
-    done = store(world.ctx, [spec(gpus=2), spec(hold=True)], world.user)
+    done = store(world.ctx, Asked([spec(gpus=2), spec(hold=True)], world.user))
     assert (topics, world.ctx.queue.heads(9)) == ([], [])
     tell(world.ctx, done)
     [entry] = world.ctx.queue.heads(9)
@@ -200,18 +202,18 @@ def test_a_full_queue_takes_no_more_than_it_may_hold(make_world: Any) -> None:
 
 def test_a_request_that_is_repeated_has_the_same_answer_and_another_one_none(world: Any) -> None:
     def ask(fingerprint: str | None, *specs: JobSpec) -> list[int]:
-        return store(world.ctx, specs or [spec()], world.user, request_key="r", fingerprint=fingerprint).ids
+        return store(world.ctx, Asked(specs or [spec()], world.user, request_key="r", fingerprint=fingerprint)).ids
 
     first = ask("f")
     assert ask("f") == first
     assert ask(None) == first
     with pytest.raises(Refused, match=rf"used for another submission \(job {first[0]}\)"):
         ask("g")
-    assert store(world.ctx, [spec()], Caller("bob"), request_key="r").ids != first
-    plain = store(world.ctx, [spec()], world.user, request_key="s").ids
+    assert store(world.ctx, Asked([spec()], Caller("bob"), request_key="r")).ids != first
+    plain = store(world.ctx, Asked([spec()], world.user, request_key="s")).ids
     # Noted by a release that kept no fingerprints.
-    assert store(world.ctx, [spec()], world.user, request_key="s", fingerprint="f").ids == plain
-    again = store(world.ctx, [spec()], world.user, request_key="r", fingerprint="f")
+    assert store(world.ctx, Asked([spec()], world.user, request_key="s", fingerprint="f")).ids == plain
+    again = store(world.ctx, Asked([spec()], world.user, request_key="r", fingerprint="f"))
     assert again.stored == {}
 
 

@@ -31,7 +31,7 @@ class Queue:
             remember_reservations=lambda actions: self.told.append("reservations"),
             drop=lambda started: self.told.append(started),
             forget=lambda: self.told.append("forget"),
-            usage=lambda tracked: [one if isinstance(one, int) else one.job.id for one in tracked],
+            usage=lambda tracked: [one.job.id for one in tracked],
         )
         clock = SimpleNamespace(monotonic=lambda: self.now, now=lambda: 1000.0)
         monkeypatch.setattr(dispatcher, "plan", self._plan)
@@ -56,11 +56,11 @@ class Queue:
             *(Preempt(job_id=number, beneficiary=9) for number in self.victims),
         ]
 
-    def _claim(self, ctx: Any, starts: Any, jobs: Any, fence: Any, ended: Any) -> list[int]:
+    def _claim(self, ctx: Any, starts: Any, jobs: Any, fence: Any, ended: Any, unlisted: Any) -> list[Any]:
         assert ([start.job_id for start in starts], sorted(jobs), fence) == (
             self.planned, list(range(1, self.jobs + 1)), "the fence",
         )  # fmt: skip
-        return self.planned[: self.claimed]
+        return [SimpleNamespace(job=SimpleNamespace(id=number)) for number in self.planned[: self.claimed]]
 
     def _more(self, waiting: Any, started: Any, usage: Any, heads: int) -> bool:
         self.told.append((len(waiting), started, usage, heads))
@@ -94,7 +94,9 @@ def test_a_plan_that_starts_none_is_made_again_later(queue: Queue, unavailable: 
 
 def test_what_is_started_is_claimed_with_the_ends_and_dropped_from_what_was_read(queue: Queue) -> None:
     queue.planned, queue.claimed, queue.victims = [2, 1], 2, [71, 5]
-    assert queue.start() == Dispatched([2, 1], ends_written=True, more=False, again_s=POLL_S)  # type: ignore[list-item]
+    done = queue.start()
+    assert [tracked.job.id for tracked in done.claimed] == [2, 1]
+    assert done == Dispatched(done.claimed, ends_written=True, more=False, again_s=POLL_S)
     assert queue.told == [(71, 9), "reservations", {1, 2}]
 
 
@@ -135,3 +137,15 @@ def test_the_queue_is_read_again_when_somebody_says_so_or_after_a_while(queue: Q
     assert queue.told[-1] == "forget"
     queue.start()
     assert queue.fresh[-1] is True
+
+
+def test_a_paused_queue_is_looked_at_slowly_once_in_a_while_and_not_at_every_wake(queue: Queue) -> None:
+    queue.paused = "for a reason"
+    for passed in (POLL_S, 0.0, 1.0, POLL_S - 1.5, 1.0):
+        queue.now += passed
+        queue.dispatcher.begin()
+        queue.start()
+    assert queue.told == ["forget", "forget"]
+    queue.paused = None
+    queue.start()
+    assert queue.fresh == [True]

@@ -9,7 +9,8 @@ import pytest
 from gpuq.domain.caller import Caller
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.times import iso
-from gpuq.engine.queries.reports import DAY_S, KINDS, report
+from gpuq.engine.queries.reports import KINDS, report
+from gpuq.engine.queries.utilization import DAY_S
 from gpuq.errors import UsageError
 
 BOB = Caller("bob", uid=1001, gid=1001)

@@ -71,5 +71,7 @@ def test_many_jobs_are_held_each_once_and_told_of_and_a_refusal_keeps_no_other_f
 
 
 def test_an_empty_line_counts_nothing(world: Any) -> None:
-    view = world.queries.queue(limit=None)
-    assert (view.running, view.queued, view.waiting, view.total, view.jobs) == (0, 0, 0, 0, [])
+    with world.ctx.records.read() as tx:
+        view = world.queries.queue(tx)
+        assert list(world.queries.queue_pages(tx, limit=None)) == []
+    assert (view.running, view.queued, view.waiting, view.total) == (0, 0, 0, 0)

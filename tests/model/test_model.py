@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from counting import counted, kept
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -192,6 +193,19 @@ class Queue(RuleBasedStateMachine):
     def submit_plainly(self, gpus: int) -> None:
         self.alive(lambda: self.answered.update(self.submitted({"gpus": gpus})))
 
+    @rule(gpus=st.integers(0, GPUS), at_once=st.booleans())
+    def submit_to_the_agent(self, gpus: int, at_once: bool) -> None:
+        """In the agent's own process: the job may start with its submission, and else the agent is told of it."""
+        if at_once:
+            # Most of the time somebody waits. Here all ends first, until the line is empty.
+            for _ in range(3):
+                for order in self.running():
+                    self.start(order)
+                    if self.launcher.alive(order.run_dir):
+                        self.end(order, self.asked_to_stop(order) or Outcome.SUCCEEDED)
+                self.turn(1)
+        self.alive(lambda: self.answered.update(self.world.submit_to(self.agent, {"gpus": gpus})))
+
     def submitted(self, fields: dict[str, Any]) -> list[int]:
         from gpuq.domain.spec import JobSpec
         from gpuq.engine.intake.submit import submit
@@ -249,6 +263,13 @@ class Queue(RuleBasedStateMachine):
             if self.agent is not None:
                 self.agent.wake()
                 self.alive(self.agent.run_once)
+
+    @rule()
+    def turn_of_what_is_new(self) -> None:
+        """The agent believes what it has read before."""
+        if self.agent is not None:
+            self.agent.wake()
+            self.alive(lambda: self.agent and self.agent.turn(0.0, write_after_s=0.0))
 
     @rule()
     def all_goes_well(self) -> None:
@@ -369,6 +390,12 @@ class Queue(RuleBasedStateMachine):
         with self.world.ctx.records.read() as tx:
             found = {job.id for job in tx.jobs(JobFilter(ids=tuple(sorted(self.answered))))}
         assert found == self.answered
+
+    @invariant()
+    def totals_are_those_of_a_full_count(self) -> None:
+        with self.world.ctx.records.read() as tx:
+            told = kept(tx.totals())
+        assert told == counted(self.world.ctx.records.database)  # type: ignore[attr-defined]
 
     @invariant()
     def one_live_attempt_a_job(self) -> None:

@@ -54,6 +54,10 @@ def test_top_passes_nobody_elses_jobs_but_by_an_administrator(box: Any, accounts
     assert box.call(accounts.bob, "POST", "/jobs/top", {"ids": [ids[1]]}).status == 200
     assert order() == [ids[0], ids[1], ids[3], ids[2]]
     assert box.call(accounts.bob, "POST", f"/jobs/{ids[2]}/top").status == 403
+    changes = {"changes": {"name": "mine"}}
+    for verb, words in (("hold", {}), ("update", changes), ("cancel", {}), ("top", {})):
+        told = box.call(accounts.bob, "POST", f"/jobs/{verb}", {"ids": [ids[0], ids[2]], **words}).json
+        assert [item["error"]["code"] for item in told] == ["forbidden"] * 2, verb
     assert box.call(accounts.admin, "POST", f"/jobs/{ids[2]}/top").status == 200
     assert order() == [ids[2], ids[0], ids[1], ids[3]]
     assert box.call(accounts.admin, "POST", "/queue/resume").status == 200

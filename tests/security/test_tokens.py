@@ -17,6 +17,8 @@ WRITES = (
     ("PATCH", "/jobs/1", {"name": "x"}),
     ("POST", "/jobs/1/hold", None),
     ("POST", "/jobs/top", {"ids": [1]}),
+    ("POST", "/jobs/cancel", {"ids": [1]}),
+    ("POST", "/jobs/update", {"ids": [1], "changes": {"name": "x"}}),
     ("POST", "/sql", {"query": "select 1"}),
     ("POST", "/queue/pause", None),
     ("DELETE", "/tokens/1", None),

@@ -43,7 +43,7 @@ def test_a_wrong_method_is_told_with_all_right_ones(api: Any, method: str, path:
 
 @pytest.mark.parametrize(
     ("path", "target"),
-    [("/stats", "gpuq.engine.queries.health.stats"), ("/jobs", "gpuq.server.routes.submission.submit.store")],
+    [("/stats", "gpuq.engine.queries.health.stats"), ("/jobs", "gpuq.engine.intake.submit.store")],
 )
 def test_an_unexpected_failure_is_logged_and_tells_nothing(
     api: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str, target: str
@@ -72,7 +72,7 @@ def test_an_error_of_ours_keeps_its_status_code_and_hint(
     def broken(*args: object, **more: object) -> None:
         raise error
 
-    monkeypatch.setattr("gpuq.server.routes.submission.submit.store", broken)
+    monkeypatch.setattr("gpuq.engine.intake.submit.store", broken)
     answer = api.root.post("/jobs", json={"command": ["x"]})
     assert answer.status_code == status
     assert answer.json() == {"error": {"code": error.code, "message": error.message, "hint": error.hint}}

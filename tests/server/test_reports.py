@@ -9,8 +9,10 @@ from sqlalchemy import create_engine, text
 
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
-from gpuq.engine.queries import reports
+from gpuq.engine.queries import reports, utilization
+from gpuq.engine.queries.utilization import DAY_S
 from gpuq.settings import Settings
+from gpuq.stores.sql.schema.totals import count_statements
 
 
 def submit(caller: Any, **fields: Any) -> int:
@@ -49,6 +51,9 @@ def _lengthen(api: Any, seconds: dict[int, float]) -> None:
             database.execute(text("UPDATE attempts SET started_at = finished_at - :length WHERE job_id = :job"), values)
             started = "(SELECT started_at FROM attempts WHERE job_id = jobs.id)"
             database.execute(text(f"UPDATE jobs SET submitted_at = {started} - :wait WHERE id = :job"), values)
+        # What is kept of an attempt's wait is kept when it starts.
+        for statement in count_statements():
+            database.exec_driver_sql(statement)
     engine.dispose()
 
 
@@ -105,11 +110,17 @@ def test_every_report_is_a_table_with_and_without_a_past(
     assert isinstance(table(api, kind, f"by={by}&since=1000"), list)
 
 
-def test_a_day_that_an_attempt_spans_gets_its_own_part(api: Any) -> None:
-    midnight = 20_000 * reports.DAY_S
-    pieces = reports._pieces("day", midnight - 600, midnight + 300, ["0", "1"], "u", "g")
-    assert [seconds for _, seconds in pieces] == [1200, 600]
-    assert reports._capacity("day", pieces[1][0], 2, midnight - 600, midnight + 300) == 600
+def test_a_day_that_an_attempt_spans_gets_its_own_part(api: Any, start: Callable[..., Any]) -> None:
+    midnight = 20_000 * DAY_S
+    start(submit(api.daemon, gpus=2), gpus=(0, 1)).end(Outcome.SUCCEEDED, JobState.COMPLETED)
+    change = text("UPDATE attempts SET started_at = :start, finished_at = :end")
+    engine = create_engine(api.ctx.settings.database_url)
+    with engine.begin() as database:
+        database.execute(change, {"start": midnight - 600, "end": midnight + 300})
+    engine.dispose()
+    pieces = [(row["day"], row["gpu_hours"]) for row in table(api, "utilization", "by=day")]
+    assert pieces == [("2024-10-03", 0.333), ("2024-10-04", 0.167)]
+    assert utilization._capacity("day", pieces[1][0], 2, midnight - 600, midnight + 300) == 600
 
 
 @pytest.mark.parametrize("query", ["/report/everything", "/report/usage?by=moon", "/report/usage?since=x"])

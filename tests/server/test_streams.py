@@ -213,3 +213,22 @@ def test_a_listener_that_goes_away_is_forgotten(client: httpx.Client, api: Any) 
     while api.app.state.streams._open and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not api.app.state.streams._open
+
+
+def test_a_log_stream_without_text_tells_how_far_the_output_reaches(
+    client: httpx.Client, start: Callable[..., Any]
+) -> None:
+    run = start(submit(client))
+    run.log.write_text("one\n")
+    path = f"/jobs/{run.job_id}/log/stream?text=false"
+    with client.stream("GET", path) as answer:
+        stream = listening(answer)
+        frame = next(stream)
+        assert (frame.data, frame.id) == ({"attempt": 1, "offset": 0, "size": 4}, "1:4")
+        with run.log.open("a") as log:
+            log.write("two\n")
+        assert next(stream).data == {"attempt": 1, "offset": 4, "size": 8}
+        run.end(Outcome.SUCCEEDED, JobState.COMPLETED)
+        assert next(stream).event == "end"
+    with client.stream("GET", path, headers={"Last-Event-ID": "1:6"}) as answer:
+        assert [(one.event, one.data.get("offset")) for one in listening(answer)] == [("log", 6), ("end", None)]

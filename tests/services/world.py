@@ -25,7 +25,9 @@ from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
 from gpuq.engine.epoch import EpochCell
 from gpuq.engine.file_lock import FileLock
-from gpuq.engine.intake.submit import submit
+from gpuq.engine.intake.request import Asked
+from gpuq.engine.intake.submit import store, submit
+from gpuq.engine.intake.to_agent import chance_of, tell
 from gpuq.engine.maintenance.rehydrate import rehydrate
 from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.queries.job_queries import JobQueries
@@ -320,6 +322,17 @@ class World:
     def submit(self, *command: str, by: Caller | None = None, **fields: Any) -> int:
         spec = JobSpec.parse({"command": list(command) or ["true"], "cwd": "/", **fields})
         return submit(self.ctx, [spec], by or self.user)[0].id
+
+    def submit_to(
+        self, agent: Agent | None, *jobs: dict[str, Any], by: Caller | None = None, **options: Any
+    ) -> list[int]:
+        """As the daemon does: the job may start with its submission, or the agent is told of it."""
+        specs = [JobSpec.parse({"command": ["train"], "cwd": "/", **fields}) for fields in jobs or ({},)]
+        asked = Asked(specs, by or self.user, **options)
+        with chance_of(self.ctx, agent, asked) as chance:
+            done = store(self.ctx, asked, chance)
+        tell(self.ctx, done, agent)
+        return done.ids
 
     def agent(self) -> Agent:
         """An agent without its thread, so the test takes the turns; adopts what runs, as after a restart."""

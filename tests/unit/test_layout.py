@@ -119,6 +119,7 @@ def _calls(*folders: Path) -> Iterator[tuple[Path, ast.Call]]:
 
 # A file of more lines, or a function, and why it is one.
 LONG_FILES = {
+    "cli/parse/command_table.py": "one table of all commands, an option a line",
     "ports/records.py": "one port, with what each call raises",
     "stores/sql/core/statements.py": "one reading statement after another",
     "supervise/shim.py": "one process from its first instruction to its last",
@@ -128,6 +129,7 @@ LONG_FUNCTIONS = {
     "client/client.py submit": "one parameter a field of a submission, each described",
     "client/watch.py follow": "one loop that follows a log from attempt to attempt",
     "domain/job.py job_json": "one line a field of the JSON",
+    "engine/intake/newborn.py job_of": "one line a field of the row",
     "scheduler/forecast.py forecast": "one loop through virtual time",
     "stores/sql/schema/views.py view_statements": "the text of the views",
 }

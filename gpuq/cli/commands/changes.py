@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 # More jobs than these are done without a place in line and an estimate for each.
 FEW = 10
-# Jobs a request: each is answered soon enough to be interrupted at.
-_AT_ONCE = 1000
+# Jobs a request, as many as the daemon takes: what is cancelled or held in one request leaves the line in one step.
+_AT_ONCE = 10_000
+# Refusals that are told one by one.
+_TOLD = 10
 
 
 def cancel(args: Args) -> int:
@@ -32,8 +34,16 @@ def cancel(args: Args) -> int:
     if force and grace is not None:
         raise UsageError("--force and --grace cannot go together", hint="--force is a grace of none")
     reason = args.text("reason")
-    return _each(
-        client, args, WAITING + ACTIVE, lambda job_id: client.cancel(job_id, force=force, grace_s=grace, reason=reason)
+    return _all(
+        client,
+        args,
+        WAITING + ACTIVE,
+        lambda job_id: client.cancel(job_id, force=force, grace_s=grace, reason=reason),
+        "cancel",
+        "cancelled",
+        force=force or None,
+        grace_s=grace,
+        reason=reason,
     )
 
 
@@ -69,7 +79,9 @@ def update(args: Args) -> int:
     if not changes:
         raise UsageError("update: what shall change?", hint="gpuq update 7 --priority high --time 2h")
     client = connect()
-    return _each(client, args, WAITING, lambda job_id: client.update(job_id, **changes))
+    return _all(
+        client, args, WAITING, lambda job_id: client.update(job_id, **changes), "update", "changed", changes=changes
+    )
 
 
 def pause(args: Args) -> int:
@@ -87,42 +99,63 @@ def resume(args: Args) -> int:
     return 0
 
 
-def _all(client: Calls, args: Args, candidates: Iterable[str], verb: Verb, name: str, done: str) -> int:
-    """Few jobs one by one, many in few requests. `done`: what became of them, as a participle."""
+def _all(
+    client: Calls, args: Args, candidates: Iterable[str], verb: Verb, name: str, done: str, **words: object
+) -> int:
+    """Few jobs one by one, many in few requests with `words`. `done`: what became of them, as a participle."""
     ids = select(client, args, candidates)
     if len(ids) <= FEW:
         return _one_by_one(args, ids, verb)
-    changed, code = _in_requests(client, ids, name)
+    changed: list[Any] = []
+    refused: list[Any] = []
+    for some in _pieces(ids, _AT_ONCE):
+        answer = client.act(name, some, **words)
+        if answer is None:
+            return _one_by_one(args, ids, verb)
+        for item in answer:
+            (refused if "error" in item else changed).append(item)
+    code = _tell_refused(refused)
     if args.flag("json"):
-        print_json(
-            [job for some in _pieces(changed) for job in client.jobs(ids=",".join(map(str, some)), limit=len(some))]
-        )
+        print_json([job for some in _pieces(changed, 1000) for job in _as_they_are(client, some)])
     else:
-        print(f"{len(changed):,} jobs {done}")
+        print(_summary(changed, done))
     return code
 
 
-def _in_requests(client: Calls, ids: list[int], name: str) -> tuple[list[int], int]:
-    """Which ids were done, and the largest exit code; the others are told on stderr."""
+def _tell_refused(refused: list[Any]) -> int:
+    """The first on stderr in full, the others counted; returns the largest exit code."""
+    import sys
+
     from gpuq.client.errors import from_error
 
-    changed: list[int] = []
     code = 0
-    for some in _pieces(ids):
-        for item in client.call("POST", f"/jobs/{name}", body={"ids": some}):
-            if "error" in item:
-                code = max(code, tell(from_error(item["error"])))
-            else:
-                changed.append(item["id"])
-    return changed, code
+    for item in refused[:_TOLD]:
+        code = max(code, tell(from_error(item["error"])))
+    more: dict[str, int] = {}
+    for item in refused[_TOLD:]:
+        name = item["error"]["code"]
+        if name not in more:
+            code = max(code, from_error(item["error"]).exit_code)
+        more[name] = more.get(name, 0) + 1
+    if more:
+        counts = ", ".join(f"{count:,} {name}" for name, count in sorted(more.items()))
+        print(f"gpuq: {len(refused):,} jobs were refused; those not told here: {counts}", file=sys.stderr)
+    return code
 
 
-def _pieces(ids: list[int]) -> list[list[int]]:
-    return [ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)]
+def _summary(changed: list[Any], done: str) -> str:
+    """`9,998 jobs cancelled, 2 are being stopped`."""
+    stopping = sum(item["state"] == "stopping" for item in changed) if done == "cancelled" else 0
+    text = f"{len(changed) - stopping:,} jobs {done}"
+    return f"{text}, {stopping:,} {'is' if stopping == 1 else 'are'} being stopped" if stopping else text
 
 
-def _each(client: Calls, args: Args, candidates: Iterable[str], verb: Verb) -> int:
-    return _one_by_one(args, select(client, args, candidates), verb)
+def _as_they_are(client: Calls, some: list[Any]) -> list[Any]:
+    return client.jobs(ids=",".join(str(item["id"]) for item in some), limit=len(some))
+
+
+def _pieces(items: list[Any], size: int) -> list[list[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _one_by_one(args: Args, ids: list[int], verb: Verb) -> int:

@@ -9,13 +9,18 @@ from gpuq.errors import NotFound, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
     from gpuq.cli.parse.options import Args
     from gpuq.client.calls import Calls
+    from gpuq.client.stream import EventStream
 
 SHOWN = 50
+# Seconds: between two drawings of a listing that is watched, and after which it is asked for anew in any case; sooner
+# where a job tells of its progress.
 WATCH_S = 2.0
+STALE_S = 60.0
+PROGRESS_S = 10.0
 HEADER = ("ID", "ARRAY", "STATE", "USER", "PRIO", "GPUS", "NAME", "POS", "TIME", "START", "DETAIL")
 RIGHT = ("ID", "GPUS", "POS", "TIME")
 
@@ -43,15 +48,39 @@ def status(args: Args) -> int:
         return 0
     if args.flag("json"):
         raise UsageError("--watch and --json cannot go together", hint="--json prints one document")
+    return _watch(client, args)
+
+
+def _watch(client: Calls, args: Args) -> NoReturn:
+    """Draws the listing every two seconds. It is asked for again when something has moved, which the daemon tells; and
+    every time where it cannot."""
     import time
 
+    events: EventStream | None = None
+    look_at = 0.0
+    moved = True
     while True:
-        listing = _look(client, args)
+        if moved or events is None or time.monotonic() > look_at:
+            if events is None:
+                # Before the look: what happens after it is told.
+                events = client.listen("/events")
+            listing = _look(client, args)
+            progress = any(job["progress"] is not None and job["state"] == "running" for job in listing.jobs)
+            look_at = time.monotonic() + (PROGRESS_S if progress else STALE_S)
         if sys.stdout.isatty():
             sys.stdout.write("\x1b[H\x1b[2J")
         _show(args, listing)
         sys.stdout.flush()
-        time.sleep(WATCH_S)
+        drawn_at = time.monotonic()
+        moved = False
+        while (left := drawn_at + WATCH_S - time.monotonic()) > 0:
+            try:
+                if events is None or moved:
+                    time.sleep(left)
+                else:
+                    moved = bool(events.frames(left))
+            except EOFError:
+                events = None
 
 
 def row_limit(args: Args) -> int | None:

@@ -50,10 +50,10 @@ def resolve_ids(client: Calls, words: list[str], *, arrays: bool = False) -> lis
         raise UsageError("`all` is not possible here", hint="name the jobs")
     found = whole_arrays(client, selection.ids) if arrays else list(selection.ids)
     for low, high in selection.ranges:
-        found += [job["id"] for job in _in_range(client, low, high, {})]
+        found += _in_range(client, low, high, {})
     if selection.ranges and not found:
         raise NotFound(f"there are no jobs {words[0]}", hint="`gpuq status` and `gpuq history` list the jobs")
-    found += [_element(client, array_id, index) for array_id, index in selection.elements]
+    found += _elements(client, selection.elements)
     if selection.last:
         found.append(newest(client))
     return list(dict.fromkeys(found))
@@ -61,11 +61,23 @@ def resolve_ids(client: Calls, words: list[str], *, arrays: bool = False) -> lis
 
 def whole_arrays(client: Calls, ids: Iterable[int]) -> list[int]:
     """The id that an array was given stands for all its elements (`7_0` is the first of them alone)."""
-    found: list[int] = []
-    for job_id in ids:
-        elements = [job["id"] for job in client.jobs(array_id=job_id, limit=MANY)]
-        found += elements or [job_id]
-    return found
+    ids = tuple(ids)
+    arrays = _arrays(client, ids)
+    return [element for job_id in ids for element in (arrays.get(job_id) or {0: job_id}).values()]
+
+
+def _arrays(client: Calls, ids: Iterable[int]) -> dict[int, dict[int, int]]:
+    """Elements by index of those of these ids that are arrays."""
+    arrays: dict[int, dict[int, int]] = {}
+    for some in _pieces(list(dict.fromkeys(ids))):
+        for job_id, array_id, index in client.names(array_ids=",".join(map(str, some)), limit=MANY):
+            arrays.setdefault(array_id, {})[index] = job_id
+    return arrays
+
+
+def _pieces(ids: list[int]) -> list[list[int]]:
+    """What fits into the address of one request."""
+    return [ids[start : start + 1000] for start in range(0, len(ids), 1000)]
 
 
 def one(client: Calls, word: str) -> int:
@@ -99,16 +111,17 @@ def select(client: Calls, args: Args, candidates: Iterable[str]) -> list[int]:
             raise UsageError(f"{name} cannot act on jobs that are {wanted['state']}", hint=f"see `gpuq {name} --help`")
     query = {**wanted, "state": ",".join(candidates)}
     if selection.all or not args.words:
-        return [job["id"] for job in client.jobs(**query, limit=MANY)]
-    found = [job["id"] for low, high in selection.ranges for job in _in_range(client, low, high, query)]
-    named = [
-        *whole_arrays(client, selection.ids),
-        *(_element(client, array_id, index) for array_id, index in selection.elements),
-    ]
+        return [job_id for job_id, _, _ in client.names(**query, limit=MANY)]
+    found = [job_id for low, high in selection.ranges for job_id in _in_range(client, low, high, query)]
+    named = [*whole_arrays(client, selection.ids), *_elements(client, selection.elements)]
     if selection.last:
         named.append(newest(client))
     if wanted and named:
-        known = {job["id"] for job in client.jobs(**query, ids=",".join(map(str, named)), limit=len(named))}
+        known = {
+            job_id
+            for some in _pieces(named)
+            for job_id, _, _ in client.names(**query, ids=",".join(map(str, some)), limit=len(some))
+        }
         named = [job_id for job_id in named if job_id in known]
     return list(dict.fromkeys([*named, *found]))
 
@@ -130,13 +143,18 @@ def matches(job: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return all(job[name] == wanted[name] for name in ("user", "group", "name") if name in wanted)
 
 
-def _in_range(client: Calls, low: int, high: int, query: Mapping[str, Any]) -> list[Any]:
-    found = client.jobs(**query, after_id=max(0, low - 1), limit=high - low + 1)
-    return [job for job in found if low <= job["id"] <= high]
+def _in_range(client: Calls, low: int, high: int, query: Mapping[str, Any]) -> list[int]:
+    found = client.names(**query, after_id=max(0, low - 1), until_id=high, limit=high - low + 1)
+    return [job_id for job_id, _, _ in found if low <= job_id <= high]
 
 
-def _element(client: Calls, array_id: int, index: int) -> int:
-    for job in client.jobs(array_id=array_id, limit=MANY):
-        if job["array_index"] == index:
-            return int(job["id"])
-    raise NotFound(f"there is no job {array_id}_{index}", hint=f"`gpuq show {array_id}` tells about the array")
+def _elements(client: Calls, wanted: Iterable[tuple[int, int]]) -> list[int]:
+    """The jobs that these elements (array id, index) are. Raises NotFound."""
+    wanted = tuple(wanted)
+    arrays = _arrays(client, (array_id for array_id, _ in wanted))
+    found = []
+    for array_id, index in wanted:
+        if index not in arrays.get(array_id, ()):
+            raise NotFound(f"there is no job {array_id}_{index}", hint=f"`gpuq show {array_id}` tells about the array")
+        found.append(arrays[array_id][index])
+    return found

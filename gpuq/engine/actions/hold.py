@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gpuq.domain.caller import Caller
 from gpuq.domain.eligibility import begin_time, waiting_state
 from gpuq.domain.job import Job
@@ -9,7 +11,7 @@ from gpuq.domain.states import WAITING, JobState
 from gpuq.engine.access import require_owner
 from gpuq.engine.actions.bulk import ActionTransaction, BulkAction, run_one
 from gpuq.engine.context import ActionContext
-from gpuq.engine.outcome.dependents import still_open
+from gpuq.engine.outcome.dependents import is_open
 from gpuq.errors import Forbidden, WrongState
 from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
@@ -34,7 +36,7 @@ def _hold(step: ActionTransaction, job: Job) -> JobState:
     if job.state is JobState.HELD:
         return job.state
     by = "user" if caller.user == job.user else "admin"
-    step.tx.move(
+    step.move(
         Move(
             job.id,
             JobState.HELD,
@@ -60,10 +62,10 @@ def _release(step: ActionTransaction, job: Job) -> JobState:
         step.ctx.strays.refuse(job.id)
     if job.held_by == "admin" and not caller.admin:
         raise Forbidden(f"job {job.id} is held by an administrator", hint="ask whoever looks after this machine")
-    spec, _, _ = step.tx.spec(job.id)
-    begin = begin_time(spec.begin)
-    target = waiting_state(still_open(step.tx, job.id), begin, step.now)
-    step.tx.move(
+    begin = begin_time(step.begins.get(job.id))
+    waits = any(is_open(one, {}) for one in step.waits_for.get(job.id, ()))
+    target = waiting_state(waits, begin, step.now)
+    step.move(
         Move(
             job.id,
             target,
@@ -82,5 +84,11 @@ def _release(step: ActionTransaction, job: Job) -> JobState:
     return target
 
 
-HOLD = BulkAction(_hold)
-RELEASE = BulkAction(_release)
+def _read(step: ActionTransaction, jobs: Sequence[Job]) -> None:
+    held = [job.id for job in jobs if job.state is JobState.HELD]
+    step.begins = step.tx.begins(held)
+    step.waits_for = step.tx.dependencies_of(held)
+
+
+HOLD = BulkAction(_hold, at_once=True)
+RELEASE = BulkAction(_release, prepare=_read)

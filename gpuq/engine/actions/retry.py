@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gpuq.domain import failpoints
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
+from gpuq.domain.priority import Ranking
 from gpuq.domain.states import JobState
 from gpuq.engine.access import require_owner
 from gpuq.engine.actions.bulk import ActionTransaction, BulkAction, run_one
 from gpuq.engine.context import ActionContext
 from gpuq.engine.hot.ranking import ahead, ranking
-from gpuq.engine.outcome.dependents import still_open
+from gpuq.engine.outcome.dependents import is_open
 from gpuq.errors import Refused, WrongState
 from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.records import Move
@@ -29,12 +32,17 @@ def _retry(step: ActionTransaction, job: Job) -> JobState:
         raise WrongState(f"job {job.id} is {job.state}; only a failed or cancelled job can be retried")
     if step.ctx.strays is not None:
         step.ctx.strays.refuse(job.id)
-    if job.key is not None and (other := tx.job_with_key(job.user, job.key)) is not None:
-        raise Refused(f"job {other} carries the key {job.key!r} now", hint=f"`gpuq show {other}`")
-    target = JobState.BLOCKED if still_open(tx, job.id) else JobState.QUEUED
-    rule = ranking(step.ctx, tx)
-    place = rule.score(job.priority, step.now, job.time_limit_s, ahead(tx, rule, job.user))
-    tx.move(
+    if job.key is not None:
+        other = step.keys.get((job.user, job.key)) or tx.job_with_key(job.user, job.key)
+        if other is not None:
+            raise Refused(f"job {other} carries the key {job.key!r} now", hint=f"`gpuq show {other}`")
+        step.keys[job.user, job.key] = job.id
+    # One that it waited for may have been retried before it, in this very step.
+    waits = any(is_open(one, step.states) for one in step.waits_for.get(job.id, ()))
+    target = JobState.BLOCKED if waits else JobState.QUEUED
+    rule, waiting = _line(step, job.user)
+    place = rule.score(job.priority, step.now, job.time_limit_s, waiting)
+    step.move(
         Move(
             job.id,
             target,
@@ -46,14 +54,31 @@ def _retry(step: ActionTransaction, job: Job) -> JobState:
             seen=(job.state, job.attempt, job.token),
         )
     )
-    tx.remove_dead_letter(job.id)
     if target is JobState.QUEUED:
         step.ready.append(QueueEntry(job.id, job.gpus, place))
     return target
+
+
+def _line(step: ActionTransaction, user: str) -> tuple[Ranking, int]:
+    """The rule of the line, and how many jobs of that user wait, those that this step has brought back included."""
+    if user not in step.lines:
+        rule = ranking(step.ctx, step.tx)
+        step.lines[user] = rule, ahead(step.tx, rule, user)
+    rule, before = step.lines[user]
+    step.lines[user] = rule, before + 1 if rule.spacing_s else 0
+    return rule, before
+
+
+def _read(step: ActionTransaction, jobs: Sequence[Job]) -> None:
+    step.waits_for = step.tx.dependencies_of([job.id for job in jobs])
+
+
+def _written(step: ActionTransaction) -> None:
+    step.tx.remove_dead_letters([move.job_id for move in step.moves])
 
 
 def _committed() -> None:
     failpoints.point("retry.committed")
 
 
-RETRY = BulkAction(_retry, committed=_committed)
+RETRY = BulkAction(_retry, committed=_committed, prepare=_read, written=_written)

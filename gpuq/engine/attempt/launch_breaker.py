@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from gpuq.engine.attempt import full_disk
+from gpuq.engine.attempt.descriptors import AttemptRoom
 from gpuq.engine.context import Context
 from gpuq.engine.home_folder import HomeFolder
 from gpuq.engine.start_obstacles import StartObstacles
@@ -49,6 +50,7 @@ class LaunchCircuitBreaker:
         self.obstacles = StartObstacles(ctx)
         self._pause_s = 0.0
         self._until: float | None = None
+        self.room = AttemptRoom()
         self._rehearsal: Rehearsal | None = None
         self._rehearsed_by = 0.0
         self._home: HomeFolder | None = None
@@ -73,6 +75,15 @@ class LaunchCircuitBreaker:
             self._pause_s = min(max(2 * self._pause_s, FIRST_PAUSE_S), MAX_PAUSE_S)
             self._until = now + self._pause_s
         self.obstacles.meet("launch", why)
+
+    def see_room(self, attempts: int, *, crowded: bool) -> None:
+        """After a plan: whether more would have been started than this daemon can watch beside so many. That is said
+        until there is some room again: a single end makes none, for the next job takes it."""
+        if crowded:
+            self.obstacles.meet("descriptors", self.room.why())
+        elif self.room.left(attempts) > self.room.most // 10:
+            self.obstacles.clear("descriptors")
+            self.obstacles.tell()
 
     def is_open(self) -> bool:
         """Whether nothing may be claimed now."""

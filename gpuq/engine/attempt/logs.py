@@ -40,14 +40,27 @@ def read(ctx: Context, job_id: int, *, attempt: int | None = None, offset: int =
         return LogChunk(b"", 0, 0, 0, 0, job.state in FINAL)
     ended = found.outcome is not None
     try:
-        with open_log(found.log_path, job.uid) as stream:
-            size = stream.seek(0, 2)
-            start = max(0, size + offset) if offset < 0 else min(offset, size)
-            stream.seek(start)
-            data = stream.read(max(0, min(limit, MAX_CHUNK)))
+        size, start, data = _read(found.log_path, job.uid, offset, limit)
     except OSError:
         return LogChunk(b"", 0, 0, 0, number, ended)
     return LogChunk(data, start, start + len(data), max(size, start + len(data)), number, ended)
+
+
+def read_file(path: str, uid: int | None, offset: int, limit: int) -> tuple[int, int, bytes]:
+    """The size of the log of user `uid`, and at most `limit` bytes of it from byte `offset`, with where they begin;
+    nothing where there is no log."""
+    try:
+        return _read(path, uid, offset, limit)
+    except OSError:
+        return 0, max(0, offset), b""
+
+
+def _read(path: str, uid: int | None, offset: int, limit: int) -> tuple[int, int, bytes]:
+    with open_log(path, uid) as stream:
+        size = stream.seek(0, 2)
+        start = max(0, size + offset) if offset < 0 else min(offset, size)
+        stream.seek(start)
+        return size, start, stream.read(max(0, min(limit, MAX_CHUNK)))
 
 
 def open_log(path: str, uid: int | None) -> BufferedReader:

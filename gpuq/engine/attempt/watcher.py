@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import selectors
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
@@ -24,6 +24,7 @@ from gpuq.engine.context import Context
 
 log = logging.getLogger(__name__)
 
+Happened = Sequence[tuple[selectors.SelectorKey, int]]
 # A look at everything that could tell whether an attempt is dead takes some time.
 DOUBT_AGAIN_S = 2.0
 
@@ -44,7 +45,7 @@ class AttemptWatcher:
         self._selector.register(self._wake_fd, selectors.EVENT_READ, None)
 
     def wake(self) -> None:
-        """Ends a `wait_for_events` that waits. Any thread."""
+        """Ends a `wait` that waits. Any thread."""
         os.eventfd_write(self._wake_fd, 1)
 
     def close(self) -> None:
@@ -122,10 +123,14 @@ class AttemptWatcher:
                 del self.tracked[tracked.job.id]
         return written
 
-    def wait_for_events(self, timeout: float) -> bool:
-        """Waits at most so many seconds for something to happen; whether it was a `wake`."""
+    def wait(self, timeout: float) -> Happened:
+        """Waits at most so many seconds for something to happen; what it was `hear` makes out."""
+        return self._selector.select(timeout)
+
+    def hear(self, happened: Happened) -> bool:
+        """Takes in what has happened, and what nothing tells of; whether there was a `wake`."""
         woken = False
-        for key, _ in self._selector.select(timeout):
+        for key, _ in happened:
             tracked = key.data
             if tracked is None:
                 os.eventfd_read(self._wake_fd)

@@ -11,7 +11,7 @@ rehydration puts the member back; a claim whose attempt never launched is given 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from gpuq.domain import failpoints
 from gpuq.engine.attempt.mishaps import note
@@ -35,14 +35,16 @@ def claim(
     waiting: Mapping[int, Waiting],
     fence: Fence,
     ended: Sequence[TrackedAttempt] = (),
+    unlisted: Container[int] = (),
 ) -> list[TrackedAttempt]:
     """The starts that held up against the stores, each with its launch order; the others changed under the plan and are
-    left to the next one. The ends are written with them, or by themselves when they cannot be.
+    left to the next one. The ends are written with them, or by themselves when they cannot be. `unlisted`: ids of jobs
+    that may not stand in the hot queue yet.
 
     Raises DatabaseUnavailable, and NodeTaken when another agent took the node, after giving every lease back, with
     nothing written; and HotStoreUnavailable when Redis is gone: nothing was taken, and the ends are not written.
     """
-    leased = take_leases(ctx, starts, waiting, [tracked.token for tracked in ended])
+    leased = take_leases(ctx, starts, waiting, [tracked.token for tracked in ended], unlisted)
     if not leased and not ended:
         return []
     return write_turn(ctx, ended, leased, fence).claimed

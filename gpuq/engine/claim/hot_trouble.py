@@ -36,6 +36,11 @@ class HotTrouble:
         except HotStoreUnavailable:
             return error.message
 
+    @property
+    def lasts(self) -> bool:
+        """Whether the last plan met it."""
+        return self._kind is not None
+
     def over(self) -> None:
         """A plan was made."""
         if self._kind is not None:

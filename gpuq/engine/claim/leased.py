@@ -4,7 +4,7 @@ ways back."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpuq.domain import failpoints
@@ -34,10 +34,14 @@ class Leased:
 
 
 def take_leases(
-    ctx: Context, starts: Sequence[Start], waiting: Mapping[int, Waiting], ended_tokens: Sequence[str]
+    ctx: Context,
+    starts: Sequence[Start],
+    waiting: Mapping[int, Waiting],
+    ended_tokens: Sequence[str],
+    unlisted: Container[int] = (),
 ) -> list[Leased]:
-    """Those of the starts whose GPUs were free, or leased by `ended_tokens` alone. Raises HotStoreUnavailable when
-    nothing was leased."""
+    """Those of the starts whose GPUs were free, or leased by `ended_tokens` alone. `unlisted`: ids of jobs that may not
+    stand in the hot queue yet. Raises HotStoreUnavailable when nothing was leased."""
     gpus = ctx.gpu_by_uuid()
     leased: list[Leased] = []
     for start in starts:
@@ -46,7 +50,15 @@ def take_leases(
         item = Leased(facts, ctx.new_token(), chosen)
         claims = [GpuClaim(gpu.uuid, facts.gpu_mem_mb, gpu.memory_mb) for gpu in chosen]
         try:
-            answer = ctx.leases.take(item.entry, ctx.node, item.token, claims, ctx.settings.lease_ttl, ended_tokens)
+            answer = ctx.leases.take(
+                item.entry,
+                ctx.node,
+                item.token,
+                claims,
+                ctx.settings.lease_ttl,
+                ended_tokens,
+                facts.id in unlisted,
+            )
         except HotStoreUnavailable as error:
             # The answer may have been lost, not the call: then the member is gone, and the leases expire.
             note_missed_hint(ctx, error)

@@ -8,20 +8,33 @@ from dataclasses import replace
 from gpuq.domain.caller import ACTOR
 from gpuq.domain.gpu import Gpu
 from gpuq.domain.job import Attempt, Job
+from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
 from gpuq.engine.attempt.environment import job_environment, supervisor_spec
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.claim.leased import Leased
 from gpuq.engine.context import Context
+from gpuq.engine.intake.newborn import job_of
 from gpuq.errors import WrongState
 from gpuq.ports.launcher import LaunchOrder
-from gpuq.ports.records import Move, Writer
+from gpuq.ports.records import Move, NewJob, Writer
 
 
 def record_starting(ctx: Context, tx: Writer, item: Leased) -> TrackedAttempt:
     """Nothing is launched yet: that waits in its `order`. Raises WrongState, LeaseLost or NotFound when the job is not
     waiting any more as it was planned with; then nothing is written."""
     job = tx.job(item.waiting.id)
+    return _record(ctx, tx, item, job, *tx.spec(job.id))
+
+
+def record_newborn_starting(ctx: Context, tx: Writer, item: Leased, new: NewJob) -> TrackedAttempt:
+    """As `record_starting`, of a job that this very transaction has stored: nothing is read back."""
+    return _record(ctx, tx, item, job_of(item.waiting.id, new), new.spec, new.uid, new.gid)
+
+
+def _record(
+    ctx: Context, tx: Writer, item: Leased, job: Job, spec: JobSpec, uid: int | None, gid: int | None
+) -> TrackedAttempt:
     if ctx.strays is not None:
         ctx.strays.refuse(job.id)
     if (why := ctx.accounts.why_not(job.user, job.uid)) is not None:
@@ -44,7 +57,7 @@ def record_starting(ctx: Context, tx: Writer, item: Leased) -> TrackedAttempt:
             claimed_at=tracked.claimed_at,
         )
     )
-    tracked.order = _order(ctx, tx, tracked, item.gpus)
+    tracked.order = _order(ctx, tracked, item.gpus, spec, uid, gid)
     return tracked
 
 
@@ -81,9 +94,10 @@ def _move(tx: Writer, job: Job, item: Leased, now: float) -> None:
     )
 
 
-def _order(ctx: Context, tx: Writer, tracked: TrackedAttempt, gpus: Sequence[Gpu]) -> LaunchOrder:
+def _order(
+    ctx: Context, tracked: TrackedAttempt, gpus: Sequence[Gpu], spec: JobSpec, uid: int | None, gid: int | None
+) -> LaunchOrder:
     job_id = tracked.job.id
-    spec, uid, gid = tx.spec(job_id)
     account = ctx.accounts.of(tracked.job.user) if ctx.accounts.apart else None
     if account is not None:
         # The primary group may be another one since the submission.

@@ -17,12 +17,24 @@ def publish_jobs(ctx: HotContext, entries: Sequence[QueueEntry]) -> None:
     """Queued jobs become visible to the agent."""
     if not entries:
         return
+    _add(ctx, entries)
+    ctx.notifier.publish(Topic.QUEUE)
+
+
+def publish_known_jobs(ctx: HotContext, entries: Sequence[QueueEntry]) -> None:
+    """As `publish_jobs`, of jobs that the agent of this process knows already: it needs not look at the queue anew."""
+    if not entries:
+        return
+    _add(ctx, entries)
+    ctx.notifier.publish_elsewhere(Topic.QUEUE)
+
+
+def _add(ctx: HotContext, entries: Sequence[QueueEntry]) -> None:
     try:
         ctx.queue.add(entries)
     except HotStoreUnavailable as error:
         log.debug("hot queue not told of %d jobs: %s", len(entries), error.message)
         note_missed_hint(ctx, error)
-    ctx.notifier.publish(Topic.QUEUE)
 
 
 def note_missed_hint(ctx: HotContext, error: HotStoreUnavailable) -> None:

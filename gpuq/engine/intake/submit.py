@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from gpuq.domain import failpoints
 from gpuq.domain.array import Array, parse_array
@@ -17,27 +17,16 @@ from gpuq.domain.states import WAITING, JobState
 from gpuq.domain.times import iso
 from gpuq.engine.access import require_account, require_priority
 from gpuq.engine.context import IntakeContext
-from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.engine.hot.ranking import ahead, ranking
 from gpuq.engine.intake.constraints import check_fits, require_honest_limit
+from gpuq.engine.intake.newborn import UNBORN, waiting_of
+from gpuq.engine.intake.request import Asked, Submitted
 from gpuq.engine.intake.request_size import check_size
-from gpuq.errors import GpuqError, NotFound, Refused, UsageError
-from gpuq.ports.hot_queue import QueueEntry
-from gpuq.ports.notify import Topic
-from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting
+from gpuq.engine.intake.to_agent import Chance, tell
+from gpuq.errors import DatabaseUnavailable, GpuqError, NotFound, Refused, UsageError
+from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting, Writer
 
 log = logging.getLogger(__name__)
-
-# Stands behind every job of the same score, as a job submitted now would.
-_UNBORN = 2**62
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """`ids` in the order asked for; `stored` are the new ones among them as they were written."""
-
-    ids: list[int]
-    stored: dict[int, NewJob]
 
 
 def submit(
@@ -49,45 +38,75 @@ def submit(
     `key` that a live or successful job already carries returns that job. Raises UsageError, TooLarge, Constraint,
     NotFound (a dependency), Refused (a limit), Forbidden (the priority, no account), DatabaseUnavailable.
     """
-    done = store(ctx, specs, caller, request_key=request_key)
+    done = store(ctx, Asked(specs, caller, request_key))
     tell(ctx, done)
     with ctx.records.read() as tx:
         found = {job.id: job for job in tx.jobs(JobFilter(ids=tuple(dict.fromkeys(done.ids))))}
     return [found[job_id] for job_id in done.ids]
 
 
-def store(
-    ctx: IntakeContext,
-    specs: Sequence[JobSpec],
-    caller: Caller,
-    *,
-    request_key: str | None = None,
-    fingerprint: str | None = None,
-    before_commit: Callable[[], None] = lambda: None,
-) -> Submitted:
-    """The durable part of `submit`, without reading the rows back; the caller calls `tell` next. `fingerprint` is that
-    of the request: its key with another one is Refused. What `before_commit` raises leaves nothing stored."""
-    now = ctx.clock.now()
-    _admit(ctx, specs, caller)
+def store(ctx: IntakeContext, asked: Asked, chance: Chance | None = None) -> Submitted:
+    """The durable part of `submit`, without reading the rows back; the caller calls `tell` next. `chance`: the one job
+    is claimed with its row, if it still may be."""
+    admit(ctx, asked)
+    with _transaction(ctx, asked.before_commit) as tx:
+        done = _write(ctx, tx, asked, chance)
+    done.claimed = chance is not None and chance.committed()
+    return done
+
+
+def store_together(ctx: IntakeContext, several: Sequence[Asked]) -> list[Submitted | Exception]:
+    """As `store`, of several requests in one transaction, in this order: each sees those before it, as if it came after
+    them, and one that is refused leaves nothing of itself and does not touch the others. Its refusal is in its place.
+    Raises DatabaseUnavailable; then nothing of any is stored."""
+    outcomes: list[Submitted | Exception] = []
+    with _transaction(ctx) as tx:
+        for asked in several:
+            try:
+                admit(ctx, asked)
+                with tx.part():
+                    done = _write(ctx, tx, asked)
+                    asked.before_commit()
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - of this one alone
+                outcomes.append(error)
+            else:
+                outcomes.append(done)
+    return outcomes
+
+
+@contextmanager
+def _transaction(ctx: IntakeContext, before_commit: Callable[[], None] = lambda: None) -> Iterator[Writer]:
     with ctx.records.write() as tx:
-        if request_key is not None and (before := tx.request(caller.user, request_key)) is not None:
-            _check_same(before, fingerprint)
-            return Submitted(before.job_ids, {})
-        ids, new = _made(ctx, tx, specs, caller, now)
-        _check_room(ctx, tx, caller, len(new))
-        fresh = tx.add_jobs(new, actor=caller.user, request_key=request_key, fingerprint=fingerprint) if new else []
+        yield tx
         failpoints.point("submit.before_commit")
         before_commit()
     failpoints.point("submit.committed")
+
+
+def _write(ctx: IntakeContext, tx: Writer, asked: Asked, chance: Chance | None = None) -> Submitted:
+    """In a transaction of the caller's, of what has been admitted. Raises as `submit` does; then the caller undoes what
+    was written."""
+    caller, key, now = asked.caller, asked.request_key, ctx.clock.now()
+    if key is not None and (before := tx.request(caller.user, key)) is not None:
+        _check_same(before, asked.fingerprint)
+        return Submitted(before.job_ids, {})
+    ids, new = _made(ctx, tx, asked.specs, caller, now)
+    _check_room(ctx, tx, caller, len(new))
+    fresh = tx.add_jobs(new, actor=caller.user, request_key=key, fingerprint=asked.fingerprint) if new else []
+    if chance is not None and fresh:
+        chance.claim(tx, fresh[0], new[0])
     rest = iter(fresh)
-    return Submitted([known if known is not None else next(rest) for known in ids], dict(zip(fresh, new, strict=True)))
+    done = [known if known is not None else next(rest) for known in ids]
+    return Submitted(done, dict(zip(fresh, new, strict=True)))
 
 
-def _admit(ctx: IntakeContext, specs: Sequence[JobSpec], caller: Caller) -> None:
+def admit(ctx: IntakeContext, asked: Asked) -> None:
     """What is refused whatever stands in the database: Forbidden without an account, TooLarge, Constraint."""
-    require_account(ctx.accounts, caller)
-    check_size(ctx, specs)
-    check_fits(ctx, specs)
+    require_account(ctx.accounts, asked.caller)
+    check_size(ctx, asked.specs)
+    check_fits(ctx, asked.specs)
 
 
 def _made(
@@ -130,24 +149,6 @@ def _with_key(tx: Reader, spec: JobSpec, caller: Caller, keys_here: set[str]) ->
     return None
 
 
-def tell(ctx: IntakeContext, done: Submitted) -> None:
-    """Makes what is stored known to the hot queue and to whoever waits for news; nobody needs to wait for this."""
-    if not done.stored:
-        return
-    publish_jobs(
-        ctx,
-        [
-            QueueEntry(job_id, job.spec.gpus, job.score)
-            for job_id, job in done.stored.items()
-            if job.state is JobState.QUEUED
-        ],
-    )
-    failpoints.point("submit.hinted")
-    if any(job.state is JobState.DELAYED for job in done.stored.values()):
-        ctx.notifier.publish(Topic.DELAYED)
-    ctx.notifier.publish(Topic.EVENTS)
-
-
 def _check_same(before: AnsweredRequest, fingerprint: str | None) -> None:
     if fingerprint is None or before.fingerprint in {None, fingerprint}:
         return
@@ -162,7 +163,7 @@ def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[
     """Everything that `submit` checks, and when the job would start (ISO 8601, None when nobody can say); stores
     nothing. `estimate`: when a job that is not stored would start, epoch seconds. Raises as `submit` does."""
     now = ctx.clock.now()
-    _admit(ctx, [spec], caller)
+    admit(ctx, Asked([spec], caller))
     with ctx.records.read() as tx:
         rule = ranking(ctx, tx)
         rows = _rows(ctx, tx, spec, caller, now, rule, ahead(tx, rule, caller.user), {})
@@ -170,29 +171,7 @@ def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[
     first = rows[0]
     if first.state is not JobState.QUEUED:
         return iso(first.eligible_at)
-    return iso(
-        estimate(
-            Waiting(
-                id=_UNBORN,
-                score=first.score,
-                priority=spec.priority,
-                user=caller.user,
-                uid=caller.uid,
-                group=spec.group,
-                gpus=spec.gpus,
-                gpu_mem_mb=spec.gpu_mem_mb,
-                gpu_model=spec.gpu_model,
-                gpu_ids=tuple(spec.gpu_ids) if spec.gpu_ids is not None else None,
-                time_limit_s=spec.time_limit_s,
-                preemptible=spec.preemptible,
-                array_id=None,
-                array_limit=first.array_limit,
-                submitted_at=now,
-                command=tuple(spec.command),
-                attempt=0,
-            )
-        )
-    )
+    return iso(estimate(waiting_of(UNBORN, first, None)))
 
 
 def _rows(

@@ -54,9 +54,9 @@ def maintenance(ctx: QueryContext) -> list[dict[str, Any]]:
 def stats(ctx: QueryContext) -> dict[str, Any]:
     """Jobs by state, dead letters, GPUs and whether the queue is paused, ready for JSON. Raises DatabaseUnavailable."""
     with ctx.records.read() as tx:
-        counts = tx.count_by_state()
-        letters = tx.count_dead_letters()
+        totals = tx.totals()
         pause = paused(tx)
+    counts, letters = totals.jobs, totals.dead_letters
     return {
         "jobs": {str(state): counts.get(state, 0) for state in JobState},
         "running": sum(counts.get(state, 0) for state in ACTIVE),

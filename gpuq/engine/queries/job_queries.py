@@ -5,7 +5,7 @@ Answers come from SQL and the scheduler's own forecast; nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from typing_extensions import TypedDict
@@ -19,19 +19,22 @@ from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.queries.forecast_cache import ForecastCache
 from gpuq.engine.queries.job_status import job_status
+from gpuq.engine.queries.queue_page import queue_page
 from gpuq.engine.switches import stuck_attempts
-from gpuq.ports.records import JobFilter, Waiting
+from gpuq.ports.records import JobFilter, Reader, Waiting
+
+# Jobs that are read and described at once.
+PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    """`jobs`: active ones first (by id), then waiting ones in order. `total` counts what the view could show."""
+    """Numbers above a list of the queue. `total` counts what the list could show."""
 
     running: int
     queued: int
     waiting: int
     total: int
-    jobs: list[tuple[Job, JobStatus]]
 
 
 class WhyView(TypedDict):
@@ -60,42 +63,53 @@ class JobQueries:
         """When a job that is not stored would start, epoch seconds; None beyond the forecast's reach."""
         return self._forecasts.estimate(job)
 
-    def describe(self, jobs: Sequence[Job], positions: Mapping[int, int] | None = None) -> list[tuple[Job, JobStatus]]:
-        """In the order given. Final jobs cost nothing; others share one forecast. `positions`: places in line that
-        the caller knows already, by job id."""
+    def describe(self, jobs: Sequence[Job]) -> list[tuple[Job, JobStatus]]:
+        """In the order given. Final jobs cost nothing; others share one forecast and one walk along the line."""
         if all(job.state in FINAL for job in jobs):
             return [(job, JobStatus()) for job in jobs]
         queued = [job for job in jobs if job.state is JobState.QUEUED]
         picture = self._forecasts.picture(queued[0] if len(queued) == 1 else None)
         agent = self.agent.is_alive()
         with self._ctx.records.read() as tx:
-            return [(job, job_status(self._ctx, tx, job, picture, agent, positions or {})) for job in jobs]
+            positions = tx.positions([(job.score, job.id) for job in queued])
+            return [(job, job_status(self._ctx, tx, job, picture, agent, positions)) for job in jobs]
 
-    def queue(self, *, limit: int | None, offset: int = 0, user: str | None = None) -> QueueView:
-        """Active jobs, then queued ones in line order, then the other waiting ones by id. `user`: of that user only."""
-        positions: dict[int, int] = {}
-        with self._ctx.records.read() as tx:
-            counts = tx.count_by_state()
-            active = tx.jobs(JobFilter(states=ACTIVE, user=user))
-            room = None if limit is None else max(0, limit + offset - len(active))
-            if user is None:
-                line = tx.line(limit=room)
-                positions = {job.id: place for place, job in enumerate(line, start=1)}
-                apart = tx.jobs(JobFilter(states=WAITING - {JobState.QUEUED}, limit=_left(room, len(line))))
-                total = sum(counts.get(state, 0) for state in ACTIVE | WAITING)
-            else:
-                waiting = tx.jobs(JobFilter(states=WAITING, user=user))
-                line = sorted((j for j in waiting if j.state is JobState.QUEUED), key=lambda j: (j.score, j.id))
-                apart = [job for job in waiting if job.state is not JobState.QUEUED]
-                total = len(active) + len(waiting)
-        chosen = [*active, *line, *apart][offset : None if limit is None else offset + limit]
+    def queue(self, tx: Reader, user: str | None = None) -> QueueView:
+        """The numbers above the list. `user`: `total` is of that user only."""
+        counts = tx.count_by_state()
+        total = sum(counts.get(state, 0) for state in ACTIVE | WAITING)
+        if user is not None:
+            total = tx.count(JobFilter(states=ACTIVE | WAITING, user=user))
         return QueueView(
             running=sum(counts.get(state, 0) for state in ACTIVE),
             queued=counts.get(JobState.QUEUED, 0),
             waiting=sum(counts.get(state, 0) for state in WAITING),
             total=total,
-            jobs=self.describe(chosen, positions),
         )
+
+    def queue_pages(
+        self,
+        tx: Reader,
+        *,
+        limit: int | None,
+        offset: int = 0,
+        user: str | None = None,
+        after_id: int | None = None,
+    ) -> Iterator[list[tuple[Job, JobStatus]]]:
+        """Active jobs, then queued ones in line order, then the other waiting ones by id, PAGE at a time. `user`: of
+        that user only. `after_id`: what comes after that job; a page far down the line costs no more than the first.
+        Raises NotFound."""
+        after, offset = (None, offset) if after_id is None else (tx.job(after_id), 0)
+        left = limit
+        while left is None or left > 0:
+            wanted = PAGE if left is None else min(left, PAGE)
+            jobs = queue_page(tx, user, offset, wanted, after)
+            if jobs:
+                yield self.describe(jobs)
+            if len(jobs) < PAGE:
+                return
+            after, offset = jobs[-1], 0
+            left = None if left is None else left - len(jobs)
 
     def why(self, job_id: int) -> WhyView:
         """Ready for JSON. Raises NotFound."""
@@ -124,7 +138,3 @@ class JobQueries:
             "outcome": job.outcome,
             "error": job.error,
         }
-
-
-def _left(room: int | None, used: int) -> int | None:
-    return None if room is None else max(0, room - used)

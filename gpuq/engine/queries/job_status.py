@@ -19,8 +19,7 @@ _NOBODY_KNOWS_WHEN = frozenset({ReasonCode.NO_ACCOUNT, ReasonCode.LAUNCH_TROUBLE
 def job_status(
     ctx: QueryContext, tx: Reader, job: Job, picture: ForecastPicture, agent: bool, positions: Mapping[int, int]
 ) -> JobStatus:
-    """`agent`: whether one serves this node. `positions`: places in line that are known already, by job id; others are
-    counted."""
+    """`agent`: whether one serves this node. `positions`: places in line of the queued ones, by job id."""
     if job.state in FINAL:
         return JobStatus()
     if job.state in ACTIVE:
@@ -35,7 +34,7 @@ def job_status(
     start = None if never else picture.forecast.start.get(job.id)
     position = None
     if job.state is JobState.QUEUED:
-        position = positions.get(job.id) or tx.position(job.score, job.id)
+        position = positions[job.id]
     return JobStatus(
         position=position,
         reason=reason,

@@ -98,6 +98,21 @@ class SnapshotBuilder:
         self._cut = len(heads) >= HEADS
         return self._with_the_oldest(self._past_limits(line, tracked_attempts)) if line else line
 
+    @property
+    def line_is_empty(self) -> bool:
+        """Whether the last reading found nobody in line, and nobody came since."""
+        return self._line is not None and not self._line
+
+    def take_in(self, jobs: Sequence[Waiting]) -> bool:
+        """Puts new queued jobs into the line that was read last. False when that reading does not reach far enough to
+        say where they stand: then it is to be read anew."""
+        if self._line is None or self._cut:
+            return False
+        self._facts.update((job.id, job) for job in jobs)
+        self._line = sorted([*self._line, *jobs], key=lambda job: (job.score, job.id))
+        self._cut = len(self._line) >= HEADS
+        return True
+
     def usage(self, tracked_attempts: Collection[TrackedAttempt]) -> Usage:
         """What these attempts hold against the limits, with those who may start nothing for want of an account."""
         rules = policy(self._ctx, self.switches(), self._no_account)

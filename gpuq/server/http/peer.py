@@ -15,6 +15,9 @@ EXTENSION = "gpuq.peer"
 # Likewise: a function for any thread that says whether the client has gone. Absent where there is no connection.
 GONE = "gpuq.gone"
 
+# And one, for the event loop, that ends the connection at once, whatever has not been read.
+ABORT = "gpuq.abort"
+
 _CREDENTIALS = struct.Struct("3i")
 
 

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gpuq.server.http.connections import Connections, Source, source_of
-from gpuq.server.http.peer import EXTENSION, GONE, PeerProtocol
+from gpuq.server.http.peer import ABORT, EXTENSION, GONE, PeerProtocol
 
 MAX_HEADER = 64 * 1024
 HEADER_S = 10.0
@@ -78,6 +78,7 @@ class BoundedProtocol(PeerProtocol):
         """Counts it, or turns it away."""
         super().connection_made(transport)
         self.extensions[GONE] = self._is_gone
+        self.extensions[ABORT] = transport.abort
         source = source_of(self.extensions.get(EXTENSION), self.client)
         if self._all.admit(source):
             self._source = source

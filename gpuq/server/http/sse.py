@@ -1,30 +1,28 @@
-"""Server-sent events: the format, and how a listener is woken and let go.
-
-Woken by the notifier where there is one to hear; what another process wrote (a supervisor's log, a command that
-works straight on the database) is looked for at a slow pace while somebody listens.
-"""
+"""Server-sent events: the format, and what all streams of a daemon share."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from gpuq.domain.events import Event
+from gpuq.engine.context import Context
 from gpuq.errors import GpuqError, Refused
-from gpuq.ports.notify import Notifier, Topic
+from gpuq.server.http.hub import EventHub, Listener
+from gpuq.server.http.log_watch import LogWatch
+from gpuq.server.http.peer import ABORT
 
 log = logging.getLogger(__name__)
 
-# Seconds: how long a listener goes without a sign of life, and how long topics that come in a burst are gathered.
+# Seconds that a listener goes without a sign of life.
 HEARTBEAT_S = 15.0
-BURST_S = 0.01
 
 SSE: dict[str, Any] = {
     "response_class": StreamingResponse,
@@ -38,79 +36,45 @@ def frame(event: str, data: object, event_id: str | None = None) -> bytes:
     return f"{head}event: {event}\ndata: {json.dumps(data)}\n\n".encode("ascii")
 
 
-class Wakener:
-    """One listener's sleep: until the notifier calls, the daemon goes down, or the clock says so."""
-
-    def __init__(self) -> None:
-        self._woken = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._heard = False
-        self._said_at = self._loop.time()
-        self.closing = False
-
-    def hear(self, topic: Topic) -> None:
-        """On any thread. One call into the loop is enough for any number of topics."""
-        if not self._heard:
-            self._heard = True
-            # The loop may have ended since; whoever publishes has no part in that.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._woken.set)
-
-    def close(self) -> None:
-        """Ends the stream that rests here, now or at its next rest."""
-        self.closing = True
-        self._woken.set()
-
-    async def rest(self, seconds: float) -> None:
-        """Returns after a notification, or after `seconds`. Notifications of one burst wake it once."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-        except TimeoutError:
-            return
-        # What comes in a burst is looked at once.
-        await asyncio.sleep(BURST_S)
-        self._heard = False
-        if not self.closing:
-            self._woken.clear()
-
-    def said(self) -> None:
-        self._said_at = self._loop.time()
-
-    def must_speak(self) -> bool:
-        """Whether the listener has been left in silence for too long."""
-        if self._loop.time() - self._said_at < HEARTBEAT_S:
-            return False
-        self.said()
-        return True
+def event_frame(event: Event) -> bytes:
+    return frame("job", event.to_json(), str(event.id))
 
 
 class Streams:
-    """The open streams of one daemon, which would otherwise keep it from going down."""
+    """The open streams of one daemon, which would otherwise keep it from going down, and what they share: one reader of
+    events, one eye on the logs that grow."""
 
-    def __init__(self) -> None:
-        self._open: set[Wakener] = set()
+    def __init__(self, ctx: Context) -> None:
+        self.hub = EventHub(ctx, event_frame)
+        self.logs = LogWatch()
+        self._open: set[Listener] = set()
         self._closing = False
 
     def close(self) -> None:
         """On the event loop: every stream ends at its next step."""
         self._closing = True
-        for wakener in self._open:
-            wakener.close()
+        for listener in self._open:
+            listener.close()
+
+    async def settled(self) -> None:
+        """After `close`, when the streams have ended: what they shared has, too."""
+        await self.logs.close()
+        await self.hub.settled()
 
     @contextlib.asynccontextmanager
-    async def listening(self, notifier: Notifier) -> AsyncIterator[Wakener]:
-        """A wakener that is woken by notifications, and by the daemon's end, until the block is left."""
-        wakener = Wakener()
+    async def listening(
+        self, only: frozenset[int] | None = None, drop: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[Listener]:
+        """A listener that is told of events, and of the daemon's end, until the block is left."""
+        listener = Listener(only, drop)
         if self._closing:
-            wakener.close()
-        self._open.add(wakener)
-        unsubscribe = notifier.subscribe(wakener.hear)
+            listener.close()
+        self._open.add(listener)
         try:
-            yield wakener
+            async with self.hub.listening(listener):
+                yield listener
         finally:
-            self._open.discard(wakener)
-            unsubscribe()
+            self._open.discard(listener)
 
 
 async def _streams(request: Request) -> Streams:
@@ -125,7 +89,7 @@ Open = Annotated[Streams, Depends(_streams)]
 
 class EventStream(StreamingResponse):
     """Ends its generator when the listener is gone, not when the garbage collector comes by: the generator holds a
-    subscription."""
+    place at the hub."""
 
     media_type = "text/event-stream"
 
@@ -138,6 +102,12 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             await self._frames.aclose()
+
+
+def dropping(request: Request) -> Callable[[], None]:
+    """Ends the connection of a request whose answer is not read."""
+    drop: Callable[[], None] = request.scope.get("extensions", {}).get(ABORT, lambda: None)
+    return drop
 
 
 def respond(frames: AsyncGenerator[bytes, None]) -> EventStream:

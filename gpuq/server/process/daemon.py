@@ -64,11 +64,13 @@ def run(
     *,
     listen: str | None = None,
     when_ready: Callable[[list[str]], None],
+    tell: Callable[[str], None] | None = None,
 ) -> None:
     """Until SIGTERM, SIGINT or `POST /shutdown`. Jobs that run go on unless the shutdown says otherwise.
 
-    `when_ready` gets the lines that say what runs. Raises AlreadyRunning for a second daemon on this home, and
-    whatever kept a part from starting; whatever was started before is stopped again.
+    `when_ready` gets the lines that say what runs; `tell`, if it takes long to get there, why. Raises AlreadyRunning
+    for a second daemon on this home, and whatever kept a part from starting; whatever was started before is stopped
+    again.
     """
     if listen is not None and "server" not in roles:
         raise UsageError("--listen is for `gpuq up` and `gpuq server`")
@@ -82,6 +84,8 @@ def run(
             lock = FileLock(settings.home / "daemon.lock", "a daemon for this home")
             lock.acquire()
             stack.callback(lock.release)
+        # By itself first, so that whoever waits hears how far it is.
+        wiring.database().ensure(settings.database_url, tell)
         ctx = wiring.open_context(settings, roles=roles)
         stack.callback(_close, ctx)
         stack.callback(_stop_jobs_if_told, ctx, going)

@@ -1,7 +1,7 @@
 """`gpuq up --detach`: the daemon in a session of its own, and word from it before the command returns.
 
-The child writes one line of JSON into a pipe: what runs, or what kept it from running. A child that dies without a
-word closes the pipe, so nothing here waits for a time to pass.
+The child writes a line of JSON into a pipe: what runs, or what kept it from running; before that, why it takes long. A
+child that dies without a word closes the pipe, so nothing here waits for a time to pass.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from gpuq.errors import GpuqError
@@ -43,10 +44,14 @@ def fork(log_path: Path) -> ReadyPipe | int:
     os.close(writing)
     os.close(output)
     with open(reading, "rb") as pipe:
-        word = pipe.readline()
-    if not word.endswith(b"\n"):
-        return _died(_exit_code(child), log_path)
-    answer = json.loads(word)
+        while True:
+            word = pipe.readline()
+            if not word.endswith(b"\n"):
+                return _died(_exit_code(child), log_path)
+            answer = json.loads(word)
+            if "meanwhile" not in answer:
+                break
+            tell(answer["meanwhile"], None)
     if "lines" in answer:
         sys.stderr.write("\n".join(answer["lines"]) + f"\n  log {log_path}\n")
         return 0
@@ -96,6 +101,13 @@ class ReadyPipe:
         self._fd: int | None = fd
         # Neither the private Redis nor a job's supervisor may keep the pipe open.
         os.set_inheritable(fd, False)
+
+    def meanwhile(self, text: str) -> None:
+        """Why it is not up yet; also into the log."""
+        tell(text, None)
+        if self._fd is not None:
+            with suppress(BrokenPipeError):
+                os.write(self._fd, json.dumps({"meanwhile": text}).encode() + b"\n")
 
     def up(self, lines: list[str]) -> None:
         self._send({"lines": lines})

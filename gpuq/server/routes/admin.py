@@ -103,7 +103,9 @@ def report(
 ) -> Answer[TableView]:
     start = params.moment("since", since)
     with PLACES.asking(caller.user):
-        return _table(*reports.report(ctx, kind, by, start))
+        found = _table(*reports.report(ctx, kind, by, start))
+        ctx.records.spare_memory()
+        return found
 
 
 def _table(columns: list[str], rows: list[tuple[Any, ...]]) -> TableView:

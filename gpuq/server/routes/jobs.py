@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Body, Query
@@ -19,7 +20,8 @@ from gpuq.engine.queries.job_queries import JobQueries, WhyView
 from gpuq.errors import GpuqError, NotFound
 from gpuq.ports.records import JobFilter
 from gpuq.server.http.dependencies import Ctx, Queries, Who
-from gpuq.server.routes import params
+from gpuq.server.routes import long_lists, params
+from gpuq.server.routes.long_lists import FileResponse
 from gpuq.server.routes.params import Ids, JobId, Limit, Number, States, Text
 from gpuq.server.routes.views import Answer, CheckView, ExpectedView, JobDetailView
 
@@ -37,11 +39,23 @@ def listed(queries: JobQueries, jobs: list[Job]) -> list[JobView]:
     return [job_json(job, seen.get(job.id, JobStatus())) for job in jobs]
 
 
+def listing(ctx: Context, queries: JobQueries, where: JobFilter) -> list[JobView] | FileResponse:
+    """What the filter finds, however much it is."""
+    with ctx.records.read() as reader:
+        pages = long_lists.pages_of(reader, where)
+        first = next(pages, [])
+        if len(first) < long_lists.PAGE or where.limit == long_lists.PAGE:
+            return listed(queries, first)
+        answer = long_lists.answer(listed(queries, page) for page in chain([first], pages))
+    ctx.records.spare_memory()
+    return answer
+
+
 def _one(queries: JobQueries, job: Job) -> JobView:
     return listed(queries, [job])[0]
 
 
-@router.get("/jobs", summary="Jobs by id, in every state")
+@router.get("/jobs", summary="Jobs by id, in every state", response_model=Answer[list[JobView]])
 def list_jobs(
     ctx: Ctx,
     queries: Queries,
@@ -54,7 +68,7 @@ def list_jobs(
     after_id: Annotated[int | None, Query(ge=0, le=params.MAX_ID, description="only larger ids, for paging")] = None,
     newest_first: Annotated[bool, Query(description="by id, descending")] = False,
     limit: Limit = 1000,
-) -> Answer[list[JobView]]:
+) -> Any:
     where = JobFilter(
         states=params.states(state),
         user=user,
@@ -66,9 +80,7 @@ def list_jobs(
         limit=limit,
         newest_first=newest_first,
     )
-    with ctx.records.read() as reader:
-        jobs = reader.jobs(where)
-    return listed(queries, jobs)
+    return listing(ctx, queries, where)
 
 
 @router.post("/jobs/check", summary="Whether a job could be queued, and when it would start; queues nothing")

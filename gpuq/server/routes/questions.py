@@ -89,8 +89,8 @@ class Sql(BaseModel):
 class FileResponse(StreamingResponse):
     """Sends a file that has no name; however that ends, `done` is called."""
 
-    def __init__(self, file: IO[bytes], done: Callable[[], None]) -> None:
-        size = os.fstat(file.fileno()).st_size
+    def __init__(self, file: IO[bytes], done: Callable[[], None], *, size: int | None = None) -> None:
+        size = os.fstat(file.fileno()).st_size if size is None else size
         super().__init__(_pieces(file), media_type="application/json", headers={"Content-Length": str(size)})
         self._done = done
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from dataclasses import asdict
+from itertools import chain
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Body, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,8 +20,9 @@ from gpuq.engine.switches import paused
 from gpuq.errors import UsageError
 from gpuq.ports.records import JobFilter
 from gpuq.server.http.dependencies import Ctx, Queries, Who
-from gpuq.server.routes import params
-from gpuq.server.routes.jobs import listed
+from gpuq.server.routes import long_lists, params
+from gpuq.server.routes.jobs import listed, listing
+from gpuq.server.routes.long_lists import PAGE
 from gpuq.server.routes.params import FinalStates, JobId, Limit, Moment, Text
 from gpuq.server.routes.views import (
     Answer,
@@ -61,25 +64,34 @@ def _reason(remark: Remark | None) -> str | None:
     return remark.reason if remark else None
 
 
-@router.get("/queue", summary="Running jobs, then waiting ones in the order in which they stand in line")
+@router.get(
+    "/queue",
+    summary="Running jobs, then waiting ones in the order in which they stand in line",
+    response_model=Answer[QueueAnswer],
+)
 def show_queue(
     ctx: Ctx,
     queries: Queries,
     limit: Annotated[int | None, Query(ge=0, le=params.MAX_ROWS, description="all unless given")] = None,
-    offset: Annotated[int, Query(ge=0, le=params.MAX_ID)] = 0,
+    offset: Annotated[int, Query(ge=0, le=params.MAX_ID, description="jobs passed over; none with after_id")] = 0,
     user: Text = None,
-) -> Answer[QueueAnswer]:
-    view = queries.queue(limit=limit, offset=offset, user=user)
+    after_id: Annotated[
+        int | None, Query(ge=0, le=params.MAX_ID, description="what comes after it, for paging")
+    ] = None,
+) -> Any:
     with ctx.records.read() as tx:
-        standing = paused(tx)
-    return {
-        "running": view.running,
-        "queued": view.queued,
-        "waiting": view.waiting,
-        "total": view.total,
-        "paused": cast("PauseView | None", standing),
-        "jobs": [job_json(job, seen) for job, seen in view.jobs],
-    }
+        view = queries.queue(tx, user)
+        around = {**asdict(view), "paused": paused(tx)}
+        pages = (
+            [job_json(job, seen) for job, seen in page]
+            for page in queries.queue_pages(tx, limit=limit, offset=offset, user=user, after_id=after_id)
+        )
+        first = next(pages, [])
+        if len(first) < PAGE or limit == PAGE:
+            return {**around, "jobs": first}
+        answer = long_lists.answer(chain([first], pages), around)
+    ctx.records.spare_memory()
+    return answer
 
 
 @router.post("/queue/pause", summary="Start no new jobs until resume")
@@ -93,7 +105,7 @@ def resume_queue(ctx: Ctx, caller: Who) -> Answer[QueuePauseView]:
     return {"paused": None}
 
 
-@router.get("/history", summary="Finished jobs, newest first")
+@router.get("/history", summary="Finished jobs, the last that ended first", response_model=Answer[list[JobView]])
 def history(
     ctx: Ctx,
     queries: Queries,
@@ -103,8 +115,11 @@ def history(
     name: Text = None,
     since: Moment = None,
     until: Moment = None,
+    after_id: Annotated[
+        int | None, Query(ge=0, le=params.MAX_ID, description="what ended before it, for paging")
+    ] = None,
     limit: Limit = 1000,
-) -> Answer[list[JobView]]:
+) -> Any:
     wanted = params.states(state)
     if wanted is not None and not wanted <= FINAL:
         raise UsageError("state: history holds finished jobs", hint="known: " + ", ".join(sorted(FINAL)))
@@ -115,12 +130,11 @@ def history(
         name=name,
         finished_since=params.moment("since", since),
         finished_until=params.moment("until", until),
+        after_id=after_id,
         limit=limit,
-        newest_first=True,
+        last_ended_first=True,
     )
-    with ctx.records.read() as reader:
-        jobs = reader.jobs(where)
-    return listed(queries, jobs)
+    return listing(ctx, queries, where)
 
 
 @router.get("/gpus", summary="Every GPU with its state and its holder")

@@ -7,32 +7,26 @@ with an `Idempotency-Key` it may ask again for the same jobs, so then they are s
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Generator, Sequence
+import contextlib
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from hashlib import blake2b
 from typing import Any
 from urllib.parse import parse_qs
 
-from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gpuq.domain.caller import Caller
-from gpuq.domain.job import JobView, job_json
+from gpuq.domain.job import JobView
 from gpuq.engine.context import Context
-from gpuq.engine.intake import submit
+from gpuq.engine.intake.to_agent import Agent
 from gpuq.engine.queries.job_queries import JobQueries
-from gpuq.errors import GpuqError, UsageError
-from gpuq.ports.records import JobFilter
-from gpuq.server.http.error_handlers import malformed, response_of
+from gpuq.errors import UsageError
+from gpuq.linux import trim_heap
 from gpuq.server.http.peer import GONE
-from gpuq.server.routes.submission_body import BadSubmission, Bodies, of_item
-from gpuq.server.routes.submission_response import SubmissionEncoder
-
-log = logging.getLogger(__name__)
+from gpuq.server.routes.submission_clerk import Clerk, Request
+from gpuq.server.routes.submission_lane import Lane
 
 PATH = "/jobs"
 
@@ -42,6 +36,8 @@ _PRINTABLE = "^[!-~\\xa1-\\xac\\xae-\\xff]([ -~\\xa1-\\xac\\xae-\\xff]*[!-~\\xa1
 # Bytes. A larger body has many jobs: it would keep single submissions waiting while it is parsed.
 _LARGE = 256 * 1024
 _LARGE_AT_ONCE = 4
+# Seconds: by then the client has read its answer, as a rule.
+_GIVE_BACK_AFTER_S = 1.0
 
 _SCHEMA = {
     "oneOf": [
@@ -82,69 +78,6 @@ OPERATION: dict[str, Any] = {
 }
 
 
-def _answers(ctx: Context, done: submit.Submitted) -> list[bytes]:
-    known = [job_id for job_id in done.ids if job_id not in done.stored]
-    found: dict[int, bytes] = {}
-    if known:
-        with ctx.records.read() as reader:
-            jobs = reader.jobs(JobFilter(ids=tuple(dict.fromkeys(known))))
-        found = {job.id: to_json(job_json(job)) for job in jobs}
-    array_id: int | None = None
-    encoder = SubmissionEncoder()
-    for job_id, new in done.stored.items():
-        if new.array_first:
-            array_id = job_id
-        found[job_id] = encoder.fill_in(job_id, new, array_id if new.array_index is not None else None)
-    return [found[job_id] for job_id in done.ids]
-
-
-def _described(ctx: Context, queries: JobQueries, ids: Sequence[int]) -> list[bytes]:
-    with ctx.records.read() as reader:
-        jobs = {job.id: job for job in reader.jobs(JobFilter(ids=tuple(dict.fromkeys(ids))))}
-    return [to_json(job_json(job, seen)) for job, seen in queries.describe([jobs[job_id] for job_id in ids])]
-
-
-def accept(
-    ctx: Context,
-    queries: JobQueries,
-    bodies: Bodies,
-    body: bytes,
-    caller: Caller,
-    request_key: str | None,
-    *,
-    described: bool,
-    leave_if_gone: Callable[[], None],
-    answer: Callable[[Response], None],
-) -> None:
-    """On a worker thread. `answer` is called once, as soon as the jobs are durable: the hot queue hears of them behind
-    it, but before they are `described` by it. One array spec answers a list, as several specs do. `leave_if_gone`
-    raises where nobody waits for an answer; then nothing is stored."""
-    try:
-        specs, many = bodies.parse(body)
-    except BadSubmission as bad:
-        return answer(response_of(bad.error, index=bad.index))
-    except ValueError as error:
-        return answer(malformed(str(error)))
-    leave_if_gone()
-    fingerprint = blake2b(body, digest_size=16).hexdigest() if request_key is not None else None
-    try:
-        done = submit.store(
-            ctx, specs, caller, request_key=request_key, fingerprint=fingerprint, before_commit=leave_if_gone
-        )
-    except GpuqError as error:
-        if not many or error.index is None:
-            raise
-        return answer(response_of(of_item(error, error.index), index=error.index))
-    if described:
-        submit.tell(ctx, done)
-    jobs = _described(ctx, queries, done.ids) if described else _answers(ctx, done)
-    payload = b"[%b]" % b",".join(jobs) if many or specs[0].array is not None else jobs[0]
-    answer(Response(payload, 201, media_type="application/json"))
-    if not described:
-        submit.tell(ctx, done)
-    return None
-
-
 _FLAGS = {
     **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
     **dict.fromkeys(("0", "false", "f", "no", "n", "off"), False),
@@ -152,49 +85,35 @@ _FLAGS = {
 
 
 class _Answer:
-    """What a worker thread hands to the loop, once: a response or an error. What fails behind it is logged."""
+    """What a worker thread hands to the loop, once: a response or an error."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[Response] = self._loop.create_future()
-        self._given = False
 
     def __await__(self) -> Generator[Any, None, Response]:
         return self._future.__await__()
 
-    def give(self, response: Response) -> None:
-        self._given = True
-        self._loop.call_soon_threadsafe(self._settle, response, None)
+    def give(self, response: Response | Exception) -> None:
+        self._loop.call_soon_threadsafe(self._settle, response)
 
-    def work(self, accepting: Callable[[Callable[[Response], None]], None]) -> None:
-        try:
-            accepting(self.give)
-        except Exception as error:
-            if self._given:
-                log.exception("jobs are stored, and the agent was not told; it looks by itself")
-            else:
-                self._loop.call_soon_threadsafe(self._settle, None, error)
-
-    def _settle(self, response: Response | None, error: Exception | None) -> None:
+    def _settle(self, response: Response | Exception) -> None:
         if self._future.done():
             # The client has gone.
             return
-        if error is not None:
-            self._future.set_exception(error)
-        elif response is not None:
+        if isinstance(response, Exception):
+            self._future.set_exception(response)
+        else:
             self._future.set_result(response)
 
 
 class Submission:
     """The endpoint, as an ASGI application behind the gate."""
 
-    def __init__(self, ctx: Context, queries: JobQueries) -> None:
-        self._ctx = ctx
-        self._queries = queries
-        self._bodies = Bodies(ctx.settings.max_batch)
-        # On SQLite, which has one writer, one thread: two would only take the processor from each other.
-        threads = 1 if ctx.settings.database_url.startswith("sqlite") else 4
-        self._lane = ThreadPoolExecutor(threads, thread_name_prefix="submit")
+    def __init__(self, ctx: Context, queries: JobQueries, agent: Agent | None = None) -> None:
+        self._clerk = Clerk(ctx, queries, agent)
+        # One thread: both databases have one writer, and what waits for it is stored together.
+        self._lane = Lane(self._clerk.serve_all)
         self._large = ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="submit-large")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -214,24 +133,24 @@ class Submission:
             if request_key is None and gone is not None and gone():
                 raise ClientDisconnect
 
-        accepting = partial(
-            accept,
-            self._ctx,
-            self._queries,
-            self._bodies,
-            body,
-            caller,
-            request_key,
-            described=described,
-            leave_if_gone=leave_if_gone,
-        )
-        (self._lane if len(body) <= _LARGE else self._large).submit(answer.work, lambda give: accepting(answer=give))
+        request = Request(body, caller, request_key, described, leave_if_gone, answer.give)
+        if len(body) <= _LARGE:
+            self._lane.put(request)
+        else:
+            self._large.submit(self._clerk.serve_all, [request])
         response = await answer
         await response(scope, receive, send)
+        if len(body) > _LARGE:
+            asyncio.get_running_loop().call_later(_GIVE_BACK_AFTER_S, self._give_memory_back)
+
+    def _give_memory_back(self) -> None:
+        """What a large submission took is free by now, and the C library keeps it for the next one."""
+        with contextlib.suppress(RuntimeError):  # The daemon goes down.
+            self._large.submit(trim_heap)
 
     def close(self) -> None:
         """Returns when every submission under way is stored."""
-        self._lane.shutdown(wait=True)
+        self._lane.close()
         self._large.shutdown(wait=True)
 
 

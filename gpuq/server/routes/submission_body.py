@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError, create_model
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from gpuq.domain.spec import Batch, JobSpec, usage_error
 from gpuq.engine.intake.request_size import too_many_jobs
@@ -20,14 +20,23 @@ class BadSubmission(Exception):
         self.index = index
 
 
+# Of what is parsed, pydantic keeps the last 16,384 short texts for those that come again. A large submission leaves
+# names there, one in each megabyte of what it took, and none of that could be given back.
+_KEYS_ALONE = ConfigDict(cache_strings="keys")
+
+
+class _LeanBatch(Batch):
+    model_config = _KEYS_ALONE
+
+
 class Bodies:
     """Reads bodies of at most `most` submissions; a longer one is refused when so many have been read."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         jobs: Any = Annotated[list[JobSpec], Field(max_length=most)]
-        self._list: TypeAdapter[list[JobSpec]] = TypeAdapter(jobs)
-        self._batch: type[Batch] = create_model("Batch", __base__=Batch, jobs=(jobs, ...))
+        self._list: TypeAdapter[list[JobSpec]] = TypeAdapter(jobs, config=_KEYS_ALONE)
+        self._batch: type[Batch] = create_model("Batch", __base__=_LeanBatch, jobs=(jobs, ...))
 
     def parse(self, body: bytes) -> tuple[list[JobSpec], bool]:
         """The specs, and whether there may be several. Raises BadSubmission, and ValueError for what is not JSON."""

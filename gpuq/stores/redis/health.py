@@ -8,8 +8,8 @@ from typing import Any
 import redis
 
 from gpuq.stores.redis.link import RedisLink
+from gpuq.stores.redis.private.redis_binary import MIN_MAJOR
 
-MIN_MAJOR = 6
 NEARLY_FULL = 0.9
 
 

@@ -46,10 +46,11 @@ class RedisLeases:
         gpus: Sequence[GpuClaim],
         ttl_s: float,
         over: Collection[str] = (),
+        unlisted: bool = False,
     ) -> Taken:
         keys = [self._keys.epoch, self._keys.queue(entry.gpus), self._keys.queues, self._keys.leases(node)]
         ended = "".join(f"{ended}," for ended in over)
-        args: list[str | int] = [self._expected(), padded(entry.job_id), token, _ms(ttl_s), ended]
+        args: list[str | int] = [self._expected(), padded(entry.job_id), token, _ms(ttl_s), ended, int(unlisted)]
         for claim in gpus:
             keys.append(self._keys.lease(node, claim.uuid))
             args.extend((_share(claim), claim.total_mb, claim.uuid))

@@ -44,6 +44,9 @@ class LocalNotifier:
                 # The publisher has done its work; another's bug must not undo it.
                 log.exception("a listener failed on topic %r", topic)
 
+    def publish_elsewhere(self, topic: Topic) -> None:
+        """There is nobody elsewhere."""
+
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         # A wrapper of its own, so that one listener subscribed twice is two subscriptions.
         def entry(topic: Topic) -> None:
@@ -85,6 +88,9 @@ class RedisNotifier:
 
     def publish(self, topic: Topic) -> None:
         self._local.publish(topic)
+        self.publish_elsewhere(topic)
+
+    def publish_elsewhere(self, topic: Topic) -> None:
         with self._lock:
             if self._stopping.is_set():
                 return

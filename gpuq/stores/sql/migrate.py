@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from gpuq.stores.sql.core.engine import WRITERS_TURN, Database, connect_sqlite, 
 from gpuq.stores.sql.core.errors import told_as_our_own, translated
 from gpuq.stores.sql.questions import report_role
 from gpuq.stores.sql.schema import create
+from gpuq.stores.sql.steps import Tell, Upgrade, given_ids, go_on_after, revisions_after, to_stderr
 
 # Names the making of the schema among the advisory locks of a PostgreSQL database; any fixed number does.
 FIRST_START = 0x67707571
@@ -38,14 +38,15 @@ def scripts() -> Path:
     raise DatabaseUnavailable("the migrations are missing from this installation", hint="install gpuq again")
 
 
-def ensure(url: str) -> None:
+def ensure(url: str, tell: Tell | None = None) -> None:
     """The database exists and has this release's schema when this returns.
 
-    A fresh one is created; an older one is upgraded, on SQLite after a backup beside it. Raises SchemaMismatch
-    for a newer one, DatabaseUnavailable when it cannot be reached.
+    A fresh one is created; an older one is upgraded, on SQLite after a backup beside it. `tell`: what is done to a
+    large one, as it is done; None: on stderr. Raises SchemaMismatch for a newer one, DatabaseUnavailable when it cannot
+    be reached.
     """
     if current(url) != create.HEAD:
-        upgrade(url)
+        upgrade(url, tell)
 
 
 def current(url: str) -> str | None:
@@ -66,23 +67,27 @@ def current(url: str) -> str | None:
         return None if row is None else str(row[0])
 
 
-def upgrade(url: str) -> tuple[str | None, str]:
+def upgrade(url: str, tell: Tell | None = None) -> tuple[str | None, str]:
     """From which revision to which. Raises as `ensure` does."""
     path = sqlite_path(url)
     with told_as_our_own():
         if path is None:
             with _connected(url, write=True) as connection:
-                return _bring_up(connection, None), create.HEAD
+                if (before := _made(connection)) not in {None, create.HEAD}:
+                    _bring_up(connection, str(before))
+                return before, create.HEAD
         with _alone(path):
             _make_file(path)
             with _connected(url, write=True) as connection:
-                return _bring_up(connection, path), create.HEAD
+                before = _made(connection)
+            if before not in {None, create.HEAD}:
+                _in_steps(url, path, str(before), tell or to_stderr)
+            return before, create.HEAD
 
 
-def _bring_up(connection: Connection, path: Path | None) -> str | None:
+def _made(connection: Connection) -> str | None:
+    """The revision that is there; where none is, the schema is made."""
     before = create.revision(connection)
-    if before == create.HEAD:
-        return before
     if before is None:
         if taken := create.foreign_tables(connection):
             raise SchemaMismatch(
@@ -90,19 +95,27 @@ def _bring_up(connection: Connection, path: Path | None) -> str | None:
                 hint="point GPUQ_DATABASE_URL at a database of its own",
             )
         create.create_all(connection)
-        return None
-    configuration = _alembic(before)
-    if path is not None:
-        backup(f"sqlite:///{path}", _beside(path, before))
-    readers = [] if path is not None else report_role.readers(connection)
-    _run_alembic(configuration, connection)
-    report_role.let_read(connection, readers)
     return before
 
 
-def _beside(path: Path, revision: str) -> Path:
-    at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    return path.with_name(f"{path.name}.before-upgrade-from-{revision}-{at}")
+def _bring_up(connection: Connection, before: str) -> None:
+    """PostgreSQL, all in one transaction."""
+    configuration = _alembic(before)
+    readers = report_role.readers(connection)
+    _run_alembic(configuration, connection)
+    report_role.let_read(connection, readers)
+
+
+def _in_steps(url: str, path: Path, before: str, tell: Tell) -> None:
+    configuration = _alembic(before)
+    steps = Upgrade(path, tell)
+    steps.copy_first(before, lambda target: backup(f"sqlite:///{path}", target))
+    configuration.attributes["tell"] = lambda step: steps.tell(f"  {step}")
+    for revision in revisions_after(configuration, before):
+        steps.tell(f"schema {revision}")
+        with _connected(url, write=True) as connection:
+            _run_alembic(configuration, connection, revision)
+    steps.ended()
 
 
 def _alembic(before: str) -> Any:
@@ -120,20 +133,21 @@ def _alembic(before: str) -> Any:
     return configuration
 
 
-def _run_alembic(configuration: Any, connection: Connection) -> None:
+def _run_alembic(configuration: Any, connection: Connection, revision: str | None = None) -> None:
     from alembic import command
 
     configuration.attributes["connection"] = connection
     driver: Any = connection.connection.driver_connection
-    given = _given_ids(driver) if connection.dialect.name == "sqlite" else {}
-    command.upgrade(configuration, create.HEAD)
+    given = given_ids(driver) if connection.dialect.name == "sqlite" else {}
+    command.upgrade(configuration, revision or create.HEAD)
     if connection.dialect.name == "sqlite":
         # A table that was written anew would go on after the ids that are in it, not after those that were given.
-        _go_on_after(driver, given)
+        go_on_after(driver, given)
+    if connection.dialect.name == "sqlite" and revision in {None, create.HEAD}:
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
         if broken:
             raise SchemaMismatch(
-                f"the upgrade left {len(broken)} rows without what they refer to; nothing was changed",
+                f"the upgrade left {len(broken)} rows without what they refer to, and was not finished",
                 hint="the database was damaged before: restore a backup",
             )
 
@@ -235,30 +249,11 @@ def restore(url: str, source: Path) -> None:
     with told_as_our_own(), _alone(path):
         _make_file(path)
         with closing(connect_sqlite(path)) as target, closing(connect_sqlite(source, mode="ro")) as copy:
-            given = _given_ids(target)
+            given = given_ids(target)
             copy.backup(target)
             target.execute("PRAGMA journal_mode = WAL")
-            _go_on_after(target, given)
+            go_on_after(target, given)
     ensure(url)
-
-
-def _given_ids(connection: sqlite3.Connection) -> dict[str, int]:
-    try:
-        return {str(table): int(last) for table, last in connection.execute("SELECT name, seq FROM sqlite_sequence")}
-    except sqlite3.OperationalError as error:
-        if "no such table" in str(error):
-            return {}
-        raise
-
-
-def _go_on_after(connection: sqlite3.Connection, given: dict[str, int]) -> None:
-    for table, last in given.items():
-        connection.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (last, table))
-        connection.execute(
-            "INSERT INTO sqlite_sequence (name, seq) SELECT ?, ?"
-            " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = ?)",
-            (table, last, table),
-        )
 
 
 def check_backup(source: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 from gpuq.domain.events import Event
@@ -11,10 +12,11 @@ from gpuq.domain.job import Attempt, Job
 from gpuq.domain.priority import Priority
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
+from gpuq.domain.totals import WAIT_BOUNDS, Totals
 from gpuq.errors import NotFound
-from gpuq.ports.records import AnsweredRequest, DeadLetter, JobFilter, ReadyDependent, Waiting
+from gpuq.ports.records import FIRST_PLACE, AnsweredRequest, DeadLetter, JobFilter, ReadyDependent, Waiting
 from gpuq.stores.sql.core import statements as sql
-from gpuq.stores.sql.core.filters import counted, filter_shape, filtered
+from gpuq.stores.sql.core.filters import counted, filter_shape, filtered, named
 from gpuq.stores.sql.core.rows import (
     JOB_WIDTH,
     Prepared,
@@ -29,6 +31,14 @@ from gpuq.stores.sql.core.rows import (
 
 def no_such_job(job_id: int) -> NotFound:
     return NotFound(f"there is no job {job_id}", hint="`gpuq status -a` lists every job")
+
+
+def _spec(text: str, env: str | None) -> JobSpec:
+    """Variables in the stored text itself, of a release before or of a later change, are the job's."""
+    stored = json.loads(text)
+    if env is not None and "env" not in stored:
+        stored["env"] = json.loads(env)
+    return JobSpec.from_stored(stored)
 
 
 def _begin(spec: str | None) -> float | str | None:
@@ -65,10 +75,12 @@ class SqlReader:
         return job_from(rows[0])
 
     def _filter_values(self, where: JobFilter) -> dict[str, Any]:
-        names = ("user", "group", "name", "array_id", "finished_since", "finished_until", "after_id")
+        names = ("user", "group", "name", "array_id", "finished_since", "finished_until", "after_id", "until_id")
         values = {name: getattr(where, name) for name in names if getattr(where, name) is not None}
         if where.ids is not None:
             values["ids"] = self._ids(where.ids)
+        if where.array_ids is not None:
+            values["array_ids"] = self._ids(where.array_ids)
         return values
 
     def jobs(self, where: JobFilter) -> list[Job]:
@@ -77,15 +89,42 @@ class SqlReader:
         rows = self._rows(prepared, limit=self._limit(where.limit), **self._filter_values(where))
         return [job_from(row) for row in rows]
 
+    def names(self, where: JobFilter) -> list[tuple[int, int | None, int | None]]:
+        prepared = self._statements.made((named, filter_shape(where)), lambda: named(self._dialect, where))
+        rows = self._rows(prepared, limit=self._limit(where.limit), **self._filter_values(where))
+        return [tuple(row) for row in rows]
+
     def count(self, where: JobFilter) -> int:
-        key = (counted, filter_shape(where))
-        prepared = self._statements.made(key, lambda: counted(self._dialect, where))
-        total = int(self._scalar(prepared, **self._filter_values(where)))
+        if where.states is not None and where == JobFilter(states=where.states, limit=where.limit):
+            counts = self.count_by_state()
+            total = sum(counts.get(state, 0) for state in where.states)
+        else:
+            key = (counted, filter_shape(where))
+            prepared = self._statements.made(key, lambda: counted(self._dialect, where))
+            total = int(self._scalar(prepared, **self._filter_values(where)))
         return total if where.limit is None else min(total, where.limit)
 
     def count_by_state(self) -> dict[JobState, int]:
         """Only states that some job is in."""
-        return {state_from(state): int(count) for state, count in self._rows(sql.by_state)}
+        return {state_from(state): int(count) for state, count in self._rows(sql.totals_of_jobs) if count}
+
+    def totals(self) -> Totals:
+        found = {name: (int(number), float(seconds)) for name, number, seconds in self._rows(sql.all_totals)}
+        of: dict[str, dict[str, int]] = {"jobs": {}, "attempts": {}, "waits": {}}
+        for name, (number, _) in found.items():
+            kind, _, word = name.partition(":")
+            if word and number:
+                of[kind][word] = number
+        waits = of["waits"]
+        within = accumulate(waits.get(str(bound), 0) for bound in WAIT_BOUNDS)
+        return Totals(
+            jobs={state_from(state): count for state, count in of["jobs"].items()},
+            dead_letters=found.get("dead_letters", (0, 0.0))[0],
+            attempts=of["attempts"],
+            wait_counts=tuple(within),
+            waits=sum(waits.values()),
+            wait_s=sum(seconds for name, (_, seconds) in found.items() if name.startswith("waits:")),
+        )
 
     def count_by_group(self) -> dict[str, dict[JobState, int]]:
         counts: dict[str, dict[JobState, int]] = {}
@@ -97,12 +136,12 @@ class SqlReader:
         rows = self._rows(sql.spec_of, job_id=job_id)
         if not rows:
             raise no_such_job(job_id)
-        text, uid, gid = rows[0]
-        return JobSpec.from_stored(json.loads(text)), uid, gid
+        text, env, uid, gid = rows[0]
+        return _spec(text, env), uid, gid
 
     def specs(self, ids: Sequence[int]) -> dict[int, JobSpec]:
         rows = self._rows(sql.specs_of, ids=self._ids(ids)) if ids else ()
-        return {job_id: JobSpec.from_stored(json.loads(text)) for job_id, text in rows}
+        return {job_id: _spec(text, env) for job_id, text, env in rows}
 
     def attempts(self, job_id: int) -> list[Attempt]:
         return [attempt_from(row) for row in self._rows(sql.attempts_of, job_id=job_id)]
@@ -138,8 +177,16 @@ class SqlReader:
                 return
             after_id = rows[-1][0]
 
-    def line(self, *, offset: int = 0, limit: int | None = None) -> list[Job]:
-        return [job_from(row) for row in self._rows(sql.line, offset=offset, limit=self._limit(limit))]
+    def line(
+        self,
+        *,
+        offset: int = 0,
+        limit: int | None = None,
+        user: str | None = None,
+        after: tuple[float, int] = FIRST_PLACE,
+    ) -> list[Job]:
+        values = {"offset": offset, "limit": self._limit(limit), "user": user, "score": after[0], "id": after[1]}
+        return [job_from(row) for row in self._rows(sql.line, **values)]
 
     def line_past(
         self,
@@ -151,16 +198,31 @@ class SqlReader:
         limit: int,
         accounts: Collection[tuple[str, int | None]] = (),
     ) -> list[int]:
-        named = {
+        passed = {
             "users": self._ids(sorted(users)),
             "groups": self._ids(sorted(groups)),
             "accounts": self._ids([f"{'' if uid is None else uid} {user}" for user, uid in accounts]),
         }
-        rows = self._rows(sql.line_past, gpus=gpus, arrays=self._ids(sorted(arrays)), limit=self._limit(limit), **named)
+        rows = self._rows(
+            sql.line_past, gpus=gpus, arrays=self._ids(sorted(arrays)), limit=self._limit(limit), **passed
+        )
         return [row[0] for row in rows]
 
     def position(self, score: float, job_id: int) -> int:
         return int(self._scalar(sql.position, score=score, id=job_id)) + 1
+
+    def positions(self, places: Collection[tuple[float, int]]) -> dict[int, int]:
+        found: dict[int, int] = {}
+        before, (score, job_id) = 1, FIRST_PLACE
+        for to_score, to_id in sorted(places):
+            values = {"score": score, "id": job_id, "to_id": to_id}
+            if to_score > score:
+                before += int(self._scalar(sql.between, to_score=to_score, **values))
+            else:
+                before += int(self._scalar(sql.between_alike, **values))
+            found[to_id] = before
+            score, job_id = to_score, to_id
+        return found
 
     def delayed_until(self) -> float | None:
         at = self._scalar(sql.delayed_until)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from gpuq.errors import GpuqError
+from gpuq.linux import trim_heap
 from gpuq.ports.records import GivenNumbers, Reader, Writer
 from gpuq.stores.sql.core.engine import Database
 from gpuq.stores.sql.core.statements import Statements
+from gpuq.stores.sql.many import SqlManyWriter
 from gpuq.stores.sql.reader import SqlReader
-from gpuq.stores.sql.writer import SqlWriter
 
 
 class SqlRecords:
@@ -35,10 +37,22 @@ class SqlRecords:
         if self._refusal is not None:
             raise self._refusal
         with self.database.write_on_driver() as driver:
-            writer = SqlWriter(driver, self._statements, self._numbers)
+            writer = SqlManyWriter(driver, self._statements, self._numbers)
             yield writer
         if self._numbers is not None:
             self._numbers.note(writer.last_event, writer.last_job)
+
+    def spare_memory(self) -> None:
+        # Idle SQLite connections keep pages that they have read, each 16 MB after a long list.
+        if self.database.path is not None:
+            pool: Any = self.database.engine.pool
+            with ExitStack() as stack:
+                # Each is given back only when the others have been taken, so that it is the turn of all.
+                for _ in range(pool.checkedin()):
+                    connection = stack.enter_context(self.database.engine.connect())
+                    driver: Any = connection.connection.driver_connection
+                    driver.execute("PRAGMA shrink_memory")
+        trim_heap()
 
     def close(self) -> None:
         self.database.close()

@@ -6,18 +6,20 @@ runs one compiled statement over plain tuples; the events are then written by th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 from pydantic_core import to_json
-from sqlalchemy import ClauseElement, insert, text
+from sqlalchemy import ClauseElement, insert, select, text
 
 from gpuq.domain.spec import SCHEMA, JobSpec
 from gpuq.errors import NotFound, Refused
 from gpuq.ports.records import NewJob
 from gpuq.stores.sql.core.errors import violated
 from gpuq.stores.sql.core.rows import clean, json_text
-from gpuq.stores.sql.core.statements import Statements
+from gpuq.stores.sql.core.statements import Statements, word
+from gpuq.stores.sql.schema.kept import environments
 from gpuq.stores.sql.schema.tables import dependencies, jobs, requests, specs
 
 # In the order of `_job_rows`; every other column starts with its default.
@@ -26,12 +28,17 @@ _JOB_COLUMNS = (
     "gpu_model", "gpu_ids", "time_limit_s", "max_retries", "key", "preemptible", "array_id", "array_index",
     "array_limit", "submitted_at", "eligible_at", "held_by",
 )  # fmt: skip
-_SPEC_COLUMNS = ("job_id", "gid", "spec")
+_SPEC_COLUMNS = ("job_id", "gid", "spec", "env_id")
 _DEPENDENCY_COLUMNS = ("job_id", "on_id", "kind")
 
 
+_write_spec = JobSpec.__pydantic_serializer__.to_json
+
+
 def stored_spec(spec: JobSpec) -> str:
-    return f'{{"schema":{SCHEMA},' + _json(spec)[1:]
+    """What is not said in it is as it is by default; the variables stand in `environments`."""
+    said = _write_spec(spec, exclude={"env"}, exclude_defaults=True)
+    return f'{{"schema":{SCHEMA},' + str(said, "utf-8")[1:]
 
 
 def _json(value: object) -> str:
@@ -87,13 +94,39 @@ def _job_rows(new: Sequence[NewJob], ids: Sequence[int]) -> Iterator[tuple[Any, 
         )  # fmt: skip
 
 
-def _spec_rows(new: Sequence[NewJob], ids: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+def _environment(dialect: str) -> ClauseElement:
+    return select(environments.c.id).where(environments.c.hash == word("hash"))
+
+
+def _new_environment(dialect: str) -> ClauseElement:
+    return text("INSERT INTO environments (hash, env) VALUES (:hash, :env)")
+
+
+def _environment_id(driver: Any, statements: Statements, env: Mapping[str, str]) -> int:
+    """Asked of the database every time: an id that was kept from a transaction that failed would be another's."""
+    stored = _json(env)
+    values = {"hash": blake2b(stored.encode(), digest_size=16).hexdigest()}
+    row = statements.of(_environment)(driver, values).fetchone()
+    if row is None:
+        statements.of(_new_environment)(driver, {**values, "env": stored})
+        row = statements.of(_environment)(driver, values).fetchone()
+    return int(row[0])
+
+
+def _spec_rows(
+    driver: Any, statements: Statements, new: Sequence[NewJob], ids: Sequence[int]
+) -> Iterator[tuple[Any, ...]]:
     written: JobSpec | None = None
     stored = ""
+    env: Mapping[str, str] = {}
+    env_id: int | None = None
     for job_id, job in zip(ids, new, strict=True):
         if job.spec is not written:  # the elements of an array share one specification
             written, stored = job.spec, stored_spec(job.spec)
-        yield job_id, job.gid, stored
+            if job.spec.env != env:  # and the jobs of a submission mostly their variables
+                env = job.spec.env
+                env_id = _environment_id(driver, statements, env) if env else None
+        yield job_id, job.gid, stored, env_id
 
 
 def dependency_rows(job_id: int, after: Sequence[int], after_any: Sequence[int]) -> list[tuple[Any, ...]]:
@@ -108,7 +141,7 @@ def add_dependencies(driver: Any, statements: Statements, rows: list[tuple[Any, 
         return
     prepared = statements.made(dependency_rows, lambda: insert(dependencies), _DEPENDENCY_COLUMNS)
     try:
-        prepared.insert_rows(driver, _DEPENDENCY_COLUMNS, rows)
+        prepared.insert_rows(driver, _DEPENDENCY_COLUMNS, rows, len(rows))
     except statements.integrity_error as error:
         named = ", ".join(str(on_id) for on_id in sorted({row[1] for row in rows}))
         raise NotFound(f"no such job among those to wait for: {named}", hint="`gpuq status -a` lists them") from error
@@ -127,13 +160,14 @@ def add_jobs(
     for an unknown dependency."""
     try:
         prepared = statements.made(_job_rows, lambda: insert(jobs), _JOB_COLUMNS)
-        prepared.insert_rows(driver, _JOB_COLUMNS, list(_job_rows(new, ids)))
+        prepared.insert_rows(driver, _JOB_COLUMNS, _job_rows(new, ids), len(new))
     except statements.integrity_error as error:
         if violated(error, "uq_jobs_key", "jobs.user", "jobs.key"):
             raise key_taken() from error
         raise
     prepared = statements.made(_spec_rows, lambda: insert(specs), _SPEC_COLUMNS)
-    prepared.insert_rows(driver, _SPEC_COLUMNS, list(_spec_rows(new, ids)))
+    # A list: on the way rows for shared environments are written.
+    prepared.insert_rows(driver, _SPEC_COLUMNS, list(_spec_rows(driver, statements, new, ids)), len(new))
     waits: list[tuple[Any, ...]] = []
     for job_id, job in zip(ids, new, strict=True):
         if job.spec.after or job.spec.after_any:

@@ -12,13 +12,13 @@ from gpuq.domain.job import Attempt, Launched
 from gpuq.domain.outcome import Result
 from gpuq.domain.priority import UNDECLARED_S
 from gpuq.domain.spec import JobSpec
-from gpuq.domain.states import ACTIVE, FIELDS_OF_STATES, JobState, allowed
+from gpuq.domain.states import FIELDS_OF_STATES, JobState, allowed
 from gpuq.errors import LeaseLost, Refused
 from gpuq.ports.records import DeadLetter, GivenNumbers, Move, NewJob
 from gpuq.stores.sql.core import statements as sql
 from gpuq.stores.sql.core import write_statements as to
 from gpuq.stores.sql.core.errors import violated
-from gpuq.stores.sql.core.rows import clean, json_text, plain, state_from
+from gpuq.stores.sql.core.rows import Prepared, json_text, plain, state_from
 from gpuq.stores.sql.reader import SqlReader, no_such_job
 from gpuq.stores.sql.refusals import refusal, wrong_state
 from gpuq.stores.sql.schema.tables import attempts, events, jobs
@@ -42,6 +42,13 @@ def _move_columns(source: JobState, to: JobState, given: frozenset[str]) -> froz
         for field, states in FIELDS_OF_STATES.items()
         if source in states and to not in states and field not in given
     )
+
+
+def require_expected(change: Move, source: JobState, attempt: int, token: str | None) -> None:
+    """Raises LeaseLost or WrongState unless the job is as the move expects it."""
+    right_attempt = change.attempt is None or change.attempt == attempt
+    if source not in change.expect or not right_attempt or change.token not in {None, token}:
+        raise refusal(change, source, attempt)
 
 
 class SqlWriter(SqlReader):
@@ -85,14 +92,9 @@ class SqlWriter(SqlReader):
     def move(self, change: Move) -> None:
         self._check_move(change)
         source, attempt, token = change.seen or self._seen(change.job_id)
-        right_attempt = change.attempt is None or change.attempt == attempt
-        if source not in change.expect or not right_attempt or change.token not in {None, token}:
-            raise refusal(change, source, attempt)
+        require_expected(change, source, attempt, token)
         self._update_state(change, source, attempt, token)
-        # A claim names the attempt before it in its guard and the new one in what it sets.
-        number = change.set.get("attempt", change.attempt)
-        if number is None and (source in ACTIVE or change.to in ACTIVE):
-            number = attempt
+        number = to.event_attempt(change, source, attempt)
         self._write_event(change.job_id, source, change.to, change.actor, change.at, change.detail, number)
 
     def _seen(self, job_id: int) -> tuple[JobState, int, str | None]:
@@ -115,6 +117,18 @@ class SqlWriter(SqlReader):
                 raise ValueError(f"{name!r} has no meaning while a job is {change.to}")
 
     def _update_state(self, change: Move, source: JobState, attempt: int, token: str | None) -> None:
+        prepared = self._move_update(source, change)
+        values = to.move_values(change, source, attempt, token)
+        try:
+            changed = prepared(self._driver, values).rowcount
+        except self._statements.integrity_error as error:
+            if violated(error, "uq_jobs_key", "jobs.user", "jobs.key"):
+                raise key_taken() from error
+            raise
+        if changed != 1:
+            raise refusal(change, source, attempt)
+
+    def _move_update(self, source: JobState, change: Move) -> Prepared:
         given = frozenset(change.set)
         cleared = _move_columns(source, change.to, given)
 
@@ -127,24 +141,7 @@ class SqlWriter(SqlReader):
                 .values({name: null() for name in cleared})
             )
 
-        key = ("move", cleared, given)
-        prepared = self._statements.made(key, build, ["state", *sorted(given)])
-        values = {name: plain(value) for name, value in change.set.items()}
-        values |= {
-            "state": change.to.value,
-            "w_id": change.job_id,
-            "w_state": source.value,
-            "w_attempt": attempt,
-            "w_token": token,
-        }
-        try:
-            changed = prepared(self._driver, values).rowcount
-        except self._statements.integrity_error as error:
-            if violated(error, "uq_jobs_key", "jobs.user", "jobs.key"):
-                raise key_taken() from error
-            raise
-        if changed != 1:
-            raise refusal(change, source, attempt)
+        return self._statements.made(("move", cleared, given), build, ["state", *sorted(given)])
 
     def _write_event(
         self,
@@ -156,15 +153,15 @@ class SqlWriter(SqlReader):
         detail: str | None,
         attempt: int | None,
     ) -> None:
-        prepared = self._statements.made("event", lambda: insert(events), to.EVENT_COLUMNS)
-        told = None if detail is None else clean(detail)
-        values = (at, job_id, attempt, source.value, target.value, clean(actor), told)
-        cursor = prepared(self._driver, dict(zip(to.EVENT_COLUMNS, values, strict=True)))
+        insert_event = self._event_insert()
+        cursor = insert_event(self._driver, to.event_values(job_id, source, target, actor, at, detail, attempt))
         self.last_event = getattr(cursor, "lastrowid", None)
 
+    def _event_insert(self) -> Prepared:
+        return self._statements.made("event", lambda: insert(events), to.EVENT_COLUMNS)
+
     def add_attempt(self, attempt: Attempt) -> None:
-        prepared = self._statements.made("attempt", lambda: insert(attempts), to.ATTEMPT_COLUMNS)
-        prepared(self._driver, {name: plain(getattr(attempt, name)) for name in to.ATTEMPT_COLUMNS})
+        self._run(to.add_attempt, **{name: plain(getattr(attempt, name)) for name in to.ATTEMPT_COLUMNS})
 
     def launched(self, job_id: int, number: int, token: str, facts: Launched) -> None:
         update_attempt = self._statements.made(
@@ -232,11 +229,14 @@ class SqlWriter(SqlReader):
         if stored:
             self._update_spec(job_id, stored)
 
-    def _update_columns(self, job_id: int, state: JobState, columns: dict[str, Any]) -> None:
+    def _column_update(self, columns: frozenset[str]) -> Prepared:
         def build() -> ClauseElement:
             return update(jobs).where(to.this_job(), jobs.c.state == sql.word("w_state"))
 
-        prepared = self._statements.made(("update", frozenset(columns)), build, sorted(columns))
+        return self._statements.made(("update", columns), build, sorted(columns))
+
+    def _update_columns(self, job_id: int, state: JobState, columns: dict[str, Any]) -> None:
+        prepared = self._column_update(frozenset(columns))
         try:
             changed = prepared(self._driver, columns | {"w_id": job_id, "w_state": state.value}).rowcount
         except self._statements.integrity_error as error:

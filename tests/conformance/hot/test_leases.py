@@ -235,3 +235,23 @@ def test_racing_takes_of_overlapping_gpus_never_make_two_holders(store: Any, que
     assert len(taken) == len(set(taken))
     assert left.isdisjoint(taken)
     assert left | set(taken) == set(range(jobs))
+
+
+def test_a_job_that_may_not_be_listed_yet_is_taken_whether_or_not_it_is(
+    queue: RedisHotQueue, leases: RedisLeases, entry: Build, alone: Claims
+) -> None:
+    queue.add([entry(2)])
+    for job_id in (1, 2):
+        for _ in range(2):
+            # The second is a call that is repeated because its answer was lost.
+            taken = leases.take(entry(job_id), NODE, f"t{job_id}", alone(f"G{job_id}"), 30, (), True)
+            assert taken is Taken.TAKEN
+    assert leases.holders(NODE) == {"G1": ["t1"], "G2": ["t2"]}
+    assert queue.heads(1) == []
+
+
+def test_a_job_that_may_not_be_listed_yet_takes_no_busy_gpu(leases: RedisLeases, entry: Build, alone: Claims) -> None:
+    assert leases.take(entry(1), NODE, "a", alone("G0"), 30, (), True) is Taken.TAKEN
+    assert leases.take(entry(2), NODE, "b", alone("G0"), 30, (), True) is Taken.BUSY
+    assert leases.take(entry(3), NODE, "c", alone("G0"), 30, ("a",), True) is Taken.TAKEN
+    assert leases.holders(NODE) == {"G0": ["c"]}

@@ -18,6 +18,13 @@ from gpuq.stores.redis.notify import EVERY_TOPIC
 WAIT_S = 10.0
 
 
+def test_what_is_for_other_processes_does_not_come_back_to_this_one() -> None:
+    notifier, heard = LocalNotifier(), []
+    notifier.subscribe(heard.append)
+    notifier.publish_elsewhere(Topic.QUEUE)
+    assert heard == []
+
+
 def test_listeners_are_called_at_once_until_they_unsubscribe() -> None:
     notifier, heard = LocalNotifier(), []
     stop_first = notifier.subscribe(heard.append)
@@ -152,6 +159,14 @@ def test_a_topic_that_only_another_release_knows_is_passed_over(redis_url: str, 
         for topic in ("of_tomorrow", "queue"):
             client.publish(here.link.keys.wake, f"elsewhere {topic}")
     assert here.heard.get(timeout=WAIT_S) == Topic.QUEUE
+
+
+@pytest.mark.redis
+def test_what_is_for_other_processes_reaches_them_alone(redis_url: str, process: Any) -> None:
+    here, there = process(redis_url).listen(), process(redis_url).listen()
+    here.notifier.publish_elsewhere(Topic.QUEUE)
+    assert there.heard.get(timeout=WAIT_S) == Topic.QUEUE
+    assert here.heard.empty()
 
 
 @pytest.mark.redis

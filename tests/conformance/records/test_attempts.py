@@ -3,8 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from gpuq.domain.ids import new_token
+from gpuq.domain.installation_keys import InstallationKey
 from gpuq.domain.job import Attempt, Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.states import JobState
@@ -32,7 +34,7 @@ def test_an_attempt_is_stored_whole(jobs: Any, records: SqlRecords) -> None:
         )  # fmt: skip
     run_dir = f"/gpuq/jobs/{job_id}/1"
     assert attempts_of(records, job_id) == [
-        Attempt(job_id, 1, token, "box", "boot-1", (3, 1), ("GPU-3", "GPU-1"), None, run_dir, run_dir + "/output.log",
+        Attempt(job_id, 1, token, "box", "", (3, 1), ("GPU-3", "GPU-1"), None, run_dir, run_dir + "/output.log",
                 now + 1, now + 2, now + 9, 11, 10**12, 12, 10**12 + 5, Outcome.GPU_OOM, 1, None, "out of memory",
                 40000, 0.5)
     ]  # fmt: skip
@@ -182,3 +184,27 @@ def test_what_is_seen_of_an_attempts_processes_is_kept_while_it_lives(jobs: Any,
         assert not tx.note_processes(first, 1, token, [(1, 1)], jobs.NOW)
         assert tx.forget_processes() == 1
         assert (tx.processes(first, 1), tx.processes(second, 1)) == ([], [(8, 9)])
+
+
+def test_paths_that_follow_from_the_numbers_are_told_and_not_stored(jobs: Any, records: SqlRecords) -> None:
+    elsewhere = jobs.in_state(JobState.COMPLETED)
+    with records.write() as tx:
+        tx.set_value(InstallationKey.RUNS.of("box"), "/gpuq/jobs", jobs.NOW)
+    ended, lives = jobs.in_state(JobState.COMPLETED), jobs.in_state(JobState.RUNNING)
+    with records.database.read() as connection:
+        stored = {row[0]: row[1] for row in connection.execute(text("SELECT job_id, run_dir FROM attempts"))}
+        view = {row[0]: row[1] for row in connection.execute(text("SELECT job_id, log_path FROM attempt_history"))}
+    assert stored == {elsewhere: f"/gpuq/jobs/{elsewhere}/1", ended: None, lives: None}
+    assert view == {job_id: f"/gpuq/jobs/{job_id}/1/output.log" for job_id in stored}
+    for job_id in stored:
+        (attempt,) = attempts_of(records, job_id)
+        assert (attempt.run_dir, attempt.log_path) == (f"/gpuq/jobs/{job_id}/1", view[job_id])
+        assert jobs.get(job_id).log_path == view[job_id]
+        assert (attempt.boot_id == "") == (job_id != lives)
+
+
+def test_a_later_home_of_a_node_names_its_folders_in_full(jobs: Any, records: SqlRecords) -> None:
+    with records.write() as tx:
+        tx.set_value(InstallationKey.RUNS.of("box"), "/first/jobs", jobs.NOW)
+    job_id = jobs.in_state(JobState.RUNNING)
+    assert attempts_of(records, job_id)[0].run_dir == f"/gpuq/jobs/{job_id}/1"

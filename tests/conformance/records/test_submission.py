@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import fields
 from typing import Any
@@ -15,6 +16,7 @@ from gpuq.domain.states import JobState
 from gpuq.errors import NotFound, Refused, WrongState
 from gpuq.ports.records import AnsweredRequest, JobFilter
 from gpuq.stores.sql import SqlRecords
+from gpuq.stores.sql.writer import SqlWriter
 
 S = JobState
 
@@ -224,3 +226,38 @@ def test_an_update_names_the_state_that_it_expects(jobs: Any, records: SqlRecord
     with pytest.raises(ValueError, match="token"), records.write() as tx:
         tx.update_job(job_id, {"token": "x"}, expect=frozenset({S.RUNNING}))
     assert jobs.get(job_id).score == 100.0
+
+
+def test_a_part_that_fails_is_undone_and_the_rest_of_the_transaction_goes_on(jobs: Any, records: SqlRecords) -> None:
+    jobs.add(key="taken")
+    ids: list[int] = []
+    with records.write() as tx:
+        for fields, error in (
+            ({}, None),
+            # Refused by the database itself, after something was written.
+            ({"key": "taken"}, Refused),
+            ({"after": [999]}, NotFound),
+            ({"gpus": -1}, ValueError),
+            ({"name": "last"}, None),
+        ):
+            spec = JobSpec.model_construct(command=["x"], **fields)
+            with contextlib.nullcontext() if error is None else pytest.raises(error), tx.part():
+                added = tx.add_jobs([jobs.new(), jobs.new(spec=spec)], actor="alice", request_key=f"r{len(ids)}")
+                ids += added
+    with records.read() as reader:
+        found = [job.id for job in reader.jobs(JobFilter(ids=tuple(range(ids[0], ids[-1] + 1))))]
+        assert found == ids
+        assert {event.job_id for event in reader.events()} == {ids[0] - 1, *ids}
+
+
+def test_a_part_that_is_undone_is_no_longer_seen_in_its_transaction(jobs: Any, records: SqlRecords) -> None:
+    with records.write() as tx:
+        with contextlib.suppress(KeyError), tx.part():
+            tx.add_jobs([jobs.new()], actor="alice", request_key="r")
+            assert tx.request("alice", "r") is not None
+            raise KeyError
+        assert tx.request("alice", "r") is None
+        assert list(tx.queued()) == []
+        # Nor remembered beside the database as given.
+        assert isinstance(tx, SqlWriter)
+        assert (tx.last_event, tx.last_job) == (None, None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -280,3 +282,21 @@ def test_a_stream_of_small_jobs_does_not_starve_a_big_one() -> None:
         ahead = sum(1 for one in replay.placements if one.job.submit_s < big.submit_s)
         waited = replay.placements[-1].wait_s
         assert waited <= ahead * 7.0 / 4 + 7.0 * 2
+
+
+@settings(max_examples=200, deadline=None)
+@given(snapshots(), st.integers(0, 11), st.booleans())
+def test_a_job_alone_in_line_is_decided_as_the_whole_walk_would(snapshot: Snapshot, which: int, old: bool) -> None:
+    alone = [job for place, job in enumerate(snapshot.waiting) if place == which % len(snapshot.waiting)]
+    if old:
+        alone = [replace(job, submitted_at=NOW - 90 * 86400) for job in alone]
+    snapshot = replace(snapshot, waiting=alone)
+    short = decide(snapshot, NOW)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpuq.scheduler.decide._Turn._starts_alone", lambda turn: False)
+        long = decide(snapshot, NOW)
+    assert (short.starts, short.first) == (long.starts, long.first)
+    assert (short.room.holders, short.room.free, short.room.shared) == (
+        long.room.holders, long.room.free, long.room.shared,
+    )  # fmt: skip
+    assert plan(snapshot, NOW) == plan(replace(snapshot, waiting=Line(alone, snapshot.policy)), NOW)

@@ -10,7 +10,8 @@
 -- ARGV[3]   fencing token of the attempt
 -- ARGV[4]   how long the leases last, ms
 -- ARGV[5]   tokens of attempts that are over, each followed by a comma: their leases here make way
--- ARGV[6..] for each lease: share, what shares may add up to, UUID
+-- ARGV[6]   1: the job may not be in the queue yet, and is taken all the same
+-- ARGV[7..] for each lease: share, what shares may add up to, UUID
 -- Answers TAKEN (also when this token took it before: a repeated call), MISSING, BUSY or COLD.
 local gate = redis.call('GET', KEYS[1])
 if not gate or (ARGV[1] ~= '' and gate ~= ARGV[1]) then
@@ -24,7 +25,7 @@ for token in string.gmatch(ARGV[5], '([^,]+),') do
 end
 local busy, own, before, ended = false, 0, {}, {}
 for i = 5, #KEYS do
-  local at = 6 + (i - 5) * 3
+  local at = 7 + (i - 5) * 3
   local share, total = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
   local used, others, alone = 0, false, false
   redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', string.format('%.0f', now))
@@ -47,7 +48,7 @@ for i = 5, #KEYS do
     busy = true
   end
 end
-if not redis.call('ZSCORE', KEYS[2], ARGV[2]) then
+if not redis.call('ZSCORE', KEYS[2], ARGV[2]) and (ARGV[6] ~= '1' or own > 0) then
   if own > 0 and own == #KEYS - 4 then
     return 'TAKEN'
   end
@@ -66,7 +67,7 @@ for _, lease in ipairs(ended) do
 end
 local ttl = tonumber(ARGV[4])
 for i = 5, #KEYS do
-  local at = 6 + (i - 5) * 3
+  local at = 7 + (i - 5) * 3
   if before[i] then
     redis.call('ZREM', KEYS[i], before[i])
   end

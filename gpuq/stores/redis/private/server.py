@@ -35,7 +35,10 @@ import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, int(signal.SIGKILL))
 if os.getppid() != int(sys.argv[1]):
     sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
+try:
+    os.execv(sys.argv[2], sys.argv[2:])
+except OSError as error:
+    sys.exit(f"{{sys.argv[2]}} is no program that runs here: {{error.strerror}}")
 """
 
 
@@ -166,7 +169,7 @@ class PrivateRedis:
         self._child = child
         try:
             orphaned_server.note(self._record, child.pid, self.socket)
-            self._wait_until_ready(child)
+            self._wait_until_ready(child, server)
         except BaseException:
             self._end_child(child)
             self._child = None
@@ -198,7 +201,7 @@ class PrivateRedis:
             start_new_session=True,
         )
 
-    def _wait_until_ready(self, child: subprocess.Popen[bytes]) -> None:
+    def _wait_until_ready(self, child: subprocess.Popen[bytes], program: str) -> None:
         deadline = time.monotonic() + START_S
         with contextlib.closing(orphaned_server.client(self.socket)) as client:
             while child.poll() is None and time.monotonic() < deadline:
@@ -207,9 +210,10 @@ class PrivateRedis:
                     return
                 time.sleep(0.003)
         ended = f"ended with {child.returncode}" if child.returncode is not None else f"was silent for {START_S:.0f} s"
+        redis_binary.require_new_enough(program)
         raise HotStoreUnavailable(
-            f"the private redis-server {ended}: {self._last_words()}",
-            hint=f"see {self._log}, or set GPUQ_REDIS_URL to a running Redis",
+            f"the private redis-server ({program}) {ended}: {self._last_words()}",
+            hint=f"see {self._log}; `{program} --version` has to answer; or set GPUQ_REDIS_URL to a running Redis",
         )
 
     def _last_words(self) -> str:

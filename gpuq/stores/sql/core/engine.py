@@ -290,6 +290,7 @@ class Database:
             yield driver
 
     def close(self) -> None:
+        """Closes the connections."""
         if self._writer is not None:
             self._writer.close()
         self.engine.dispose()

@@ -88,7 +88,8 @@ def _from_postgres(cause: BaseException) -> Exception:
             return DatabaseUnavailable(f"{known[0]} ({words})", hint=known[1])
     # psycopg gives no code when it never reached a server, or when a connection broke under it.
     if not state and type(cause).__name__ in {"OperationalError", "ConnectionTimeout", "InterfaceError"}:
-        return DatabaseUnavailable(f"PostgreSQL cannot be reached ({words})", hint=_POSTGRES["08"][1])
+        hint = f"{_POSTGRES['08'][1]}; GPUQ_DATABASE_URL says where it is"
+        return DatabaseUnavailable(f"PostgreSQL cannot be reached ({words})", hint=hint)
     return cause if isinstance(cause, Exception) else RuntimeError(words)
 
 

@@ -8,7 +8,7 @@ construct 40. A job takes some twenty statements from submission to end.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ClauseElement
@@ -45,12 +45,30 @@ class Prepared:
             return driver.execute(self.text, values)
         return driver.execute(self.text, [values[name] for name in self._names])
 
-    def insert_rows(self, driver: Any, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-        """An INSERT of `columns`, given in the table's order, for every row."""
+    def each(self, driver: Any, many: Sequence[Mapping[str, Any]]) -> int:
+        """Runs it once for every one of `many`, in their order and in one call of the driver; returns how many rows
+        that changed."""
+        names = self._names
+        rows: list[Any]
+        if names is None:
+            rows = [{**self._fixed, **values} for values in many]
+        else:
+            filled = ({**self._fixed, **values} for values in many) if self._fixed else many
+            rows = [[values[name] for name in names] for values in filled]
+        cursor = driver.cursor()
+        try:
+            cursor.executemany(self.text, rows)
+            return int(cursor.rowcount)
+        finally:
+            cursor.close()
+
+    def insert_rows(self, driver: Any, columns: Sequence[str], rows: Iterable[tuple[Any, ...]], count: int) -> None:
+        """An INSERT of `columns`, given in the table's order, for every row; there are `count`, made one by one."""
         if self._names is not None:
             driver.executemany(self.text, rows)
-        elif len(rows) == 1:
-            driver.execute(self.text, dict(zip(columns, rows[0], strict=True)))
+        elif count == 1:
+            [row] = rows
+            driver.execute(self.text, dict(zip(columns, row, strict=True)))
         else:
             # The same table and columns as COPY, which takes a tenth of the time of one execution a row.
             target = self.text.partition(" VALUES ")[0].removeprefix("INSERT INTO ")
@@ -144,8 +162,9 @@ def job_from(row: Sequence[Any]) -> Job:
 
 
 def attempt_from(row: Sequence[Any]) -> Attempt:
-    """An attempt from a row of the columns ATTEMPT_COLUMNS."""
+    """An attempt from a row of the columns ATTEMPT_COLUMNS. One that has ended names no boot any more."""
     values = list(row)
+    values[4] = values[4] or ""
     values[5] = tuple(json.loads(values[5]))
     values[6] = tuple(json.loads(values[6]))
     values[17] = _OUTCOMES[values[17]]

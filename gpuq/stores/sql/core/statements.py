@@ -36,6 +36,8 @@ from gpuq.stores.sql.core.rows import (
     WAITING_COLUMNS,
     Prepared,
 )
+from gpuq.stores.sql.schema.folders import log_path, run_dir
+from gpuq.stores.sql.schema.kept import environments, totals
 from gpuq.stores.sql.schema.tables import (
     LIVE_OR_COMPLETED,
     attempt_processes,
@@ -89,16 +91,22 @@ def in_states(states: Iterable[JobState]) -> ColumnElement[bool]:
     return jobs.c.state.in_([literal_column(f"'{state}'") for state in sorted(states)])
 
 
-def among(dialect: str, column: str) -> ColumnElement[bool]:
-    """`column` is one of the parameter `ids` (see `ids_parameter`): one text for any number of them."""
+def among(dialect: str, column: str, name: str = "ids") -> ColumnElement[bool]:
+    """`column` is one of the parameter `ids` (or `name`): one text for any number of them."""
     if dialect == "sqlite":
-        return text(f"{column} IN (SELECT value FROM json_each(:ids))")  # type: ignore[return-value]
-    return text(f"{column} = ANY(CAST(:ids AS bigint[]))")  # type: ignore[return-value]
+        return text(f"{column} IN (SELECT value FROM json_each(:{name}))")  # type: ignore[return-value]
+    return text(f"{column} = ANY(CAST(:{name} AS bigint[]))")  # type: ignore[return-value]
 
 
 def limit_of(dialect: str, limit: int | None) -> int | None:
     """Unlimited is -1 on SQLite, NULL on PostgreSQL."""
     return -1 if limit is None and dialect == "sqlite" else limit
+
+
+def attempt_columns(dialect: str, names: Iterable[str]) -> list[ColumnElement[object]]:
+    """Of `attempts`, with the paths that the rows leave out."""
+    paths = {"run_dir": run_dir(dialect, "attempts"), "log_path": log_path(dialect, "attempts")}
+    return [literal_column(paths[name]).label(name) if name in paths else attempts.c[name] for name in names]
 
 
 def job_select(dialect: str) -> Select[tuple[object, ...]]:
@@ -110,7 +118,7 @@ def job_select(dialect: str) -> Select[tuple[object, ...]]:
         *(jobs.c[name] for name in JOB_HEAD),
         on.label("depends_on"),
         *(jobs.c[name] for name in JOB_TAIL),
-        *(attempts.c[name] for name in JOB_FROM_ATTEMPT),
+        *attempt_columns(dialect, JOB_FROM_ATTEMPT),
     ).select_from(jobs.outerjoin(attempts, and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt)))
 
 
@@ -126,9 +134,17 @@ def in_line(dialect: str) -> str:
 
 
 def line(dialect: str) -> ClauseElement:
-    """A page of the queued jobs in line order."""
-    page = text(f"SELECT id {in_line(dialect)} ORDER BY score, id LIMIT :limit OFFSET :offset").bindparams(
-        bindparam("limit", type_=Integer), bindparam("offset", type_=Integer)
+    """A page of the queued jobs in line order, of one user or (NULL) of all, after a place. Only its rows are read: for
+    the others the index is enough."""
+    page = text(
+        f'SELECT id {in_line(dialect)} AND (:user IS NULL OR "user" = :user) AND score >= :score'
+        " AND (score > :score OR id > :id) ORDER BY score, id LIMIT :limit OFFSET :offset"
+    ).bindparams(
+        word("user"),
+        moment("score"),
+        number("id"),
+        bindparam("limit", type_=Integer),
+        bindparam("offset", type_=Integer),
     )
     return job_select(dialect).where(jobs.c.id.in_(page)).order_by(jobs.c.score, jobs.c.id)
 
@@ -162,6 +178,24 @@ def position(dialect: str) -> ClauseElement:
     return text(f"SELECT ({lower}) + ({equal})").bindparams(moment("score"), number("id"))
 
 
+def between(dialect: str) -> ClauseElement:
+    """How many queued jobs stand from one place in line up to, and without, another of a higher score."""
+    parts = (
+        "score = :score AND id >= :id",
+        "score > :score AND score < :to_score",
+        "score = :to_score AND id < :to_id",
+    )
+    counts = " + ".join(f"(SELECT count(*) {in_line(dialect)} AND {part})" for part in parts)
+    return text(f"SELECT {counts}").bindparams(moment("score"), number("id"), moment("to_score"), number("to_id"))
+
+
+def between_alike(dialect: str) -> ClauseElement:
+    """The same of two places of the same score."""
+    return text(f"SELECT count(*) {in_line(dialect)} AND score = :score AND id >= :id AND id < :to_id").bindparams(
+        moment("score"), number("id"), number("to_id")
+    )
+
+
 def queued_batch(dialect: str) -> ClauseElement:
     """The next queued jobs after an id: what the hot queue is rebuilt from."""
     return (
@@ -172,8 +206,18 @@ def queued_batch(dialect: str) -> ClauseElement:
     )
 
 
-def by_state(dialect: str) -> ClauseElement:
-    return select(jobs.c.state, func.count()).group_by(jobs.c.state)
+def all_totals(dialect: str) -> ClauseElement:
+    """Name, number and seconds of what is counted where it changes."""
+    return select(totals.c.name, func.sum(totals.c.number), func.sum(totals.c.seconds)).group_by(totals.c.name)
+
+
+def totals_of_jobs(dialect: str) -> ClauseElement:
+    """The same of the states alone."""
+    return (
+        select(func.substr(totals.c.name, 6), func.sum(totals.c.number))
+        .where(totals.c.name >= literal_column("'jobs:'"), totals.c.name < literal_column("'jobs;'"))
+        .group_by(totals.c.name)
+    )
 
 
 def by_group(dialect: str) -> ClauseElement:
@@ -205,7 +249,7 @@ def live_attempts(dialect: str) -> ClauseElement:
     """Active jobs with their open attempt, of one node or (NULL) of all."""
     return (
         job_select(dialect)
-        .add_columns(*(attempts.c[name] for name in ATTEMPT_COLUMNS))
+        .add_columns(*attempt_columns(dialect, ATTEMPT_COLUMNS))
         .where(in_states(ACTIVE), attempts.c.outcome.is_(None))
         .where(or_(word("node").is_(None), attempts.c.node == word("node")))
         .order_by(jobs.c.id)
@@ -214,7 +258,7 @@ def live_attempts(dialect: str) -> ClauseElement:
 
 def attempts_of(dialect: str) -> ClauseElement:
     """The attempts of a job by number."""
-    columns = (attempts.c[name] for name in ATTEMPT_COLUMNS)
+    columns = attempt_columns(dialect, ATTEMPT_COLUMNS)
     return select(*columns).where(attempts.c.job_id == number("job_id")).order_by(attempts.c.number)
 
 
@@ -231,14 +275,20 @@ def preemptions(dialect: str) -> ClauseElement:
     )
 
 
+_WITH_VARIABLES = specs.outerjoin(environments, environments.c.id == specs.c.env_id)
+
+
 def specs_of(dialect: str) -> ClauseElement:
-    return select(specs.c.job_id, specs.c.spec).where(among(dialect, "specs.job_id"))
+    """The stored submissions of the given jobs, and their variables."""
+    columns = (specs.c.job_id, specs.c.spec, environments.c.env)
+    return select(*columns).select_from(_WITH_VARIABLES).where(among(dialect, "specs.job_id"))
 
 
 def spec_of(dialect: str) -> ClauseElement:
-    """The stored submission of a job, with the submitter's uid and gid."""
-    columns = (specs.c.spec, jobs.c.uid, specs.c.gid)
-    return select(*columns).join_from(specs, jobs).where(specs.c.job_id == number("job_id"))
+    """The stored submission of a job and its variables, with the submitter's uid and gid."""
+    columns = (specs.c.spec, environments.c.env, jobs.c.uid, specs.c.gid)
+    source = _WITH_VARIABLES.join(jobs, jobs.c.id == specs.c.job_id)
+    return select(*columns).select_from(source).where(specs.c.job_id == number("job_id"))
 
 
 def events_after(dialect: str) -> ClauseElement:
@@ -323,7 +373,7 @@ def before_aside(dialect: str) -> ClauseElement:
 
 
 # A dependency `d` on the job `o` that has not ended as asked.
-_OPEN = (
+OPEN_DEPENDENCY = (
     "NOT (d.kind = 'success' AND o.state = 'completed')"
     " AND NOT (d.kind = 'any' AND o.state IN ('cancelled', 'completed', 'failed'))"
 )
@@ -333,23 +383,30 @@ def open_dependencies(dialect: str) -> ClauseElement:
     """The dependencies of a job that are not satisfied yet."""
     return text(
         "SELECT d.on_id, d.kind, o.state FROM dependencies d JOIN jobs o ON o.id = d.on_id"
-        f" WHERE d.job_id = :job_id AND {_OPEN} ORDER BY d.on_id, d.kind"
+        f" WHERE d.job_id = :job_id AND {OPEN_DEPENDENCY} ORDER BY d.on_id, d.kind"
     ).bindparams(number("job_id"))
+
+
+def without_begin(dialect: str) -> str:
+    """The stored submission of `s`, NULL where it names no begin time; `no_begin` is how that is written."""
+    # It may be large, and only its `begin` is wanted: those without one are left where they are. Quotes inside a value
+    # are escaped, so no value looks like this.
+    find = "instr" if dialect == "sqlite" else "strpos"
+    # Releases before wrote the null.
+    nothing = f"{find}(s.spec, '\"begin\":') = 0 OR {find}(s.spec, :no_begin) > 0"
+    return f"CASE WHEN {nothing} THEN NULL ELSE s.spec END"
 
 
 def ready_dependents(dialect: str) -> ClauseElement:
     """The blocked jobs that name a job and wait for none any more; `spec` is NULL where it names no begin time."""
-    # A stored submission may be large, and only its `begin` is wanted: those without one are left where they are.
-    # Quotes inside a value are escaped, so no value looks like this.
-    find = "instr" if dialect == "sqlite" else "strpos"
-    spec = f"CASE WHEN {find}(s.spec, :no_begin) > 0 THEN NULL ELSE s.spec END"
     return text(
-        f"SELECT j.id, j.gpus, j.score, j.attempt, j.token, {spec} FROM jobs j JOIN specs s ON s.job_id = j.id"
+        f"SELECT j.id, j.gpus, j.score, j.attempt, j.token, {without_begin(dialect)}"
+        " FROM jobs j JOIN specs s ON s.job_id = j.id"
         " WHERE j.id IN (SELECT job_id FROM dependencies WHERE on_id = :on_id)"
         # The unary plus keeps SQLite on the primary key, as in `waiting`.
         f" AND {'+' if dialect == 'sqlite' else ''}j.state = 'blocked'"
         " AND NOT EXISTS (SELECT 1 FROM dependencies d JOIN jobs o ON o.id = d.on_id"
-        f" WHERE d.job_id = j.id AND {_OPEN}) ORDER BY j.id"
+        f" WHERE d.job_id = j.id AND {OPEN_DEPENDENCY}) ORDER BY j.id"
     ).bindparams(number("on_id"), bindparam("no_begin", '"begin":null', type_=Text))
 
 
@@ -379,7 +436,7 @@ def dead_letter(dialect: str) -> ClauseElement:
 
 
 def count_dead_letters(dialect: str) -> ClauseElement:
-    return select(func.count()).select_from(dead_letter_queue)
+    return select(func.coalesce(func.sum(totals.c.number), 0)).where(totals.c.name == literal_column("'dead_letters'"))
 
 
 def value_of(dialect: str) -> ClauseElement:

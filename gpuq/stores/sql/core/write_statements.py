@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import ClauseElement, ColumnElement, delete, select, text, update
 
+from gpuq.domain.states import ACTIVE, JobState
+from gpuq.ports.records import Move
+from gpuq.stores.sql.core.rows import clean, plain
 from gpuq.stores.sql.core.statements import moment, number, word
+from gpuq.stores.sql.schema.folders import OUTPUT, derived
 from gpuq.stores.sql.schema.tables import (
     attempts,
     dead_letter_queue,
@@ -21,6 +27,35 @@ ATTEMPT_COLUMNS = (
     "claimed_at",
 )  # fmt: skip
 LAUNCHED_COLUMNS = ("supervisor_pid", "supervisor_start", "pid", "pid_start", "started_at")
+
+
+def event_attempt(change: Move, source: JobState, attempt: int) -> int | None:
+    """The attempt that the event of a move is about."""
+    # A claim names the attempt before it in its guard and the new one in what it sets.
+    number: int | None = change.set.get("attempt", change.attempt)
+    return attempt if number is None and (source in ACTIVE or change.to in ACTIVE) else number
+
+
+def move_values(change: Move, source: JobState, attempt: int, token: str | None) -> dict[str, Any]:
+    """The parameters of a move's UPDATE."""
+    values = {name: plain(value) for name, value in change.set.items()}
+    values |= {
+        "state": change.to.value,
+        "w_id": change.job_id,
+        "w_state": source.value,
+        "w_attempt": attempt,
+        "w_token": token,
+    }
+    return values
+
+
+def event_values(
+    job_id: int, source: JobState, target: JobState, actor: str, at: float, detail: str | None, attempt: int | None
+) -> dict[str, Any]:
+    """The row of an event, by column."""
+    told = None if detail is None else clean(detail)
+    row = (at, job_id, attempt, source.value, target.value, clean(actor), told)
+    return dict(zip(EVENT_COLUMNS, row, strict=True))
 
 
 def this_attempt() -> tuple[ColumnElement[bool], ...]:
@@ -41,13 +76,25 @@ def now_in(dialect: str) -> ClauseElement:
     return select(jobs.c.state, jobs.c.attempt, jobs.c.token).where(this_job())
 
 
+def add_attempt(dialect: str) -> ClauseElement:
+    """A claimed attempt. Paths that follow from the numbers are left out."""
+    folder = derived(dialect, ":node", ":job_id", ":number")
+    paths = {"run_dir": f"nullif(:run_dir, {folder})", "log_path": f"nullif(:log_path, {folder} || '/{OUTPUT}')"}
+    values = ", ".join(paths.get(name, f":{name}") for name in ATTEMPT_COLUMNS)
+    return text(f"INSERT INTO attempts ({', '.join(ATTEMPT_COLUMNS)}) VALUES ({values})").bindparams(
+        number("job_id"), number("number"), word("node")
+    )
+
+
 def end_attempt(dialect: str) -> ClauseElement:
     """Ends an attempt: only the one with this token, and only once."""
     return text(
         "UPDATE attempts SET outcome = :outcome, exit_code = :exit_code, signal = :signal, error = :error,"
         " started_at = coalesce(:started_at, started_at), finished_at = :finished_at,"
         " peak_gpu_mem_mb = coalesce(:peak_gpu_mem_mb, peak_gpu_mem_mb),"
-        " avg_gpu_util = coalesce(:avg_gpu_util, avg_gpu_util)"
+        " avg_gpu_util = coalesce(:avg_gpu_util, avg_gpu_util),"
+        # Asked for of live attempts alone; to keep it for good would cost as much as the rest of what they end with.
+        " boot_id = NULL"
         " WHERE job_id = :job_id AND number = :number AND token = :token AND outcome IS NULL"
     )
 

@@ -18,7 +18,8 @@ ROWS_AT_ONCE = 200
 SYNTAX_ERROR = "42601"
 # Tables that the login of a report has no right to; who can read them can read too much.
 MAY_TOO_MUCH = (
-    "SELECT bool_or(r.rolsuper) OR EXISTS (SELECT 1 FROM pg_class c WHERE c.relname IN ('specs', 'tokens')"
+    "SELECT bool_or(r.rolsuper) OR EXISTS (SELECT 1 FROM pg_class c"
+    " WHERE c.relname IN ('specs', 'environments', 'tokens')"
     " AND c.relkind = 'r' AND has_table_privilege(c.oid, 'SELECT')) FROM pg_roles r WHERE r.rolname = current_user"
 )
 

@@ -1,4 +1,4 @@
-"""A fresh database: tables, indexes, views and the revision mark, in one transaction.
+"""A fresh database: tables, indexes, views, triggers and the revision mark, in one transaction.
 
 Made from the table definitions, without Alembic, which takes longer to import than the whole creation. A test
 holds that the result is what the migrations give.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, inspect
 
-from gpuq.stores.sql.schema.tables import metadata
+from gpuq.stores.sql.schema.kept import metadata
+from gpuq.stores.sql.schema.totals import count_statements, trigger_statements
 from gpuq.stores.sql.schema.views import view_statements
 
 # The newest revision in migrations/versions, which a fresh database is marked with.
-HEAD = "0005"
+HEAD = "0006"
 
 # As Alembic makes it.
 _mark = Table(
@@ -24,9 +25,11 @@ _mark = Table(
 
 
 def create_all(connection: Connection) -> None:
-    """Makes every table and view in an empty database and marks it with the newest revision."""
+    """Makes every table, view and trigger in an empty database and marks it with the newest revision."""
     metadata.create_all(connection, checkfirst=False)
     for statement in view_statements(connection.dialect.name).values():
+        connection.exec_driver_sql(statement)
+    for statement in (*trigger_statements(connection.dialect.name), *count_statements()):
         connection.exec_driver_sql(statement)
     _mark.create(connection, checkfirst=False)
     connection.execute(_mark.insert().values(version_num=HEAD))

@@ -133,14 +133,17 @@ def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Inde
     return Index(name, *(jobs.c[c] for c in columns), unique=unique, sqlite_where=condition, postgresql_where=condition)
 
 
-# Covers counting by state and the streaming of (id, gpus, score) into the hot queue.
-Index("ix_jobs_state", jobs.c.state, jobs.c.id, jobs.c.gpus, jobs.c.score)
+Index("ix_jobs_state", jobs.c.state, jobs.c.id)
 # Covers a user's limits, which are counted on every submission.
 Index("ix_jobs_user", jobs.c.user, jobs.c.state, jobs.c.id)
-# `state` is in it so that SQLite counts places without looking at the rows.
-_partial("ix_jobs_line", "score", "id", "state", where="state = 'queued'")
+# `state` and `user` are in it so that SQLite counts places and finds a user's jobs without looking at the rows.
+_partial("ix_jobs_line", "score", "id", "state", "user", where="state = 'queued'")
 _partial("ix_jobs_eligible", "eligible_at", where="eligible_at IS NOT NULL")
-_partial("ix_jobs_finished", "finished_at", where="finished_at IS NOT NULL")
+_partial("ix_jobs_finished", "finished_at", where="finished_at IS NOT NULL")  # the history by its end, as the next
+_partial("ix_jobs_user_finished", "user", "finished_at", where="finished_at IS NOT NULL")
+_partial("ix_jobs_name_finished", "name", "finished_at", where="finished_at IS NOT NULL")
+_partial("ix_jobs_group_finished", "group", "finished_at", where='finished_at IS NOT NULL AND "group" IS NOT NULL')
+_partial("ix_jobs_unsuccessful", "state", "finished_at", where="state IN ('cancelled', 'failed')")
 _partial("ix_jobs_array", "array_id", where="array_id IS NOT NULL")
 _partial("uq_jobs_key", "user", "key", where=f"key IS NOT NULL AND {LIVE_OR_COMPLETED}", unique=True)
 
@@ -150,6 +153,7 @@ specs = Table(
     Column("job_id", Id, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
     Column("gid", BigInteger),
     Column("spec", Text, nullable=False),
+    Column("env_id", BigInteger),  # of the variables, where `spec` itself has none
 )
 
 attempts = Table(
@@ -159,12 +163,12 @@ attempts = Table(
     Column("number", Integer, nullable=False),
     Column("token", Text, nullable=False),
     Column("node", Text, nullable=False),
-    Column("boot_id", Text, nullable=False),
+    Column("boot_id", Text),  # null once it has ended: nothing asks for it any more
     Column("gpu_indices", Text, nullable=False),
     Column("gpu_uuids", Text, nullable=False),
     Column("gpu_mem_mb", Integer),
-    Column("run_dir", Text, nullable=False),
-    Column("log_path", Text, nullable=False),
+    Column("run_dir", Text),  # null, as the next, where it follows from node and numbers: `folders.py`
+    Column("log_path", Text),
     Column("claimed_at", Double, nullable=False),
     Column("started_at", Double),
     Column("finished_at", Double),

@@ -7,6 +7,8 @@ that has ended; `started_at` is the first start too, so that it fits `wait_s` (t
 
 from __future__ import annotations
 
+from gpuq.stores.sql.schema.folders import log_path
+
 _TIME = {
     "sqlite": "strftime('%Y-%m-%dT%H:%M:%fZ', {0}, 'unixepoch')",
     "postgresql": "to_timestamp({0})",
@@ -55,7 +57,8 @@ SELECT a.job_id, a.number AS attempt, j.name, j."user", j."group", j.gpus, a.nod
   {at("a.finished_at")} AS finished_at,
   {seconds(ran)} AS run_s,
   {seconds(f"({ran}) * {cards}")} AS gpu_seconds,
-  a.outcome, a.exit_code, a.signal, a.error, a.peak_gpu_mem_mb, a.avg_gpu_util, a.log_path
+  a.outcome, a.exit_code, a.signal, a.error, a.peak_gpu_mem_mb, a.avg_gpu_util,
+  {log_path(dialect, "a")} AS log_path
 FROM attempts a JOIN jobs j ON j.id = a.job_id""",
         "dead_letters": f"""CREATE VIEW dead_letters AS
 SELECT d.job_id, {at("d.failed_at")} AS failed_at, d.outcome, d.error, d.attempts
