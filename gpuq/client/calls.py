@@ -87,6 +87,16 @@ class Calls(Session):
         query = {"outlook": "true"} if outlook else None
         return self.send("POST", "/jobs", query=query, body=body, headers=headers, repeat=True, accept=accept)
 
+    def submit_again(
+        self, job_id: int, changes: Mapping[str, Any], *, request_key: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The own job `job_id` once more, with `changes` (fields of a submission; `env` is added to its own): the new
+        job, or the elements of its array. Raises NotFound, Forbidden and what `submit` does."""
+        headers = {"Idempotency-Key": request_key or os.urandom(16).hex()}
+        reply = self.send("POST", f"/jobs/{job_id}/again", body=dict(changes), headers=headers, repeat=True)
+        jobs: list[dict[str, Any]] = self.decode(reply)
+        return jobs
+
     def check(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """Whether the job could be queued, and its estimated start: {"ok", "estimated_start", "reason"}."""
         return self._dict("POST", "/jobs/check", body=dict(spec), repeat=True)

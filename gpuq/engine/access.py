@@ -38,6 +38,15 @@ def require_owner(job: Job, caller: Caller, verb: str) -> None:
         )
 
 
+def require_own(job: Job, caller: Caller) -> None:
+    """Raises Forbidden unless it is the caller's own job; an administrator has no right here, and root none."""
+    if not owns(job.user, job.uid, caller):
+        raise Forbidden(
+            f"job {job.id} belongs to {job.user}; nobody else may queue it again with that user's environment",
+            hint="submit a job of your own with the command that `gpuq show` names",
+        )
+
+
 def require_admin(caller: Caller, verb: str) -> None:
     """Raises Forbidden, with `verb` in its text, unless the caller is an administrator."""
     if not caller.admin:

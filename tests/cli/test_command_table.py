@@ -22,7 +22,7 @@ PUBLIC = {
     "server": "", "agent": "", "maintain": "",
     "submit": "-g --gpus --gpu-mem --gpu-model --gpu-ids -p --priority -n --name --group -t --time --retries --after "
     "--after-any --begin --array --hold --key --preemptible --signal --kill-grace -C --chdir --env --env-keep "
-    "--env-all --wait --parsable --json --test-only --shell --from-file --no-check --ignore-directives",
+    "--env-all --wait --parsable --json --test-only --shell --from-file --no-check --ignore-directives --like",
     "run": "-g --gpus --gpu-mem --gpu-model --gpu-ids -p --priority -n --name --group -t --time --retries --after "
     "--after-any --begin --array --hold --key --preemptible --signal --kill-grace -C --chdir --env --env-keep "
     "--env-all --shell --no-check --ignore-directives",

@@ -32,6 +32,7 @@ PROMISED = {
     ("GET", "/events"),
     ("GET", "/jobs/{job_id}/why"),
     ("GET", "/jobs/{job_id}/script"),
+    ("POST", "/jobs/{job_id}/again"),
     ("GET", "/queue"),
     ("GET", "/history"),
     ("GET", "/gpus"),

@@ -55,6 +55,7 @@ SUBMIT = (
     ),
     NO_CHECK,
     IGNORE,
+    Option("--like", "text", "your job ID once more, finished or not; what else is given changes it", "ID"),
     Option("--wait", "flag", "wait until it ended; its exit code is ours"),
     Option("--parsable", "flag", "print the id alone (of an array: the one that stands for all of it)"),
     JSON,
@@ -108,6 +109,7 @@ COMMANDS: dict[str, Command] = {
             "gpuq submit train.sh a b        # keeps the script and reads its #GPUQ and #SBATCH lines\n"
             "gpuq submit < train.sh\n"
             "gpuq submit --from-file jobs.jsonl\n"
+            "gpuq submit --like 7 -g 2 --env LR=0.1\n"
             "gpuq submit --array 0-15%4 -- python sweep.py",
         ),
         Command(

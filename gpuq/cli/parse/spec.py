@@ -23,7 +23,7 @@ def build(args: Args, client: Calls) -> dict[str, Any]:
 
     Raises UsageError.
     """
-    command, args, script = _command(args)
+    command, args, script = command_of(args)
     cwd = directory(args.text("chdir"))
     if not os.path.isdir(cwd):
         raise UsageError(f"the directory {cwd} does not exist", hint="give -C a directory that is there")
@@ -101,10 +101,7 @@ def _time_limit(args: Args) -> float | None:
 
 def environment(args: Args) -> dict[str, str]:
     """The submitter's, less likely secrets (named on stderr), with --env on top."""
-    keep = args.parts("env_keep")
-    missing = [name for name in keep if name not in os.environ]
-    if missing:
-        raise UsageError(f"--env-keep: {missing[0]} is not set", hint="set it, or give it with --env")
+    keep = _kept(args)
     env, secrets, no_text = collect(keep=keep, everything=args.flag("env_all"))
     for name in no_text:
         if name in keep:
@@ -113,17 +110,36 @@ def environment(args: Args) -> dict[str, str]:
                 hint=f"set it to text, or give it with --env {name}=VALUE",
             )
     env["PWD"] = directory(args.text("chdir"))
+    given = _assigned(args)
+    if left_out := [name for name in secrets if name not in given]:
+        say(f"gpuq: left out, because they look like secrets: {', '.join(left_out)} (use --env-keep NAME)")
+    if left_out := [name for name in no_text if name not in given]:
+        say(f"gpuq: left out, because they are not UTF-8, and a job is stored as text: {', '.join(left_out)}")
+    return {**env, **given}
+
+
+def added_environment(args: Args) -> dict[str, str]:
+    """What --env and --env-keep name, and nothing else. Raises UsageError."""
+    kept = {name: require_text(os.environ[name], f"--env-keep: {name}") for name in _kept(args)}
+    return {**kept, **_assigned(args)}
+
+
+def _kept(args: Args) -> list[str]:
+    keep = args.parts("env_keep")
+    missing = [name for name in keep if name not in os.environ]
+    if missing:
+        raise UsageError(f"--env-keep: {missing[0]} is not set", hint="set it, or give it with --env")
+    return keep
+
+
+def _assigned(args: Args) -> dict[str, str]:
     given: dict[str, str] = {}
     for pair in args.many("env"):
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise UsageError(f"--env: {pair!r} is not NAME=VALUE", hint="write --env NAME=VALUE, or --env-keep NAME")
         given[name] = value
-    if left_out := [name for name in secrets if name not in given]:
-        say(f"gpuq: left out, because they look like secrets: {', '.join(left_out)} (use --env-keep NAME)")
-    if left_out := [name for name in no_text if name not in given]:
-        say(f"gpuq: left out, because they are not UTF-8, and a job is stored as text: {', '.join(left_out)}")
-    return {**env, **given}
+    return given
 
 
 def check_command(command: list[str], cwd: str, path: str | None, where: str = "") -> None:
@@ -151,8 +167,8 @@ def check_command(command: list[str], cwd: str, path: str | None, where: str = "
     raise UsageError(f"{where}there is no program {program!r} in PATH", hint=hint)
 
 
-def _command(args: Args) -> tuple[list[str], Args, Script | None]:
-    """The job's argv, the options with those of its script under them, and the script."""
+def command_of(args: Args) -> tuple[list[str], Args, Script | None]:
+    """The job's argv, the options with those of its script under them, and the script. Raises UsageError."""
     line = args.text("shell")
     if line is not None:
         if args.words:
