@@ -47,6 +47,7 @@ class Submission(Options, total=False):
 
     command: Required[Sequence[str]]
     array: str | None
+    sweep: Mapping[str, str | Sequence[str | float]] | None
 
 
 # What the server takes a field for that is not sent. An older server never hears of a newer field unless it is used.
@@ -54,7 +55,7 @@ DEFAULTS: Mapping[str, Any] = {
     "name": None, "cwd": None, "env": None, "gpus": 1, "gpu_mem_mb": None, "gpu_model": None, "gpu_ids": None,
     "priority": "normal", "group": None, "time_limit_s": None, "max_retries": None, "after": (), "after_any": (),
     "begin": None, "array": None, "hold": False, "key": None, "preemptible": False, "signal": None,
-    "kill_grace_s": None, "script": None,
+    "kill_grace_s": None, "script": None, "sweep": None,
 }  # fmt: skip
 
 

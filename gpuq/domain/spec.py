@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from gpuq.domain import batch_script
+from gpuq.domain import sweep as sweeps
 from gpuq.domain.priority import MAX_TIME_LIMIT_S, Priority
 from gpuq.domain.validation_messages import complaint
 from gpuq.errors import UsageError
@@ -60,6 +61,16 @@ def check_environment(env: dict[str, str]) -> dict[str, str]:
     return env
 
 
+def _sweep(value: object) -> object:
+    """Names → lists of texts."""
+    if value is None or not isinstance(value, dict):
+        return value
+    try:
+        return {str(name): sweeps.parse_values(str(name), given) for name, given in value.items()}
+    except UsageError as error:
+        raise ValueError(error.message.removeprefix("sweep: ")) from None
+
+
 GroupName = Annotated[str, Field(pattern=_NAME)]
 PriorityField = Annotated[Priority, BeforeValidator(_priority)]
 
@@ -71,6 +82,7 @@ class JobSpec(BaseModel):
     `array` is `0-15`, `0-15:2` or `0-15:2%4` (range, step, how many may run at once).
     `signal` is `USR1@60`: that signal, 60 s before the time limit or a preemption.
     `script` is the text of a batch script; `command` is then what it is called, and its arguments.
+    `sweep` gives names values, each as `1e-3,1e-4`, `0..4` or a list: one job for each combination of them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -97,6 +109,12 @@ class JobSpec(BaseModel):
     signal: Annotated[str, Field(pattern=r"^[A-Z0-9+]+(@\d+)?$")] | None = None
     kill_grace_s: Annotated[Number, Field(ge=0, le=86400)] | None = None
     script: Line | None = None
+    sweep: Annotated[dict[str, list[str]], BeforeValidator(_sweep), Field(min_length=1)] | None = None
+
+    @property
+    def makes_many(self) -> bool:
+        """Whether it stands for several jobs: an array, or a sweep."""
+        return self.array is not None or self.sweep is not None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -87,6 +87,7 @@ def _facts(job: Any) -> list[tuple[str, str]]:
         ("Script", f"kept, {job['script_bytes']} bytes" if job.get("script_bytes") else ""),
         ("Directory", job["cwd"]),
         ("Array", f"{job['array_id']}_{job['array_index']}" if job["array_id"] is not None else ""),
+        ("Parameters", ", ".join(f"{name}={value}" for name, value in (job.get("parameters") or {}).items())),
         ("Waits for", ", ".join(waits_for)),
         ("Key", job["key"] or ""),
         ("Time limit", span(job["time_limit_s"])),

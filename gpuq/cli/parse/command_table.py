@@ -34,6 +34,7 @@ JOB = (
     Option("--after-any", "list", "start after these jobs ended, however", "ID,ID"),
     Option("--begin", "text", "not before: 2h, 18:30, 2026-11-22T10:00, 'tomorrow 9:00'", "TIME"),
     Option("--array", "text", "one job per index: 0-15, 0-15:2 (step), 0-15%4 (four at a time)", "RANGE"),
+    Option("--sweep", "list", "one job for each combination: lr=1e-3,1e-4 or seed=0..4; {lr} in CMD", "N=V,V"),
     Option("--hold", "flag", "queue it held; `gpuq release` lets it go"),
     Option("--key", "text", "the same key again returns the live or successful job, queues nothing", "K"),
     Option("--preemptible", "flag", "may be put back in line when others wait"),
@@ -110,7 +111,8 @@ COMMANDS: dict[str, Command] = {
             "gpuq submit < train.sh\n"
             "gpuq submit --from-file jobs.jsonl\n"
             "gpuq submit --like 7 -g 2 --env LR=0.1\n"
-            "gpuq submit --array 0-15%4 -- python sweep.py",
+            "gpuq submit --array 0-15%4 -- python sweep.py\n"
+            "gpuq submit --sweep lr=1e-3,1e-4 --sweep seed=0..4 -- python train.py --lr {lr} --seed {seed}",
         ),
         Command(
             "run", "run:run", "queue a command, show its output, end with its exit code; Ctrl-C cancels it",

@@ -68,6 +68,7 @@ def job_fields(args: Args) -> dict[str, Any]:
         "time_limit_s": _time_limit(args),
         "max_retries": args.integer("retries"),
         "array": args.text("array"),
+        "sweep": _sweep(args),
         "key": args.text("key"),
         "kill_grace_s": args.seconds("kill_grace"),
         "hold": args.flag("hold") or None,
@@ -80,6 +81,19 @@ def job_fields(args: Args) -> dict[str, Any]:
     if signal := args.text("signal"):
         found["signal"] = signal.upper().removeprefix("SIG")
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _sweep(args: Args) -> dict[str, str] | None:
+    """What the values are the daemon reads."""
+    found: dict[str, str] = {}
+    for text in args.many("sweep"):
+        name, equals, values = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--sweep: {text!r} is not NAME=VALUES", hint="write lr=1e-3,1e-4 or seed=0..4")
+        if name in found:
+            raise UsageError(f"--sweep: {name} is given twice", hint=f"name all its values at once: {name}=1,2")
+        found[name] = values
+    return found or None
 
 
 def _time_limit(args: Args) -> float | None:
@@ -191,7 +205,9 @@ def command_of(args: Args) -> tuple[list[str], Args, Script | None]:
     merged = {**script.values, **args.values}
     if "env" in script.values:
         merged["env"] = [*script.values["env"], *args.many("env")]
-    merged.setdefault("name", [os.path.basename(script.command[0])])
+    if "sweep" not in merged:
+        # The name of an element of a sweep tells its values, unless it was given.
+        merged.setdefault("name", [os.path.basename(script.command[0])])
     return script.command, Args(args.command, merged, args.words), script
 
 

@@ -26,8 +26,13 @@ def again(ctx: IntakeContext, job_id: int, caller: Caller, changes: Mapping[str,
         job = tx.job(job_id)
         require_own(job, caller)
         old = tx.spec(job_id)[0].model_dump(exclude=set(LEFT_OUT))
-    if job.array_id not in {None, job.id}:
-        old["array"] = str(job.array_index)
+    index = str(job.array_index)
+    if job.array_id is not None and (job.array_id != job.id or changes.get("array") == index):
+        old["array"] = index
+        if job.parameters is not None:
+            old["sweep"] = {name: [value] for name, value in job.parameters}
+    if "sweep" in changes:
+        old["array"] = None
     env = changes.get("env")
     if env is not None and not isinstance(env, dict):
         raise UsageError("env: an object of names and values is wanted")

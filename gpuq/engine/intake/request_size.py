@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpuq.domain import batch_script
+from gpuq.domain import sweep as sweeps
 from gpuq.domain.array import parse_array
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.context import IntakeContext
@@ -35,7 +36,7 @@ def check_size(ctx: IntakeContext, specs: Sequence[JobSpec]) -> None:
         except TooLarge as error:
             error.index = index
             raise
-        elements = 1 if spec.array is None else _elements(spec.array, index)
+        elements = _elements(spec, index) if spec.makes_many else 1
         size = 0
         if spec.env:
             size = sizes.get(id(spec.env), -1)
@@ -98,9 +99,12 @@ def too_many_jobs(most: int) -> TooLarge:
     )
 
 
-def _elements(array: str, index: int) -> int:
+def _elements(spec: JobSpec, index: int) -> int:
+    if spec.sweep is not None and spec.array is None:
+        # Not unfolded: there may be more than there is memory for.
+        return sweeps.size(spec.sweep)
     try:
-        return len(parse_array(array).indices)
+        return len(parse_array(spec.array or "").indices)
     except GpuqError as error:
         error.index = index
         raise
