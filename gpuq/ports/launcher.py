@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -125,6 +125,16 @@ class Launcher(Protocol):
     def outcome(self, run_dir: str, token: str) -> Result | None:
         """What the exit record says, else what was told of the end; None when there is neither (yet). LOST, and not
         swept, when what stands there cannot be believed. Raises OSError when it cannot be known."""
+
+    def take_spare(self, checkpoint: str, uid: int | None, gid: int | None) -> bool:
+        """Puts an empty folder of this user's in the place of a checkpoint folder, if one is left of an earlier
+        attempt; whether there was one."""
+
+    def end_written(
+        self, run_dir: str, token: str, launched: Launched | None, result: Result, gpus: Sequence[str]
+    ) -> None:
+        """SQL has committed the end of this attempt, so nobody reads its records any more: they may be removed.
+        `outcome` still knows it for a long time, for a database that is restored. Never raises."""
 
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         """Durable (a file in the records) and immediate (a nudge): also of an attempt that is not launched yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from gpuq.supervise import bundle
+from gpuq.supervise import bundle, ended
 
 _RECORDS = ".records"
 
@@ -32,9 +32,10 @@ def job_ids(jobs: str) -> list[int]:
 
 
 def spec(run_dir: str) -> dict[str, object]:
-    """What the attempt was told to run; empty when that cannot be read."""
+    """What the attempt was told to run, only its token and GPUs where its records are gone; empty when nothing can be
+    read."""
     try:
-        return bundle.read(bundle.records_of(run_dir), bundle.SPEC) or {}
+        return bundle.read(bundle.records_of(run_dir), bundle.SPEC) or ended.spec_of(run_dir)
     except OSError:
         return {}
 

@@ -12,15 +12,17 @@ An attempt has two folders, `jobs/ID/N` and `jobs/ID/N.records` in GPUQ_HOME.
                    for a disk that took no file                     whoever stops the job
     stop.json      the request to stop, may be rewritten            whoever stops the job
     started.json   who runs: process ids with their start times     supervisor
-    exit.json      the true end, durable                            supervisor, once, last
+    exit.json      the true end; durable unless SQL has it soon     supervisor, once, last
     takeover.json  the end of an attempt whose supervisor did not
                    answer, durable, in place of exit.json           agent, before it does anything
 
-`N`, the job's own folder (GPUQ_RUN_DIR), belongs to the job's user, 0700, who may do anything with it:
+`N`, the job's own folder (GPUQ_RUN_DIR), belongs to the job's user, 0700, who may do anything with it (`script`: the batch script):
 
     output.log     stdout and stderr                                the job itself
     progress.json  how far it is                                    the job itself
-    script         the batch script that was submitted, if one was  daemon, before the launch
+
+Once SQL has the end, the records are emptied and kept for a later attempt (see spares.py), so an empty file is no
+record; and a line of `ended.jsonl` in the folder of all jobs keeps what the end was (see unconfirmed.py and ended.py).
 
 Nothing in the own folder decides anything, and it is read as user_files.py says. The previous release had everything
 in `N`, which was root's, and sticky, so that the user could add names there; its attempts are taken over and end in
@@ -70,13 +72,15 @@ def records_of(run_dir: str) -> str:
 
 
 def _holds_records(run_dir: str) -> bool:
-    """Today the records are made first, so an own folder without them was made by the previous release; or they were
-    lost, and then root's daemon does not believe a folder that is the user's."""
+    """The previous release left spec and lock in each. Without them today's records were lost, to a job that removed
+    them perhaps; and root's daemon does not believe a folder that is the user's."""
     try:
         seen = os.lstat(run_dir)
     except OSError:
         return False
-    return stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.geteuid()
+    if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid():
+        return False
+    return any(os.path.lexists(os.path.join(run_dir, name)) for name in (LOCK, SPEC, EXIT))
 
 
 def write(run_dir: str, name: str, record: dict[str, object]) -> None:
@@ -163,8 +167,8 @@ def load(folder: str, name: str) -> dict[str, object] | None:
         seen = os.fstat(fd)
         if not stat.S_ISREG(seen.st_mode):
             raise BadRecord("it is no plain file")
-        if seen.st_nlink == 0:
-            # Replaced since it was opened.
+        if seen.st_nlink == 0 or seen.st_size == 0:
+            # Replaced since it was opened; or emptied, or cut off by a loss of power.
             return None
         if seen.st_nlink > 1 or seen.st_mode & 0o077 or seen.st_uid not in (0, os.stat(folder).st_uid):
             raise BadRecord("it is not a private file of the daemon's")

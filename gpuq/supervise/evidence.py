@@ -71,11 +71,16 @@ def _lock(records: str) -> Sign:
 def _supervisor(
     records: str, token: str, launched: Launched | None, table: dict[int, Process]
 ) -> tuple[Sign, list[int]]:
-    """By the lock that it has open, deleted or moved as that may be: one that reported is known by its number, and may
-    be at work on another attempt by now; one that did not is looked for among all supervisors."""
+    """By the job's process, its child, or the lock that it has open, deleted or moved as that may be: one that reported
+    is known by its number, and may be at work on another attempt by now; one that did not is looked for among all
+    supervisors."""
     known = None if launched is None else table.get(launched.supervisor_pid)
     if known is not None and launched is not None and known.start == launched.supervisor_start:
         if known.living:
+            # Its records may be anywhere: who has the job's process as a child is at work on it.
+            main = table.get(launched.pid)
+            if main is not None and main.start == launched.pid_start and main.parent == known.pid:
+                return Sign.LIVES, [known.pid]
             held = _holds(known.pid, _tail(records), whole=False)
             if held is not False:
                 return (Sign.LIVES if held else Sign.UNSEEN), [known.pid]

@@ -39,7 +39,7 @@ from gpuq.supervise.last_word import AWAY_S
 from gpuq.supervise.orphans import Orphans
 
 # How many supervisors may wait for another attempt, besides fresh ones.
-PARKED = 2
+PARKED = 16
 # At least so many are idle, parked or fresh.
 READY = 2
 _DISK_AGAIN_MS = 1000

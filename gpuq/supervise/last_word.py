@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from gpuq import user_files
-from gpuq.supervise import bundle, kernel
+from gpuq.supervise import bundle, in_place, kernel
 
 _RETRY_S = 0.05
 _RETRY_MAX_S = 15.0
@@ -66,14 +66,17 @@ class JobsFolder:
 JOBS = JobsFolder()
 
 
-def write_end(records: str, record: dict[str, object]) -> bool:
-    """Whether the exit record is durable now, or not wanted: the attempt was taken over. Raises HomeGone, and OSError
-    when the disk does not take it."""
+def write_end(records: str, record: dict[str, object], *, durable: bool = True) -> bool:
+    """Whether the exit record is written now, `durable` or not, or not wanted: the attempt was taken over. Raises
+    HomeGone, and OSError when the disk does not take it."""
     if bundle.taken_over(records):
         return True
     for left in (True, False):
         try:
-            bundle.write(records, bundle.EXIT, record)
+            if durable:
+                bundle.write(records, bundle.EXIT, record)
+            else:
+                in_place.fill(records, bundle.EXIT, record)
         except (FileNotFoundError, NotADirectoryError):
             if not left or not JOBS.restore(records):
                 return False
@@ -83,7 +86,12 @@ def write_end(records: str, record: dict[str, object]) -> bool:
 
 
 def record_end(
-    records: str, record: dict[str, object], log_fd: int | None = None, tell: Callable[[bytes], object] | None = None
+    records: str,
+    record: dict[str, object],
+    log_fd: int | None = None,
+    tell: Callable[[bytes], object] | None = None,
+    *,
+    durable: bool = True,
 ) -> None:
     """Returns when the exit record is written, however long a full disk makes it wait: the lock is held, and so nobody
     takes the attempt for dead. Gives up only when the home was deleted, or was away for twelve hours.
@@ -94,7 +102,7 @@ def record_end(
     pause, away_since = 0.0, None
     while True:
         try:
-            if write_end(records, record):
+            if write_end(records, record, durable=durable):
                 return
             away_since = away_since or kernel.since_boot()
         except HomeGone:

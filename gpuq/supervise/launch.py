@@ -6,7 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
-import pwd
+import socket
 import stat
 import time
 from collections.abc import Collection, Sequence
@@ -22,7 +22,9 @@ from gpuq.supervise import (
     bundle,
     cgroup,
     cgroup_folders,
+    ended,
     evidence,
+    in_place,
     kernel,
     own_folder,
     processes,
@@ -35,6 +37,7 @@ from gpuq.supervise.oversight import ProcOversight
 from gpuq.supervise.rehearsal import Rehearsal
 from gpuq.supervise.reports import ReportPipes
 from gpuq.supervise.server_process import ForkServer
+from gpuq.supervise.spares import SpareFolders
 
 # `alive` holds the lock for microseconds, in whatever process asks.
 _LOCK_TRIES = 20
@@ -58,6 +61,7 @@ class ForkServerLauncher:
         self.server = ForkServer(messages_path, groups, self._jobs)
         self._reports = ReportPipes()
         self.oversight: Oversight = ProcOversight(self.server, self._groups)
+        self._spares = SpareFolders()
 
     def warm_up(self) -> None:
         """Starts the fork server now, so that the first job does not wait for it, and ends what dead supervisors of
@@ -78,16 +82,17 @@ class ForkServerLauncher:
             if records == order.run_dir:
                 raise _launched_before(records)
             # It is there when a stop came before the launch.
-            fresh = user_files.make_private(records)
+            fresh = self._spares.take_records(records) or user_files.make_private(records)
             failpoints.point("launch.folder_made")
             lock_fd = _take_lock(records)
             failpoints.point("launch.lock_taken")
             if not fresh:
                 _refuse_a_second_run(records)
-            spec = _with_group(order.spec)
+            spec = own_folder.with_group(order.spec)
             _fill_records(records, spec)
             log_fd = own_folder.make(order.run_dir, spec.get("uid"), spec.get("gid"), order.script)
-            report_read, report_write = os.pipe2(os.O_CLOEXEC)
+            report_read, report_write = (end.detach() for end in socket.socketpair())
+            self._spares.note_launch(order.run_dir, spec)
             failpoints.point("launch.before_send")
             self.server.launch(records, (lock_fd, log_fd, report_write))
             failpoints.point("launch.sent")
@@ -163,12 +168,24 @@ class ForkServerLauncher:
             # Of whoever took it over, else of its supervisor.
             record = bundle.read_of_attempt(run_dir, bundle.TAKEOVER, token)
             record = record or bundle.load_of_attempt(run_dir, bundle.EXIT, token)
+            if record is None and self._reports.told(token) is None:
+                record = ended.find(run_dir, token)
             if record is not None:
                 return statements.result(record)
         except bundle.BadRecord as bad:
             why = f"its exit record cannot be believed: {bad}"
             return self._reports.told(token) or Result(Outcome.LOST, error=why, swept=False)
         return self._reports.told(token)
+
+    def take_spare(self, checkpoint: str, uid: int | None, gid: int | None) -> bool:
+        return self._spares.take_checkpoint(checkpoint, uid, gid)
+
+    def end_written(
+        self, run_dir: str, token: str, launched: Launched | None, result: Result, gpus: Sequence[str]
+    ) -> None:
+        fd = -1 if launched is None else self._reports.take(launched)
+        ended.settle(run_dir, token, result, gpus, fd, launched is not None, self._spares)
+        _close(fd)
 
     def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:
         return progress.read(run_dir, uid)
@@ -196,7 +213,7 @@ class ForkServerLauncher:
 
 def _end_comes(records: str) -> bool:
     """Whether the supervisor was killed and its fork server, which reaps it afterwards, has yet to write its will."""
-    if os.path.lexists(os.path.join(records, bundle.EXIT)) or bundle.taken_over(records):
+    if in_place.is_written(records, bundle.EXIT) or bundle.taken_over(records):
         return False
     record = bundle.read(records, bundle.STARTED)
     launched = None if record is None else statements.launched(record)
@@ -234,26 +251,12 @@ def _launched_before(records: str) -> FileExistsError:
 
 def _fill_records(records: str, spec: dict[str, Any]) -> None:
     """Everything but the lock."""
-    bundle.create(records, bundle.SPEC, spec)
+    in_place.fill(records, bundle.SPEC, spec)
     try:
         os.mkfifo(os.path.join(records, bundle.CONTROL), 0o600)
     except FileExistsError:
         if not stat.S_ISFIFO(os.lstat(os.path.join(records, bundle.CONTROL)).st_mode):
             raise
-
-
-def _group_of(spec: dict[str, Any]) -> int:
-    uid = int(spec["uid"])
-    try:
-        return pwd.getpwuid(uid).pw_gid
-    except KeyError:
-        return uid
-
-
-def _with_group(spec: dict[str, Any]) -> dict[str, Any]:
-    if spec.get("uid") is None or spec.get("gid") is not None:
-        return spec
-    return {**spec, "gid": _group_of(spec)}
 
 
 def _close(*fds: int) -> None:

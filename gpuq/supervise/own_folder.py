@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
+from typing import Any
 
 from gpuq import user_files
 from gpuq.domain.batch_script import KEPT_AS
@@ -41,3 +43,18 @@ def _write_script(path: str, script: str, uid: int | None, gid: int | None) -> N
         file.write(script.encode("utf-8", "surrogatepass"))
         os.fchmod(file.fileno(), 0o700)
         user_files.hand_over(file.fileno(), uid, gid)
+
+
+def _group_of(spec: dict[str, Any]) -> int:
+    uid = int(spec["uid"])
+    try:
+        return pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        return uid
+
+
+def with_group(spec: dict[str, Any]) -> dict[str, Any]:
+    """A spec that names a user names a group, too: else the primary one, or that of the same number."""
+    if spec.get("uid") is None or spec.get("gid") is not None:
+        return spec
+    return {**spec, "gid": _group_of(spec)}

@@ -57,6 +57,14 @@ class ReportEnds:
             end = self._ends.get(key)
             return (None if end is None else os.dup(end)), key in self._over
 
+    def take(self, running: Launched) -> int:
+        """The descriptor of this attempt, the caller's from now on; -1 when there is none (any more)."""
+        with self._mutex:
+            fd = self._ends.pop((running.pid, running.pid_start), -1)
+            if fd >= 0 and self._poll is not None:
+                self._poll.unregister(fd)
+            return fd
+
     def close(self) -> None:
         """May be called twice."""
         with self._mutex:

@@ -65,6 +65,10 @@ class ReportPipes:
         """Closes what is kept of attempts that are over."""
         self._ends.sort_out()
 
+    def take(self, running: Launched) -> int:
+        """The descriptor of this attempt's report, the caller's from now on; -1 when it is not kept any more."""
+        return self._ends.take(running)
+
     def close(self) -> None:
         """Forgets all pipes. May be called twice."""
         self._ends.close()

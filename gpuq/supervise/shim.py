@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from gpuq.domain import failpoints
-from gpuq.supervise import bundle, classify, kernel, processes
+from gpuq.supervise import bundle, classify, in_place, kernel, processes, spares
 from gpuq.supervise.cgroup import Cgroup, end_all_in
 from gpuq.supervise.crash_record import CrashRecord, exit_code_of
 from gpuq.supervise.descendants import Family
@@ -26,6 +26,7 @@ from gpuq.supervise.last_word import record_end
 from gpuq.supervise.output_limit import REASON, OutputLimit, written_bytes
 from gpuq.supervise.spawn import MACHINE_FAULT, AttemptSpec, CannotRun, spawn
 from gpuq.supervise.stop_orders import StopOrder, of_line, of_record
+from gpuq.supervise.unconfirmed import UnconfirmedEnds
 
 _RETRY_S = 0.05
 _OWN_SIGTERM_S = 0.05
@@ -43,6 +44,7 @@ def supervise(
     when_alone: Callable[[], None],
     will: CrashRecord,
     group: Cgroup | None = None,
+    ends: UnconfirmedEnds | None = None,
 ) -> bool:
     """Runs the attempt whose records are in `run_dir` to its end. True when this process may supervise another one
     after it.
@@ -51,13 +53,13 @@ def supervise(
     of the pipe `server_fd` is gone. `will` is kept up to date while the job runs. `group` is the control group
     that this process is in, alone; it leaves it when it has to kill the rest. Closes the three descriptors of the
     attempt: the lock when everything is over, and after it the report, so that whoever waits for its end finds the
-    lock free.
+    lock free. `ends` sees to it that the exit record becomes durable; without it that is done at once.
     """
     events: Events | None = None
     try:
         events = Events(run_dir)
         events.watch(server_fd, for_hangup_only=True)
-        _supervise(run_dir, lock_fd, events, log_fd, report_fd, server_fd, when_alone, will, group)
+        _supervise(run_dir, lock_fd, events, log_fd, report_fd, server_fd, when_alone, will, group, ends)
         return not events.told_to_stop and not (group is not None and group.left)
     except Exception as error:
         _end_every_child(group)
@@ -68,8 +70,10 @@ def supervise(
         will.forget()
         if events is not None:
             events.close()
-        for fd in (log_fd, lock_fd, report_fd):
-            os.close(fd)
+        os.close(log_fd)
+        os.close(lock_fd)
+        if ends is None or not ends.take_over(run_dir, report_fd):
+            os.close(report_fd)
 
 
 def _own_failure(token: str, error: Exception, begun: bool) -> dict[str, object]:
@@ -93,11 +97,9 @@ def _supervise(
     when_alone: Callable[[], None],
     will: CrashRecord,
     group: Cgroup | None,
+    ends: UnconfirmedEnds | None,
 ) -> None:
-    tell = _teller(report_fd)
-    record = bundle.read(run_dir, bundle.SPEC)
-    if record is None:
-        raise FileNotFoundError(errno.ENOENT, "the spec of the attempt cannot be found", run_dir)
+    tell, record = _teller(report_fd), _spec_record(run_dir)
     try:
         spec = AttemptSpec(record)
     except ValueError as error:
@@ -111,6 +113,7 @@ def _supervise(
     try:
         pid, exec_fd = spawn(spec, log_fd)
     except CannotRun as refusal:
+        _leave_checkpoint(spec.checkpoint_dir)
         record_end(run_dir, classify.record_of("launch_error", token=spec.token, error=str(refusal)), tell=tell)
         return
     except OSError as failure:
@@ -118,11 +121,18 @@ def _supervise(
         record_end(run_dir, _machines_fault(spec.token, why), tell=tell)
         return
     failpoints.point("supervisor.spawned")
-    run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, log_fd, will, group)
+    run = _Run(run_dir, spec, events, pid, exec_fd, report_fd, log_fd, will, group, ends)
     run.until_nothing_is_left(server_fd, when_alone)
     failpoints.point("supervisor.job_ended")
     run.record()
     failpoints.point("supervisor.end_recorded")
+
+
+def _spec_record(run_dir: str) -> dict[str, object]:
+    record = bundle.read(run_dir, bundle.SPEC)
+    if record is None:
+        raise FileNotFoundError(errno.ENOENT, "the spec of the attempt cannot be found", run_dir)
+    return record
 
 
 def _stopped_before(run_dir: str, token: str, tell: Callable[[bytes], None]) -> bool:
@@ -161,8 +171,10 @@ class _Run:
         log_fd: int,
         will: CrashRecord,
         group: Cgroup | None,
+        ends: UnconfirmedEnds | None = None,
     ) -> None:
         self.will = will
+        self.ends = ends
         self.group = group
         self.run_dir = run_dir
         self.spec = spec
@@ -189,7 +201,7 @@ class _Run:
 
     def until_nothing_is_left(self, server_fd: int, when_alone: Callable[[], None]) -> None:
         while True:
-            ready = self.events.wait(self.ladder.next_at(), self.output.wait_s(kernel.since_boot()))
+            ready = self.events.wait(self.ladder.next_at(), self._look_again_s())
             if server_fd in ready:
                 self.events.forget(server_fd)
                 when_alone()
@@ -204,6 +216,8 @@ class _Run:
                 self._read_stop()
             if empty:
                 return
+            if self.ends is not None:
+                self.ends.look()
             self._look_at_output(kernel.since_boot())
             for step in self.ladder.due(kernel.since_boot()):
                 self._take(step)
@@ -211,7 +225,16 @@ class _Run:
     def record(self) -> None:
         if self.ending is None:
             raise RuntimeError("the job's process vanished")
-        record_end(self.run_dir, self._record(self.ending), self.log_fd, _teller(self.report_fd))
+        _leave_checkpoint(self.spec.checkpoint_dir)
+        tell = _teller(self.report_fd)
+        record_end(self.run_dir, self._record(self.ending), self.log_fd, tell, durable=self.ends is None)
+        if self.ends is not None:
+            self.ends.note(self.run_dir)
+
+    def _look_again_s(self) -> float | None:
+        output_s = self.output.wait_s(kernel.since_boot())
+        ends_s = None if self.ends is None else self.ends.wait_s()
+        return min((wait_s for wait_s in (output_s, ends_s) if wait_s is not None), default=None)
 
     def _record(self, ending: classify.Ending) -> dict[str, object]:
         if self.refusal is not None and self.machine_fault:
@@ -245,7 +268,7 @@ class _Run:
         self._keep_will()
         # The record and the report only describe the running job. A full disk or a dead daemon must not stop it.
         with contextlib.suppress(OSError):
-            bundle.create(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, "token": self.spec.token, **record})
+            in_place.fill(self.run_dir, bundle.STARTED, {"schema": bundle.SCHEMA, "token": self.spec.token, **record})
         failpoints.point("supervisor.started")
         with contextlib.suppress(OSError):
             os.write(self.report_fd, bundle.line(record))
@@ -341,6 +364,13 @@ class _Run:
         elif step == KILL:
             end_all_in(self.group)
             self.family.kill(main_reaped=self.ending is not None, reap=self._reap)
+
+
+def _leave_checkpoint(folder: str) -> None:
+    """Most jobs leave none, and then its folder goes. Before the end is told: after it the job's next attempt may be
+    started, which needs the folder again."""
+    if folder:
+        spares.put_checkpoint(folder)
 
 
 def _end_every_child(group: Cgroup | None) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from gpuq.supervise import cgroup, kernel, shim
 from gpuq.supervise.crash_record import CrashRecord
+from gpuq.supervise.unconfirmed import UnconfirmedEnds
 
 # What a member says to the fork server: its serial number and one of these.
 TAKEN, IDLE, OVER = 0, 1, 2
@@ -51,6 +52,7 @@ class PooledSupervisor:
         self._places = places
         self._will = will
         self._connection: socket.socket | None = connection
+        self._connection_fd = connection.fileno()
         self._status_fd = status_fd
         self._tokens_fd = tokens_fd
         self._poll = select.epoll()
@@ -58,6 +60,7 @@ class PooledSupervisor:
         self._poll.register(connection, select.EPOLLIN | select.EPOLLEXCLUSIVE)
         # No event is asked for, so epoll reports only the hang-up: the fork server is gone.
         self._poll.register(status_fd, 0)
+        self._ends = UnconfirmedEnds(self._poll)
 
     def serve_and_exit(self) -> None:
         """Runs in the forked process and never returns. Only the exit code 0 says that nothing of a job is left."""
@@ -69,6 +72,7 @@ class PooledSupervisor:
             # Now, when nobody waits for it, and once for all the attempts that it is going to run.
             group = cgroup.enter(self._places)
             self._serve(group)
+            self._ends.close()
             code = 0
             self._clear(group)
         except Exception:  # noqa: BLE001 - the exit record has it; this is for whoever debugs it
@@ -84,7 +88,9 @@ class PooledSupervisor:
                 return
             self._say(TAKEN)
             run_dir, (lock_fd, log_fd, report_fd) = taken
-            fit = shim.supervise(run_dir, lock_fd, log_fd, report_fd, self._status_fd, self._let_go, self._will, group)
+            fit = shim.supervise(
+                run_dir, lock_fd, log_fd, report_fd, self._status_fd, self._let_go, self._will, group, self._ends
+            )
             if not fit or not self._may_park():
                 return
             self._say(IDLE)
@@ -92,12 +98,16 @@ class PooledSupervisor:
     def _take(self, timeout_s: int | None) -> tuple[str, list[int]] | None:
         """The next launch; None when there is nothing to wait for any more."""
         while self._connection is not None:
-            ready = [fd for fd, _ in self._poll.poll(timeout_s)]
+            due_s = self._ends.wait_s()
+            ready = [fd for fd, _ in self._poll.poll(timeout_s if due_s is None else due_s)]
             if self._status_fd in ready:
                 self._let_go()
                 return None
-            if not ready:
-                return None
+            if self._connection_fd not in ready:
+                if not ready and due_s is None:
+                    return None
+                self._ends.look()
+                continue
             try:
                 data, received, _, _ = self._connection.recvmsg(
                     LAUNCH_BYTES,

@@ -36,6 +36,8 @@ GOALS: dict[str, tuple[Goal, ...]] = {
     "throughput, a batch drained": (Goal(450, most=False),),
     "processor time, one by one": (Goal(4),),
     "processor time, a batch drained": (Goal(3.2),),
+    "left on disk, one by one": (Goal(3),),
+    "left on disk, a batch drained": (Goal(3),),
     "submission, one by one": (Goal(1200, most=False),),
     "submission, four clients together": (Goal(1500, most=False),),
     "submission, batch": (Goal(30_000, most=False),),

@@ -78,7 +78,7 @@ def throughput(repeats: int, jobs: int = 500) -> list[Figure]:
 
 
 def _throughput(name: str, repeats: int, jobs: int, submit: Callable[[Calls], object]) -> list[Figure]:
-    rates, used = [], []
+    rates, used, files = [], [], []
     for _ in range(repeats):
         with daemon(gpus=2) as box:
             client = box.client()
@@ -87,11 +87,15 @@ def _throughput(name: str, repeats: int, jobs: int, submit: Callable[[Calls], ob
             wait_until_final(client, jobs)
             rates.append(jobs / (time.perf_counter() - begin))
             used.append((_cpu_of_all(box) - before) / jobs * 1e3)
+            # Nothing tells when the supervisors have cleared away the last records.
+            time.sleep(0.5)
+            files.append(sum(len(list(job.rglob("*"))) + 1 for job in (box.home / "jobs").glob("[0-9]*")) / jobs)
     of_whom = f"daemon, Redis, fork server, supervisors and the start of `true`; median of {repeats}"
     how = f"{jobs} × `true` on 2 slots, median of {repeats}"
     return [
         Figure(f"throughput, {name}", median(rates), "jobs/s", how, noise(rates)),
         Figure(f"processor time, {name}", median(used), "ms a job", of_whom, noise(used)),
+        Figure(f"left on disk, {name}", median(files), "files a job", "folders too; one is the output", noise(files)),
     ]
 
 

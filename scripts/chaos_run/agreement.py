@@ -13,6 +13,8 @@ from installation import Installation
 
 GROUPS = Path("/sys/fs/cgroup")
 TEMPORARY = (".tmp", ".new", ".part")
+# What stands beside the folders of jobs.
+OF_ALL_JOBS = frozenset({".spare", "ended.jsonl", "ended.jsonl.1"})
 
 
 class Agreement:
@@ -39,6 +41,8 @@ class Agreement:
         known = {row["id"] for row in jobs}
         runs = {(row["job_id"], row["number"]) for row in attempts}
         for folder in sorted((self._box.volume / "jobs").glob("*")):
+            if folder.name in OF_ALL_JOBS:
+                continue
             if not folder.name.isdigit() or int(folder.name) not in known:
                 yield "P1", f"a folder of no job: {folder}"
                 continue

@@ -283,3 +283,24 @@ def test_a_directory_that_is_gone_and_bytes_that_are_no_text_are_told_plainly(bo
     )
     assert done.returncode == 0
     assert "BIN" in done.stderr
+
+
+def test_a_job_that_ended_since_the_backup_is_not_run_again_and_leaves_its_output_alone(
+    box: Any, tmp_path: Path
+) -> None:
+    job_id = diary_job(box, tmp_path, "--retries", "0", code=7)
+    started(box, tmp_path)
+    box.gpuq("db", "backup", str(tmp_path / "copy.db"))
+    (tmp_path / "gate").touch()
+    box.until_state(job_id, "failed")
+    left = box.home / "jobs" / str(job_id)
+    box.until(
+        lambda: sorted(str(path.relative_to(left)) for path in left.rglob("*")) == ["1", "1/output.log"],
+        "the output is all that is left",
+    )
+    box.down()
+    box.gpuq("db", "restore", str(tmp_path / "copy.db"), "--yes")
+    box.up()
+    job = box.until_state(job_id, "failed", "completed")
+    assert (job["state"], job["exit_code"], job["attempt"]) == ("failed", 7, 1)
+    assert [line[0] for line in lines(tmp_path)] == ["start", "end"]

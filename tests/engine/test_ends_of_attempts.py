@@ -174,6 +174,26 @@ def test_a_later_attempt_stays_watched_when_the_end_of_an_earlier_one_comes_late
     assert (world.state(job_id), world.holders()) == ("completed", {})
 
 
+def test_records_are_let_go_of_once_the_end_is_committed_and_not_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = world.agent()
+    job_id = started(world, agent)
+    run_dir = world.launcher.order_of(job_id).run_dir
+    world.launcher.end(job_id, Outcome.SUCCEEDED, exit_code=0)
+
+    def refuse() -> None:
+        raise DatabaseUnavailable("the disk is full")
+
+    with monkeypatch.context() as full:
+        full.setattr(world.ctx.records, "write", refuse)
+        agent.run_once()
+    assert (world.state(job_id), world.launcher.written) == ("running", [])
+    agent.wake()
+    agent.run_once()
+    assert (world.state(job_id), world.launcher.written) == ("completed", [run_dir])
+
+
 @pytest.mark.parametrize(
     ("fields", "seconds", "state"),
     [

@@ -122,7 +122,9 @@ def test_torn_or_foreign_exit_record_is_none_that_is_believed(world, tmp_path) -
     target.parent.mkdir()
     good = json.dumps({"outcome": "succeeded", "token": "t"})
     target.touch(0o600)
-    for content in ("", "{", "[1]", '"x"', good[:-1], good.replace('"t"', '"u"'), good.replace('"t"', "null"), "{}"):
+    # Emptied, as of an attempt of before.
+    assert world.launcher.outcome(run_dir, "t") is None
+    for content in ("{", "[1]", '"x"', good[:-1], good.replace('"t"', '"u"'), good.replace('"t"', "null"), "{}"):
         target.write_text(content)
         assert not believed()
     target.write_text(good)

@@ -50,6 +50,26 @@ def test_an_attempt_whose_folders_were_removed_is_supervised_as_long_as_its_supe
     assert judge(seen(world, attempt, launched)) is Verdict.DEAD
 
 
+def _remove_records(attempt: Any) -> None:
+    shutil.rmtree(attempt.records)
+
+
+def _put_a_file_in_the_place_of_its_folder(attempt: Any) -> None:
+    folder = Path(attempt.run_dir).parent
+    folder.rename(folder.with_name("moved-by-somebody"))
+    folder.touch()
+
+
+@pytest.mark.parametrize("spoil", [_remove_records, _put_a_file_in_the_place_of_its_folder])
+def test_an_attempt_is_supervised_when_part_of_its_folders_is_gone(world: Any, spoil: Any) -> None:
+    attempt = world.start(*UNMARKED)
+    spoil(attempt)
+    assert bundle.records_of(attempt.run_dir) == attempt.records
+    assert not world.launcher.alive(attempt.run_dir)
+    found = seen(world, attempt, attempt.launched)
+    assert (judge(found), found.supervisor) == (Verdict.SUPERVISED, Sign.LIVES)
+
+
 def test_an_attempt_is_supervised_wherever_its_home_is(world: Any) -> None:
     attempt = world.start(*UNMARKED)
     away = world.root.with_name(world.root.name + "-away")

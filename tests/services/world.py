@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, TypedDict
@@ -145,6 +145,7 @@ class PlayedLauncher:
         self._report_ends: dict[str, int] = {}
         self._end_pipes: dict[int, int] = {}
         self.swept: list[str] = []
+        self.written: list[str] = []
         self.swept_seen: list[tuple[int, int]] = []
         self.unkillable: set[str] = set()
         # By token: what the test says that there is to see of it.
@@ -213,6 +214,14 @@ class PlayedLauncher:
 
     def report(self, fd: int) -> Launched | None:
         return self._launched.get(os.read(fd, 4096).decode())
+
+    def take_spare(self, checkpoint: str, uid: int | None, gid: int | None) -> bool:
+        return False
+
+    def end_written(
+        self, run_dir: str, token: str, launched: Launched | None, result: Result, gpus: Sequence[str]
+    ) -> None:
+        self.written.append(run_dir)
 
     def told_end(self, token: str) -> Result | None:
         return None

@@ -76,10 +76,11 @@ def supervisor_spec(
     kill_grace_s: float,
     hide_devices: Sequence[str] = (),
     max_output_bytes: int | None = None,
+    checkpoint_dir: str | None = None,
 ) -> dict[str, Any]:
     """What `spec.json` of the attempt holds. `kill_grace_s`: of the installation, for a job without its own.
     `hide_devices`: paths of device nodes that the job must not be able to open. `max_output_bytes` None: it may write
-    as much as it likes."""
+    as much as it likes. `checkpoint_dir` is removed at the end of the attempt when it is empty then."""
     job = tracked.job
     name, before_s = notice_of(spec.signal)
     return {
@@ -99,4 +100,5 @@ def supervisor_spec(
         "signal": None if name is None else {"name": name, "before_s": before_s},
         "umask": None,
         "hide_devices": list(hide_devices),
+        "checkpoint_dir": checkpoint_dir,
     }

@@ -12,7 +12,13 @@ from gpuq.user_files import hand_over, make_passage, make_private
 
 def launch(ctx: Context, order: LaunchOrder) -> int:
     """The descriptor that reports. Raises OSError when a folder cannot be made; then nothing runs."""
-    _make_checkpoint_folder(ctx.checkpoint_dir(order.job_id), order.spec.get("uid"), order.spec.get("gid"))
+    checkpoint, uid, gid = ctx.checkpoint_dir(order.job_id), order.spec.get("uid"), order.spec.get("gid")
+    job = str(Path(checkpoint).parent)
+    new = not os.path.lexists(job)
+    if new:
+        make_passage(job)
+    if not new or not ctx.launcher.take_spare(checkpoint, uid, gid):
+        _make_checkpoint_folder(checkpoint, uid, gid)
     return ctx.launcher.start(order)
 
 

@@ -8,7 +8,7 @@ from gpuq.domain.job import Attempt, Job, Launched
 from gpuq.domain.outcome import Result
 from gpuq.domain.states import JobState
 from gpuq.ports.history import FinishedRun
-from gpuq.ports.launcher import LaunchOrder
+from gpuq.ports.launcher import Launcher, LaunchOrder
 from gpuq.scheduler.snapshot import Holding
 
 
@@ -122,6 +122,11 @@ class TrackedAttempt:
         peak = max(self.peak_mb.values(), default=None)
         mean = sum(self.utilisation) / len(self.utilisation) if self.utilisation else None
         return replace(self.result, peak_gpu_mem_mb=peak, avg_gpu_util=mean)
+
+    def let_go_of_records(self, launcher: Launcher) -> None:
+        """To be called once its end is committed."""
+        if self.result is not None:
+            launcher.end_written(self.run_dir, self.token, self.launched, self.result, self.gpu_uuids)
 
     def finished_run(self) -> FinishedRun | None:
         """What later jobs of its kind are expected by; None when it never ran or its end is not known exactly."""

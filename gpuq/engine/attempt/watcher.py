@@ -118,6 +118,7 @@ class AttemptWatcher:
         written = [tracked for tracked in ended if tracked.ask_at <= now]
         self._ended = [tracked for tracked in self._ended if tracked not in written]
         for tracked in written:
+            tracked.let_go_of_records(self._ctx.launcher)
             # The reaper may have written this end, and the job may live again.
             if self.tracked.get(tracked.job.id) is tracked:
                 del self.tracked[tracked.job.id]

@@ -102,7 +102,8 @@ def _order(
     if account is not None:
         # The primary group may be another one since the submission.
         gid = account.gid
-    env = job_environment(spec, tracked, gpus, home=str(ctx.home), checkpoint_dir=ctx.checkpoint_dir(job_id))
+    checkpoint_dir = ctx.checkpoint_dir(job_id)
+    env = job_environment(spec, tracked, gpus, home=str(ctx.home), checkpoint_dir=checkpoint_dir)
     hidden = ctx.gpus.hidden_from(tracked.gpu_uuids) if ctx.isolates_gpus else ()
     payload = supervisor_spec(
         spec,
@@ -113,5 +114,6 @@ def _order(
         kill_grace_s=ctx.settings.kill_grace,
         hide_devices=hidden,
         max_output_bytes=ctx.settings.max_output_bytes,
+        checkpoint_dir=checkpoint_dir,
     )
     return LaunchOrder(job_id, tracked.number, tracked.token, tracked.run_dir, tracked.log_path, payload, spec.script)

@@ -11,10 +11,11 @@ not; nothing stands here that SQL cannot give back. May import: `gpuq.ports`, `g
 from __future__ import annotations
 
 from gpuq.stores.redis.leases import RedisAgentKey, RedisLeases
-from gpuq.stores.redis.link import RedisLink, connect, read_scripts
+from gpuq.stores.redis.link import RedisLink, connect
 from gpuq.stores.redis.notify import LocalNotifier, RedisNotifier
 from gpuq.stores.redis.private.server import PrivateRedis, private_url
 from gpuq.stores.redis.queue import RedisHotQueue
+from gpuq.stores.redis.scripts import read_scripts
 
 __all__ = [
     "LocalNotifier",

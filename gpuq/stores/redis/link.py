@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Sequence
-from importlib import resources
 from typing import Any, TypeVar
 
 import redis
@@ -15,6 +13,7 @@ from redis.retry import Retry
 from gpuq.errors import ConfigError, HotStoreCold
 from gpuq.stores.redis.errors import unavailable
 from gpuq.stores.redis.keys import Keys
+from gpuq.stores.redis.scripts import ScriptRunner
 
 T = TypeVar("T")
 
@@ -23,17 +22,6 @@ IDLE_CHECK_S = 30
 COLD = "COLD"
 
 _RUN_ID = re.compile(r"^run_id:(\w+)", re.MULTILINE)
-
-
-@functools.cache
-def script_text(name: str) -> str:
-    return resources.files("gpuq.stores.redis").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
-
-
-def read_scripts() -> None:
-    """All of them, so that the package may be away, to be upgraded, while this process goes on."""
-    for path in resources.files("gpuq.stores.redis").joinpath("lua").iterdir():
-        script_text(path.name.removesuffix(".lua"))
 
 
 def cold(
@@ -58,17 +46,17 @@ class RedisLink:
         self.client = client
         self.keys = Keys(namespace)
         self.where = where
-        self._scripts: dict[str, Any] = {}
+        self._scripts = ScriptRunner(client)
         self._server: str | None = None
         self._opened_on: str | None = None
 
     def run(self, name: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
         """One script, atomic. Raises HotStoreUnavailable; then it ran or did not, and may be run again:
         each script is written so that running it twice is as good as once."""
-        script = self._scripts.get(name)
-        if script is None:
-            script = self._scripts[name] = self.client.register_script(script_text(name))
-        return self.call(lambda _: script(keys=keys, args=args))
+        try:
+            return self._scripts.run(name, keys, args)
+        except (redis.RedisError, OSError) as error:
+            raise unavailable(error, self.where) from error
 
     def run_warm(self, name: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
         """As `run`; raises HotStoreCold when the script says so, or when the server is not the one it was."""
@@ -108,6 +96,7 @@ class RedisLink:
 
     def close(self) -> None:
         """Closes the client and its connections."""
+        self._scripts.close()
         self.client.close()
         self.client.connection_pool.disconnect()
 

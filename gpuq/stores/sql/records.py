@@ -29,8 +29,8 @@ class SqlRecords:
 
     @contextmanager
     def read(self) -> Iterator[Reader]:
-        with self.database.read() as connection:
-            yield SqlReader(connection.connection.driver_connection, self._statements)
+        with self.database.read_on_driver() as driver:
+            yield SqlReader(driver, self._statements)
 
     @contextmanager
     def write(self) -> Iterator[Writer]:

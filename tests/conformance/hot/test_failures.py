@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -206,6 +207,26 @@ def test_connections_that_were_cut_while_idle_are_made_anew_without_an_error(red
         other.close()
         assert queue.heads(1) == [ONE]
         assert link.client.ping()
+
+
+def test_a_thread_keeps_its_connection_for_scripts_until_the_link_is_closed(redis_url: str) -> None:
+    with opened(redis_url) as (link, queue, _):
+
+        def connections() -> set[int]:
+            asked = link.client.client_list(_type="normal")
+            return {int(one["id"]) for one in asked if one["cmd"] == "evalsha"}
+
+        assert queue.heads(1) == [ONE]
+        before = connections()
+        link.client.ping()
+        with ThreadPoolExecutor(1) as other:
+            for _ in range(2):
+                assert other.submit(queue.heads, 1).result() == [ONE]
+                assert queue.heads(1) == [ONE]
+            assert connections() > before
+            assert len(connections()) == len(before) + 1
+            link.close()
+            assert not connections()
 
 
 @pytest.mark.parametrize("url", ["http://localhost", "redis://localhost:notaport", ""])

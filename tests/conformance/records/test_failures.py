@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from gpuq.domain.states import JobState
-from gpuq.errors import ConfigError, DatabaseUnavailable, SchemaMismatch
+from gpuq.errors import ConfigError, DatabaseUnavailable, NotFound, SchemaMismatch
 from gpuq.ports.records import JobFilter
 from gpuq.stores.sql import SqlRecords, migrate, open_history, open_records
 from gpuq.stores.sql.core import engine
@@ -198,3 +198,42 @@ def test_a_read_only_or_missing_postgres_database_is_told_so(empty_postgres_url:
         pass
     assert missing.value.hint
     records.close()
+
+
+@only_sqlite
+def test_a_connection_that_failed_is_not_read_on_again(url: str, jobs: Any, records: SqlRecords) -> None:
+    job_id = jobs.add()
+    with pytest.raises(sqlite3.OperationalError), records.database.read_on_driver() as broken:
+        raise sqlite3.OperationalError("disk I/O error")
+    with records.database.read_on_driver() as other:
+        assert other is not broken
+    with records.read() as reader:
+        assert reader.job(job_id).id == job_id
+
+
+@only_sqlite
+def test_a_connection_that_was_read_on_is_used_again_unless_the_records_were_closed_meanwhile(
+    url: str, jobs: Any, records: SqlRecords
+) -> None:
+    jobs.add()
+    with pytest.raises(NotFound), records.read() as reader, records.database.read_on_driver() as used:
+        reader.job(999)
+    with records.database.read_on_driver() as again:
+        # Neither has its snapshot any more.
+        assert again.in_transaction
+        records.database.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        again.execute("SELECT 1")
+    with records.database.read_on_driver() as fresh:
+        assert fresh is not again
+        assert fresh is not used
+
+
+@only_sqlite
+def test_a_reader_sees_what_was_there_at_its_first_question(url: str, jobs: Any, records: SqlRecords) -> None:
+    jobs.add()
+    with records.read() as reader:
+        assert reader.count(JobFilter()) == 1
+        jobs.add()
+        assert reader.count(JobFilter()) == 1
+    assert count(records) == 2

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.supervise import bundle, launch, progress, shim
+from gpuq.supervise import bundle, launch, own_folder, progress, shim
 from gpuq.supervise.crash_record import CrashRecord
 from gpuq.supervise.spawn import CannotRun
 
@@ -132,10 +132,10 @@ def test_a_supervisor_that_fails_ends_its_children_until_none_is_left(monkeypatc
 
 def test_a_job_has_the_group_that_it_names_else_its_users_else_one_of_the_same_number() -> None:
     root = pwd.getpwuid(0)
-    assert launch._with_group({"uid": None}) == {"uid": None}
-    assert launch._with_group({"uid": 5, "gid": 7}) == {"uid": 5, "gid": 7}
-    assert launch._with_group({"uid": 0, "x": 1}) == {"uid": 0, "x": 1, "gid": root.pw_gid}
-    assert launch._with_group({"uid": 4_000_000_000}) == {"uid": 4_000_000_000, "gid": 4_000_000_000}
+    assert own_folder.with_group({"uid": None}) == {"uid": None}
+    assert own_folder.with_group({"uid": 5, "gid": 7}) == {"uid": 5, "gid": 7}
+    assert own_folder.with_group({"uid": 0, "x": 1}) == {"uid": 0, "x": 1, "gid": root.pw_gid}
+    assert own_folder.with_group({"uid": 4_000_000_000}) == {"uid": 4_000_000_000, "gid": 4_000_000_000}
 
 
 def test_a_pipe_that_is_there_already_is_used_and_nothing_else_in_its_place(tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ def test_only_a_folder_of_ones_own_may_hold_the_records_of_an_older_release(
     (tmp_path / "file").touch()
     assert bundle.records_of(str(tmp_path / "file")) == f"{tmp_path}/file.records"
     (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / bundle.LOCK).touch()
     assert bundle.records_of(str(tmp_path / "folder")) == f"{tmp_path}/folder"
     (tmp_path / "link").symlink_to("folder")
     assert bundle.records_of(str(tmp_path / "link")) == f"{tmp_path}/link.records"

@@ -396,8 +396,9 @@ def test_the_records_of_an_attempt_are_beside_its_own_folder_and_in_it_where_an_
     run_dir = str(tmp_path / "1")
     assert bundle.records_of(run_dir) == f"{run_dir}.records"
     os.mkdir(run_dir)
-    assert bundle.records_of(run_dir) == run_dir
+    assert bundle.records_of(run_dir) == f"{run_dir}.records", "they were lost"
     bundle.write(run_dir, bundle.EXIT, {"outcome": "succeeded"})
+    assert bundle.records_of(run_dir) == run_dir
     # It did not write tokens into all of them.
     assert bundle.read_of_attempt(run_dir, bundle.EXIT, "t") == {"outcome": "succeeded"}
     bundle.write(run_dir, bundle.EXIT, {"outcome": "succeeded", "token": "u"})

@@ -275,7 +275,10 @@ def test_a_member_goes_on_as_long_as_it_is_fit_and_may_wait(
     # For the first it waits as long as it takes.
     attempts = said.count(0)
     assert pauses == [None, 60, 60][:attempts]
-    assert supervised == [("/run", 3, 4, 5, crew.status_end, crew.member._let_go, crew.will, None)] * attempts
+    assert (
+        supervised
+        == [("/run", 3, 4, 5, crew.status_end, crew.member._let_go, crew.will, None, crew.member._ends)] * attempts
+    )
     crew.member._take = lambda _: None  # type: ignore[method-assign]
     crew.member._serve(None)
     assert len(supervised) == attempts

@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from sqlalchemy.exc import ArgumentError
 
 from gpuq.errors import ConfigError, DatabaseUnavailable
 from gpuq.stores.sql.core.errors import told_as_our_own
+from gpuq.stores.sql.core.sqlite_transactions import SqliteReaders, SqliteWriter
 
 LOCK_WAIT_S = 15.0
 CONNECT_WAIT_S = 5
@@ -150,41 +152,6 @@ def _settled_sqlite(path: Path, wait_s: float | None) -> sqlite3.Connection:
     return connection
 
 
-class _SqliteWriter:
-    """A connection kept for writing, without the engine's bookkeeping around a transaction, which costs more than the
-    transaction itself. One thread at a time."""
-
-    def __init__(self, path: Path, wait_s: float | None) -> None:
-        self._path = path
-        self._wait_s = wait_s
-        self._connection: sqlite3.Connection | None = None
-
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = _settled_sqlite(self._path, self._wait_s)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-            connection.commit()
-        except BaseException:
-            self._undo(connection)
-            raise
-
-    def _undo(self, connection: sqlite3.Connection) -> None:
-        try:
-            # A full disk may have ended the transaction already; then this does nothing.
-            connection.rollback()
-        except sqlite3.Error:
-            self.close()
-
-    def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-
 def _sqlite_engine(path: Path, wait_s: float | None) -> Engine:
     engine = sqlalchemy_engine(
         "sqlite://",
@@ -242,7 +209,11 @@ class Database:
         self.dialect: str = self.engine.dialect.name
         self._turn = _turn(str(self.path.resolve()) if self.path else self.url.render_as_string())
         self.driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
-        self._writer = _SqliteWriter(self.path, self._wait_s) if self.path else None
+        self._writer: SqliteWriter | None = None
+        self._readers: SqliteReaders | None = None
+        if self.path:
+            connect = partial(_settled_sqlite, self.path, self._wait_s)
+            self._writer, self._readers = SqliteWriter(connect), SqliteReaders(connect)
         # Called before each write to a SQLite file, in whatever thread: the disk may be full.
         self.make_room: Callable[[], None] = lambda: None
         self._writes: Engine
@@ -259,6 +230,16 @@ class Database:
         """One snapshot. Raises DatabaseUnavailable."""
         with told_as_our_own(self.driver_error), self._reads.connect() as connection, connection.begin():
             yield connection
+
+    @contextmanager
+    def read_on_driver(self) -> Iterator[Any]:
+        """As `read`, with the driver's own connection (sqlite3 or psycopg)."""
+        if self._readers is None:
+            with self.read() as connection:
+                yield connection.connection.driver_connection
+            return
+        with told_as_our_own(self.driver_error), self._readers.snapshot() as driver:
+            yield driver
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -293,6 +274,8 @@ class Database:
         """Closes the connections."""
         if self._writer is not None:
             self._writer.close()
+        if self._readers is not None:
+            self._readers.close()
         self.engine.dispose()
 
 
