@@ -127,9 +127,9 @@ class Calls(Session):
         ]
 
     def act(self, verb: str, job_ids: Sequence[int], **words: object) -> list[Any] | None:
-        """`cancel`, `hold`, `release`, `retry`, `top` or `update` on at most 10,000 jobs in one request; of each {"id",
-        "state"} or {"id", "error"}. `words` as in the API. None from a daemon of an earlier release that has no such
-        request."""
+        """`cancel`, `hold`, `release`, `requeue`, `retry`, `top` or `update` on at most 10,000 jobs in one request; of
+        each {"id", "state"} or {"id", "error"}. `words` as in the API. None from a daemon of an earlier release that
+        has no such request."""
         given = {name: value for name, value in words.items() if value is not None}
         reply = self.send("POST", f"/jobs/{verb}", body={"ids": list(job_ids), **given}, accept=(405,))
         return None if reply.status == 405 else list(self.decode(reply))
@@ -157,6 +157,10 @@ class Calls(Session):
 
     def retry(self, job_id: int) -> dict[str, Any]:
         return self._dict("POST", f"/jobs/{job_id}/retry")
+
+    def requeue(self, job_id: int) -> dict[str, Any]:
+        """A running job is stopped, with its grace, and goes back in line."""
+        return self._dict("POST", f"/jobs/{job_id}/requeue")
 
     def top(self, job_id: int) -> dict[str, Any]:
         return self._dict("POST", f"/jobs/{job_id}/top")

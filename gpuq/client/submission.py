@@ -39,6 +39,7 @@ class Options(Changes, total=False):
     hold: bool
     key: str | None
     script: str | None
+    requeue: bool
 
 
 class Submission(Options, total=False):
@@ -55,7 +56,7 @@ DEFAULTS: Mapping[str, Any] = {
     "name": None, "cwd": None, "env": None, "gpus": 1, "gpu_mem_mb": None, "gpu_model": None, "gpu_ids": None,
     "priority": "normal", "group": None, "time_limit_s": None, "max_retries": None, "after": (), "after_any": (),
     "begin": None, "array": None, "hold": False, "key": None, "preemptible": False, "signal": None,
-    "kill_grace_s": None, "script": None, "sweep": None,
+    "kill_grace_s": None, "script": None, "sweep": None, "requeue": False,
 }  # fmt: skip
 
 

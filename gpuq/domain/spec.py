@@ -82,6 +82,7 @@ class JobSpec(BaseModel):
     `array` is `0-15`, `0-15:2` or `0-15:2%4` (range, step, how many may run at once).
     `signal` is `USR1@60`: that signal, 60 s before the time limit or a preemption.
     `script` is the text of a batch script; `command` is then what it is called, and its arguments.
+    `requeue`: at its time limit, or with exit code 75, it goes back in line.
     `sweep` gives names values, each as `1e-3,1e-4`, `0..4` or a list: one job for each combination of them.
     """
 
@@ -106,6 +107,7 @@ class JobSpec(BaseModel):
     hold: Flag = False
     key: Annotated[Line, Field(min_length=1, max_length=200)] | None = None
     preemptible: Flag = False
+    requeue: Flag = False
     signal: Annotated[str, Field(pattern=r"^[A-Z0-9+]+(@\d+)?$")] | None = None
     kill_grace_s: Annotated[Number, Field(ge=0, le=86400)] | None = None
     script: Line | None = None

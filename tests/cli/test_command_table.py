@@ -32,7 +32,7 @@ PUBLIC = {
     "wait": "--timeout",
     "cancel": "--force --grace --reason --me -u --user -s --state -g --group -n --name --yes",
     "hold": "", "release": "", "top": "",
-    "update": "--priority --time", "retry": "",
+    "update": "--priority --time", "retry": "", "requeue": "",
     "pause": "--reason", "resume": "",
     "gpus": "--json", "gpus drain": "", "gpus undrain": "",
     "group": "--json", "group limit": "",

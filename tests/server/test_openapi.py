@@ -33,6 +33,8 @@ PROMISED = {
     ("GET", "/jobs/{job_id}/why"),
     ("GET", "/jobs/{job_id}/script"),
     ("POST", "/jobs/{job_id}/again"),
+    ("POST", "/jobs/{job_id}/requeue"),
+    ("POST", "/jobs/requeue"),
     ("GET", "/queue"),
     ("GET", "/history"),
     ("GET", "/gpus"),

@@ -38,6 +38,7 @@ JOB = (
     Option("--hold", "flag", "queue it held; `gpuq release` lets it go"),
     Option("--key", "text", "the same key again returns the live or successful job, queues nothing", "K"),
     Option("--preemptible", "flag", "may be put back in line when others wait"),
+    Option("--requeue", "flag", "back in line at its time limit or with exit code 75; no retry used"),
     Option("--signal", "text", "sent before the time limit or a preemption: USR1@60 (seconds)", "SIG@S"),
     Option("--kill-grace", "duration", "between SIGTERM and SIGKILL"),
     Option("-C --chdir", "text", "working directory (default: here)", "DIR"),
@@ -175,6 +176,10 @@ COMMANDS: dict[str, Command] = {
         _many(
             "retry", "changes:retry", "queue failed or cancelled jobs again, retries reset",
             "gpuq retry 7\ngpuq retry all --me -s failed", *FILTERS, YES, JSON,
+        ),
+        _many(
+            "requeue", "changes:requeue", "stop running jobs and put them back in line, no retry used",
+            "gpuq requeue 7\ngpuq requeue all --me", *FILTERS, YES, JSON,
         ),
         Command(
             "pause", "changes:pause", "start no new jobs; survives restarts",

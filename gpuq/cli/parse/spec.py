@@ -73,6 +73,7 @@ def job_fields(args: Args) -> dict[str, Any]:
         "kill_grace_s": args.seconds("kill_grace"),
         "hold": args.flag("hold") or None,
         "preemptible": args.flag("preemptible") or None,
+        "requeue": args.flag("requeue") or None,
     }
     if begin := args.text("begin"):
         from gpuq.cli.parse.times import parse_time

@@ -12,7 +12,7 @@ from gpuq.domain.job import Job, JobStatus, JobView, job_json
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import FINAL
 from gpuq.engine.access import require_reader
-from gpuq.engine.actions import cancel, change, hold, retry
+from gpuq.engine.actions import cancel, change, hold, requeue, retry
 from gpuq.engine.attempt import logs
 from gpuq.engine.context import Context
 from gpuq.engine.intake import submit
@@ -157,6 +157,11 @@ def release_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> Answe
 @router.post("/jobs/{job_id}/retry", summary="Queue a failed or cancelled job again")
 def retry_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> Answer[JobView]:
     return _one(queries, retry.retry(ctx, job_id, caller))
+
+
+@router.post("/jobs/{job_id}/requeue", summary="Stop a running job and put it back in line; no retry is used")
+def requeue_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> Answer[JobView]:
+    return _one(queries, requeue.requeue(ctx, job_id, caller))
 
 
 @router.post(
