@@ -122,27 +122,6 @@ def create(run_dir: str, name: str, record: dict[str, object]) -> None:
         raise
 
 
-def mark_begun(lock_fd: int) -> None:
-    """By a supervisor, when its job's program may exist from now on. The length of the lock file, since that takes no
-    room on a disk that may be full, and no name."""
-    with contextlib.suppress(OSError):
-        os.ftruncate(lock_fd, 1)
-
-
-def is_begun(lock_fd: int) -> bool:
-    """Whether `mark_begun` was called."""
-    return os.fstat(lock_fd).st_size > 0
-
-
-def was_begun(run_dir: str) -> bool:
-    """Whether `mark_begun` was called for this attempt, whoever holds its lock now. Raises OSError when it cannot be
-    known."""
-    try:
-        return os.lstat(os.path.join(records_of(run_dir), LOCK)).st_size > 0
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
 def read(folder: str, name: str) -> dict[str, object] | None:
     """A record; None when there is none that counts (see `load`). Raises OSError when it cannot be known."""
     try:

@@ -19,6 +19,7 @@ from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.proof_of_death import Evidence
 from gpuq.ports.launcher import LaunchOrder, Oversight
 from gpuq.supervise import (
+    begin_mark,
     bundle,
     cgroup,
     cgroup_folders,
@@ -116,7 +117,7 @@ class ForkServerLauncher:
         return None if record is None else statements.launched(record)
 
     def begun(self, run_dir: str) -> bool:
-        return bundle.was_begun(run_dir)
+        return begin_mark.was_set(run_dir)
 
     def rehearse(self, folder: str) -> Rehearsal:
         return Rehearsal(folder, self.start, self.outcome)

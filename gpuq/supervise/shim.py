@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from gpuq.domain import failpoints
-from gpuq.supervise import bundle, classify, in_place, kernel, processes, spares
+from gpuq.supervise import begin_mark, bundle, classify, in_place, kernel, processes, spares
 from gpuq.supervise.cgroup import Cgroup, end_all_in
 from gpuq.supervise.crash_record import CrashRecord, exit_code_of
 from gpuq.supervise.descendants import Family
@@ -64,7 +64,7 @@ def supervise(
     except Exception as error:
         _end_every_child(group)
         token = bundle.token_in(run_dir) or bundle.text(will.read() or {}, "token") or ""
-        record_end(run_dir, _own_failure(token, error, bundle.is_begun(lock_fd)), tell=_teller(report_fd))
+        record_end(run_dir, _own_failure(token, error, begin_mark.is_set(lock_fd)), tell=_teller(report_fd))
         raise
     finally:
         will.forget()
@@ -109,7 +109,7 @@ def _supervise(
     if _stopped_before(run_dir, spec.token, tell):
         return
     failpoints.point("supervisor.before_spawn")
-    bundle.mark_begun(lock_fd)
+    begin_mark.put(lock_fd)
     try:
         pid, exec_fd = spawn(spec, log_fd)
     except CannotRun as refusal:

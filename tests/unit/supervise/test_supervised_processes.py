@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gpuq.domain.attempt_mark import MARK, mark_of
-from gpuq.supervise import bundle, classify, descendants, own_folder, processes, shim, sweep
+from gpuq.supervise import begin_mark, bundle, classify, descendants, own_folder, processes, shim, sweep
 from gpuq.supervise.crash_record import CrashRecord
 from gpuq.supervise.descendants import Family
 from gpuq.supervise.ladder import KILL, TERMINATE, Ladder
@@ -482,7 +482,7 @@ def test_a_supervisor_that_fails_ends_the_job_tells_so_and_lets_go_of_everything
     fds = [os.open(records / bundle.LOCK, os.O_RDWR | os.O_CREAT, 0o600)]
     fds += [os.open(os.devnull, os.O_RDONLY) for _ in range(2)]
     if begun:
-        bundle.mark_begun(fds[0])
+        begin_mark.put(fds[0])
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(FileNotFoundError):
         # There is no FIFO.
