@@ -86,12 +86,9 @@ def decide_retry(
         told = f"ended within {QUICK_FAILURE_S:g} s of its start and named no --retries: not retried"
         return RetryDecision(JobState.FAILED, dead_letter=True, why=told)
     if outcome in USES_RETRY and retries_used < max_retries:
-        return RetryDecision(
-            JobState.DELAYED,
-            uses_retry=True,
-            delay_s=backoff_s(retries_used + 1, base_s, jitter),
-            why=f"retry {retries_used + 1} of {max_retries}",
-        )
+        delay = backoff_s(retries_used + 1, base_s, jitter)
+        why = f"retry {retries_used + 1} of {max_retries}"
+        return RetryDecision(JobState.DELAYED, uses_retry=True, delay_s=delay, why=why)
     return RetryDecision(JobState.FAILED, dead_letter=True, why=f"{retries_used} of {max_retries} retries used")
 
 
