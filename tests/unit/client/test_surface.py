@@ -28,7 +28,7 @@ FIELDS = {
     "nodes time_limit_s max_retries retries_used attempt array_id array_index parameters labels key after after_any "
     "preemptible submitted_at eligible_at started_at finished_at stop_deadline position estimated_start estimated_end "
     "expected progress node gpu_indices gpu_uuids pid exit_code signal error peak_gpu_mem_mb log_path pool callback "
-    "short_result result_bytes result_type attempts events",
+    "short_result result_bytes result_type script_bytes attempts events",
     "Attempt": "number outcome exit_code signal node gpu_indices gpu_uuids pid started_at finished_at peak_gpu_mem_mb "
     "avg_gpu_util error log_path",
     "Event": "id at job_id attempt from_state to_state actor detail",
