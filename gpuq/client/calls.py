@@ -87,6 +87,16 @@ class Calls(Session):
         query = {"outlook": "true"} if outlook else None
         return self.send("POST", "/jobs", query=query, body=body, headers=headers, repeat=True, accept=accept)
 
+    def submit_again(
+        self, job_id: int, changes: Mapping[str, Any], *, request_key: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The own job `job_id` once more, with `changes` (fields of a submission; `env` is added to its own): the new
+        job, or the elements of its array. Raises NotFound, Forbidden and what `submit` does."""
+        headers = {"Idempotency-Key": request_key or os.urandom(16).hex()}
+        reply = self.send("POST", f"/jobs/{job_id}/again", body=dict(changes), headers=headers, repeat=True)
+        jobs: list[dict[str, Any]] = self.decode(reply)
+        return jobs
+
     def check(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """Whether the job could be queued, and its estimated start: {"ok", "estimated_start", "reason"}."""
         return self._dict("POST", "/jobs/check", body=dict(spec), repeat=True)
@@ -117,9 +127,9 @@ class Calls(Session):
         ]
 
     def act(self, verb: str, job_ids: Sequence[int], **words: object) -> list[Any] | None:
-        """`cancel`, `hold`, `release`, `retry`, `top` or `update` on at most 10,000 jobs in one request; of each {"id",
-        "state"} or {"id", "error"}. `words` as in the API. None from a daemon of an earlier release that has no such
-        request."""
+        """`cancel`, `hold`, `release`, `requeue`, `retry`, `top` or `update` on at most 10,000 jobs in one request; of
+        each {"id", "state"} or {"id", "error"}. `words` as in the API. None from a daemon of an earlier release that
+        has no such request."""
         given = {name: value for name, value in words.items() if value is not None}
         reply = self.send("POST", f"/jobs/{verb}", body={"ids": list(job_ids), **given}, accept=(405,))
         return None if reply.status == 405 else list(self.decode(reply))
@@ -153,12 +163,20 @@ class Calls(Session):
     def retry(self, job_id: int) -> dict[str, Any]:
         return self._dict("POST", f"/jobs/{job_id}/retry")
 
+    def requeue(self, job_id: int) -> dict[str, Any]:
+        """A running job is stopped, with its grace, and goes back in line."""
+        return self._dict("POST", f"/jobs/{job_id}/requeue")
+
     def top(self, job_id: int) -> dict[str, Any]:
         return self._dict("POST", f"/jobs/{job_id}/top")
 
     def update(self, job_id: int, **changes: object) -> dict[str, Any]:
         """Fields of a submission with their new values."""
         return self._dict("PATCH", f"/jobs/{job_id}", body=changes, repeat=True)
+
+    def script(self, job_id: int) -> str:
+        """The batch script that it was submitted with. Raises NotFound where there is none, Forbidden."""
+        return self.send("GET", f"/jobs/{job_id}/script").body.decode()
 
     def why(self, job_id: int) -> dict[str, Any]:
         return self._dict("GET", f"/jobs/{job_id}/why")

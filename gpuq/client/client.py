@@ -73,9 +73,12 @@ class Client(Administration):
         preemptible: bool = False,
         signal: str | None = None,
         kill_grace_s: float | None = None,
+        script: str | None = None,
+        requeue: bool = False,
+        sweep: Mapping[str, str | Sequence[str | float]] | None = None,
         request_key: str | None = None,
     ) -> Job | list[Job]:
-        """Queues a command; durable on return. The job, or the list of them when `array` is given.
+        """Queues a command; durable on return. The job, or the list of them when `array` or `sweep` is given.
 
         Args:
             command: program and arguments; no shell looks at them.
@@ -99,6 +102,11 @@ class Client(Administration):
             preemptible: may be stopped and queued again for the sake of others.
             signal: `USR1@60`: that signal, 60 seconds before the time limit or a preemption.
             kill_grace_s: seconds between SIGTERM and SIGKILL; None: as the server is set.
+            script: text of a batch script, which is run with the arguments of `command`; the first word of that is then
+                only what the script is called.
+            requeue: goes back in line at its time limit, or with exit code 75; no retry is used.
+            sweep: values by name, each as `1e-3,1e-4`, `0..4` or a list: a job for each combination, with `{name}` in
+                its command and name replaced.
             request_key: makes a repeated call return the same job; None: a new one for each call.
 
         Raises:

@@ -50,7 +50,8 @@ class Job(Value):
     are final). `reason` says why it is not running; `outcome`, `exit_code`, `signal` and `error` how it ended;
     `position` (from 1), `estimated_start` and `estimated_end` what the forecast says. `attempt` is the number of the
     newest attempt, 0 before the first. `time_limit_s` in seconds, memory in MiB, `progress` 0 to 1. `attempts`,
-    `events` and `expected` are there when the job was asked for by its id, and empty in lists.
+    `events`, `expected` and `script_bytes` (of its batch script) are there when the job was asked for by its id, and
+    empty in lists.
     """
 
     id: int
@@ -106,6 +107,7 @@ class Job(Value):
     short_result: str | None = None
     result_bytes: int | None = None
     result_type: str | None = None
+    script_bytes: int | None = None
     attempts: tuple[Attempt, ...] = ()
     events: tuple[Event, ...] = ()
 

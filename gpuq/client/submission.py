@@ -38,6 +38,8 @@ class Options(Changes, total=False):
     begin: datetime | float | str | None
     hold: bool
     key: str | None
+    script: str | None
+    requeue: bool
 
 
 class Submission(Options, total=False):
@@ -46,6 +48,7 @@ class Submission(Options, total=False):
 
     command: Required[Sequence[str]]
     array: str | None
+    sweep: Mapping[str, str | Sequence[str | float]] | None
 
 
 # What the server takes a field for that is not sent. An older server never hears of a newer field unless it is used.
@@ -53,7 +56,7 @@ DEFAULTS: Mapping[str, Any] = {
     "name": None, "cwd": None, "env": None, "gpus": 1, "gpu_mem_mb": None, "gpu_model": None, "gpu_ids": None,
     "priority": "normal", "group": None, "time_limit_s": None, "max_retries": None, "after": (), "after_any": (),
     "begin": None, "array": None, "hold": False, "key": None, "preemptible": False, "signal": None,
-    "kill_grace_s": None,
+    "kill_grace_s": None, "script": None, "sweep": None, "requeue": False,
 }  # fmt: skip
 
 

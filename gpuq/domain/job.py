@@ -10,6 +10,7 @@ from gpuq.domain.outcome import Outcome
 from gpuq.domain.priority import Priority
 from gpuq.domain.reasons import Reason, ReasonView
 from gpuq.domain.states import JobState
+from gpuq.domain.sweep import Parameters
 from gpuq.domain.times import iso
 
 
@@ -62,6 +63,7 @@ class Job:
     log_path: str | None
     run_dir: str | None
     peak_gpu_mem_mb: int | None
+    parameters: Parameters | None = None
 
 
 class AttemptView(TypedDict):
@@ -201,6 +203,7 @@ class JobView(TypedDict):
     error: str | None
     peak_gpu_mem_mb: int | None
     log_path: str | None
+    parameters: dict[str, str] | None
 
 
 # One entry for each name above, so it is as long as the list; the type checker refuses a missing or a foreign one.
@@ -249,4 +252,5 @@ def job_json(job: Job, outlook: JobStatus = JobStatus()) -> JobView:
         "error": job.error,
         "peak_gpu_mem_mb": job.peak_gpu_mem_mb,
         "log_path": job.log_path,
+        "parameters": None if job.parameters is None else dict(job.parameters),
     }

@@ -30,7 +30,7 @@ SENTENCES: dict[Outcome, str] = {
     Outcome.HOST_OOM: "ended by the kernel's out-of-memory killer",
     Outcome.TIME_LIMIT: "ran into its --time",
     Outcome.CANCELLED: "cancelled",
-    Outcome.PREEMPTED: "made room for another job",
+    Outcome.PREEMPTED: "made room for another job, or was requeued",
     Outcome.LAUNCH_ERROR: "could not be launched",
     Outcome.LOST: "daemon, supervisor or host died and took the job with it",
     Outcome.OUTPUT_LIMIT: "wrote more output than GPUQ_MAX_OUTPUT allows",

@@ -12,6 +12,8 @@ MAX_DELAY_S = 3600.0
 JITTER = 0.25
 # A program that ends with an exit code so soon after its start has an error of its own: another run would not help.
 QUICK_FAILURE_S = 10.0
+# EX_TEMPFAIL of sysexits.h: try again later.
+TEMPORARY_FAILURE = 75
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ def is_quick_failure(
     return finished_at - started_at < QUICK_FAILURE_S
 
 
+def asks_for_requeue(outcome: Outcome | None, exit_code: int | None) -> bool:
+    """Whether a job with `--requeue` goes back in line after such an end: its time is over, or it says so itself."""
+    return outcome is Outcome.TIME_LIMIT or (outcome is Outcome.EXIT_NONZERO and exit_code == TEMPORARY_FAILURE)
+
+
 def decide_retry(
     outcome: Outcome,
     *,
@@ -54,10 +61,12 @@ def decide_retry(
     jitter: float,
     machine_fault: bool = False,
     quick_failure: bool = False,
+    requeued: int | None = None,
 ) -> RetryDecision:
     """`stop_reason` is what gpuq itself had asked for (`cancel`, `preempt`, `time_limit`, `drain`) or None;
     `machine_fault`: the machine could not launch it, and its program has never existed; `quick_failure`: see
-    `is_quick_failure`.
+    `is_quick_failure`; `requeued`: the job asked to be put back in line after such an end, and this is so many quick
+    ones in a row (0: it ran longer; None: it did not ask).
 
     A cancel wins over everything but success: a job that ended well before the stop reached it is completed.
     """
@@ -71,17 +80,23 @@ def decide_retry(
         return RetryDecision(JobState.QUEUED, why="the machine's fault: back in line, no retry used")
     if outcome is Outcome.LOST:
         return _lost(lost_count + 1, base_s, jitter)
+    if requeued is not None:
+        return _requeued(requeued, base_s, jitter)
     if quick_failure and retries_used < max_retries:
         told = f"ended within {QUICK_FAILURE_S:g} s of its start and named no --retries: not retried"
         return RetryDecision(JobState.FAILED, dead_letter=True, why=told)
     if outcome in USES_RETRY and retries_used < max_retries:
-        return RetryDecision(
-            JobState.DELAYED,
-            uses_retry=True,
-            delay_s=backoff_s(retries_used + 1, base_s, jitter),
-            why=f"retry {retries_used + 1} of {max_retries}",
-        )
+        delay = backoff_s(retries_used + 1, base_s, jitter)
+        why = f"retry {retries_used + 1} of {max_retries}"
+        return RetryDecision(JobState.DELAYED, uses_retry=True, delay_s=delay, why=why)
     return RetryDecision(JobState.FAILED, dead_letter=True, why=f"{retries_used} of {max_retries} retries used")
+
+
+def _requeued(quick_ends: int, base_s: float, jitter: float) -> RetryDecision:
+    if not quick_ends:
+        return RetryDecision(JobState.QUEUED, why="requeued, no retry used")
+    why = f"requeued, no retry used; it ended within {QUICK_FAILURE_S:g} s of its start"
+    return RetryDecision(JobState.DELAYED, delay_s=backoff_s(quick_ends, base_s, jitter), why=why)
 
 
 def _lost(times: int, base_s: float, jitter: float) -> RetryDecision:

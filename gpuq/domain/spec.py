@@ -7,6 +7,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from gpuq.domain import batch_script
+from gpuq.domain import sweep as sweeps
 from gpuq.domain.priority import MAX_TIME_LIMIT_S, Priority
 from gpuq.domain.validation_messages import complaint
 from gpuq.errors import UsageError
@@ -20,7 +22,7 @@ SIGNALS = frozenset(member.name.removeprefix("SIG") for member in signal.Signals
 _FORMS = {
     "name": "a name has 1 to 200 characters on one line",
     "group": "a group's name has 1 to 200 characters on one line",
-    **dict.fromkeys(("cwd", "gpu_model", "array", "key"), "it contains a NUL byte"),
+    **dict.fromkeys(("cwd", "gpu_model", "array", "key", "script"), "it contains a NUL byte"),
     "signal": "write USR1@60: the signal, and how many seconds before",
 }
 
@@ -59,6 +61,16 @@ def check_environment(env: dict[str, str]) -> dict[str, str]:
     return env
 
 
+def _sweep(value: object) -> object:
+    """Names → lists of texts."""
+    if value is None or not isinstance(value, dict):
+        return value
+    try:
+        return {str(name): sweeps.parse_values(str(name), given) for name, given in value.items()}
+    except UsageError as error:
+        raise ValueError(error.message.removeprefix("sweep: ")) from None
+
+
 GroupName = Annotated[str, Field(pattern=_NAME)]
 PriorityField = Annotated[Priority, BeforeValidator(_priority)]
 
@@ -69,6 +81,9 @@ class JobSpec(BaseModel):
     `begin` is epoch seconds, or ISO 8601 text that the server turns into them.
     `array` is `0-15`, `0-15:2` or `0-15:2%4` (range, step, how many may run at once).
     `signal` is `USR1@60`: that signal, 60 s before the time limit or a preemption.
+    `script` is the text of a batch script; `command` is then what it is called, and its arguments.
+    `requeue`: at its time limit, or with exit code 75, it goes back in line.
+    `sweep` gives names values, each as `1e-3,1e-4`, `0..4` or a list: one job for each combination of them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -92,8 +107,16 @@ class JobSpec(BaseModel):
     hold: Flag = False
     key: Annotated[Line, Field(min_length=1, max_length=200)] | None = None
     preemptible: Flag = False
+    requeue: Flag = False
     signal: Annotated[str, Field(pattern=r"^[A-Z0-9+]+(@\d+)?$")] | None = None
     kill_grace_s: Annotated[Number, Field(ge=0, le=86400)] | None = None
+    script: Line | None = None
+    sweep: Annotated[dict[str, list[str]], BeforeValidator(_sweep), Field(min_length=1)] | None = None
+
+    @property
+    def makes_many(self) -> bool:
+        """Whether it stands for several jobs: an array, or a sweep."""
+        return self.array is not None or self.sweep is not None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -104,6 +127,8 @@ class JobSpec(BaseModel):
         if self.signal is not None and self.signal.partition("@")[0].removeprefix("SIG") not in SIGNALS:
             raise ValueError("signal: unknown, write USR1@60; known: " + ", ".join(sorted(SIGNALS)))
         check_environment(self.env)
+        if self.script is not None and (why := batch_script.complaint(self.script)) is not None:
+            raise ValueError(f"script: {why}")
         if self.gpu_mem_mb is not None and self.gpus == 0:
             raise ValueError("gpu_mem_mb: a job without GPUs cannot ask for GPU memory")
         return self

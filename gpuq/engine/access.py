@@ -51,6 +51,15 @@ def whose_jobs(caller: Caller, user: str | None) -> str | None:
     return caller.user
 
 
+def require_own(job: Job, caller: Caller) -> None:
+    """Raises Forbidden unless it is the caller's own job; an administrator has no right here, and root none."""
+    if not owns(job.user, job.uid, caller):
+        raise Forbidden(
+            f"job {job.id} belongs to {job.user}; nobody else may queue it again with that user's environment",
+            hint="submit a job of your own with the command that `gpuq show` names",
+        )
+
+
 def require_admin(caller: Caller, verb: str) -> None:
     """Raises Forbidden, with `verb` in its text, unless the caller is an administrator."""
     if not caller.admin:
@@ -87,10 +96,10 @@ def may_read(accounts: Accounts, owner: str, owner_uid: int | None, caller: Call
     return not accounts.apart or owns(owner, owner_uid, caller) or is_masters(accounts, caller)
 
 
-def require_reader(accounts: Accounts, job: Job, caller: Caller) -> None:
-    """Raises Forbidden for the output of another's job."""
+def require_reader(accounts: Accounts, job: Job, caller: Caller, what: str = "output") -> None:
+    """Raises Forbidden for the output of another's job, or `what` else nobody but its owner and root may read."""
     if not may_read(accounts, job.user, job.uid, caller):
-        raise Forbidden(f"the output of job {job.id} belongs to {job.user}", hint="ask its owner, or root")
+        raise Forbidden(f"the {what} of job {job.id} belongs to {job.user}", hint="ask its owner, or root")
 
 
 def require_priority(highest: str, caller: Caller, wanted: Priority) -> None:

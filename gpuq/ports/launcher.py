@@ -15,7 +15,7 @@ from gpuq.domain.proof_of_death import Evidence
 @dataclass(frozen=True, slots=True)
 class LaunchOrder:
     """`spec` is what the supervisor reads (see gpuq.supervise.bundle, also for the two folders of an attempt);
-    `run_dir` becomes the job's own folder, and `log_path` lies in it."""
+    `run_dir` becomes the job's own folder, and `log_path` lies in it, with `script`, if the job has one."""
 
     job_id: int
     number: int
@@ -23,6 +23,7 @@ class LaunchOrder:
     run_dir: str
     log_path: str
     spec: dict[str, Any]
+    script: str | None = None
 
 
 class Rehearsal(Protocol):

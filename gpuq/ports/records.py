@@ -18,6 +18,7 @@ from gpuq.domain.outcome import Result
 from gpuq.domain.priority import Priority
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
+from gpuq.domain.sweep import Parameters, fill
 from gpuq.domain.totals import Totals
 
 # (score, id) before every place in line.
@@ -46,6 +47,14 @@ class NewJob(NamedTuple):
     array_first: bool = False
     array_index: int | None = None
     array_limit: int | None = None
+    parameters: Parameters | None = None
+
+    @property
+    def command(self) -> list[str]:
+        """As it runs: with the values of a sweep."""
+        if self.parameters is None:
+            return self.spec.command
+        return [fill(word, self.parameters) for word in self.spec.command]
 
 
 @dataclass(frozen=True, slots=True)

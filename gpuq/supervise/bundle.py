@@ -18,7 +18,7 @@ An attempt has two folders, `jobs/ID/N` and `jobs/ID/N.records` in GPUQ_HOME.
 
 `N`, the job's own folder (GPUQ_RUN_DIR), belongs to the job's user, 0700, who may do anything with it:
 
-    output.log     stdout and stderr                                the job itself
+    output.log     stdout and stderr (script: the batch script)     the job itself
     progress.json  how far it is                                    the job itself
 
 Once SQL has the end, the records are emptied and kept for a later attempt (see spares.py), so an empty file is no

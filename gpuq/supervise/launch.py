@@ -92,7 +92,7 @@ class ForkServerLauncher:
                 _refuse_a_second_run(records)
             spec = own_folder.with_group(order.spec)
             _fill_records(records, spec)
-            log_fd = own_folder.make(order.run_dir, spec.get("uid"), spec.get("gid"))
+            log_fd = own_folder.make(order.run_dir, spec.get("uid"), spec.get("gid"), order.script)
             report_read, report_write = (end.detach() for end in socket.socketpair())
             self._spares.note_launch(order.run_dir, spec)
             failpoints.point("launch.before_send")

@@ -17,6 +17,7 @@ ABOUT = {
     "attempt_history": "One row an attempt; those that run have no end yet.",
     "dead_letters": "One row a dead letter that has not been retried or removed.",
     "job_events": "One row a change of state, written in the transaction that made the change.",
+    "job_parameters": "One row for each value of a sweep that a job has.",
 }
 # A sentence for each column; `view.column` where it differs from view to view.
 COLUMNS = {
@@ -33,6 +34,8 @@ COLUMNS = {
     "dead_letters.attempts": "how many attempts there were",
     "job_events.id": "grows with every event",
     "job_events.attempt": "number of the attempt, if it is about one",
+    "job_parameters.name": "the name that the sweep gave it",
+    "value": "the value, as text",
     "id": "",
     "job_id": "the job's id",
     "attempt": "number of the attempt, from 1",

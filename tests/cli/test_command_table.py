@@ -22,17 +22,17 @@ PUBLIC = {
     "server": "", "agent": "", "maintain": "",
     "submit": "-g --gpus --gpu-mem --gpu-model --gpu-ids -p --priority -n --name --group -t --time --retries --after "
     "--after-any --begin --array --hold --key --preemptible --signal --kill-grace -C --chdir --env --env-keep "
-    "--env-all --wait --parsable --json --test-only --shell --from-file --no-check",
+    "--env-all --wait --parsable --json --test-only --shell --from-file --no-check --ignore-directives --like",
     "run": "-g --gpus --gpu-mem --gpu-model --gpu-ids -p --priority -n --name --group -t --time --retries --after "
     "--after-any --begin --array --hold --key --preemptible --signal --kill-grace -C --chdir --env --env-keep "
-    "--env-all --shell --no-check",
+    "--env-all --shell --no-check --ignore-directives",
     "status": "--me -u --user -s --state -g --group -n --name --limit -a --all -w --watch --json",
     "show": "--json", "why": "--json",
     "logs": "-f -n --attempt",
     "wait": "--timeout",
     "cancel": "--force --grace --reason --me -u --user -s --state -g --group -n --name --yes",
     "hold": "", "release": "", "top": "",
-    "update": "--priority --time", "retry": "",
+    "update": "--priority --time", "retry": "", "requeue": "",
     "pause": "--reason", "resume": "",
     "gpus": "--json", "gpus drain": "", "gpus undrain": "",
     "group": "--json", "group limit": "",

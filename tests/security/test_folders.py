@@ -40,7 +40,8 @@ def test_the_folders_of_an_attempt_are_for_nobody_but_their_owners(box: Any, acc
     """Bob and carol have the same primary group."""
     bob, carol = accounts.bob, accounts.carol
     script = 'echo bobs; echo "{\\"progress\\": 0.25}" > $GPUQ_RUN_DIR/progress.json; exec sleep 600'
-    job = box.submit_as(bob, script)
+    kept = {"command": ["own.sh", "a"], "script": script, "cwd": "/", "gpus": 0}
+    job = box.call(bob, "POST", "/jobs", kept).json["id"]
     box.until(lambda: box.show(job)["progress"] == 0.25, "the job tells its progress")
     jobs = box.home / "jobs"
     above, own, records = jobs / str(job), jobs / str(job) / "1", jobs / str(job) / "1.records"
@@ -51,6 +52,9 @@ def test_the_folders_of_an_attempt_are_for_nobody_but_their_owners(box: Any, acc
     assert {facts(path) for path in records.iterdir()} == {(0o600, 0)}
     assert facts(own) == facts(checkpoint) == (0o700, bob.uid)
     assert facts(log) == (0o600, bob.uid)
+    assert facts(own / "script") == (0o700, bob.uid)
+    assert box.call(carol, "GET", f"/jobs/{job}/script").status == 403
+    assert box.call(bob, "GET", f"/jobs/{job}/script").body == script.encode()
 
     for folder in (jobs, above, own, records, checkpoint):
         refused(carol, lambda folder=folder: os.listdir(folder))

@@ -70,7 +70,7 @@ def test_what_stands_in_the_json_stands_in_the_value(client: Client) -> None:
 def test_the_classes_have_a_field_for_every_one_of_a_submission() -> None:
     asked = set(JobSpec.model_fields)
     assert set(Submission.__annotations__) == asked
-    assert set(Options.__annotations__) == asked - {"command", "array"}
+    assert set(Options.__annotations__) == asked - {"command", "array", "sweep"}
     assert set(Changes.__annotations__) == set(CHANGEABLE)
     assert set(DEFAULTS) == asked - {"command"}
 

@@ -25,7 +25,7 @@ ROW: dict[str, Any] = {
 }  # fmt: skip
 OTHER_ROW: dict[str, Any] = {
     "user": "ben", "name": "m", "cwd": "/tmp", "state": JobState.HELD, "max_retries": 4, "submitted_at": 2e9,
-    "eligible_at": 3e9, "array_index": 6,
+    "eligible_at": 3e9, "array_index": 6, "parameters": (("lr", "1"),),
 }  # fmt: skip
 # Written later, by what happens to the job.
 LATER = {

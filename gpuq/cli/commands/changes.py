@@ -71,6 +71,12 @@ def retry(args: Args) -> int:
     return _all(client, args, ("failed", "cancelled"), client.retry, "retry", "queued again")
 
 
+def requeue(args: Args) -> int:
+    """Stops the chosen running jobs and puts them back in line."""
+    client = connect()
+    return _all(client, args, ("running",), client.requeue, "requeue", "on their way back in line")
+
+
 def update(args: Args) -> int:
     """Changes the given fields of the chosen waiting jobs. Raises UsageError when no field is given."""
     from gpuq.cli.parse.spec import job_fields

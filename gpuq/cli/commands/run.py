@@ -30,8 +30,9 @@ def run(args: Args) -> int:
 
         return submit_and_wait(args)
     client = connect()
-    if args.given("array"):
-        raise UsageError("run follows one job; --array makes many", hint="use `gpuq submit --array`")
+    for many in ("array", "sweep"):
+        if args.given(many):
+            raise UsageError(f"run follows one job; --{many} makes many", hint=f"use `gpuq submit --{many}`")
     if args.flag("hold"):
         raise UsageError("run waits for the job, --hold keeps it from running", hint="use `gpuq submit --hold`")
     client.require_daemon("`gpuq run`")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from gpuq.cli.commands.job_detail import detail, ending
 from gpuq.cli.connect import connect, print_json
 from gpuq.cli.parse.options import Args
@@ -16,7 +18,13 @@ if TYPE_CHECKING:
 def show(args: Args) -> int:
     """Prints one job with its attempts and events."""
     client = connect()
-    job = client.job(one(client, args.words[0]))
+    job_id = one(client, args.words[0])
+    if args.flag("script") and not args.flag("json"):
+        sys.stdout.write(client.script(job_id))
+        return 0
+    job = client.job(job_id)
+    if args.flag("script"):
+        job["script"] = client.script(job_id) if job.get("script_bytes") else None
     if args.flag("json"):
         print_json(job)
         return 0
@@ -76,8 +84,10 @@ def _facts(job: Any) -> list[tuple[str, str]]:
         ("Priority", job["priority"] + (", preemptible" if job["preemptible"] else "")),
         ("GPUs", gpus),
         ("Command", command_text(job["command"])),
+        ("Script", f"kept, {job['script_bytes']} bytes" if job.get("script_bytes") else ""),
         ("Directory", job["cwd"]),
         ("Array", f"{job['array_id']}_{job['array_index']}" if job["array_id"] is not None else ""),
+        ("Parameters", ", ".join(f"{name}={value}" for name, value in (job.get("parameters") or {}).items())),
         ("Waits for", ", ".join(waits_for)),
         ("Key", job["key"] or ""),
         ("Time limit", span(job["time_limit_s"])),

@@ -36,6 +36,10 @@ def _submit(args: Args, *, wait: bool, max_retries: int | None = None) -> int:
         body: Any = read(args)
         if args.flag("test_only"):
             raise UsageError("--test-only looks at one job", hint="leave --from-file out")
+    elif args.given("like"):
+        from gpuq.cli.parse.like import read as read_like
+
+        body = read_like(args, client)
     else:
         from gpuq.cli.parse.spec import build
 
@@ -64,6 +68,9 @@ def _submit(args: Args, *, wait: bool, max_retries: int | None = None) -> int:
 
 
 def _post(client: Calls, args: Args, body: Any) -> Any:
+    if args.given("like"):
+        jobs = client.submit_again(*body)
+        return jobs if len(jobs) > 1 or jobs[0]["array_id"] is not None else jobs[0]
     if not isinstance(body, dict):
         from gpuq.cli.parse.batch import post
 

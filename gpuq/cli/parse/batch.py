@@ -110,7 +110,7 @@ def _parse(name: str, file: BinaryIO, env: dict[str, str], cwd: str, *, check: b
             raise UsageError(f"{where}not a JSON object", hint=HINT)
         spec = from_file_line(spec, cwd)
         command = spec.get("command")
-        if check and isinstance(command, list) and command and isinstance(command[0], str):
+        if check and not spec.get("script") and isinstance(command, list) and command and isinstance(command[0], str):
             own = spec.get("env")
             path = own.get("PATH", env.get("PATH")) if isinstance(own, dict) else env.get("PATH")
             # What is no text the daemon refuses.

@@ -34,9 +34,11 @@ JOB = (
     Option("--after-any", "list", "start after these jobs ended, however", "ID,ID"),
     Option("--begin", "text", "not before: 2h, 18:30, 2026-11-22T10:00, 'tomorrow 9:00'", "TIME"),
     Option("--array", "text", "one job per index: 0-15, 0-15:2 (step), 0-15%4 (four at a time)", "RANGE"),
+    Option("--sweep", "list", "one job for each combination: lr=1e-3,1e-4 or seed=0..4; {lr} in CMD", "N=V,V"),
     Option("--hold", "flag", "queue it held; `gpuq release` lets it go"),
     Option("--key", "text", "the same key again returns the live or successful job, queues nothing", "K"),
     Option("--preemptible", "flag", "may be put back in line when others wait"),
+    Option("--requeue", "flag", "back in line at its time limit or with exit code 75; no retry used"),
     Option("--signal", "text", "sent before the time limit or a preemption: USR1@60 (seconds)", "SIG@S"),
     Option("--kill-grace", "duration", "between SIGTERM and SIGKILL"),
     Option("-C --chdir", "text", "working directory (default: here)", "DIR"),
@@ -45,6 +47,7 @@ JOB = (
     Option("--env-all", "flag", "store every variable, secrets too"),
 )
 SHELL = Option("--shell", "text", "run this by /bin/sh instead of CMD: 'a | b'", "LINE")
+IGNORE = Option("--ignore-directives", "flag", "do not read the #GPUQ and #SBATCH lines of a script")
 NO_CHECK = Option("--no-check", "flag", "do not check that the command exists")
 SUBMIT = (
     *JOB,
@@ -53,6 +56,8 @@ SUBMIT = (
         "--from-file", "text", "queue every line of a JSONL file (- for stdin; 64 MiB at most), all or none", "FILE"
     ),
     NO_CHECK,
+    IGNORE,
+    Option("--like", "text", "your job ID once more, finished or not; what else is given changes it", "ID"),
     Option("--wait", "flag", "wait until it ended; its exit code is ours"),
     Option("--parsable", "flag", "print the id alone (of an array: the one that stands for all of it)"),
     JSON,
@@ -103,13 +108,16 @@ COMMANDS: dict[str, Command] = {
             words="[--] CMD…", most=None, options=SUBMIT, argv=True,
             examples="gpuq submit -g 2 -t 8h -- torchrun train.py\n"
             "gpuq submit -g 0 --shell 'sort big.txt | uniq > out.txt'\n"
-            "gpuq submit train.sh            # reads its #GPUQ lines\n"
+            "gpuq submit train.sh a b        # keeps the script and reads its #GPUQ and #SBATCH lines\n"
+            "gpuq submit < train.sh\n"
             "gpuq submit --from-file jobs.jsonl\n"
-            "gpuq submit --array 0-15%4 -- python sweep.py",
+            "gpuq submit --like 7 -g 2 --env LR=0.1\n"
+            "gpuq submit --array 0-15%4 -- python sweep.py\n"
+            "gpuq submit --sweep lr=1e-3,1e-4 --sweep seed=0..4 -- python train.py --lr {lr} --seed {seed}",
         ),
         Command(
             "run", "run:run", "queue a command, show its output, end with its exit code; Ctrl-C cancels it",
-            words="[--] CMD…", most=None, options=(*JOB, SHELL, NO_CHECK, *SUBMIT[-4:]), argv=True,
+            words="[--] CMD…", most=None, options=(*JOB, SHELL, NO_CHECK, IGNORE, *SUBMIT[-4:]), argv=True,
             examples="gpuq run -g 1 -- python train.py\ngpuq run -g 0 -- nvidia-smi",
         ),
         _many(
@@ -121,7 +129,9 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "show", "show:show", "everything about one job, with its attempts and events",
-            words="ID", least=1, most=1, options=(JSON,), examples="gpuq show 7\ngpuq show last --json",
+            words="ID", least=1, most=1,
+            options=(Option("--script", "flag", "print its batch script; with --json, add it"), JSON),
+            examples="gpuq show 7\ngpuq show last --json\ngpuq show 7 --script",
         ),
         Command(
             "why", "show:why", "why a job is not running, and when it is expected to",
@@ -168,6 +178,10 @@ COMMANDS: dict[str, Command] = {
         _many(
             "retry", "changes:retry", "queue failed or cancelled jobs again, retries reset",
             "gpuq retry 7\ngpuq retry all --me -s failed", *FILTERS, YES, JSON,
+        ),
+        _many(
+            "requeue", "changes:requeue", "stop running jobs and put them back in line, no retry used",
+            "gpuq requeue 7\ngpuq requeue all --me", *FILTERS, YES, JSON,
         ),
         Command(
             "pause", "changes:pause", "start no new jobs; survives restarts",

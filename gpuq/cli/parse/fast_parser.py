@@ -32,9 +32,11 @@ def parse_options(command: Command, line: list[str]) -> Args | None:
     flags = command.flags()
     values: dict[str, list[str]] = {}
     words: list[str] = []
+    as_is = False
     rest = iter(line)
     for word in rest:
         if word == "--":
+            as_is = not words
             words.extend(rest)
             break
         if len(word) < 2 or not word.startswith("-"):
@@ -52,7 +54,7 @@ def parse_options(command: Command, line: list[str]) -> Args | None:
                 if value is None:
                     return None
             values.setdefault(option.name, []).append(value or "")
-    return Args(command, values, words)
+    return Args(command, values, words, as_is=as_is)
 
 
 def _long(flags: dict[str, Option], word: str) -> list[tuple[Option, str | None]] | None:

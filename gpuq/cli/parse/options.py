@@ -87,11 +87,14 @@ class Command:
 
 class Args:
     """A parsed command line. Values are kept as written and read here, so a wrong one gets the same words however
-    the line was parsed. Every reader raises UsageError naming the option."""
+    the line was parsed. Every reader raises UsageError naming the option. `as_is`: the words stand after `--`."""
 
-    __slots__ = ("command", "values", "words")
+    __slots__ = ("as_is", "command", "values", "words")
 
-    def __init__(self, command: Command, values: Mapping[str, list[str]], words: Sequence[str]) -> None:
+    def __init__(
+        self, command: Command, values: Mapping[str, list[str]], words: Sequence[str], *, as_is: bool = False
+    ) -> None:
+        self.as_is = as_is
         self.command = command
         self.values = dict(values)
         self.words = list(words)

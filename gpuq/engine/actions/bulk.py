@@ -26,11 +26,14 @@ ALL_AT_ONCE = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A stop that the supervisor of an attempt is to hear of; `grace_s` seconds between SIGTERM and SIGKILL."""
+    """A stop that the supervisor of an attempt is to hear of; `grace_s` seconds between SIGTERM and SIGKILL, `signal`
+    before them."""
 
     job_id: int
     run_dir: str
     grace_s: float
+    reason: str = "cancel"
+    signal: str | None = None
 
 
 @dataclass(slots=True)
@@ -79,7 +82,7 @@ class ActionTransaction:
         unpublish_jobs(self.ctx, self.gone)
         for stop in self.stops:
             # After the commit: the records' request must never say more than SQL does.
-            try_stop(self.ctx, stop.job_id, stop.run_dir, reason="cancel", grace_s=stop.grace_s)
+            try_stop(self.ctx, stop.job_id, stop.run_dir, reason=stop.reason, grace_s=stop.grace_s, signal=stop.signal)
         for topic in sorted(self.topics):
             # Before the members show up: what the agent remembers of them is out of date.
             self.ctx.notifier.publish(topic)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gpuq.domain import batch_script
 from gpuq.domain.attempt_mark import MARK, mark_of
 from gpuq.domain.gpu import Gpu
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.stopping import effective_grace_s, notice_of
+from gpuq.domain.sweep import VARIABLE
 from gpuq.engine.attempt.tracked import TrackedAttempt
 
 
@@ -39,9 +41,19 @@ def job_environment(
     if job.array_id is not None:
         env["GPUQ_ARRAY_ID"] = str(job.array_id)
         env["GPUQ_ARRAY_INDEX"] = str(job.array_index)
+    for name in [name for name in env if name.startswith(VARIABLE)]:
+        del env[name]
+    for name, value in job.parameters or ():
+        env[VARIABLE + name] = value
     if job.time_limit_s is not None:
         env["GPUQ_TIME_LIMIT_END"] = f"{tracked.claimed_at + job.time_limit_s:.0f}"
     return env
+
+
+def _argv(spec: JobSpec, tracked: TrackedAttempt) -> list[str]:
+    # Of a sweep, the row has the command with its values, and the submission the one that all of it share.
+    command = spec.command if tracked.job.parameters is None else tracked.job.command
+    return list(command) if spec.script is None else batch_script.argv(spec.script, tracked.run_dir, command)
 
 
 def _of_gpus(gpus: Sequence[Gpu]) -> dict[str, str]:
@@ -76,7 +88,7 @@ def supervisor_spec(
         "job_id": job.id,
         "attempt": tracked.number,
         "token": tracked.token,
-        "argv": list(spec.command),
+        "argv": _argv(spec, tracked),
         "env": env,
         "cwd": job.cwd,
         "uid": uid,

@@ -116,4 +116,4 @@ def _order(
         max_output_bytes=ctx.settings.max_output_bytes,
         checkpoint_dir=checkpoint_dir,
     )
-    return LaunchOrder(job_id, tracked.number, tracked.token, tracked.run_dir, tracked.log_path, payload)
+    return LaunchOrder(job_id, tracked.number, tracked.token, tracked.run_dir, tracked.log_path, payload, spec.script)

@@ -33,7 +33,7 @@ def waiting_of(job_id: int, new: NewJob, array_id: int | None) -> Waiting:
         array_id=array_id,
         array_limit=new.array_limit,
         submitted_at=new.submitted_at,
-        command=tuple(spec.command),
+        command=tuple(new.command),
         attempt=0,
     )
 
@@ -50,7 +50,7 @@ def waiting_of_all(jobs: Iterable[tuple[int, NewJob]]) -> Iterator[Waiting]:
 def foreseen(spec: JobSpec, caller: Caller, rule: Ranking, now: float) -> Waiting | None:
     """What will be known of a job that is submitted now and queued at once, for a plan in which it is alone, where its
     place in line does not matter; None for one that may have to wait for more than GPUs, or may be there already."""
-    if spec.hold or spec.after or spec.after_any or not (spec.begin is spec.array is spec.key is None):
+    if spec.hold or spec.after or spec.after_any or spec.makes_many or not (spec.begin is spec.key is None):
         return None
     return Waiting(
         id=UNBORN,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gpuq.domain import batch_script
+from gpuq.domain import sweep as sweeps
 from gpuq.domain.array import parse_array
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.context import IntakeContext
@@ -34,7 +36,7 @@ def check_size(ctx: IntakeContext, specs: Sequence[JobSpec]) -> None:
         except TooLarge as error:
             error.index = index
             raise
-        elements = 1 if spec.array is None else _elements(spec.array, index)
+        elements = _elements(spec, index) if spec.makes_many else 1
         size = 0
         if spec.env:
             size = sizes.get(id(spec.env), -1)
@@ -67,6 +69,13 @@ def check_lengths(spec: JobSpec) -> None:
             f"command: its arguments have {length} characters, at most {MAX_COMMAND} are kept",
             hint="give the job what is long as a file",
         )
+    if spec.script is not None and 4 * len(spec.script) > batch_script.MAX_BYTES:
+        in_bytes = len(spec.script.encode("utf-8", "surrogatepass"))
+        if in_bytes > batch_script.MAX_BYTES:
+            raise TooLarge(
+                f"script: has {in_bytes} bytes, at most {batch_script.MAX_BYTES} are kept",
+                hint="give the job what is long as a file, and let the script read that",
+            )
     for name, most in _LONGEST.items():
         value = getattr(spec, name)
         if value is not None and len(value) > most:
@@ -76,7 +85,9 @@ def check_lengths(spec: JobSpec) -> None:
 def _length_of_others(spec: JobSpec) -> int:
     """The characters that a job takes in the database besides its command and its environment, about; the text of an
     array is stored with each of its elements."""
-    return sum(len(text) for text in (spec.cwd, spec.gpu_model, spec.array) if text) + 4 * len(spec.gpu_ids or ())
+    return sum(len(text) for text in (spec.cwd, spec.gpu_model, spec.array, spec.script) if text) + 4 * len(
+        spec.gpu_ids or ()
+    )
 
 
 def too_many_jobs(most: int) -> TooLarge:
@@ -88,9 +99,12 @@ def too_many_jobs(most: int) -> TooLarge:
     )
 
 
-def _elements(array: str, index: int) -> int:
+def _elements(spec: JobSpec, index: int) -> int:
+    if spec.sweep is not None and spec.array is None:
+        # Not unfolded: there may be more than there is memory for.
+        return sweeps.size(spec.sweep)
     try:
-        return len(parse_array(array).indices)
+        return len(parse_array(spec.array or "").indices)
     except GpuqError as error:
         error.index = index
         raise

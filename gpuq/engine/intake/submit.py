@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from gpuq.domain import failpoints
-from gpuq.domain.array import Array, parse_array
+from gpuq.domain.array import Array
 from gpuq.domain.caller import Caller
 from gpuq.domain.eligibility import begin_time, waiting_state
 from gpuq.domain.job import Job
@@ -19,6 +19,7 @@ from gpuq.engine.access import require_account, require_priority
 from gpuq.engine.context import IntakeContext
 from gpuq.engine.hot.ranking import ahead, ranking
 from gpuq.engine.intake.constraints import check_fits, require_honest_limit
+from gpuq.engine.intake.elements import array_of, name_of, parameters_of
 from gpuq.engine.intake.newborn import UNBORN, waiting_of
 from gpuq.engine.intake.request import Asked, Submitted
 from gpuq.engine.intake.request_size import check_size
@@ -143,7 +144,7 @@ def _with_key(tx: Reader, spec: JobSpec, caller: Caller, keys_here: set[str]) ->
         return existing
     if spec.key in keys_here:
         raise UsageError(f"key {spec.key!r} is used twice in one submission")
-    if spec.array is not None:
+    if spec.makes_many:
         raise UsageError("key: an array cannot carry one", hint="give each element a submission of its own")
     keys_here.add(spec.key)
     return None
@@ -192,7 +193,7 @@ def _rows(
     cwd = spec.cwd if spec.cwd is not None else _home_of(ctx, caller)
     if not cwd.startswith("/"):
         raise UsageError(f"cwd: {cwd!r} is not an absolute path")
-    array = None if spec.array is None else parse_array(spec.array)
+    array = array_of(spec)
     one = NewJob(
         spec,
         caller.user,
@@ -212,13 +213,15 @@ def _rows(
 
 def _elements(one: NewJob, array: Array, spacing_s: float) -> list[NewJob]:
     """A row for each index, each `spacing_s` seconds later in line than the one before."""
+    # All values of a sweep are kept once, with the first; every row has its own.
+    rest = one.spec if one.spec.sweep is None else one.spec.model_copy(update={"sweep": None})
     return [
         NewJob(
-            spec=one.spec,
+            spec=one.spec if place == 0 else rest,
             user=one.user,
             uid=one.uid,
             gid=one.gid,
-            name=one.name.replace("{index}", str(index)),
+            name=name_of(one.spec, one.name, index, parameters),
             cwd=one.cwd,
             state=one.state,
             score=one.score + spacing_s * place,
@@ -229,8 +232,9 @@ def _elements(one: NewJob, array: Array, spacing_s: float) -> list[NewJob]:
             array_first=place == 0,
             array_index=index,
             array_limit=array.limit,
+            parameters=parameters,
         )
-        for place, index in enumerate(array.indices)
+        for place, (index, parameters) in enumerate(zip(array.indices, parameters_of(one.spec), strict=False))
     ]
 
 

@@ -20,6 +20,7 @@ from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.engine.outcome.classification import End
 from gpuq.engine.outcome.dependents import wake_dependents
 from gpuq.engine.outcome.gpu_memory_request import memory_request
+from gpuq.engine.outcome.requeue import place_in_line, requeued
 from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
 from gpuq.ports.records import DeadLetter, Move, Writer
@@ -55,8 +56,9 @@ def record_end(ctx: Context, tx: Writer, end: End, written: Written) -> None:
     tx.end_attempt(job.id, tracked.number, tracked.token, result)
     # A job that was told to stop while it was being launched has no start of its own yet.
     began = tracked.launched.started_at if tracked.launched is not None else job.started_at
-    decision = _decide(ctx, job, result, quick_failure=_is_quick_failure(ctx, tx, job, result, began))
+    decision = _decide(ctx, tx, job, result, began)
     memory = memory_request(ctx, job, result, decision)
+    place = place_in_line(ctx, tx, job, result, decision)
     tx.move(
         Move(
             job.id,
@@ -68,7 +70,7 @@ def record_end(ctx: Context, tx: Writer, end: End, written: Written) -> None:
             detail="; ".join([_detail(result, decision), *memory.told]),
             attempt=tracked.number,
             token=tracked.token,
-            set={**_columns(job, result, decision, now, began), **memory.columns},
+            set={**_columns(job, result, decision, now, began), **memory.columns, **place},
             seen=(state, job.attempt, job.token),
         )
     )
@@ -77,7 +79,7 @@ def record_end(ctx: Context, tx: Writer, end: End, written: Written) -> None:
         tx.add_dead_letter(letter)
     written.states[job.id] = decision.state
     if decision.state is JobState.QUEUED:
-        written.queued.append(QueueEntry(job.id, job.gpus, job.score))
+        written.queued.append(QueueEntry(job.id, job.gpus, place.get("score", job.score)))
     elif decision.state in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}:
         written.queued.extend(wake_dependents(tx, job.id, now))
 
@@ -92,7 +94,7 @@ def _is_quick_failure(ctx: Context, tx: Writer, job: Job, result: Result, began:
     )
 
 
-def _decide(ctx: Context, job: Job, result: Result, *, quick_failure: bool) -> RetryDecision:
+def _decide(ctx: Context, tx: Writer, job: Job, result: Result, began: float | None) -> RetryDecision:
     return decide_retry(
         result.outcome,
         stop_reason=job.stop_reason,
@@ -102,7 +104,8 @@ def _decide(ctx: Context, job: Job, result: Result, *, quick_failure: bool) -> R
         base_s=ctx.settings.retry_base,
         jitter=ctx.random.random(),
         machine_fault=result.machine_fault,
-        quick_failure=quick_failure,
+        quick_failure=_is_quick_failure(ctx, tx, job, result, began),
+        requeued=requeued(tx, job, result),
     )
 
 

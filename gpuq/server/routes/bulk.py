@@ -13,6 +13,7 @@ from gpuq.engine.actions.bulk import ActionResult, BulkAction, run_many
 from gpuq.engine.actions.cancel import cancel_many
 from gpuq.engine.actions.change import TOP, updating
 from gpuq.engine.actions.hold import HOLD, RELEASE
+from gpuq.engine.actions.requeue import requeueing
 from gpuq.engine.actions.retry import RETRY
 from gpuq.errors import GpuqError
 from gpuq.ports.records import JobFilter
@@ -132,5 +133,6 @@ def _route(name: str, verb: BulkAction, summary: str) -> None:
 
 _route("hold", HOLD, "Hold many jobs")
 _route("release", RELEASE, "Release many jobs")
+_route("requeue", requeueing(), "Put many running jobs back in line")
 _route("retry", RETRY, "Retry many jobs")
 _route("top", TOP, "Move many jobs, one after another, as `/jobs/{id}/top` does")

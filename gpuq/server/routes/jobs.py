@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
@@ -12,12 +12,12 @@ from gpuq.domain.job import Job, JobStatus, JobView, job_json
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import FINAL
 from gpuq.engine.access import require_reader
-from gpuq.engine.actions import cancel, change, hold, retry
+from gpuq.engine.actions import cancel, change, hold, requeue, retry
 from gpuq.engine.attempt import logs
 from gpuq.engine.context import Context
 from gpuq.engine.intake import submit
 from gpuq.engine.queries.job_queries import JobQueries, WhyView
-from gpuq.errors import GpuqError
+from gpuq.errors import GpuqError, NotFound
 from gpuq.ports.records import JobFilter
 from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import long_lists, params
@@ -100,7 +100,10 @@ def show_job(ctx: Ctx, queries: Queries, job_id: JobId) -> Answer[JobDetailView]
         job = reader.job(job_id)
         attempts = [attempt.to_json() for attempt in reader.attempts(job_id)]
         events = [event.to_json() for event in reader.events(job_id=job_id)]
-    return {**_one(queries, job), "expected": _expected(ctx, job), "attempts": attempts, "events": events}
+        script = reader.spec(job_id)[0].script
+    size = None if script is None else len(script.encode("utf-8", "surrogatepass"))
+    told = {"expected": _expected(ctx, job), "script_bytes": size, "attempts": attempts, "events": events}
+    return cast(JobDetailView, {**_one(queries, job), **told})
 
 
 def _expected(ctx: Context, job: Job) -> ExpectedView | None:
@@ -156,11 +159,31 @@ def retry_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> Answer[
     return _one(queries, retry.retry(ctx, job_id, caller))
 
 
+@router.post("/jobs/{job_id}/requeue", summary="Stop a running job and put it back in line; no retry is used")
+def requeue_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> Answer[JobView]:
+    return _one(queries, requeue.requeue(ctx, job_id, caller))
+
+
 @router.post(
     "/jobs/{job_id}/top", summary="Move a waiting job before the others of its owner; by an administrator, of everybody"
 )
 def top_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> Answer[JobView]:
     return _one(queries, change.top(ctx, job_id, caller))
+
+
+@router.get(
+    "/jobs/{job_id}/script",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}, "description": "The text as it was submitted, in UTF-8."}},
+    summary="The batch script that a job was submitted with",
+)
+def read_script(ctx: Ctx, caller: Who, job_id: JobId) -> Response:
+    with ctx.records.read() as reader:
+        require_reader(ctx.accounts, reader.job(job_id), caller, "script")
+        script = reader.spec(job_id)[0].script
+    if script is None:
+        raise NotFound(f"job {job_id} has no script: it was submitted as a command", hint="`gpuq show` names it")
+    return Response(script, media_type="text/plain", headers={"X-Content-Type-Options": "nosniff"})
 
 
 @router.get("/jobs/{job_id}/why", summary="Why a job is not running, and when it is expected to")

@@ -63,13 +63,13 @@ class Parsed:
     @property
     def small(self) -> bool:
         """Whether it may be stored with others: it does not keep them waiting, and nobody waits for its description."""
-        few = len(self.specs) <= FEW and all(spec.array is None for spec in self.specs)
+        few = len(self.specs) <= FEW and not any(spec.makes_many for spec in self.specs)
         return few and not self.request.described
 
     @property
     def as_list(self) -> bool:
         """One array answers a list, as several jobs do."""
-        return self.many or self.specs[0].array is not None
+        return self.many or self.specs[0].makes_many
 
     def asked(self) -> Asked:
         """For the engine."""

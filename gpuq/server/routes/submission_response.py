@@ -25,6 +25,7 @@ _AS_JSON: dict[str, Callable[[Any], Any]] = {
     "priority": lambda priority: priority.label,
     "submitted_at": iso,
     "eligible_at": iso,
+    "parameters": lambda parameters: None if parameters is None else dict(parameters),
 }
 
 # Filled in for every job; all else is the same for jobs of one form.
@@ -67,7 +68,7 @@ class SubmissionEncoder:
             job_id,
             to_json(new.name),
             between,
-            to_json(spec.command),
+            to_json(new.command),
             behind,
         )
 

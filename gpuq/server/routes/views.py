@@ -47,9 +47,11 @@ class ExpectedView(TypedDict):
 
 
 class JobDetailView(JobView):
-    """One job with its attempts and events. `expected` is null when it has ended."""
+    """One job with its attempts and events. `expected` is null when it has ended, `script_bytes` (the size of its batch
+    script) for a job that has none."""
 
     expected: ExpectedView | None
+    script_bytes: int | None
     attempts: list[AttemptView]
     events: list[EventView]
 

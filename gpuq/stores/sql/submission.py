@@ -26,7 +26,7 @@ from gpuq.stores.sql.schema.tables import dependencies, jobs, requests, specs
 _JOB_COLUMNS = (
     "id", "name", "user", "uid", "group", "state", "priority", "score", "command", "cwd", "gpus", "gpu_mem_mb",
     "gpu_model", "gpu_ids", "time_limit_s", "max_retries", "key", "preemptible", "array_id", "array_index",
-    "array_limit", "submitted_at", "eligible_at", "held_by",
+    "array_limit", "submitted_at", "eligible_at", "held_by", "parameters",
 )  # fmt: skip
 _SPEC_COLUMNS = ("job_id", "gid", "spec", "env_id")
 _DEPENDENCY_COLUMNS = ("job_id", "on_id", "kind")
@@ -87,10 +87,11 @@ def _job_rows(new: Sequence[NewJob], ids: Sequence[int]) -> Iterator[tuple[Any, 
             array_id = job_id
         yield (
             job_id, clean(job.name), cleaned[job.user], job.uid, spec.group, job.state.value, int(spec.priority),
-            job.score, _json(spec.command), cleaned[job.cwd], spec.gpus, spec.gpu_mem_mb, spec.gpu_model,
+            job.score, _json(job.command), cleaned[job.cwd], spec.gpus, spec.gpu_mem_mb, spec.gpu_model,
             None if spec.gpu_ids is None else _json(spec.gpu_ids), spec.time_limit_s, job.max_retries, spec.key,
             spec.preemptible, None if job.array_index is None else array_id, job.array_index, job.array_limit,
             job.submitted_at, job.eligible_at, job.held_by,
+            None if job.parameters is None else _json(dict(job.parameters)),
         )  # fmt: skip
 
 

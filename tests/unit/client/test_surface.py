@@ -28,7 +28,7 @@ FIELDS = {
     "nodes time_limit_s max_retries retries_used attempt array_id array_index parameters labels key after after_any "
     "preemptible submitted_at eligible_at started_at finished_at stop_deadline position estimated_start estimated_end "
     "expected progress node gpu_indices gpu_uuids pid exit_code signal error peak_gpu_mem_mb log_path pool callback "
-    "short_result result_bytes result_type attempts events",
+    "short_result result_bytes result_type script_bytes attempts events",
     "Attempt": "number outcome exit_code signal node gpu_indices gpu_uuids pid started_at finished_at peak_gpu_mem_mb "
     "avg_gpu_util error log_path",
     "Event": "id at job_id attempt from_state to_state actor detail",
@@ -41,7 +41,7 @@ FIELDS = {
 
 SIGNATURES = {
     "Client.submit": "command name cwd env gpus gpu_mem_mb gpu_model gpu_ids priority group time_limit_s max_retries "
-    "after after_any begin array hold key preemptible signal kill_grace_s request_key",
+    "after after_any begin array hold key preemptible signal kill_grace_s script requeue sweep request_key",
     "Client.submit_many": "specs request_key",
     "Client.check": "spec",
     "Client.job": "job_id",

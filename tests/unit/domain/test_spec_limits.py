@@ -25,6 +25,7 @@ LEAST_AND_MOST: list[tuple[str, list[Any], list[Any]]] = [
     ("command", [["x"] * 10_000], [[], ["x"] * 10_001]),
     ("priority", [0, 3, Priority.HIGH], [4, -1, False, 1.0, None]),
     ("signal", ["USR1@60", "SIGTERM", "HUP"], ["KILL", "STOP@1", "SIGKILL@3", "USR1@", "USR1@x"]),
+    ("script", ["true", "#!/bin/sh\ntrue\n"], ["", " \n", "a\0", "#!/bin/sh\r\ntrue\r\n"]),
     ("env", [{"A": ""}, {"A": "b=c"}], [{"": "x"}, {"A\0": "x"}, {"A": "\0"}, {"A=B": ""}]),
 ]
 
@@ -45,7 +46,8 @@ def test_what_a_submission_does_not_say_is_the_plainest_value() -> None:
         "command": ["x"], "name": None, "cwd": None, "env": {}, "gpus": 1, "gpu_mem_mb": None, "gpu_model": None,
         "gpu_ids": None, "priority": Priority.NORMAL, "group": None, "time_limit_s": None, "max_retries": None,
         "after": [], "after_any": [], "begin": None, "array": None, "hold": False, "key": None, "preemptible": False,
-        "signal": None, "kill_grace_s": None,
+        "signal": None, "kill_grace_s": None, "script": None, "sweep": None,
+        "requeue": False,
     }  # fmt: skip
 
 

@@ -121,6 +121,7 @@ jobs = Table(
     Column("exit_code", Integer),
     Column("signal", Integer),
     Column("error", Text),
+    Column("parameters", Text),
     *_job_checks(),
     sqlite_autoincrement=True,
 )
@@ -134,8 +135,7 @@ def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Inde
 
 
 Index("ix_jobs_state", jobs.c.state, jobs.c.id)
-# Covers a user's limits, which are counted on every submission.
-Index("ix_jobs_user", jobs.c.user, jobs.c.state, jobs.c.id)
+Index("ix_jobs_user", jobs.c.user, jobs.c.state, jobs.c.id)  # a user's limits, which every submission counts
 # `state` and `user` are in it so that SQLite counts places and finds a user's jobs without looking at the rows.
 _partial("ix_jobs_line", "score", "id", "state", "user", where="state = 'queued'")
 _partial("ix_jobs_eligible", "eligible_at", where="eligible_at IS NOT NULL")

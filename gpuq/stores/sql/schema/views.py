@@ -21,6 +21,11 @@ _LENGTH = {
     "sqlite": "json_array_length({0})",
     "postgresql": "json_array_length({0}::json)",
 }
+# Rows of key and value of a JSON object.
+_PAIRS = {
+    "sqlite": "json_each(j.parameters)",
+    "postgresql": "json_each_text(j.parameters::json)",
+}
 
 
 def view_statements(dialect: str) -> dict[str, str]:
@@ -66,4 +71,7 @@ FROM dead_letter_queue d""",
         "job_events": f"""CREATE VIEW job_events AS
 SELECT e.id, {at("e.at")} AS at, e.job_id, e.attempt, e.from_state, e.to_state, e.actor, e.detail
 FROM events e""",
+        "job_parameters": f"""CREATE VIEW job_parameters AS
+SELECT j.id AS job_id, p.key AS name, p.value AS value
+FROM jobs j, {_PAIRS[dialect]} p WHERE j.parameters IS NOT NULL""",
     }
