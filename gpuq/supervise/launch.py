@@ -67,13 +67,16 @@ class ForkServerLauncher:
     def warm_up(self) -> None:
         """Starts the fork server now, so that the first job does not wait for it, and ends what dead supervisors of
         this home left in their control groups. Raises OSError."""
+        self._end_left_over()
+        if self._jobs is not None:
+            user_files.make_passage(self._jobs)
+        self.server.start()
+
+    def _end_left_over(self) -> None:
         if self._groups is not None:
             # What is stuck is met again when its attempt is found dead, and keeps that one's GPUs.
             with contextlib.suppress(TimeoutError):
                 cgroup.end_left_over(self._groups, timeout_s=_LEFT_OVER_S)
-        if self._jobs is not None:
-            user_files.make_passage(self._jobs)
-        self.server.start()
 
     def start(self, order: LaunchOrder) -> int:
         """See the port. Also raises OSError when this attempt was launched before: an attempt runs once."""
@@ -208,9 +211,11 @@ class ForkServerLauncher:
         return grouped + sweep.sweep(token, session, session_start, owner=user_files.owner_of_job(uid), seen=seen)
 
     def close(self) -> None:
-        """Lets the fork server serve what it was handed, and end. Running supervisors go on. May be called twice."""
+        """Lets the fork server serve what it was handed, and end. Running supervisors go on; what those
+        of a fork server that was killed left in their control groups ends. May be called twice."""
         self.server.close()
         self._reports.close()
+        self._end_left_over()
 
 
 def _end_comes(records: str) -> bool:

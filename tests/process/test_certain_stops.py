@@ -144,6 +144,19 @@ def test_a_daemon_that_starts_ends_what_dead_supervisors_left(world_with_groups)
     successor.close()
 
 
+def test_a_daemon_that_ends_leaves_no_group_of_those_that_died_with_their_fork_server(world_with_groups) -> None:
+    world = world_with_groups
+    attempt, unmarked = start_unmarked(world)
+    gone = os.pidfd_open(unmarked)
+    kill(world.launcher.server.pid)
+    kill(attempt.running.supervisor_pid)
+    world.launcher.close()
+    with os.fdopen(gone):
+        assert select.select([gone], [], [], 20)[0], "it lives"
+    own = f"{attempt.running.supervisor_pid}-{attempt.running.supervisor_start}"
+    assert not [path for path in groups_of(world) if path.endswith(own)]
+
+
 def test_the_fork_server_ends_what_a_killed_supervisor_had_in_its_group_and_removes_it(world_with_groups) -> None:
     world = world_with_groups
     attempt, unmarked = start_unmarked(world)
