@@ -306,8 +306,8 @@ def test_a_start_that_goes_wrong_holds_up_no_other(world: Any, monkeypatch: pyte
     bad, good = world.submit("train"), world.submit("train")
     order = starting._order
 
-    def broken(ctx: Any, tx: Any, tracked: Any, gpus: Any) -> Any:
-        return refused() if tracked.job.id == bad else order(ctx, tx, tracked, gpus)
+    def broken(ctx: Any, tracked: Any, *more: Any) -> Any:
+        return refused() if tracked.job.id == bad else order(ctx, tracked, *more)
 
     monkeypatch.setattr(starting, "_order", broken)
     world.agent()

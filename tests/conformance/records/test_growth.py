@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,22 +73,29 @@ BIG = "jobs|attempts|events|specs|dependencies"
 
 @contextmanager
 def statements(database: Database) -> Iterator[list[str]]:
-    """What one reading connection runs, with its values in it."""
+    """What the connections for reading run, with the values in it."""
     heard: list[str] = []
-    connections = []
-    for _ in range(2):
-        connection = database.engine.raw_connection()
-        connection.driver_connection.set_trace_callback(heard.append)  # type: ignore[union-attr]
-        connections.append(connection)
-    for connection in connections:
-        connection.close()
-    yield heard
-    for _ in range(2):
-        connection = database.engine.raw_connection()
-        connection.driver_connection.set_trace_callback(None)  # type: ignore[union-attr]
-        connections.append(connection)
-    for connection in connections[2:]:
-        connection.close()
+    readers = database._readers
+    assert readers is not None
+    connect = readers._connect
+
+    def traced() -> sqlite3.Connection:
+        connection = connect()
+        connection.set_trace_callback(heard.append)
+        return connection
+
+    readers.close()
+    readers._connect = traced
+    pooled = [database.engine.raw_connection() for _ in range(2)]
+    for one in pooled:
+        one.driver_connection.set_trace_callback(heard.append)  # type: ignore[union-attr]
+        one.close()
+    try:
+        yield heard
+    finally:
+        database.engine.dispose()
+        readers._connect = connect
+        readers.close()
 
 
 def plan_of(database: Database, statement: str) -> list[str]:

@@ -96,7 +96,7 @@ def test_a_lock_that_is_held_for_a_moment_is_tried_twenty_times(
     sent: list[Any] = []
     monkeypatch.setattr(launcher.server, "launch", lambda records, fds: sent.append(records))
     order: Any = SimpleNamespace(
-        run_dir=str(tmp_path / "1"), spec={"token": "t", "uid": os.geteuid(), "gid": os.getegid()}
+        run_dir=str(tmp_path / "1"), spec={"token": "t", "uid": os.geteuid(), "gid": os.getegid()}, script=None
     )
     before = descriptors()
     with pytest.raises(BlockingIOError, match="this attempt has a live supervisor"):
@@ -126,7 +126,9 @@ def test_a_hand_over_that_fails_leaves_nothing_open(
         raise BrokenPipeError(errno.EPIPE, "-")
 
     monkeypatch.setattr(launcher.server, "launch", fail)
-    order: Any = SimpleNamespace(run_dir=str(tmp_path / "1"), spec={"uid": os.geteuid(), "gid": os.getegid()})
+    order: Any = SimpleNamespace(
+        run_dir=str(tmp_path / "1"), spec={"uid": os.geteuid(), "gid": os.getegid()}, script=None
+    )
     before = descriptors()
     with pytest.raises(BrokenPipeError):
         launcher.start(order)

@@ -238,6 +238,7 @@ class Database:
             with self.read() as connection:
                 yield connection.connection.driver_connection
             return
+        self.check()
         with told_as_our_own(self.driver_error), self._readers.snapshot() as driver:
             yield driver
 
