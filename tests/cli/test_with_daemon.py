@@ -88,7 +88,7 @@ def test_output_is_cleaned_and_logs_say_that_it_is_gone(up: Gpuq) -> None:
     assert {**found, "dry_run": False, "checkpoint_bytes": 0} == json.loads(done.out)
     gone = up("logs", "1")
     assert (gone.code, gone.out) == (3, "")
-    assert "gpuq: the output of job 1 was removed at 20" in gone.err
+    assert "gpuq: the output of job 1 was removed at " in gone.err
     assert up("clean", "1", "--checkpoints", "--yes").out.startswith("1 job, 0K of output, ")
     assert up("clean", "--checkpoints", "--older-than", "0s").out == "nothing to clean\n"
     assert not (up.home / "jobs" / "1").exists()

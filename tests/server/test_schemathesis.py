@@ -44,8 +44,11 @@ def excused(failure: Exception, case: Any, response: Any) -> bool:
     """What a document cannot say."""
     label = case.operation.label
     if isinstance(failure, RejectedPositiveData):
-        # Whether a text is SQL, whether this machine has such GPUs, which end of a range is the smaller number.
+        # Whether a text is SQL, whether this machine has such GPUs, which end of a range is the smaller number, which
+        # fields of a job can be changed, and to what.
         error = json.loads(response.content)["error"]
+        if label == "POST /jobs/update" and error["code"] == "usage":
+            return True
         return label == "POST /sql" or error["code"] in {"constraint", "too_large"} or "bad array" in error["message"]
     if isinstance(failure, AcceptedNegativeData):
         # The answer to a question whether something could be queued is no; and no body, where it may be left out.

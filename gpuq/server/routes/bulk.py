@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -41,8 +41,8 @@ class Named(BaseModel):
 class Cancelled(Named):
     """Jobs by id, and how they are to end; as the parameters of `DELETE /jobs/{id}`."""
 
-    force: bool = False
-    grace_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] | None = None
+    force: Annotated[bool, Field(strict=True)] = False
+    grace_s: Annotated[float, Field(strict=True, ge=0, le=86400, allow_inf_nan=False)] | None = None
     reason: Annotated[str, Field(max_length=1000, pattern="^[^\\x00]*$")] | None = None
 
 
@@ -96,7 +96,7 @@ def list_ids(
     after_id: Annotated[int | None, Query(ge=0, le=params.MAX_ID)] = None,
     until_id: Annotated[int | None, Query(ge=0, le=params.MAX_ID)] = None,
     limit: Limit = params.MAX_ROWS,
-) -> Answer[list[tuple[int, int | None, int | None]]]:
+) -> Answer[Sequence[Sequence[int | None]]]:
     where = JobFilter(
         states=params.states(state),
         user=user,
