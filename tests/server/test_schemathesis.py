@@ -47,7 +47,10 @@ def excused(failure: Exception, case: Any, response: Any) -> bool:
         # Whether a text is SQL, whether this machine has such GPUs, which end of a range is the smaller number, which
         # fields of a job can be changed, and to what.
         error = json.loads(response.content)["error"]
-        if label == "POST /jobs/update" and error["code"] == "usage":
+        if label in {"POST /jobs/update", "POST /jobs/{job_id}/again"} and error["code"] == "usage":
+            return True
+        # What a script, and what a sweep may be; and that a line of those who wait has no states of those who ended.
+        if any(words in error["message"] for words in ("script: ", "sweep: ", "state: the queue holds no")):
             return True
         return label == "POST /sql" or error["code"] in {"constraint", "too_large"} or "bad array" in error["message"]
     if isinstance(failure, AcceptedNegativeData):
