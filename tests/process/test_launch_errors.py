@@ -16,7 +16,7 @@ import pytest
 from gpuq.domain.outcome import Outcome
 from gpuq.engine.attempt.launch_breaker import is_machines_fault
 from gpuq.ports.launcher import LaunchOrder
-from gpuq.supervise import bundle, rehearsal, server_process
+from gpuq.supervise import bundle, launch, rehearsal, server_process, spares
 from gpuq.supervise.launch import ForkServerLauncher
 
 
@@ -120,7 +120,8 @@ def rehearse(launcher: ForkServerLauncher, tmp_path: Path) -> tuple[str | None, 
     made = launcher.rehearse(str(folder))
     assert select.select([made._fd], [], [], 20)[0]
     assert made.over()
-    return made.close(), os.listdir(folder)
+    # What was used for it is kept for the next launch.
+    return made.close(), [name for name in os.listdir(folder) if name != spares.FOLDER]
 
 
 def test_a_launch_of_nothing_goes_all_the_way_and_leaves_nothing(tmp_path: Path, launcher: ForkServerLauncher) -> None:
@@ -188,8 +189,13 @@ def test_a_supervisor_that_does_not_find_its_orders_blames_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: ForkServerLauncher
 ) -> None:
     asked = order(tmp_path)
-    create = bundle.create
-    monkeypatch.setattr(bundle, "create", lambda folder, name, record: create(folder, f"not-{name}", record))
+    fill = launch._fill_records
+
+    def lose(records: str, spec: dict[str, Any]) -> None:
+        fill(records, spec)
+        os.unlink(os.path.join(records, bundle.SPEC))
+
+    monkeypatch.setattr(launch, "_fill_records", lose)
     ended(launcher, launcher.start(asked))
     found = launcher.outcome(asked.run_dir, "")
     assert found is not None
