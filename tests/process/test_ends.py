@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -238,6 +239,9 @@ def test_full_disk_delays_the_exit_record_and_keeps_the_lock(world) -> None:
         filler.unlink()
         assert watch is not None
         os.close(watch)
+        with (Path(attempt.records) / bundle.LOCK).open() as lock:
+            # Until its supervisor has written it and lets go; what it told before is no sign of that.
+            fcntl.flock(lock, fcntl.LOCK_SH)
         assert attempt.result().exit_code == 5
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
