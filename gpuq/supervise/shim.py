@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -64,8 +65,14 @@ def supervise(
     except Exception as error:
         _end_every_child(group)
         token = bundle.token_in(run_dir) or bundle.text(will.read() or {}, "token") or ""
-        record_end(run_dir, _own_failure(token, error, begin_mark.is_set(lock_fd)), tell=_teller(report_fd))
-        raise
+        begun = begin_mark.is_set(lock_fd)
+        record_end(run_dir, _own_failure(token, error, begun), tell=_teller(report_fd))
+        if begun or not isinstance(error, OSError):
+            raise
+        # A folder that is gone, with its disk perhaps: nothing of ours is wrong, and the attempt is given back.
+        sys.stderr.write(f"gpuq supervise: the attempt of {run_dir} could not begin: {error}\n")
+        sys.stderr.flush()
+        return False
     finally:
         will.forget()
         if events is not None:
