@@ -1,6 +1,6 @@
 """Who is logged in on the page: `web_sessions`.
 
-A row is either a link of `gpuq web`, good once and for a minute, or the session that came of it. Only the hash of what
+A row is either a link, good once and for a minute, or the session that came of it. Only the hash of what
 the browser holds is kept. `uid` binds it to the account as tokens are bound; `token_id` names the token that was traded
 for it, with whose end it ends.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from itertools import pairwise
 
@@ -14,6 +15,10 @@ from gpuq.server.pages.text import shown
 
 # Characters of a line that are shown; a line without an end is not kept whole.
 MAX_LINE = 4000
+
+
+# Titles, links and whatever else is said to a terminal rather than shown.
+_SAID = re.compile(r"\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)")
 
 
 class LogPainter:
@@ -38,7 +43,7 @@ class LogPainter:
             self._decoder.style = style
 
     def _line(self, line: str) -> str:
-        return _html(self._decoder.decode_line(_seen(_short(line))))
+        return _html(self._decoder.decode_line(_seen(_SAID.sub("", _short(line)))))
 
 
 def _seen(line: str) -> str:

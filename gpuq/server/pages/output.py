@@ -51,7 +51,8 @@ def tail(ctx: Context, job: Job) -> Tail:
     whole = data if chunk.final else data[: data.rfind(b"\n") + 1]
     painter = LogPainter()
     lines = painter.paint(whole.decode("utf-8", "replace"))
-    # What has no end yet is for the stream, which shows it as it grows.
+    # What has no end yet is told again by the stream, as it grows.
+    painter.paint(data[len(whole) :].decode("utf-8", "replace"))
     return Tail(
         lines=Markup(lines),
         rest=Markup(painter.tail()),

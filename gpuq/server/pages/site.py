@@ -23,7 +23,13 @@ log = logging.getLogger(__name__)
 
 STATIC = "/ui/static/"
 _FOLDER = Path(__file__).with_name("static")
-_FILES = {"app.css": "text/css", "app.js": "text/javascript", "htmx.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_FILES = {
+    "app.css": "text/css",
+    "app.js": "text/javascript",
+    "htmx.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+    "stream.js": "text/javascript",
+}
 
 
 def is_page(path: str) -> bool:

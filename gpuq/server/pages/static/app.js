@@ -68,6 +68,7 @@ async function askOnce() {
   }
   if (answer.status === 401) location.reload();
   if (answer.status === 304) stale.hidden = true;
+  if (answer.status >= 500) stale.hidden = false;
   if (!answer.ok) return;
   etag = answer.headers.get("ETag");
   await htmx.swap({ target: "#main", swap: "innerMorph", text: await answer.text() });
@@ -77,26 +78,32 @@ async function askOnce() {
 }
 
 // What somebody fills in must not change under his hands.
-const live = document.body.hasAttribute("data-live") && !document.querySelector("main form.form, main button.danger[name=sure]");
-let changes = null;
+const live = document.body.hasAttribute("data-live") && !document.querySelector("main form.form, main input[name=sure]");
+let told = null;
+let lost = false;
+
+function hear(what) {
+  if (what === "error") {
+    lost = true;
+    stale.hidden = false;
+  } else if (what === "changed" || lost) {
+    lost = false;
+    again();
+  }
+}
 
 function listen() {
-  if (changes || document.hidden || !live) return;
-  changes = new EventSource("/ui/stream");
-  changes.addEventListener("changed", again);
-  changes.addEventListener("open", () => { if (etag !== null || !stale.hidden) again(); });
-  changes.addEventListener("error", () => {
-    stale.hidden = false;
-    if (changes && changes.readyState === EventSource.CLOSED) {
-      changes = null;
-      setTimeout(listen, 2000);
-    }
-  });
+  if (document.hidden || !live) return;
+  if (!told) {
+    told = new SharedWorker("/ui/static/stream.js").port;
+    told.addEventListener("message", (event) => hear(event.data));
+    told.start();
+  }
+  told.postMessage("look");
 }
 
 function leave() {
-  if (changes) changes.close();
-  changes = null;
+  if (told) told.postMessage("leave");
 }
 
 // -- output as it comes --------------------------------------------------------------------------------------------------
@@ -154,6 +161,7 @@ document.addEventListener("visibilitychange", () => {
   }
 });
 window.addEventListener("pagehide", leave);
+window.addEventListener("pageshow", (event) => { if (event.persisted) listen(); });
 listen();
 followLog();
 
