@@ -32,7 +32,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-VIEWS = ["/", "/ui/jobs/1", "/ui/history", "/ui/dead", "/ui/submit?like=1", "/ui/reports?window=all", "/ui/admin"]
+VIEWS = [
+    "/",
+    "/ui/lanes",
+    "/ui/jobs/1",
+    "/ui/history",
+    "/ui/dead",
+    "/ui/submit?like=1",
+    "/ui/reports?window=all",
+    "/ui/admin",
+]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from gpuq.domain.states import JobState
 from gpuq.server.pages.log_painter import MAX_LINE, LogPainter
 from gpuq.server.pages.render import HEADERS
 
-VIEWS = ["/", "/ui/history", "/ui/dead", "/ui/submit", "/ui/reports", "/ui/admin", "/ui/jobs/1"]
+VIEWS = ["/", "/ui/lanes", "/ui/history", "/ui/dead", "/ui/submit", "/ui/reports", "/ui/admin", "/ui/jobs/1"]
 OURS = {"Origin": "http://gpuq", "Sec-Fetch-Site": "same-origin"}
 HOSTILE = "<script>alert(1)</script>\u202e'\"&"
 

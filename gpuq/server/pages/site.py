@@ -16,7 +16,7 @@ from gpuq.domain.caller import Scope as TokenScope
 from gpuq.engine.access import require_scope
 from gpuq.errors import CrossOrigin, GpuqError, NotFound
 from gpuq.server.http.origin import SAFE_METHODS
-from gpuq.server.pages import admin, dead, history, job, live, login, now, output, reports, submit
+from gpuq.server.pages import admin, dead, history, job, lanes, live, login, now, output, reports, submit
 from gpuq.server.pages.render import HEADERS, problem
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class Site:
             ("/ui/jobs/{job_id:int}", job.show),
             ("/ui/jobs/{job_id:int}/log", output.download),
             ("/ui/jobs/{job_id:int}/log/stream", output.stream),
+            ("/ui/lanes", lanes.show),
             ("/ui/history", history.show),
             ("/ui/history.csv", history.table),
             ("/ui/dead", dead.show),
