@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gpuq.engine.queries import reports
+from gpuq.engine.queries import reports, who
 from gpuq.errors import UsageError
 from gpuq.server.pages.render import page
 from gpuq.server.routes.questions import PLACES
@@ -32,6 +32,7 @@ def show(request: Request) -> Response:
         request,
         "reports.html",
         "Reports",
+        who=who.who(ctx),
         kind=kind,
         by=by,
         window=window,

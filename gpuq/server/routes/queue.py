@@ -14,9 +14,10 @@ from gpuq.domain.spec import GroupName
 from gpuq.domain.states import FINAL, JobState
 from gpuq.engine.actions import dead_letters, drain, groups, pause
 from gpuq.engine.context import Context
-from gpuq.engine.queries import gpu_report, group_report, lanes
+from gpuq.engine.queries import gpu_report, group_report, lanes, who
 from gpuq.engine.queries.gpu_report import GpuView
 from gpuq.engine.queries.lanes import LanesView
+from gpuq.engine.queries.who import WhoView
 from gpuq.engine.switches import paused
 from gpuq.errors import UsageError
 from gpuq.ports.records import JobFilter
@@ -177,6 +178,11 @@ def undrain_gpu(ctx: Ctx, caller: Who, index: GpuIndex) -> Answer[GpuView]:
 
 def _gpu(ctx: Context, index: int) -> GpuView:
     return next(row for row in gpu_report.report(ctx) if row["index"] == index)
+
+
+@router.get("/who", summary="Per user what runs, waits, is held and stands idle, and the GPU-hours of a week")
+def show_who(ctx: Ctx) -> Answer[list[WhoView]]:
+    return who.who(ctx)
 
 
 @router.get("/lanes", summary="Which job had, has and is expected to have which GPU, over time")
