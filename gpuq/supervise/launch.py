@@ -84,7 +84,7 @@ class ForkServerLauncher:
         try:
             records = bundle.records_of(order.run_dir)
             # The records come first: an own folder without them is one whose records were lost.
-            if records == order.run_dir or (os.path.lexists(order.run_dir) and not os.path.lexists(records)):
+            if records == order.run_dir or (os.path.lexists(order.run_dir) and not os.path.isdir(records)):
                 raise _launched_before(records)
             # It is there when a stop came before the launch.
             fresh = self._spares.take_records(records) or user_files.make_private(records)
