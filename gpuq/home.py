@@ -14,8 +14,8 @@ MARK = "installation.json"
 
 def prepare_home(home: Path) -> None:
     """Makes the home (0700; 0755 for root, whose users reach their own folders in it) and refuses another's, and one of
-    root's that others may change. Raises ConfigError and Refused; DatabaseUnavailable when it would be made where a disk
-    is not mounted now."""
+    root's that others may change. Raises ConfigError and Refused; DatabaseUnavailable where it would be made below the
+    mount point of a disk that is not mounted."""
     if not os.path.lexists(home / MARK):
         _refuse_below_a_disk(home)
     try:

@@ -1,8 +1,8 @@
 """Whether the disk that a home stands on is mounted.
 
-Where it is not, its mount point is an empty folder, which looks like a home that is new; and what is put into it is gone
-when the disk is mounted over it. Two things tell: /etc/fstab, and a note that each daemon leaves in the home folder of
-the user whom it runs as, of a home that is on another disk than the note.
+Where it is not, its mount point is an empty folder, which looks like a home that is new; and what is put into it is
+gone when the disk is mounted over it. Two things tell: /etc/fstab, and a note that each daemon leaves with the user that
+it runs as, of a home on another disk than the note.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def notes_folder() -> Path:
     """Of this process's user. Not below $HOME, which after `sudo` may be another's. Raises KeyError without an account,
     OSError when XDG_STATE_HOME is not there."""
     state = os.environ.get("XDG_STATE_HOME")
-    if state is None or os.stat(state).st_uid != os.geteuid():
-        state = os.path.join(pwd.getpwuid(os.geteuid()).pw_dir, ".local", "state")
+    if state is None or Path(state).stat().st_uid != os.geteuid():
+        state = f"{pwd.getpwuid(os.geteuid()).pw_dir}/.local/state"
     return Path(state, "gpuq", "mounts")
 
 
@@ -37,7 +37,7 @@ def not_mounted(home: Path, notes: Path | None = None, fstab: Path = FSTAB) -> t
         mounted = dict(_mounts())
     except OSError:
         return None
-    expected = {point: fstab for point in _points_in(fstab)}
+    expected = dict.fromkeys(_points_in(fstab), fstab)
     if (noted := _noted(home, notes)) is not None:
         expected[noted[0]] = noted[1]
     for point, source in expected.items():
@@ -109,7 +109,7 @@ def _plain(written: str) -> str:
 
 
 def _is_below(path: Path, point: str) -> bool:
-    places = (os.path.abspath(path), os.path.realpath(path))
+    places = (str(path.absolute()), os.path.realpath(path))
     return any(place == point or place.startswith(point.rstrip("/") + "/") for place in places)
 
 

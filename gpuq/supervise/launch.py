@@ -198,6 +198,9 @@ class ForkServerLauncher:
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         stop.request_stop(run_dir, reason, grace_s, signal)
 
+    def told_to_cancel(self, run_dir: str) -> bool:
+        return stop.is_cancelled(bundle.records_of(run_dir))
+
     def sweep(
         self,
         token: str,

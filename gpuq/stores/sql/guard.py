@@ -2,9 +2,9 @@
 
 An open SQLite file that is removed, or has another moved over it, lives on for whoever has it open: what a daemon
 answered from then on would be gone with its next start. The same holds when another folder takes the place of the one
-that it is in: a disk that is mounted there, or the mount point of one that is not any more. And a PostgreSQL database can go back to an older dump under a
-daemon, which would give the same job ids again. From then on each question and each write is refused as with a database
-that is away: running jobs go on, nothing starts, and `gpuq up` says what to do.
+that it is in: a disk that is mounted there, or the mount point of one that is not any more. And a PostgreSQL database
+can go back to an older dump under a daemon, which would give the same job ids again. From then on each question and
+each write is refused as with a database that is away: running jobs go on, nothing starts, `gpuq up` says what to do.
 """
 
 from __future__ import annotations
