@@ -1,8 +1,8 @@
 """Whether the disk that a home stands on is mounted.
 
 Where it is not, its mount point is an empty folder, which looks like a home that is new; and what is put into it is
-gone when the disk is mounted over it. Two things tell: /etc/fstab, and a note that each daemon leaves with the user that
-it runs as, of a home on another disk than the note.
+gone when the disk is mounted over it. Two things tell: /etc/fstab, and a note that each daemon leaves with its
+own user, of a home on another disk than the note.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def test_cancelled_job_that_ignores_sigterm_is_killed_after_its_grace(world) -> 
 
 
 def test_a_cancel_stays_one_whatever_it_is_told_later(world) -> None:
-    attempt, bell = program(world, STUBBORN)
+    attempt, _ = program(world, STUBBORN)
     launcher = attempt.launcher
     attempt.stop("preempt")
     assert not launcher.told_to_cancel(attempt.run_dir)
