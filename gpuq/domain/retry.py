@@ -66,11 +66,9 @@ def decide_retry(
     quick_failure: bool = False,
     requeued: int | None = None,
 ) -> RetryDecision:
-    """`stop_reason` is what gpuq itself had asked for (`cancel`, `preempt`, `time_limit`, `drain`) or None;
-    `machine_fault`: the machine could not launch it, and its program has never existed; `failed_alone`: that was so many
-    times in a row while other jobs were launched, which makes this job wait and no other; `quick_failure`: see
-    `is_quick_failure`; `requeued`: the job asked to be put back in line after such an end, and this is so many quick
-    ones in a row (0: it ran longer; None: it did not ask).
+    """`stop_reason`: what gpuq had asked for (`cancel`, `preempt`, `time_limit`, `drain`) or None; `machine_fault`: it
+    could not be launched, and its program has never existed; `failed_alone`: so often in a row, while others were;
+    `quick_failure`: see there; `requeued`: it asked for it, and this is so many quick ends in a row (None: it did not).
 
     A cancel wins over everything but success: a job that ended well before the stop reached it is completed.
     """

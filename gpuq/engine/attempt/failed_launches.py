@@ -1,7 +1,7 @@
 """Which job cannot be launched although others can: it waits alone then, and keeps nobody else waiting.
 
-That something is in the way of one job only (its folder, its spec, what its user's processes may have) is not to be seen
-in what fails. It shows in what happens around it: the same job fails again, and each time another one has started since.
+That something is in the way of one job only (its folder, its spec, what its user's processes may have) is not to be
+seen in what fails. It shows in what happens around it: the same job fails again, and others have started in between.
 """
 
 from __future__ import annotations
