@@ -142,6 +142,23 @@ def test_a_supervisor_that_never_came_to_life_counts_against_the_machine(world: 
     assert (world.job(job_id).lost_count, world.job(job_id).retries_used) == (0, 0)
 
 
+@pytest.mark.parametrize(("begun", "swept", "charged"), [(False, 0, 0), (True, 0, 1), (False, 2, 1)])
+def test_an_end_that_nobody_can_believe_is_charged_unless_the_program_never_existed(
+    world: Any, monkeypatch: pytest.MonkeyPatch, begun: bool, swept: int, charged: int
+) -> None:
+    """Its spec was gone, for instance, and so its supervisor knew no token for the record."""
+    job_id = world.submit("a", max_retries=0)
+    turn(world)
+    untold = Result(Outcome.LOST, error="its exit record cannot be believed: -", swept=False)
+    monkeypatch.setattr(world.launcher, "outcome", lambda run_dir, token: untold)
+    monkeypatch.setattr(world.launcher, "begun", lambda run_dir: begun)
+    monkeypatch.setattr(world.launcher, "sweep", lambda *_: swept)
+    world.launcher.die(job_id)
+    turn(world)
+    assert (attempts(world, job_id), world.job(job_id).lost_count) == (["lost"], charged)
+    assert world.state(job_id) == ("delayed" if charged else "queued")
+
+
 def test_one_that_may_have_begun_is_lost_and_counted(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a job that kills its supervisor at once would be tried for ever."""
     job_id = world.submit("a", max_retries=0)
