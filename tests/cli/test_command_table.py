@@ -46,6 +46,7 @@ PUBLIC = {
     "db reporter": "--new-password --json",
     "config": "--json", "doctor": "--end-strays --import-strays --json",
     "who": "--json", "web": "--print --json",
+    "install-service": "--user --print --force",
     "token create": "", "token list": "--json", "token revoke": "",
 }  # fmt: skip
 

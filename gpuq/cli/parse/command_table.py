@@ -308,6 +308,15 @@ COMMANDS: dict[str, Command] = {
             examples="gpuq web\ngpuq web --print",
         ),
         Command(
+            "install-service", "service:install", "a systemd service that runs `gpuq up`: the machine's, or your own",
+            options=(
+                Option("--user", "flag", "a service of your own, not of the machine"),
+                Option("--print", "flag", "print the unit, write nothing"),
+                Option("--force", "flag", "replace a unit that differs; take a gpuq that others than root may change"),
+            ),
+            examples="sudo gpuq install-service\ngpuq install-service --user\ngpuq install-service --print",
+        ),
+        Command(
             "token create", "tokens:create", "a token for the TCP interface; printed once",
             words="[NAME]", most=1, options=(
                 Option("-u --user", "text", "for this user (root)", "USER"),
