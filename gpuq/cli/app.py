@@ -22,7 +22,7 @@ HEADINGS = {
     "Queue": "pause resume group dlq simulate",
     "Machine": "gpus who web up down doctor",
     "History": "history report sql clean",
-    "Administration": "config token db install-service server agent maintain",
+    "Administration": "config token db install-service contrib server agent maintain",
 }
 
 # typer brings its own copy of click since 0.26; its error classes are reached through what typer exports.

@@ -46,7 +46,7 @@ PUBLIC = {
     "db reporter": "--new-password --json",
     "config": "--json", "doctor": "--end-strays --import-strays --json",
     "who": "--json", "web": "--print --json",
-    "install-service": "--user --print --force",
+    "install-service": "--user --print --force", "contrib": "",
     "token create": "", "token list": "--json", "token revoke": "",
 }  # fmt: skip
 

@@ -69,7 +69,7 @@ def test_what_takes_long_to_count_is_counted_seldom(
     make_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world()
-    asked = counted(world, monkeypatch, cost_s=0.2)
+    asked = counted(world, monkeypatch, cost_s=0.01)
     query = DemandQuery(world.ctx)
     for _ in range(6):
         world.submit("x")
@@ -78,6 +78,19 @@ def test_what_takes_long_to_count_is_counted_seldom(
     assert len(asked) == 2
     world.clock.forward(10.0)
     assert query.ask().users[world.user.user].waiting == 6
+
+
+def test_however_long_it_takes_it_is_counted_again_within_minutes(
+    make_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world()
+    asked = counted(world, monkeypatch, cost_s=30.0)
+    query = DemandQuery(world.ctx)
+    for _ in range(3):
+        world.submit("x")
+        query.ask()
+        world.clock.forward(150.0)
+    assert len(asked) == 2
 
 
 def test_what_waits_is_counted_without_walking_through_the_history(grown_url: str) -> None:

@@ -66,7 +66,7 @@ def test_metrics_are_a_page_for_prometheus(api: Any, start: Callable[..., Any]) 
     assert "gpuq_stuck_jobs 0.0" in lines
     running = start(submit(api.bin, gpus=1))
     lines = api.daemon.get("/metrics").text.splitlines()
-    assert f'gpuq_gpu_holder_info{{gpu="0",job="{running.job_id}",user="bin"}} 1.0' in lines
+    assert f'gpuq_gpu_holder_info{{gpu="0",job_id="{running.job_id}",user="bin"}} 1.0' in lines
     assert 'gpuq_user_gpus{user="bin"} 1.0' in lines
 
 

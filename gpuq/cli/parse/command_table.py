@@ -317,6 +317,11 @@ COMMANDS: dict[str, Command] = {
             examples="sudo gpuq install-service\ngpuq install-service --user\ngpuq install-service --print",
         ),
         Command(
+            "contrib", "contrib:contrib", "print a file for other programs: rules for Prometheus, a Grafana board",
+            words="alerts|grafana", least=1, most=1,
+            examples="gpuq contrib alerts > gpuq.rules.yml\ngpuq contrib grafana > gpuq.json",
+        ),
+        Command(
             "token create", "tokens:create", "a token for the TCP interface; printed once",
             words="[NAME]", most=1, options=(
                 Option("-u --user", "text", "for this user (root)", "USER"),
