@@ -6,6 +6,8 @@
         job = client.submit(["python", "train.py"], gpus=2).wait()
         print(job.state, job.logs())
 
+In a job, `progress`, `result`, `short_result`, `checkpoint_dir` and `current` speak of the job itself.
+
 `Client`, the values that it answers and the errors that it raises are imported from here; all errors that there are
 stand in `gpuq.errors`.
 """
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
         UsageError,
         WrongState,
     )
+    from gpuq.in_job import Current, checkpoint_dir, current, progress, result, short_result
 
 __version__ = "0.2.0.dev0"
 
@@ -57,6 +60,7 @@ __all__ = [
     "Client",
     "ConfigError",
     "Constraint",
+    "Current",
     "DaemonUnreachable",
     "DeadLetter",
     "Event",
@@ -84,6 +88,11 @@ __all__ = [
     "Why",
     "WrongState",
     "__version__",
+    "checkpoint_dir",
+    "current",
+    "progress",
+    "result",
+    "short_result",
 ]
 
 # Where each of them comes from when the program runs.
@@ -100,6 +109,7 @@ _HOMES = {
         *("ConfigError", "Constraint", "DaemonUnreachable", "Forbidden", "GpuqError", "NotFound", "Refused"),
         *("Unauthenticated", "Unavailable", "UsageError", "WrongState"),
     ),
+    "gpuq.in_job": ("Current", "checkpoint_dir", "current", "progress", "result", "short_result"),
 }
 
 # Hidden from type checkers, to whom it would say that every name is here.
@@ -109,9 +119,8 @@ if not TYPE_CHECKING:
         # Lazy, because every supervisor and every command line imports this module.
         for module, names in _HOMES.items():
             if name in names:
-                from importlib import import_module
-
-                found = globals()[name] = getattr(import_module(module), name)
+                # Not importlib, which brings more with it than most of these modules.
+                found = globals()[name] = getattr(__import__(module, fromlist=[name]), name)
                 return found
         raise AttributeError(f"module 'gpuq' has no attribute {name!r}")
 

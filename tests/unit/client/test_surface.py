@@ -21,6 +21,7 @@ NAMES = (
     *("Expected", "Forbidden", "Gpu", "GpuJob", "GpuProcess", "GpuqError", "Group", "Job", "LogChunk", "NotFound"),
     *("Options", "Pause", "Queue", "Reason", "Refused", "Stats", "Submission", "Table", "Unauthenticated"),
     *("Unavailable", "UsageError", "Why", "WrongState", "__version__"),
+    *("Current", "checkpoint_dir", "current", "progress", "result", "short_result"),
 )
 
 FIELDS = {
