@@ -93,6 +93,8 @@ EXITS = {
     3: "no such job, group, token or dead letter",
     4: "refused: state, owner, limit, can never run here",
     5: "daemon, Redis or database cannot be reached",
+    124: "of the job: it ran into its time limit",
+    125: "of the job: cancelled, or never run",
 }
 
 
