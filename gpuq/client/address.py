@@ -20,7 +20,8 @@ KNOWN = frozenset(
         "priority_aging", "user_spacing", "admins", "web_hosts", "max_batch", "isolate_gpus", "report_database_url",
         "user_priority", "max_output", "max_result", "retry_quick", "keep_output", "keep_history", "keep_checkpoints",
         "dlq_max", "dlq_days", "log_level", "job_id", "job_name", "attempt", "gpu_count", "run_dir", "checkpoint_dir",
-        "array_id", "array_index", "time_limit_end", "token_of_attempt", "config", "debug", "faults",
+        "array_id", "array_index", "time_limit_end", "token_of_attempt", "result_file",
+        "short_result_file", "config", "debug", "faults",
     )
 )  # fmt: skip
 
