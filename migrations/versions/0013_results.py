@@ -1,8 +1,8 @@
 """What a job leaves: size and media type of its result, and its short result, as columns of `jobs`.
 
-The bytes of a result are a file; only what lists and the command line tell stands here. Most jobs leave nothing, and have
-nulls. The release before does not know the columns, and goes on with this schema: what a job that it retries had left
-stays in its row, and is not shown until the next end, which writes all three.
+The bytes of a result are a file; only what lists and the command line tell stands here. Most jobs leave nothing, and
+have nulls. The release before does not know the columns, and goes on with this schema: what a job that it retries had
+left stays in its row, and is not shown until the next end, which writes all three.
 
 Revision ID: 0013
 Revises: 0008
