@@ -178,6 +178,11 @@ class Calls(Session):
         """The batch script that it was submitted with. Raises NotFound where there is none, Forbidden."""
         return self.send("GET", f"/jobs/{job_id}/script").body.decode()
 
+    def result(self, job_id: int) -> Reply:
+        """What it left as its result: bytes, and their media type among the headers. Raises NotFound where there is
+        none, WrongState before its end, Forbidden."""
+        return self.send("GET", f"/jobs/{job_id}/result")
+
     def why(self, job_id: int) -> dict[str, Any]:
         return self._dict("GET", f"/jobs/{job_id}/why")
 

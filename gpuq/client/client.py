@@ -187,6 +187,15 @@ class Client(Administration):
         """Why a job is not running, and when it is expected to. Raises NotFound."""
         return Why.from_json(self.session.why(job_id))
 
+    def result(self, job_id: int) -> bytes:
+        """What a job left as its result, once it has ended, as it was written; `Job.result` makes a Python value of it.
+        Raises NotFound where there is none, WrongState before its end, Forbidden."""
+        return self.session.result(job_id).body
+
+    def user(self) -> str:
+        """Whom the daemon takes this program for."""
+        return str(self.session.whoami()["user"])
+
     def logs(self, job_id: int, *, attempt: int | None = None, last_bytes: int | None = None) -> str:
         """What a job has written so far, of its newest attempt unless another is named; `last_bytes`: only the end, in
         bytes. What is not UTF-8 is shown as U+FFFD; `log` gives the bytes. Raises NotFound, Forbidden."""

@@ -64,6 +64,9 @@ class Job:
     run_dir: str | None
     peak_gpu_mem_mb: int | None
     parameters: Parameters | None = None
+    result_bytes: int | None = None
+    result_type: str | None = None
+    short_result: str | None = None
 
 
 class AttemptView(TypedDict):
@@ -204,6 +207,9 @@ class JobView(TypedDict):
     peak_gpu_mem_mb: int | None
     log_path: str | None
     parameters: dict[str, str] | None
+    short_result: str | None
+    result_bytes: int | None
+    result_type: str | None
 
 
 # One entry for each name above, so it is as long as the list; the type checker refuses a missing or a foreign one.
@@ -253,4 +259,8 @@ def job_json(job: Job, outlook: JobStatus = JobStatus()) -> JobView:
         "peak_gpu_mem_mb": job.peak_gpu_mem_mb,
         "log_path": job.log_path,
         "parameters": None if job.parameters is None else dict(job.parameters),
+        # What an earlier end left stands in the row until the next one.
+        "short_result": job.short_result if job.finished_at is not None else None,
+        "result_bytes": job.result_bytes if job.finished_at is not None else None,
+        "result_type": job.result_type if job.finished_at is not None else None,
     }

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from gpuq.domain import failpoints
-from gpuq.supervise import begin_mark, bundle, classify, in_place, kernel, processes, spares
+from gpuq.supervise import begin_mark, bundle, classify, in_place, kernel, processes, results, spares
 from gpuq.supervise.cgroup import Cgroup, end_all_in
 from gpuq.supervise.crash_record import CrashRecord, exit_code_of
 from gpuq.supervise.descendants import Family
@@ -243,7 +243,9 @@ class _Run:
             raise RuntimeError("the job's process vanished")
         _leave_checkpoint(self.spec.checkpoint_dir)
         tell = _teller(self.report_fd)
-        record_end(self.run_dir, self._record(self.ending), self.log_fd, tell, durable=self.ends is None)
+        left = results.left_in(self.run_dir, self.spec.uid, self.spec.max_result_bytes)
+        record = {**self._record(self.ending), **left}
+        record_end(self.run_dir, record, self.log_fd, tell, durable=self.ends is None)
         if self.ends is not None:
             self.ends.note(self.run_dir)
 
@@ -315,10 +317,14 @@ class _Run:
                 "started_at": self.started_at,
                 "time_limit_s": self.spec.time_limit_s,
                 "max_output_bytes": self.spec.max_output_bytes,
+                **self._results_for_an_heir(),
                 "noticed": self.noticed,
                 "stop_reason": self.ladder.reason if self.stop_reached else None,
             }
         )
+
+    def _results_for_an_heir(self) -> dict[str, object]:
+        return {"uid": self.spec.uid, "max_result_bytes": self.spec.max_result_bytes}
 
     def _main_ended(self, code: int) -> None:
         if self.exec_fd >= 0:
@@ -338,7 +344,7 @@ class _Run:
             time_limit_s=self.spec.time_limit_s,
             max_output_bytes=self.spec.max_output_bytes,
         )
-        self.will.write({"dir": self.run_dir, "end": self._record(self.ending)})
+        self.will.write({"dir": self.run_dir, "end": self._record(self.ending), **self._results_for_an_heir()})
         self.ladder.main_ended(kernel.since_boot())
 
     def _oom_kills(self) -> int:

@@ -41,6 +41,7 @@ class AttemptSpec:
         self.umask = _DEFAULT_UMASK if umask is None else umask & 0o777
         self.time_limit_s = _seconds(record.get("time_limit_s"))
         self.max_output_bytes = _whole(record.get("max_output_bytes"))
+        self.max_result_bytes = _whole(record.get("max_result_bytes"))
         self.checkpoint_dir = str(record.get("checkpoint_dir") or "")
         grace = _seconds(record.get("kill_grace_s"))
         self.kill_grace_s = 30.0 if grace is None else grace

@@ -28,7 +28,7 @@ PUBLIC = {
     "--env-all --shell --no-check --ignore-directives",
     "status": "--me -u --user -s --state -g --group -n --name --limit -a --all -w --watch --json",
     "show": "--json", "why": "--json",
-    "logs": "-f -n --attempt",
+    "logs": "-f -n --attempt", "result": "-o --output",
     "wait": "--timeout",
     "cancel": "--force --grace --reason --me -u --user -s --state -g --group -n --name --yes",
     "hold": "", "release": "", "top": "",

@@ -205,12 +205,12 @@ def test_a_spec_gives_every_field_and_the_absent_ones_their_defaults() -> None:
     assert least == {
         "token": "", "argv": ["x", "1"], "env": {"A": "2"}, "cwd": "/", "user": "", "uid": None, "gid": None,
         "umask": 0o022, "time_limit_s": None, "kill_grace_s": 30.0, "notice": None, "notice_before_s": 0.0,
-        "hide_devices": [], "max_output_bytes": None, "checkpoint_dir": "",
+        "hide_devices": [], "max_output_bytes": None, "max_result_bytes": None, "checkpoint_dir": "",
     }  # fmt: skip
     whole = {
         "token": "t", "argv": ["x"], "env": {}, "cwd": "/tmp", "user": "alice", "uid": 0, "gid": 7, "umask": 0o1077,
         "time_limit_s": 0, "kill_grace_s": 0, "signal": {"name": "usr1", "before_s": 12}, "hide_devices": ["/dev/x"],
-        "max_output_bytes": 7, "checkpoint_dir": "/c",
+        "max_output_bytes": 7, "max_result_bytes": 8, "checkpoint_dir": "/c",
     }  # fmt: skip
     assert vars(AttemptSpec(whole)) == {
         **{name: value for name, value in whole.items() if name != "signal"},

@@ -29,6 +29,7 @@ def show(args: Args) -> int:
         print_json(job)
         return 0
     facts = _facts(job)
+    facts += _left(job)
     widest = max(len(name) for name, _ in facts)
     for name, value in facts:
         print(f"{name.ljust(widest)}  {printable(value)}")
@@ -102,6 +103,14 @@ def _facts(job: Any) -> list[tuple[str, str]]:
         ("GPU uuids", ", ".join(job["gpu_uuids"] or [])),
         ("Output", job["log_path"] or ""),
     ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _left(job: Any) -> list[tuple[str, str]]:
+    """What it left; a daemon of an earlier release knows of nothing."""
+    size, kind = job.get("result_bytes"), job.get("result_type")
+    result = "" if size is None else f"{size} bytes" + (f", {kind}" if kind else "")
+    facts = [("Short result", job.get("short_result") or ""), ("Result", result)]
     return [(name, value) for name, value in facts if value]
 
 

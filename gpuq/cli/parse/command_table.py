@@ -147,6 +147,12 @@ COMMANDS: dict[str, Command] = {
             ),
             examples="gpuq logs 7 -f\ngpuq logs last -n 20\ngpuq logs 7 --attempt 1",
         ),
+        Command(
+            "result", "result:result", "what a job left in $GPUQ_RESULT_FILE",
+            words="ID", least=1, most=1,
+            options=(Option("-o --output", "text", "write it to this file (- for stdout)", "FILE"),),
+            examples="gpuq result 7 -o plot.png\ngpuq result last",
+        ),
         _many(
             "wait", "wait:wait", "wait until all are final; the largest of their exit codes is ours",
             "gpuq wait 7 9\ngpuq wait 300-440 --timeout 2h\ngpuq wait all --me",

@@ -114,6 +114,7 @@ def _order(
         kill_grace_s=ctx.settings.kill_grace,
         hide_devices=hidden,
         max_output_bytes=ctx.settings.max_output_bytes,
+        max_result_bytes=ctx.settings.max_result_bytes,
         checkpoint_dir=checkpoint_dir,
     )
     return LaunchOrder(job_id, tracked.number, tracked.token, tracked.run_dir, tracked.log_path, payload, spec.script)

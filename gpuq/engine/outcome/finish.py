@@ -11,6 +11,7 @@ from typing import Any
 from gpuq.domain.caller import ACTOR
 from gpuq.domain.job import Job
 from gpuq.domain.outcome import Outcome, Result
+from gpuq.domain.results import RESULT_COLUMNS
 from gpuq.domain.retry import RetryDecision, decide_retry, is_quick_failure
 from gpuq.domain.states import JobState
 from gpuq.engine.attempt.running import record_running
@@ -130,8 +131,16 @@ def _columns(job: Job, result: Result, decision: RetryDecision, now: float, star
             error=result.error if decision.state is not JobState.CANCELLED else None,
             started_at=result.started_at or started_at,
             finished_at=result.finished_at or now,
+            **_results(job, result),
         )
     return values
+
+
+def _results(job: Job, result: Result) -> dict[str, Any]:
+    """The columns of what the job left; most leave nothing, and nothing is written then. A job that was retried may
+    have left something at an earlier end."""
+    some = any(getattr(each, name) is not None for each in (result, job) for name in RESULT_COLUMNS)
+    return {name: getattr(result, name) for name in RESULT_COLUMNS} if some else {}
 
 
 def _detail(result: Result, decision: RetryDecision) -> str:
@@ -140,6 +149,8 @@ def _detail(result: Result, decision: RetryDecision) -> str:
         parts.append(result.error)
     elif result.exit_code:
         parts.append(f"exit code {result.exit_code}")
+    if result.result_error:
+        parts.append(result.result_error)
     if decision.delay_s is not None:
         parts.append(f"again in {decision.delay_s:.1f} s")
     if decision.why:

@@ -21,6 +21,8 @@ NAMES = (
     *("Expected", "Forbidden", "Gpu", "GpuJob", "GpuProcess", "GpuqError", "Group", "Job", "LogChunk", "NotFound"),
     *("Options", "Pause", "Queue", "Reason", "Refused", "Stats", "Submission", "Table", "Unauthenticated"),
     *("Unavailable", "UsageError", "Why", "WrongState", "__version__"),
+    *("Executor", "GpuOutOfMemory", "JobCancelled", "JobFailed", "JobFuture", "JobLost", "RemoteError", "TimeLimit"),
+    *("Current", "attach", "checkpoint_dir", "current", "progress", "result", "short_result"),
 )
 
 FIELDS = {
@@ -49,6 +51,8 @@ SIGNATURES = {
     "Client.queue": "limit offset user",
     "Client.history": "state user group name since until limit",
     "Client.why": "job_id",
+    "Client.result": "job_id",
+    "Client.user": "",
     "Client.logs": "job_id attempt last_bytes",
     "Client.log": "job_id offset limit attempt",
     "Client.follow": "job_id",
@@ -80,6 +84,7 @@ SIGNATURES = {
     "Job.wait": "timeout_s",
     "Job.cancel": "force grace_s reason",
     "Job.logs": "attempt last_bytes",
+    "Job.result": "timeout_s",
     "Job.why": "",
 }
 

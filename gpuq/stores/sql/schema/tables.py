@@ -122,6 +122,9 @@ jobs = Table(
     Column("signal", Integer),
     Column("error", Text),
     Column("parameters", Text),
+    Column("result_bytes", BigInteger),
+    Column("result_type", Text),
+    Column("short_result", Text),
     *_job_checks(),
     sqlite_autoincrement=True,
 )
