@@ -32,6 +32,7 @@ JOB = (
     Option("--retries", "int", "retries after failures of the program"),
     Option("--after", "list", "start after these jobs succeeded", "ID,ID"),
     Option("--after-any", "list", "start after these jobs ended, however", "ID,ID"),
+    Option("--keep-waiting", "flag", "when a job of --after fails: wait on, for its retry, instead of being cancelled"),
     Option("--begin", "text", "not before: 2h, 18:30, 2026-11-22T10:00, 'tomorrow 9:00'", "TIME"),
     Option("--array", "text", "one job per index: 0-15, 0-15:2 (step), 0-15%4 (four at a time)", "RANGE"),
     Option("--sweep", "list", "one job for each combination: lr=1e-3,1e-4 or seed=0..4; {lr} in CMD", "N=V,V"),

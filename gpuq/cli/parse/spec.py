@@ -74,6 +74,7 @@ def job_fields(args: Args) -> dict[str, Any]:
         "hold": args.flag("hold") or None,
         "preemptible": args.flag("preemptible") or None,
         "requeue": args.flag("requeue") or None,
+        "keep_waiting": args.flag("keep_waiting") or None,
     }
     if begin := args.text("begin"):
         from gpuq.cli.parse.times import parse_time

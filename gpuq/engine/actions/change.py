@@ -18,7 +18,7 @@ from gpuq.engine.access import require_owner, require_priority
 from gpuq.engine.actions.bulk import ActionTransaction, BulkAction, run_one
 from gpuq.engine.context import ActionContext
 from gpuq.engine.hot.ranking import ranking
-from gpuq.engine.intake.constraints import check_fits, require_honest_limit
+from gpuq.engine.intake.constraints import check_fits, require_honest_limit, require_room_in_limits
 from gpuq.engine.intake.request_size import check_lengths
 from gpuq.errors import GpuqError, UsageError, WrongState
 from gpuq.ports.hot_queue import QueueEntry
@@ -131,6 +131,8 @@ class _Update:
         _require_rights(ctx, step.caller, old, spec)
         check_lengths(spec)
         check_fits(ctx, [spec])
+        if spec.gpus != old.gpus:
+            require_room_in_limits(ctx, spec)
         if "name" in self._changes and spec.name is None:
             raise UsageError("name: a job cannot lose its name")
         kept |= {name: getattr(spec, name) for name in self._changes}

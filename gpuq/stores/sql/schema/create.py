@@ -13,7 +13,7 @@ from gpuq.stores.sql.schema.totals import count_statements, trigger_statements
 from gpuq.stores.sql.schema.views import view_statements
 
 # The newest revision in migrations/versions, which a fresh database is marked with.
-HEAD = "0008"
+HEAD = "0009"
 
 # As Alembic makes it.
 _mark = Table(
