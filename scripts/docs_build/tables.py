@@ -121,7 +121,7 @@ VARIABLES = {
     "GPUQ_CHECKPOINT_DIR": "one folder for all attempts of the job",
     "GPUQ_ARRAY_ID": "of an element of an array: the id that stands for the whole array",
     "GPUQ_ARRAY_INDEX": "of an element of an array: its index",
-    "GPUQ_TIME_LIMIT_END": "with a time limit: when it ends, in epoch seconds",
+    "GPUQ_TIME_LIMIT_END": "with a time limit: when it ends, in epoch seconds, as of the start of the attempt",
     "GPUQ_HOME": "the daemon's home, so that `gpuq` inside a job finds it",
     "GPUQ_TOKEN_OF_ATTEMPT": "a mark by which processes that outlived their attempt are found; no secret",
     "PYTHONUNBUFFERED": "`1`, so that output is seen when it is written",

@@ -28,7 +28,7 @@ RESULTS = {
     "hold": dict.fromkeys(WAITING, "held"),
     "release": {"held": "queued"},
     "top": {state: state for state in WAITING},
-    "update": {state: state for state in WAITING},
+    "update": {state: state for state in (*WAITING, "starting", "running")},
     "retry": {"failed": "queued", "cancelled": "queued"},
     "cancel": {
         **dict.fromkeys(WAITING, "cancelled"),

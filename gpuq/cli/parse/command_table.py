@@ -65,7 +65,11 @@ SUBMIT = (
     Option("--test-only", "flag", "check, print the estimated start, queue nothing"),
 )
 # What stands in brackets there is true of a new job only.
-_OF_A_WAITING_JOB = {"gpus": "GPUs (0: none)", "name": "name"}
+_OF_A_WAITING_JOB = {
+    "gpus": "GPUs (0: none)",
+    "name": "name",
+    "time": "time limit, or so much more or less: 4h, +2h, -30m",
+}
 CHANGES = tuple(
     Option(" ".join(option.flags), option.kind, _OF_A_WAITING_JOB.get(option.name, option.help), option.metavar)
     for option in JOB
@@ -173,8 +177,8 @@ COMMANDS: dict[str, Command] = {
             "gpuq top 7", *FILTERS, YES, JSON,
         ),
         _many(
-            "update", "changes:update", "change waiting jobs",
-            "gpuq update 7 --priority high --time 2h\ngpuq update 7-9 -g 1", *CHANGES, YES, JSON,
+            "update", "changes:update", "change waiting jobs, and the time limit of running ones",
+            "gpuq update 7 --priority high --time 2h\ngpuq update 7-9 -g 1\ngpuq update 7 -t +2h", *CHANGES, YES, JSON,
         ),
         _many(
             "retry", "changes:retry", "queue failed or cancelled jobs again, retries reset",
