@@ -158,6 +158,10 @@ class Launcher(Protocol):
         """Durable and immediate as `request_stop`, also of an attempt that is not launched yet. `time_limit_s` counts
         from the start; one that is over stops the job. `kill_grace_s` None: as it was. Raises OSError."""
 
+    def told_to_cancel(self, run_dir: str) -> bool:
+        """Whether a cancel was asked for in its records, heard or not. SQL may not know of it: it takes no writes
+        sometimes, and the cancel is answered all the same. Never raises."""
+
     def sweep(
         self,
         token: str,

@@ -85,7 +85,7 @@ class ForkServerLauncher:
         try:
             records = bundle.records_of(order.run_dir)
             # The records come first: an own folder without them is one whose records were lost.
-            if records == order.run_dir or (os.path.lexists(order.run_dir) and not os.path.lexists(records)):
+            if records == order.run_dir or (os.path.lexists(order.run_dir) and not os.path.isdir(records)):
                 raise _launched_before(records)
             # It is there when a stop came before the launch.
             fresh = self._spares.take_records(records) or user_files.make_private(records)
@@ -207,6 +207,9 @@ class ForkServerLauncher:
         self, run_dir: str, token: str, *, time_limit_s: float | None, kill_grace_s: float | None
     ) -> None:
         limits.tell(run_dir, token, limits.Limits(time_limit_s, kill_grace_s))
+
+    def told_to_cancel(self, run_dir: str) -> bool:
+        return stop.is_cancelled(bundle.records_of(run_dir))
 
     def sweep(
         self,
