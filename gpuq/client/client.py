@@ -14,7 +14,7 @@ from gpuq.client.administration import Administration
 from gpuq.client.calls import LogChunk
 from gpuq.client.environment import collect
 from gpuq.client.job import Job, Queue
-from gpuq.client.submission import Changes, Options, Submission, moment_text, submission_json
+from gpuq.client.submission import Options, Submission, Update, moment_text, submission_json
 from gpuq.client.values import Check, Why
 
 
@@ -75,6 +75,7 @@ class Client(Administration):
         kill_grace_s: float | None = None,
         script: str | None = None,
         requeue: bool = False,
+        keep_waiting: bool = False,
         sweep: Mapping[str, str | Sequence[str | float]] | None = None,
         request_key: str | None = None,
     ) -> Job | list[Job]:
@@ -105,6 +106,7 @@ class Client(Administration):
             script: text of a batch script, which is run with the arguments of `command`; the first word of that is then
                 only what the script is called.
             requeue: goes back in line at its time limit, or with exit code 75; no retry is used.
+            keep_waiting: when a job of `after` fails or is cancelled, stays blocked instead of being cancelled with it.
             sweep: values by name, each as `1e-3,1e-4`, `0..4` or a list: a job for each combination, with `{name}` in
                 its command and name replaced.
             request_key: makes a repeated call return the same job; None: a new one for each call.
@@ -257,10 +259,12 @@ class Client(Administration):
         """Moves a waiting job to the front of its priority. Raises NotFound, Forbidden, WrongState."""
         return self._job(self.session.top(job_id))
 
-    def update(self, job_id: int, **changes: Unpack[Changes]) -> Job:
+    def update(self, job_id: int, **changes: Unpack[Update]) -> Job:
         """Changes a waiting job: `update(7, priority="high", time_limit_s=3600)`, seconds and MiB as in `submit`. A new
-        priority or time limit gives it the place that it would have had with it from the start. Raises UsageError,
-        Constraint, NotFound, Forbidden, WrongState."""
+        priority or time limit gives it the place that it would have had with it from the start. Of a running job
+        `time_limit_s` (or `time_add_s`: so much more, or less), `kill_grace_s`, `name`, `group`, and `priority` for its
+        next attempt. Raises UsageError, Constraint, NotFound, Forbidden, WrongState, and Refused for a longer limit
+        that would make others wait."""
         return self._job(self.session.update(job_id, **changes))
 
     def _job(self, data: Mapping[str, Any]) -> Job:

@@ -83,6 +83,7 @@ class JobSpec(BaseModel):
     `signal` is `USR1@60`: that signal, 60 s before the time limit or a preemption.
     `script` is the text of a batch script; `command` is then what it is called, and its arguments.
     `requeue`: at its time limit, or with exit code 75, it goes back in line.
+    `keep_waiting`: it stays blocked when a job of `after` fails or is cancelled, instead of being cancelled with it.
     `sweep` gives names values, each as `1e-3,1e-4`, `0..4` or a list: one job for each combination of them.
     """
 
@@ -108,6 +109,7 @@ class JobSpec(BaseModel):
     key: Annotated[Line, Field(min_length=1, max_length=200)] | None = None
     preemptible: Flag = False
     requeue: Flag = False
+    keep_waiting: Flag = False
     signal: Annotated[str, Field(pattern=r"^[A-Z0-9+]+(@\d+)?$")] | None = None
     kill_grace_s: Annotated[Number, Field(ge=0, le=86400)] | None = None
     script: Line | None = None

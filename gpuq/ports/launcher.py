@@ -26,6 +26,16 @@ class LaunchOrder:
     script: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AttemptLimits:
+    """What the supervisor of an attempt goes by, in seconds; `time_limit_s` None: no limit. `heard`: it would hear of
+    others, which one that an earlier release started does not."""
+
+    time_limit_s: float | None
+    kill_grace_s: float | None
+    heard: bool
+
+
 class Rehearsal(Protocol):
     """A launch under way, of nothing."""
 
@@ -138,6 +148,15 @@ class Launcher(Protocol):
 
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         """Durable (a file in the records) and immediate (a nudge): also of an attempt that is not launched yet."""
+
+    def limits(self, run_dir: str, token: str) -> AttemptLimits | None:
+        """None for an attempt that is not launched yet, or whose records are lost. Raises OSError."""
+
+    def change_limits(
+        self, run_dir: str, token: str, *, time_limit_s: float | None, kill_grace_s: float | None
+    ) -> None:
+        """Durable and immediate as `request_stop`, also of an attempt that is not launched yet. `time_limit_s` counts
+        from the start; one that is over stops the job. `kill_grace_s` None: as it was. Raises OSError."""
 
     def told_to_cancel(self, run_dir: str) -> bool:
         """Whether a cancel was asked for in its records, heard or not. SQL may not know of it: it takes no writes

@@ -166,6 +166,21 @@ class ReadyDependent:
     begin: float | str | None
 
 
+class HopelessDependent(NamedTuple):
+    """A waiting job that was to run after the success of `on_id`, which did not succeed, or is as hopeless itself.
+    `state`, `attempt` and `token` are what a `Move` in the same transaction has `seen`; `on_state`, `outcome` and
+    `exit_code` are those of `on_id`."""
+
+    id: int
+    state: JobState
+    attempt: int
+    token: str | None
+    on_id: int
+    on_state: JobState
+    outcome: str | None
+    exit_code: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A job whose retries are used up, with the end of its output. `failed_at` in epoch seconds."""
@@ -369,6 +384,11 @@ class ManyWriter(Protocol):
 
     def ready_dependents_of(self, ids: Collection[int]) -> list[tuple[int, ReadyDependent]]:
         """As `ready_dependents` for all of these together, each with the first of them that it waited for."""
+
+    def hopeless_dependents_of(self, ids: Collection[int]) -> list[HopelessDependent]:
+        """The waiting jobs that cannot run any more because none of `ids` succeeded, by id: those that were to run
+        after the success of one, those that were to run after these, and so on, without those that keep waiting. One
+        question for any number of them."""
 
     def stored_specs(self, ids: Collection[int]) -> dict[int, str]:
         """The submissions of these jobs as they are stored: JSON with `schema`."""

@@ -17,7 +17,7 @@ from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.proof_of_death import Evidence
-from gpuq.ports.launcher import LaunchOrder, Oversight
+from gpuq.ports.launcher import AttemptLimits, LaunchOrder, Oversight
 from gpuq.supervise import (
     begin_mark,
     bundle,
@@ -27,6 +27,7 @@ from gpuq.supervise import (
     evidence,
     in_place,
     kernel,
+    limits,
     own_folder,
     processes,
     progress,
@@ -93,7 +94,7 @@ class ForkServerLauncher:
             failpoints.point("launch.lock_taken")
             if not fresh:
                 _refuse_a_second_run(records)
-            spec = own_folder.with_group(order.spec)
+            spec = {**own_folder.with_group(order.spec), limits.HEARS: True}
             _fill_records(records, spec)
             log_fd = own_folder.make(order.run_dir, spec.get("uid"), spec.get("gid"), order.script)
             report_read, report_write = (end.detach() for end in socket.socketpair())
@@ -197,6 +198,15 @@ class ForkServerLauncher:
 
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         stop.request_stop(run_dir, reason, grace_s, signal)
+
+    def limits(self, run_dir: str, token: str) -> AttemptLimits | None:
+        known = limits.known(run_dir, token)
+        return None if known is None else AttemptLimits(known[0].time_limit_s, known[0].kill_grace_s, heard=known[1])
+
+    def change_limits(
+        self, run_dir: str, token: str, *, time_limit_s: float | None, kill_grace_s: float | None
+    ) -> None:
+        limits.tell(run_dir, token, limits.Limits(time_limit_s, kill_grace_s))
 
     def told_to_cancel(self, run_dir: str) -> bool:
         return stop.is_cancelled(bundle.records_of(run_dir))

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from gpuq.domain import failpoints
-from gpuq.supervise import begin_mark, bundle, classify, in_place, kernel, processes, results, spares
+from gpuq.supervise import begin_mark, bundle, classify, in_place, kernel, limits, processes, results, spares
 from gpuq.supervise.cgroup import Cgroup, end_all_in
 from gpuq.supervise.crash_record import CrashRecord, exit_code_of
 from gpuq.supervise.descendants import Family
@@ -124,6 +124,7 @@ def _supervise(
         return
     if _stopped_before(run_dir, spec.token, tell):
         return
+    limits.apply(limits.read(run_dir, spec.token), spec)
     failpoints.point("supervisor.before_spawn")
     begin_mark.put(lock_fd)
     try:
@@ -229,7 +230,9 @@ class _Run:
             if self.events.control in ready:
                 for line in self.events.lines():
                     self._request_stop(of_line(line, self.spec.token))
+                    self._change_limits(limits.of_line(line, self.spec.token))
                 self._read_stop()
+                self._change_limits(limits.read(self.run_dir, self.spec.token))
             if empty:
                 return
             if self.ends is not None:
@@ -368,6 +371,17 @@ class _Run:
     def _request_stop(self, order: StopOrder | None) -> None:
         if order is not None:
             self.ladder.request(kernel.since_boot(), order.reason, order.grace_s, order.signum)
+
+    def _change_limits(self, told: limits.Limits | None) -> None:
+        """Said again and again, it changes nothing."""
+        if told is None:
+            return
+        grace_s = self.spec.kill_grace_s if told.kill_grace_s is None else told.kill_grace_s
+        same = (told.time_limit_s, grace_s) == (self.spec.time_limit_s, self.spec.kill_grace_s)
+        if not same and self.ladder.change(kernel.since_boot(), told.time_limit_s, grace_s):
+            limits.apply(told, self.spec)
+            if self.exec_fd < 0:
+                self._keep_will()
 
     def _take(self, step: str) -> None:
         if bundle.taken_over(self.run_dir):

@@ -11,7 +11,7 @@ import signal
 import time
 
 from gpuq import user_files
-from gpuq.supervise import bundle, classify, results
+from gpuq.supervise import bundle, classify, limits, results
 from gpuq.supervise.spawn import AttemptSpec
 
 # Of a main process that ended so it cannot be told whether the stop did it; nobody else would have.
@@ -54,6 +54,8 @@ def write(records: str, told: dict[str, object], reason: str | None) -> None:
 
 def _spec(records: str) -> AttemptSpec | None:
     try:
-        return AttemptSpec(bundle.read(records, bundle.SPEC) or {})
+        spec = AttemptSpec(bundle.read(records, bundle.SPEC) or {})
     except (OSError, ValueError):
         return None
+    limits.apply(limits.read(records, spec.token), spec)
+    return spec

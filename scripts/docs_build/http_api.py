@@ -38,6 +38,7 @@ FIELDS = {
     "signal": "`USR1@60`: that signal, 60 s before the time limit or a preemption",
     "kill_grace_s": "seconds between SIGTERM and SIGKILL; else `GPUQ_KILL_GRACE`; with a limit, not beyond both",
     "requeue": "back in line at its time limit or with exit code 75; no retry used",
+    "keep_waiting": "when a job of `after` fails or is cancelled: stays blocked, for its retry; else it is cancelled",
     "sweep": "values by name, each as `1e-3,1e-4`, `0..4` or a list: one job for each combination",
     "script": "text of a batch script (1 MiB), which runs with the arguments of `command`; its first line says"
     " what runs it, else bash; `command[0]` is then only what it is called",

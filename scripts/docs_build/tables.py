@@ -125,7 +125,7 @@ VARIABLES = {
     "GPUQ_SHORT_RESULT_FILE": "where it may write its short result, one text of at most 1 kB",
     "GPUQ_ARRAY_ID": "of an element of an array: the id that stands for the whole array",
     "GPUQ_ARRAY_INDEX": "of an element of an array: its index",
-    "GPUQ_TIME_LIMIT_END": "with a time limit: when it ends, in epoch seconds",
+    "GPUQ_TIME_LIMIT_END": "with a time limit: when it ends, in epoch seconds, as of the start of the attempt",
     "GPUQ_HOME": "the daemon's home, so that `gpuq` inside a job finds it",
     "GPUQ_TOKEN_OF_ATTEMPT": "a mark by which processes that outlived their attempt are found; no secret",
     "PYTHONUNBUFFERED": "`1`, so that output is seen when it is written",

@@ -73,6 +73,8 @@ def meaning(*lines: str) -> dict[str, list[str]]:
         ("--export=ALL", {}),
         ("--nodes=1 -n1 --ntasks-per-node=1", {}),
         ("--no-requeue", {"retries": "0"}),
+        ("--kill-on-invalid-dep=no", {"keep_waiting": ""}),
+        ("--kill-on-invalid-dep=yes", {}),
         ("--requeue --comment='what it is' -v", {}),
     ],
 )

@@ -249,3 +249,36 @@ def test_an_alarm_rings_when_its_moment_has_come_and_not_long_before() -> None:
         assert select.select([alarm.fd], [], [], 0)[0] == []
     finally:
         os.close(alarm.fd)
+
+
+def test_a_changed_limit_counts_from_the_start_and_has_its_own_notice_and_grace() -> None:
+    limited = ladder(time_limit_s=200.0, notice=USR1, notice_before_s=60.0)
+    assert limited.change(150.0, 400.0, 10.0)
+    assert steps(limited) == [(440.0, "notice"), (500.0, "terminate"), (510.0, "kill")]
+
+
+def test_a_notice_that_was_given_is_given_again_for_a_later_limit_and_not_for_a_sooner_one() -> None:
+    for limit, more in ((190.0, []), (400.0, [(440.0, "notice")])):
+        limited = ladder(time_limit_s=200.0, notice=USR1, notice_before_s=60.0)
+        assert limited.due(240.0) == ["notice"]
+        assert limited.change(245.0, limit, 30.0)
+        assert steps(limited) == [*more, (100.0 + limit, "terminate"), (130.0 + limit, "kill")]
+
+
+def test_a_changed_limit_that_is_over_stops_the_job_now_and_none_never() -> None:
+    late = ladder(time_limit_s=200.0, notice=USR1, notice_before_s=60.0)
+    assert late.change(150.0, 20.0, 30.0)
+    assert late.due(150.0) == ["notice", "terminate"]
+    assert late.next_at() == 180.0
+    endless = ladder(time_limit_s=200.0, notice=USR1, notice_before_s=60.0)
+    assert endless.change(150.0, None, 30.0)
+    assert endless.next_at() is None
+    assert endless.change(160.0, 100.0, 30.0)
+    assert endless.next_at() == 160.0
+
+
+def test_a_stop_that_goes_on_is_not_put_off_by_a_changed_limit() -> None:
+    stopped = ladder(time_limit_s=200.0)
+    stopped.request(110.0, "cancel")
+    assert not stopped.change(111.0, 4000.0, 90.0)
+    assert steps(stopped) == [(110.0, "terminate"), (140.0, "kill")]

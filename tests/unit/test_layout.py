@@ -120,6 +120,7 @@ def _calls(*folders: Path) -> Iterator[tuple[Path, ast.Call]]:
 # A file of more lines, or a function, and why it is one.
 LONG_FILES = {
     "cli/parse/command_table.py": "one row a command",
+    "settings.py": "one setting after another, each with its bounds and its sentence",
     "ports/records.py": "one port, with what each call raises",
     "stores/sql/core/statements.py": "one reading statement after another",
     "stores/sql/schema/tables.py": "one table after another",

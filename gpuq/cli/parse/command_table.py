@@ -32,6 +32,7 @@ JOB = (
     Option("--retries", "int", "retries after failures of the program"),
     Option("--after", "list", "start after these jobs succeeded", "ID,ID"),
     Option("--after-any", "list", "start after these jobs ended, however", "ID,ID"),
+    Option("--keep-waiting", "flag", "when a job of --after fails: wait on, for its retry, instead of being cancelled"),
     Option("--begin", "text", "not before: 2h, 18:30, 2026-11-22T10:00, 'tomorrow 9:00'", "TIME"),
     Option("--array", "text", "one job per index: 0-15, 0-15:2 (step), 0-15%4 (four at a time)", "RANGE"),
     Option("--sweep", "list", "one job for each combination: lr=1e-3,1e-4 or seed=0..4; {lr} in CMD", "N=V,V"),
@@ -64,7 +65,11 @@ SUBMIT = (
     Option("--test-only", "flag", "check, print the estimated start, queue nothing"),
 )
 # What stands in brackets there is true of a new job only.
-_OF_A_WAITING_JOB = {"gpus": "GPUs (0: none)", "name": "name"}
+_OF_A_WAITING_JOB = {
+    "gpus": "GPUs (0: none)",
+    "name": "name",
+    "time": "time limit, or so much more or less: 4h, +2h, -30m",
+}
 CHANGES = tuple(
     Option(" ".join(option.flags), option.kind, _OF_A_WAITING_JOB.get(option.name, option.help), option.metavar)
     for option in JOB
@@ -178,8 +183,8 @@ COMMANDS: dict[str, Command] = {
             "gpuq top 7", *FILTERS, YES, JSON,
         ),
         _many(
-            "update", "changes:update", "change waiting jobs",
-            "gpuq update 7 --priority high --time 2h\ngpuq update 7-9 -g 1", *CHANGES, YES, JSON,
+            "update", "changes:update", "change waiting jobs, and the time limit of running ones",
+            "gpuq update 7 --priority high --time 2h\ngpuq update 7-9 -g 1\ngpuq update 7 -t +2h", *CHANGES, YES, JSON,
         ),
         _many(
             "retry", "changes:retry", "queue failed or cancelled jobs again, retries reset",

@@ -112,6 +112,12 @@ def _dependency(value: str) -> Meaning:
     return {name: ",".join(ids) for name, ids in found.items()}
 
 
+def _hopeless(value: str) -> Meaning:
+    if value.lower() not in {"yes", "no"}:
+        raise _Refused("write yes or no")
+    return {"keep_waiting": ""} if value.lower() == "no" else {}
+
+
 def _signal(value: str) -> Meaning:
     """`[B:]USR1[@60]`; the processes that handle the signal get it, so `B:` says nothing more."""
     name, _, before = value.upper().removeprefix("B:").partition("@")
@@ -154,6 +160,7 @@ OPTIONS: tuple[tuple[str, str, Callable[[str], Meaning], str], ...] = (
     ("time", "t", _time, "="),
     ("array", "a", _same("array"), "="),
     ("dependency", "d", _dependency, "="),
+    ("kill-on-invalid-dep", "", _hopeless, "="),
     ("begin", "b", _begin, "="),
     ("hold", "H", lambda value: {"hold": ""}, ""),
     ("chdir", "D", _same("chdir"), "="),

@@ -65,7 +65,7 @@ def job_fields(args: Args) -> dict[str, Any]:
         "priority": args.priority(),
         "name": args.text("name"),
         "group": args.text("group"),
-        "time_limit_s": _time_limit(args),
+        **_time(args),
         "max_retries": args.integer("retries"),
         "array": args.text("array"),
         "sweep": _sweep(args),
@@ -74,6 +74,7 @@ def job_fields(args: Args) -> dict[str, Any]:
         "hold": args.flag("hold") or None,
         "preemptible": args.flag("preemptible") or None,
         "requeue": args.flag("requeue") or None,
+        "keep_waiting": args.flag("keep_waiting") or None,
     }
     if begin := args.text("begin"):
         from gpuq.cli.parse.times import parse_time
@@ -95,6 +96,20 @@ def _sweep(args: Args) -> dict[str, str] | None:
             raise UsageError(f"--sweep: {name} is given twice", hint=f"name all its values at once: {name}=1,2")
         found[name] = values
     return found or None
+
+
+def _time(args: Args) -> dict[str, Any]:
+    """A limit; for `update` also so much more (`+2h`) or less (`-30m`) of it."""
+    text = (args.text("time") or "").strip()
+    if args.command.name != "update" or text[:1] not in {"+", "-"}:
+        return {"time_limit_s": _time_limit(args)}
+    from gpuq.domain.quantities import parse_duration
+
+    try:
+        seconds = parse_duration(text[1:])
+    except UsageError as error:
+        raise UsageError(f"-t/--time: {error.message}", hint="write 4h, +2h (more) or -30m (less)") from None
+    return {"time_add_s": -seconds if text[0] == "-" else seconds}
 
 
 def _time_limit(args: Args) -> float | None:

@@ -27,7 +27,8 @@ class TrackedAttempt:
     `peak_mb`, `utilisation`: what was seen of its GPUs so far; `busy_at`: when one of them was last seen at work, or
     first looked at. `idle_told`: people were told that they stand still; None: not known yet. `flagged_mb`: the peak
     with which it was last said to have outgrown its request. `grouped`: a control group holds all its
-    processes; else `family` is what was last noted of them (see families.py), None for nothing yet.
+    processes; else `family` is what was last noted of them (see families.py), None for nothing yet. `limits_changed`:
+    its limits are, or may be, others than at its launch; `limits_untold`: its supervisor is to be told them (again).
     """
 
     job: Job
@@ -56,6 +57,8 @@ class TrackedAttempt:
     idle_told: bool | None = None
     grouped: bool = False
     family: list[tuple[int, int]] | None = None
+    limits_changed: bool = False
+    limits_untold: bool = False
 
     @classmethod
     def of_record(cls, job: Job, attempt: Attempt, launched: Launched | None) -> TrackedAttempt:
@@ -92,6 +95,12 @@ class TrackedAttempt:
         if self.job.time_limit_s is None or self.launched is None:
             return None
         return self.launched.started_at + self.job.time_limit_s
+
+    def take_changes(self, job: Job) -> None:
+        """What people changed of the job since the attempt began; `job` as SQL has it now."""
+        self.limits_changed = self.limits_changed or job.time_limit_s != self.job.time_limit_s
+        changed = {name: getattr(job, name) for name in ("name", "group", "priority", "time_limit_s", "score")}
+        self.job = replace(self.job, **changed)
 
     def holding(self, expected_s: float, preemptions_last_hour: int = 0) -> Holding:
         """`expected_s`: seconds for the whole run, as known now."""

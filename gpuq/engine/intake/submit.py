@@ -18,7 +18,7 @@ from gpuq.domain.times import iso
 from gpuq.engine.access import require_account, require_priority
 from gpuq.engine.context import IntakeContext
 from gpuq.engine.hot.ranking import ahead, ranking
-from gpuq.engine.intake.constraints import check_fits, require_honest_limit
+from gpuq.engine.intake.constraints import check_fits, require_honest_limit, require_room_in_limits
 from gpuq.engine.intake.elements import array_of, name_of, parameters_of
 from gpuq.engine.intake.newborn import UNBORN, waiting_of
 from gpuq.engine.intake.request import Asked, Submitted
@@ -28,6 +28,9 @@ from gpuq.errors import DatabaseUnavailable, GpuqError, NotFound, Refused, Usage
 from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting, Writer
 
 log = logging.getLogger(__name__)
+
+# Final states after which nobody's success is to be waited for.
+_IN_VAIN = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 
 def submit(
@@ -188,6 +191,7 @@ def _rows(
     """`waiting`: jobs of the caller that stand before these. `states`: of jobs that others of the request wait for."""
     require_priority(ctx.settings.user_priority, caller, spec.priority)
     require_honest_limit(ctx, caller, spec)
+    require_room_in_limits(ctx, spec)
     begin = begin_time(spec.begin)
     state = JobState.HELD if spec.hold else waiting_state(_depends(tx, spec, states), begin, now)
     cwd = spec.cwd if spec.cwd is not None else _home_of(ctx, caller)
@@ -239,7 +243,8 @@ def _elements(one: NewJob, array: Array, spacing_s: float) -> list[NewJob]:
 
 
 def _depends(tx: Reader, spec: JobSpec, states: dict[int, JobState]) -> bool:
-    """Whether some dependency is still open; raises NotFound for one that does not exist. `states` is filled in."""
+    """Whether some dependency is still open; raises NotFound for one that does not exist, and Refused for one that will
+    not succeed any more, unless the job is to wait all the same. `states` is filled in."""
     wanted = (*spec.after, *spec.after_any)
     if not wanted:
         return False
@@ -249,6 +254,12 @@ def _depends(tx: Reader, spec: JobSpec, states: dict[int, JobState]) -> bool:
     for job_id in wanted:
         if job_id not in states:
             raise NotFound(f"cannot wait for job {job_id}: no such job", hint="`gpuq status -a` lists the jobs")
+        if job_id in spec.after and states[job_id] in _IN_VAIN and not spec.keep_waiting:
+            how = "failed" if states[job_id] is JobState.FAILED else "was cancelled"
+            raise Refused(
+                f"cannot run after job {job_id}, which {how}",
+                hint=f"`gpuq retry {job_id}` first; or give --keep-waiting (keep_waiting) to wait until somebody does",
+            )
     return any(states[job_id] is not JobState.COMPLETED for job_id in spec.after) or any(
         states[job_id] not in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED} for job_id in spec.after_any
     )

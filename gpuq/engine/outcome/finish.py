@@ -19,7 +19,7 @@ from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
 from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.engine.outcome.classification import End
-from gpuq.engine.outcome.dependents import wake_dependents
+from gpuq.engine.outcome.dependents import settle_dependents
 from gpuq.engine.outcome.gpu_memory_request import memory_request
 from gpuq.engine.outcome.requeue import place_in_line, requeued
 from gpuq.ports.hot_queue import QueueEntry
@@ -82,7 +82,7 @@ def record_end(ctx: Context, tx: Writer, end: End, written: Written) -> None:
     if decision.state is JobState.QUEUED:
         written.queued.append(QueueEntry(job.id, job.gpus, place.get("score", job.score)))
     elif decision.state in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}:
-        written.queued.extend(wake_dependents(tx, job.id, now))
+        written.queued.extend(settle_dependents(tx, job.id, decision.state, now))
 
 
 def _is_quick_failure(ctx: Context, tx: Writer, job: Job, result: Result, began: float | None) -> bool:

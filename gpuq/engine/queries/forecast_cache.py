@@ -66,9 +66,9 @@ class ForecastCache:
         self._picture: ForecastPicture | None = None
         self._cost_s = 0.0
 
-    def picture(self, wanted: Job | None = None) -> ForecastPicture:
+    def picture(self, wanted: Job | None = None, *, fresh: bool = False) -> ForecastPicture:
         """`wanted`: a queued job that somebody asks about; if it came after the last picture it is worth a new one,
-        unless that takes long."""
+        unless that takes long. `fresh`: one that has all that was committed, whatever it costs."""
         with self._lock:
             now = self._ctx.clock.now()
             begun = self._ctx.clock.monotonic()
@@ -78,7 +78,7 @@ class ForecastCache:
                 if kept is not None and kept.switches == switches:
                     same = kept.event_id == event_id
                     missing = not same and self._cost_s < QUICK_S and wanted is not None and kept.misses(wanted)
-                    max_age_s = FORECAST_MAX_AGE_S if same else FORECAST_COST_FACTOR * self._cost_s
+                    max_age_s = FORECAST_MAX_AGE_S if same else 0.0 if fresh else FORECAST_COST_FACTOR * self._cost_s
                     if now - kept.at < max_age_s and not missing:
                         return kept
                 line = tx.line(limit=FORECAST_JOBS)

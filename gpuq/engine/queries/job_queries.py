@@ -20,6 +20,7 @@ from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.queries.array_lines import ArrayCounts, ArrayView, lumped_page
 from gpuq.engine.queries.forecast_cache import ForecastCache
 from gpuq.engine.queries.job_status import job_status, last_error
+from gpuq.engine.queries.longer_jobs import LongerJobs
 from gpuq.engine.queries.queue_page import queue_page
 from gpuq.engine.switches import stuck_attempts
 from gpuq.ports.records import JobFilter, Reader, Waiting
@@ -61,6 +62,8 @@ class JobQueries:
         self.agent = AgentLiveness(ctx)
         self._forecasts = ForecastCache(ctx, self.agent)
         self._arrays = ArrayCounts(ctx)
+        # For those who ask for more time.
+        self.first_delayed = LongerJobs(ctx, self._forecasts).first_delayed
 
     def estimate(self, job: Waiting) -> float | None:
         """When a job that is not stored would start, epoch seconds; None beyond the forecast's reach."""

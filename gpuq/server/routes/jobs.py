@@ -133,7 +133,7 @@ def cancel_job(
     return _one(queries, cancel.cancel(ctx, job_id, caller, force=force, grace_s=grace_s, reason=reason))
 
 
-@router.patch("/jobs/{job_id}", summary="Change a waiting job")
+@router.patch("/jobs/{job_id}", summary="Change a waiting job, or the limits of a running one")
 def change_job(
     ctx: Ctx,
     queries: Queries,
@@ -144,7 +144,7 @@ def change_job(
         Body(description="fields of a submission", examples=[{"priority": "high", "time_limit_s": 3600}]),
     ],
 ) -> Answer[JobView]:
-    return _one(queries, change.update(ctx, job_id, caller, changes))
+    return _one(queries, change.update(ctx, job_id, caller, changes, queries.first_delayed))
 
 
 @router.post("/jobs/{job_id}/hold", summary="Take a waiting job out of line")

@@ -29,7 +29,7 @@ _JOB_COLUMNS = (
     "array_limit", "submitted_at", "eligible_at", "held_by", "parameters",
 )  # fmt: skip
 _SPEC_COLUMNS = ("job_id", "gid", "spec", "env_id")
-_DEPENDENCY_COLUMNS = ("job_id", "on_id", "kind")
+_DEPENDENCY_COLUMNS = ("job_id", "on_id", "kind", "keep_waiting")
 
 
 _write_spec = JobSpec.__pydantic_serializer__.to_json
@@ -130,10 +130,13 @@ def _spec_rows(
         yield job_id, job.gid, stored, env_id
 
 
-def dependency_rows(job_id: int, after: Sequence[int], after_any: Sequence[int]) -> list[tuple[Any, ...]]:
-    """Rows of `dependencies` for one job: (job, the job it waits for, whether that must succeed or may end anyhow)."""
+def dependency_rows(
+    job_id: int, after: Sequence[int], after_any: Sequence[int], keep_waiting: bool
+) -> list[tuple[Any, ...]]:
+    """Rows of `dependencies` for one job: (job, the job it waits for, whether that must succeed or may end anyhow,
+    whether it goes on waiting when that fails)."""
     wanted = {(on_id, "success") for on_id in after} | {(on_id, "any") for on_id in after_any}
-    return [(job_id, on_id, kind) for on_id, kind in sorted(wanted)]
+    return [(job_id, on_id, kind, keep_waiting) for on_id, kind in sorted(wanted)]
 
 
 def add_dependencies(driver: Any, statements: Statements, rows: list[tuple[Any, ...]]) -> None:
@@ -172,7 +175,7 @@ def add_jobs(
     waits: list[tuple[Any, ...]] = []
     for job_id, job in zip(ids, new, strict=True):
         if job.spec.after or job.spec.after_any:
-            waits += dependency_rows(job_id, job.spec.after, job.spec.after_any)
+            waits += dependency_rows(job_id, job.spec.after, job.spec.after_any, job.spec.keep_waiting)
     add_dependencies(driver, statements, waits)
     events = statements.of(_submitted_events)(driver, {"actor": clean(actor), "first": ids[0], "last": ids[-1]})
     last_event: int | None = getattr(events, "lastrowid", None)

@@ -254,7 +254,8 @@ class SqlWriter(SqlReader):
         self._run(to.write_spec, spec=json_text(spec), job_id=job_id)
         if "after" in values or "after_any" in values:
             self._run(to.forget_dependencies, job_id=job_id)
-            rows = dependency_rows(job_id, spec.get("after") or (), spec.get("after_any") or ())
+            keep = bool(spec.get("keep_waiting"))
+            rows = dependency_rows(job_id, spec.get("after") or (), spec.get("after_any") or (), keep)
             add_dependencies(self._driver, self._statements, rows)
 
     def rescore(self, per_priority: float, per_declared_s: float) -> int:
