@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from gpuq.domain import failpoints
-from gpuq.supervise import begin_mark, bundle, classify, in_place, kernel, processes, spares
+from gpuq.supervise import begin_mark, bundle, classify, in_place, kernel, processes, secret_variables, spares
 from gpuq.supervise.cgroup import Cgroup, end_all_in
 from gpuq.supervise.crash_record import CrashRecord, exit_code_of
 from gpuq.supervise.descendants import Family
@@ -45,6 +45,7 @@ def supervise(
     will: CrashRecord,
     group: Cgroup | None = None,
     ends: UnconfirmedEnds | None = None,
+    secrets_fd: int = -1,
 ) -> bool:
     """Runs the attempt whose records are in `run_dir` to its end. True when this process may supervise another one
     after it.
@@ -52,14 +53,15 @@ def supervise(
     Must be called in a session of its own and as a subreaper without children. `when_alone` is called when the reader
     of the pipe `server_fd` is gone. `will` is kept up to date while the job runs. `group` is the control group
     that this process is in, alone; it leaves it when it has to kill the rest. Closes the three descriptors of the
-    attempt: the lock when everything is over, and after it the report, so that whoever waits for its end finds the
-    lock free. `ends` sees to it that the exit record becomes durable; without it that is done at once.
+    attempt, and `secrets_fd`, where it has secrets, as soon as it is read: the lock when everything is over, and after
+    it the report, so that whoever waits for its end finds the lock free. `ends` sees to it that the exit record
+    becomes durable; without it that is done at once.
     """
     events: Events | None = None
     try:
         events = Events(run_dir)
         events.watch(server_fd, for_hangup_only=True)
-        _supervise(run_dir, lock_fd, events, log_fd, report_fd, server_fd, when_alone, will, group, ends)
+        _supervise(run_dir, lock_fd, events, log_fd, report_fd, server_fd, when_alone, will, group, ends, secrets_fd)
         return not events.told_to_stop and not (group is not None and group.left)
     except Exception as error:
         _end_every_child(group)
@@ -98,10 +100,11 @@ def _supervise(
     will: CrashRecord,
     group: Cgroup | None,
     ends: UnconfirmedEnds | None,
+    secrets_fd: int,
 ) -> None:
-    tell, record = _teller(report_fd), _spec_record(run_dir)
+    secrets, tell, record = secret_variables.take(secrets_fd), _teller(report_fd), _spec_record(run_dir)
     try:
-        spec = AttemptSpec(record)
+        spec = AttemptSpec(record, secrets)
     except ValueError as error:
         why = f"{bundle.SPEC}: {error}"
         record_end(run_dir, classify.record_of("launch_error", token=bundle.token_in(run_dir), error=why), tell=tell)

@@ -98,7 +98,9 @@ def supervisor_spec(
         "kill_grace_s": effective_grace_s(spec.kill_grace_s, kill_grace_s),
         "max_output_bytes": max_output_bytes,
         "signal": None if name is None else {"name": name, "before_s": before_s},
-        "umask": None,
+        "umask": spec.umask,
+        "limits": spec.limits,
+        "nice": spec.nice,
         "hide_devices": list(hide_devices),
         "checkpoint_dir": checkpoint_dir,
     }

@@ -35,7 +35,6 @@ from gpuq.domain.priority import Priority
 from gpuq.domain.states import FIELDS_OF_STATES, REQUIRED_IN_STATES, JobState
 
 metadata = MetaData()
-
 # SQLite gives out ids itself only for a column that is declared INTEGER, to the letter.
 Id = BigInteger().with_variant(Integer, "sqlite")
 
@@ -122,6 +121,7 @@ jobs = Table(
     Column("signal", Integer),
     Column("error", Text),
     Column("parameters", Text),
+    Column("secrets_id", BigInteger),
     *_job_checks(),
     sqlite_autoincrement=True,
 )
