@@ -152,6 +152,13 @@ class Settings(BaseSettings):
         Annotated[float, Field(ge=1, le=MAX_TIME_LIMIT_S)] | None,
         Field(description="how long the checkpoints of a finished job are kept (30d); unset: for ever"),
     ] = None
+    env_keep: Annotated[
+        str,
+        Field(description="names or patterns, commas between, of variables that jobs always keep, and as they are"),
+    ] = ""
+    env_secret: Annotated[
+        str, Field(description="names or patterns, commas between, of variables that are secrets, whatever their name")
+    ] = ""
     isolate_gpus: Annotated[
         Literal["on", "off"], Field(description="on: jobs of a root daemon see only their own GPUs' device nodes")
     ] = "on"

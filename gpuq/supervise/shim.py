@@ -52,10 +52,9 @@ def supervise(
 
     Must be called in a session of its own and as a subreaper without children. `when_alone` is called when the reader
     of the pipe `server_fd` is gone. `will` is kept up to date while the job runs. `group` is the control group
-    that this process is in, alone; it leaves it when it has to kill the rest. Closes the three descriptors of the
-    attempt, and `secrets_fd`, where it has secrets, as soon as it is read: the lock when everything is over, and after
-    it the report, so that whoever waits for its end finds the lock free. `ends` sees to it that the exit record
-    becomes durable; without it that is done at once.
+    that this process is in, alone; it leaves it when it has to kill the rest. `ends` sees to it that the exit record
+    becomes durable; without it that is done at once. Closes the descriptors of the attempt: that of its secrets, which
+    may have some, when they are read, the lock when everything is over, and after it the report.
     """
     events: Events | None = None
     try:

@@ -6,7 +6,7 @@ import os
 
 from gpuq.cli.connect import say
 from gpuq.cli.parse.options import Args, require_text
-from gpuq.client.environment import collect
+from gpuq.cli.parse.variables import environment
 from gpuq.errors import UsageError
 
 TYPE_CHECKING = False
@@ -25,16 +25,19 @@ def build(args: Args, client: Calls) -> dict[str, Any]:
     """
     command, args, script = command_of(args)
     cwd = directory(args.text("chdir"))
-    if not os.path.isdir(cwd):
+    if not client.is_remote and not os.path.isdir(cwd):
         raise UsageError(f"the directory {cwd} does not exist", hint="give -C a directory that is there")
-    env = environment(args)
+    taken = environment(args, client, cwd)
+    env = taken["env"]
     for word in command:
         require_text(word, "", hint="rename the file, or write the command into a script")
     if script is not None:
         env = script.environment(env)
     if not args.flag("no_check"):
-        check_command(command if script is None else script.interpreter(), cwd, env.get("PATH"))
-    spec: dict[str, Any] = {"command": command, "cwd": cwd, "env": env, **job_fields(args)}
+        program = command if script is None else script.interpreter()
+        check = client.check_place if client.is_remote else check_command
+        check(program, cwd, env.get("PATH"))
+    spec: dict[str, Any] = {"command": command, "cwd": cwd, **taken, "env": env, **job_fields(args)}
     if script is not None:
         spec["script"] = script.text
     after = {"after": args.parts("after"), "after_any": args.parts("after_any")}
@@ -112,49 +115,6 @@ def _time_limit(args: Args) -> float | None:
             hint="leave it out for no limit",
         )
     return limit
-
-
-def environment(args: Args) -> dict[str, str]:
-    """The submitter's, less likely secrets (named on stderr), with --env on top."""
-    keep = _kept(args)
-    env, secrets, no_text = collect(keep=keep, everything=args.flag("env_all"))
-    for name in no_text:
-        if name in keep:
-            raise UsageError(
-                f"--env-keep: the value of {name} is not UTF-8, and a job is stored as text",
-                hint=f"set it to text, or give it with --env {name}=VALUE",
-            )
-    env["PWD"] = directory(args.text("chdir"))
-    given = _assigned(args)
-    if left_out := [name for name in secrets if name not in given]:
-        say(f"gpuq: left out, because they look like secrets: {', '.join(left_out)} (use --env-keep NAME)")
-    if left_out := [name for name in no_text if name not in given]:
-        say(f"gpuq: left out, because they are not UTF-8, and a job is stored as text: {', '.join(left_out)}")
-    return {**env, **given}
-
-
-def added_environment(args: Args) -> dict[str, str]:
-    """What --env and --env-keep name, and nothing else. Raises UsageError."""
-    kept = {name: require_text(os.environ[name], f"--env-keep: {name}") for name in _kept(args)}
-    return {**kept, **_assigned(args)}
-
-
-def _kept(args: Args) -> list[str]:
-    keep = args.parts("env_keep")
-    missing = [name for name in keep if name not in os.environ]
-    if missing:
-        raise UsageError(f"--env-keep: {missing[0]} is not set", hint="set it, or give it with --env")
-    return keep
-
-
-def _assigned(args: Args) -> dict[str, str]:
-    given: dict[str, str] = {}
-    for pair in args.many("env"):
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--env: {pair!r} is not NAME=VALUE", hint="write --env NAME=VALUE, or --env-keep NAME")
-        given[name] = value
-    return given
 
 
 def check_command(command: list[str], cwd: str, path: str | None, where: str = "") -> None:

@@ -10,6 +10,7 @@ from gpuq.domain.gpu import Gpu
 from gpuq.domain.job import Attempt, Job
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
+from gpuq.engine.accounts import Account
 from gpuq.engine.attempt.environment import job_environment, supervisor_spec
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.claim.leased import Leased
@@ -113,6 +114,8 @@ def _order(
         gid = account.gid
     checkpoint_dir = ctx.checkpoint_dir(job_id)
     env = job_environment(spec, tracked, gpus, home=str(ctx.home), checkpoint_dir=checkpoint_dir)
+    if "HOME" not in env:
+        env = {**_whose(account or ctx.accounts.of(ctx.accounts.daemon_uid)), **env}
     hidden = ctx.gpus.hidden_from(tracked.gpu_uuids) if ctx.isolates_gpus else ()
     payload = supervisor_spec(
         spec,
@@ -128,3 +131,8 @@ def _order(
     return LaunchOrder(
         job_id, tracked.number, tracked.token, tracked.run_dir, tracked.log_path, payload, spec.script, secrets
     )
+
+
+def _whose(account: Account | None) -> dict[str, str]:
+    """For a job that was submitted without an environment of its own, from another machine for instance."""
+    return {} if account is None else {"HOME": account.home, "USER": account.name, "LOGNAME": account.name}
