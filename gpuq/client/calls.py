@@ -67,8 +67,7 @@ class Calls(Session):
         with. Nothing for a daemon that may be on another machine."""
         if self.is_remote:
             return {}
-        from gpuq.client.environment import Rules, collect
-        from gpuq.client.surroundings import surroundings
+        from gpuq.client.environment import Rules, collect, surroundings
 
         rules = Rules(site_keep=self.address.env_keep, site_secret=self.address.env_secret)
         env, secrets, _ = collect(rules)

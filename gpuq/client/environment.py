@@ -1,4 +1,4 @@
-"""What a job takes over from its submitter's environment: variables, and apart from them what looks like a secret."""
+"""What a job takes over from its submitter: variables, apart from them likely secrets, umask, limits and niceness."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from gpuq.client.address import KNOWN
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
+    from typing import Any
 
 # A variable's name looks like a secret when it contains one of these …
 SECRET_PARTS = (
@@ -21,6 +22,17 @@ SECRET_INNER = "_TOKEN_"
 
 # Of an environment that is not wanted, what hardly any program does without.
 LEAST = frozenset(("HOME", "USER", "PATH", "LANG"))
+
+# Of a job that says nothing.
+_UMASK = 0o022
+# As /proc/self/limits has them: to read that costs half of what it costs to load the module `resource`.
+_LIMITS = {
+    b"Max core file size": "core", b"Max locked memory": "memlock", b"Max open files": "nofile",
+    b"Max stack size": "stack", b"Max address space": "as", b"Max cpu time": "cpu", b"Max data size": "data",
+    b"Max file size": "fsize",
+}  # fmt: skip
+# These always go along, others only if somebody has set them.
+_ALWAYS = frozenset(("core", "memlock", "nofile", "stack"))
 
 # The shell's own, which would be wrong in another process.
 _SHELL = frozenset({"_", "SHLVL", "OLDPWD", "PWD"})
@@ -121,3 +133,35 @@ def collect(
         else:
             found[name] = value
     return found, secrets, sorted(no_text)
+
+
+def surroundings() -> dict[str, Any]:
+    """Fields of a submission: soft limits (-1: none), umask and niceness of this process, these two where they are not
+    as they would be anyhow."""
+    found: dict[str, Any] = {"limits": soft_limits(_of_this_process("limits"))}
+    # Other threads may be making files, so it is asked for and not set.
+    umask = _of_this_process("status").partition(b"\nUmask:")[2].split(maxsplit=1)
+    if umask and int(umask[0], 8) != _UMASK:
+        found["umask"] = int(umask[0], 8) & 0o777
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    if nice > 0:
+        found["nice"] = nice
+    return found
+
+
+def soft_limits(table: bytes) -> dict[str, int]:
+    """By name, from the text of /proc/PID/limits."""
+    found: dict[str, int] = {}
+    for line in table.splitlines():
+        name, soft = _LIMITS.get(line[:26].strip()), line[26:47].strip()
+        if name is not None and (soft != b"unlimited" or name in _ALWAYS):
+            found[name] = -1 if soft == b"unlimited" else int(soft)
+    return found
+
+
+def _of_this_process(name: str) -> bytes:
+    try:
+        with open(f"/proc/self/{name}", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""

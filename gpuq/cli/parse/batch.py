@@ -6,8 +6,7 @@ import json
 import sys
 
 from gpuq.cli.parse.options import Args
-from gpuq.cli.parse.spec import check_command, directory, from_file_line
-from gpuq.cli.parse.variables import environment
+from gpuq.cli.parse.spec import check_command, directory, environment, from_file_line
 from gpuq.client.calls import Calls
 from gpuq.client.errors import from_reply
 from gpuq.errors import UsageError

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from gpuq.cli.parse.options import Args
-from gpuq.cli.parse.spec import command_of, directory, job_fields
-from gpuq.cli.parse.variables import added_environment
+from gpuq.cli.parse.spec import added_environment, command_of, directory, job_fields
 from gpuq.errors import UsageError
 
 TYPE_CHECKING = False

@@ -71,7 +71,8 @@ def test_of_no_environment_the_least_goes_along_and_what_is_kept() -> None:
 @pytest.mark.parametrize(
     ("name", "patterns", "fits"),
     [
-        ("A", ["A"], True), ("AB", ["A"], False), ("AB", ["A*"], True), ("ab", ["A*"], False), ("A_1", ["A_[0-9]"], True),
+        ("A", ["A"], True), ("AB", ["A"], False), ("AB", ["A*"], True), ("ab", ["A*"], False),
+        ("A_1", ["A_[0-9]"], True),
         ("A", ["?"], True), ("A", [], False), ("A*", ["A*"], True), ("X", ["["], False),
     ],
 )  # fmt: skip

@@ -9,22 +9,36 @@ from typing import Any
 import pytest
 
 from gpuq.client.earlier import without_new_fields
-from gpuq.client.surroundings import surroundings
+from gpuq.client.environment import soft_limits, surroundings
 from gpuq.domain.spec import JobSpec
+
+LIMITS = b"""Limit                     Soft Limit           Hard Limit           Units
+Max cpu time              unlimited            unlimited            seconds
+Max stack size            8388608              unlimited            bytes
+Max core file size        0                    unlimited            bytes
+Max resident set          7                    7                    bytes
+Max open files            100                  200                  files
+Max locked memory         unlimited            unlimited            bytes
+Max address space         7516192768           unlimited            bytes
+"""
+
+
+def test_limits_that_are_set_and_those_that_programs_need_go_along() -> None:
+    expected = {"core": 0, "memlock": -1, "nofile": 100, "stack": 8 << 20, "as": 7 << 30}
+    assert soft_limits(LIMITS) == expected
+    assert soft_limits(b"") == {}
+    JobSpec.parse({"command": ["x"], "limits": expected})
 
 
 def test_umask_limits_and_niceness_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = {resource.RLIMIT_CORE: (0, -1), resource.RLIMIT_NOFILE: (100, 200), resource.RLIMIT_AS: (7 << 30, -1)}
-    monkeypatch.setattr(resource, "getrlimit", lambda number: limits.get(number, (-1, -1)))
     monkeypatch.setattr(os, "getpriority", lambda which, who: 4)
     before = os.umask(0o027)
     try:
         found = surroundings()
     finally:
         os.umask(before)
-    assert found == {
-        "limits": {"core": 0, "memlock": -1, "nofile": 100, "stack": -1, "as": 7 << 30}, "umask": 0o027, "nice": 4,
-    }  # fmt: skip
+    assert (found["umask"], found["nice"]) == (0o027, 4)
+    assert found["limits"]["nofile"] == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     JobSpec.parse({"command": ["x"], **found})
 
 
