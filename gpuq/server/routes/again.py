@@ -48,7 +48,9 @@ def submit_again(
 ) -> Answer[list[JobView]]:
     """One job, or the elements of an array."""
     spec = again(ctx, job_id, caller, changes)
-    asked = f"again {job_id} {json.dumps(changes, sort_keys=True)}".encode()
+    # Stored as a hash, so nothing of a secret goes into it.
+    told = {name: value for name, value in changes.items() if name not in {"secrets", "offered_secrets"}}
+    asked = f"again {job_id} {json.dumps(told, sort_keys=True)}".encode()
     print_of = blake2b(asked, digest_size=16).hexdigest() if idempotency_key is not None else None
     done = store(ctx, Asked([spec], caller, idempotency_key, print_of))
     tell(ctx, done)

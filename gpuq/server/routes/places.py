@@ -14,14 +14,17 @@ from gpuq.server.routes.views import Answer, PlaceView
 router = APIRouter(tags=["jobs"])
 
 
+_NO_NUL = r"^[^\x00]*$"
+
+
 class Place(BaseModel):
     """Where a job would run, and what."""
 
     model_config = ConfigDict(extra="forbid")
 
-    cwd: Annotated[str, Field(min_length=1, max_length=4096)]
-    program: Annotated[str, Field(min_length=1, max_length=4096)]
-    path: Annotated[str, Field(max_length=65_536)] | None = None
+    cwd: Annotated[str, Field(max_length=4096, pattern=r"^/[^\x00]*$")]
+    program: Annotated[str, Field(min_length=1, max_length=4096, pattern=_NO_NUL)]
+    path: Annotated[str, Field(max_length=65_536, pattern=_NO_NUL)] | None = None
 
 
 @router.post("/jobs/place", summary="Whether a directory and a program are there for one's job; queues nothing")
