@@ -90,8 +90,9 @@ class Client(Administration):
             env: its environment; None: this process's, with the variables whose names look like secrets apart. Over TCP
                 nothing of it: name what the job needs.
             secrets: variables as those of `env`, which come first; kept encrypted, and deleted with the job's end.
-            umask, limits, nice: that it starts with: file mode bits to leave out, soft limits by name (`nofile`), 0 to
-                19; None: this process's, or over TCP the daemon's.
+            umask: that it starts with; None: this process's, or over TCP 022.
+            limits: soft limits by name (`nofile`), -1 for none; None: this process's, or over TCP the daemon's.
+            nice: 0 to 19; None: this process's, or over TCP the daemon's.
             gpus: how many; 0: none.
             gpu_mem_mb: MiB of each GPU, for sharing them with others; None: alone.
             gpu_model: only GPUs whose model contains this.

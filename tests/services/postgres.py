@@ -19,7 +19,10 @@ from pathlib import Path
 
 import pytest
 
-_EMPTY = "TRUNCATE jobs, environments, secrets, requests, tokens, installation, maintenance_runs, totals RESTART IDENTITY CASCADE"
+_EMPTY = (
+    "TRUNCATE jobs, environments, secrets, requests, tokens, installation, maintenance_runs, totals"
+    " RESTART IDENTITY CASCADE"
+)
 _CUT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
