@@ -34,7 +34,11 @@ def submit_again(
     job_id: JobId,
     changes: Annotated[
         dict[str, Any],
-        Body(description="fields of a submission; `env` is added to the job's own", examples=[{"gpus": 2}]),
+        Body(
+            description="fields of a submission; `env` and `secrets` are added to the job's own. `offered_secrets`: values"
+            " for those that it had; `env_drop`: patterns of variables that it is not to have any more",
+            examples=[{"gpus": 2}],
+        ),
     ],
     idempotency_key: Annotated[
         str | None,
