@@ -35,8 +35,8 @@ def submit_again(
     changes: Annotated[
         dict[str, Any],
         Body(
-            description="fields of a submission; `env` and `secrets` are added to the job's own. `offered_secrets`: values"
-            " for those that it had; `env_drop`: patterns of variables that it is not to have any more",
+            description="fields of a submission; `env` and `secrets` are added to the job's own. `offered_secrets`:"
+            " values for those that it had; `env_drop`: patterns of variables that it is not to have any more",
             examples=[{"gpus": 2}],
         ),
     ],
