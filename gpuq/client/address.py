@@ -18,10 +18,10 @@ KNOWN = frozenset(
         "status_format", "default_max_retries", "order", "backfill", "retry_base", "node", "cpu_jobs", "user_max_gpus",
         "user_max_running", "user_max_waiting", "max_waiting", "preempt_min_run", "preempt_max_per_hour",
         "priority_aging", "user_spacing", "admins", "web_hosts", "max_batch", "isolate_gpus", "report_database_url",
-        "user_priority", "max_output", "retry_quick", "env_keep", "env_secret", "keep_output",
-        "keep_history", "keep_checkpoints",
-        "dlq_max", "dlq_days", "log_level", "job_id", "job_name", "attempt", "gpu_count", "run_dir", "checkpoint_dir",
-        "array_id", "array_index", "time_limit_end", "token_of_attempt", "config", "debug", "faults",
+        "user_priority", "max_output", "retry_quick", "env_keep", "env_secret", "keep_output", "keep_history",
+        "keep_checkpoints", "idle_warn", "dlq_max", "dlq_days", "log_level", "job_id", "job_name", "attempt",
+        "gpu_count", "run_dir", "checkpoint_dir", "array_id", "array_index", "time_limit_end", "token_of_attempt",
+        "config", "debug", "faults",
     )
 )  # fmt: skip
 

@@ -6,7 +6,7 @@ were some, and ids are not given twice.
 The release before does not know the table, and goes on with this schema.
 
 Revision ID: 0010
-Revises: 0008
+Revises: 0014
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0010"
-down_revision = "0008"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 
