@@ -15,7 +15,8 @@
     │   ├── AlreadyRunning       exit 4  HTTP 409  a second daemon on one home or node
     │   ├── NamespaceTaken       exit 4  HTTP 409  Redis holds another installation under this namespace
     │   ├── SchemaMismatch       exit 4  HTTP 503  the database belongs to another release
-    │   └── ForeignDatabase      exit 4  HTTP 503  the database is not the one that the home worked with
+    │   ├── ForeignDatabase      exit 4  HTTP 503  the database is not the one that the home worked with
+    │   └── SecretsUnavailable   exit 4  HTTP 503  encrypted variables of jobs, and no key that may be used
     ├── LeaseLost                exit 1  HTTP 409  a guarded write found another owner
     │   └── NodeTaken            exit 1  HTTP 409  an agent found that another one has its node
     ├── JobFailed                exit 1            a job whose result was asked for has none
@@ -157,6 +158,13 @@ class ForeignDatabase(Refused):
     """The database is older than the home, or another one's."""
 
     code = "foreign_database"
+    http_status = 503
+
+
+class SecretsUnavailable(Refused):
+    """The key of encrypted variables is not the right one, or cannot be read, trusted or made."""
+
+    code = "secrets_unavailable"
     http_status = 503
 
 

@@ -168,6 +168,8 @@ class Settings(BaseSettings):
         Annotated[float, Field(ge=1, le=MAX_TIME_LIMIT_S)] | None,
         Field(description="how long the checkpoints of a finished job are kept (30d); unset: for ever"),
     ] = None
+    env_keep: Annotated[str, Field(description="variables that jobs keep as they are: NAMES,PATTERN_*")] = ""
+    env_secret: Annotated[str, Field(description="variables that are secrets, whatever their name: LAB_*,NAME")] = ""
     isolate_gpus: Annotated[
         Literal["on", "off"], Field(description="on: jobs of a root daemon see only their own GPUs' device nodes")
     ] = "on"

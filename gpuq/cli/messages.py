@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from gpuq.client.calls import Calls
 
 _LONGEST = 800
 
@@ -48,6 +49,17 @@ def submitted_line(job: Any) -> str:
     from gpuq.cli.render import local_times, printable
 
     return f"{job_line(job)}: {printable(local_times(reason['text']))}"
+
+
+def tell_left_out(client: Calls) -> None:
+    """Of secrets that an earlier release does not take."""
+    if client.left_out:
+        from gpuq.cli.connect import say
+
+        say(
+            f"gpuq: left out, because the daemon is of an earlier release, which keeps no secrets:"
+            f" {', '.join(client.left_out)} (restart it, or use --env-keep NAME)"
+        )
 
 
 def act_on_each(ids: Iterable[int], act: Callable[[int], object]) -> int:

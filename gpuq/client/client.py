@@ -12,7 +12,6 @@ from typing import Any, Unpack, cast, overload
 
 from gpuq.client.administration import Administration
 from gpuq.client.calls import LogChunk
-from gpuq.client.environment import collect
 from gpuq.client.job import Job, Queue
 from gpuq.client.submission import Options, Submission, Update, moment_text, submission_json
 from gpuq.client.values import Check, Why
@@ -56,6 +55,10 @@ class Client(Administration):
         name: str | None = None,
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str] | None = None,
+        umask: int | None = None,
+        limits: Mapping[str, int] | None = None,
+        nice: int | None = None,
         gpus: int = 1,
         gpu_mem_mb: int | None = None,
         gpu_model: str | None = None,
@@ -85,7 +88,12 @@ class Client(Administration):
             command: program and arguments; no shell looks at them.
             name: for people; the program's name unless given.
             cwd: directory it runs in; None: the current one.
-            env: its environment; None: this process's, less the variables whose names look like secrets.
+            env: its environment; None: this process's, with the variables whose names look like secrets apart. Over TCP
+                nothing of it: name what the job needs.
+            secrets: variables as those of `env`, which come first; kept encrypted, and deleted with the job's end.
+            umask: that it starts with; None: this process's, or over TCP 022.
+            limits: soft limits by name (`nofile`), -1 for none; None: this process's, or over TCP the daemon's.
+            nice: 0 to 19; None: this process's, or over TCP the daemon's.
             gpus: how many; 0: none.
             gpu_mem_mb: MiB of each GPU, for sharing them with others; None: alone.
             gpu_model: only GPUs whose model contains this.
@@ -118,8 +126,13 @@ class Client(Administration):
             NotFound: a job in `after` or `after_any` is none.
         """
         given = {name: value for name, value in locals().items() if name not in {"self", "request_key"}}
+        taken = self.session.taken_over()
+        for field in ("umask", "limits", "nice"):
+            if given[field] is None:
+                given[field] = taken.get(field)
         if env is None:
-            given["env"] = collect()[0]
+            given["env"] = taken.get("env")
+            given["secrets"] = {**taken.get("secrets", {}), **(secrets or {})} or None
         if cwd is None:
             given["cwd"] = os.getcwd()
         answer = self.session.post_jobs(submission_json(cast(Submission, given)), request_key=request_key)

@@ -40,6 +40,10 @@ class Options(Changes, total=False):
 
     cwd: str | os.PathLike[str] | None
     env: Mapping[str, str] | None
+    secrets: Mapping[str, str] | None
+    umask: int | None
+    limits: Mapping[str, int] | None
+    nice: int | None
     after: Sequence[int | Job]
     after_any: Sequence[int | Job]
     begin: datetime | float | str | None
@@ -66,6 +70,7 @@ DEFAULTS: Mapping[str, Any] = {
     "begin": None, "array": None, "hold": False, "key": None, "preemptible": False, "signal": None,
     "kill_grace_s": None, "script": None, "sweep": None, "requeue": False,
     "keep_waiting": False,
+    "secrets": None, "umask": None, "limits": None, "nice": None,
 }  # fmt: skip
 
 

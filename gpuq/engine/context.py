@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gpuq.ports.launcher import AttemptLimits, Launcher
     from gpuq.ports.notify import Notifier
     from gpuq.ports.records import Reader, Records
+    from gpuq.ports.secrets import SecretBox
 
 
 class ReadOnlyRecords(Protocol):
@@ -106,6 +107,8 @@ class IntakeContext(HotContext, Protocol):
     def records(self) -> Records: ...
     @property
     def gpus(self) -> GpuSource: ...
+    @property
+    def secrets(self) -> SecretBox: ...
 
 
 class SnapshotContext(HotContext, Protocol):
@@ -241,6 +244,7 @@ class Context:
     epoch: EpochCell
     boot_id: str
     new_token: Callable[[], str]
+    secrets: SecretBox
     random: Random = field(default_factory=Random)
     disk: DiskReserve | None = None
     # What lives here unknown to the database; None where nobody looked.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gpuq.domain.job import Launched
@@ -15,7 +15,8 @@ from gpuq.domain.proof_of_death import Evidence
 @dataclass(frozen=True, slots=True)
 class LaunchOrder:
     """`spec` is what the supervisor reads (see gpuq.supervise.bundle, also for the two folders of an attempt);
-    `run_dir` becomes the job's own folder, and `log_path` lies in it, with `script`, if the job has one."""
+    `run_dir` becomes the job's own folder, and `log_path` lies in it, with `script`, if the job has one. `secrets` are
+    variables that are written nowhere: they come under those of `spec`."""
 
     job_id: int
     number: int
@@ -24,6 +25,7 @@ class LaunchOrder:
     log_path: str
     spec: dict[str, Any]
     script: str | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
 from gpuq.domain.sweep import Parameters, fill
 from gpuq.domain.totals import Totals
+from gpuq.ports.secrets import Sealed
 
 # (score, id) before every place in line.
 FIRST_PLACE = (-1e300, 0)
@@ -48,6 +49,8 @@ class NewJob(NamedTuple):
     array_index: int | None = None
     array_limit: int | None = None
     parameters: Parameters | None = None
+    # The secrets of its spec, one value for all jobs that share them: they are stored once.
+    sealed: Sealed | None = None
 
     @property
     def command(self) -> list[str]:
@@ -261,6 +264,12 @@ class Reader(Protocol):
 
     def specs(self, ids: Sequence[int]) -> dict[int, JobSpec]:
         """The stored submissions of those of these jobs that there are."""
+
+    def sealed(self, job_id: int) -> Sealed | None:
+        """The encrypted variables of a job; None when it has none, or they are deleted."""
+
+    def without_secrets(self, ids: Sequence[int]) -> frozenset[int]:
+        """Those of these jobs whose encrypted variables are deleted."""
 
     def attempts(self, job_id: int) -> list[Attempt]:
         """By number."""

@@ -19,7 +19,20 @@ from gpuq.server.http import error_handlers
 from gpuq.server.http.middleware import MAX_BODY, AccessMiddleware
 from gpuq.server.http.sse import Streams
 from gpuq.server.openapi import documented
-from gpuq.server.routes import admin, again, bulk, disk, jobs, logins, questions, queue, results, streaming, submission
+from gpuq.server.routes import (
+    admin,
+    again,
+    bulk,
+    disk,
+    jobs,
+    logins,
+    places,
+    questions,
+    queue,
+    results,
+    streaming,
+    submission,
+)
 from gpuq.server.routes.submission import Submission
 
 _ABOUT = """A durable GPU job queue. On the Unix socket the caller is who the kernel says it is; over TCP every
@@ -85,7 +98,7 @@ def create_app(
     app.add_middleware(AccessMiddleware, ctx=ctx)
     fast = Submission(ctx, app.state.queries, agent)
     app.mount_fast_path(fast, AccessMiddleware(fast, ctx, MAX_BODY))
-    parts = (again, bulk, jobs, results, queue, streaming, questions, disk, admin, logins)
+    parts = (again, places, bulk, jobs, results, queue, streaming, questions, disk, admin, logins)
     routers = [part.router for part in parts]
     app.include_router(_other_methods(routers))
     for router in routers:

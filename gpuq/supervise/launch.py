@@ -31,6 +31,7 @@ from gpuq.supervise import (
     own_folder,
     processes,
     progress,
+    secret_variables,
     statements,
     stop,
     sweep,
@@ -81,7 +82,7 @@ class ForkServerLauncher:
 
     def start(self, order: LaunchOrder) -> int:
         """See the port. Also raises OSError when this attempt was launched before: an attempt runs once."""
-        lock_fd = log_fd = report_read = report_write = -1
+        lock_fd = log_fd = report_read = report_write = secrets_fd = -1
         try:
             records = bundle.records_of(order.run_dir)
             # The records come first: an own folder without them is one whose records were lost.
@@ -99,15 +100,17 @@ class ForkServerLauncher:
             log_fd = own_folder.make(order.run_dir, spec.get("uid"), spec.get("gid"), order.script)
             report_read, report_write = (end.detach() for end in socket.socketpair())
             self._spares.note_launch(order.run_dir, spec)
+            secrets_fd = secret_variables.hand_over(order.secrets) if order.secrets else -1
             failpoints.point("launch.before_send")
-            self.server.launch(records, (lock_fd, log_fd, report_write))
+            fds = (lock_fd, log_fd, report_write)
+            self.server.launch(records, (*fds, secrets_fd) if secrets_fd >= 0 else fds)
             failpoints.point("launch.sent")
         except BaseException:
             _close(report_read)
             raise
         finally:
             # From the moment of the hand-over on, only the supervisor may keep the lock and the report open.
-            _close(lock_fd, log_fd, report_write)
+            _close(lock_fd, log_fd, report_write, secrets_fd)
         return report_read
 
     def report(self, fd: int) -> Launched | None:

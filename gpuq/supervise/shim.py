@@ -16,7 +16,18 @@ import time
 from collections.abc import Callable
 
 from gpuq.domain import failpoints
-from gpuq.supervise import begin_mark, bundle, classify, in_place, kernel, limits, processes, results, spares
+from gpuq.supervise import (
+    begin_mark,
+    bundle,
+    classify,
+    in_place,
+    kernel,
+    limits,
+    processes,
+    results,
+    secret_variables,
+    spares,
+)
 from gpuq.supervise.cgroup import Cgroup, end_all_in
 from gpuq.supervise.crash_record import CrashRecord, exit_code_of
 from gpuq.supervise.descendants import Family
@@ -46,21 +57,22 @@ def supervise(
     will: CrashRecord,
     group: Cgroup | None = None,
     ends: UnconfirmedEnds | None = None,
+    secrets_fd: int = -1,
 ) -> bool:
     """Runs the attempt whose records are in `run_dir` to its end. True when this process may supervise another one
     after it.
 
     Must be called in a session of its own and as a subreaper without children. `when_alone` is called when the reader
     of the pipe `server_fd` is gone. `will` is kept up to date while the job runs. `group` is the control group
-    that this process is in, alone; it leaves it when it has to kill the rest. Closes the three descriptors of the
-    attempt: the lock when everything is over, and after it the report, so that whoever waits for its end finds the
-    lock free. `ends` sees to it that the exit record becomes durable; without it that is done at once.
+    that this process is in, alone; it leaves it when it has to kill the rest. `ends` sees to it that the exit record
+    becomes durable; without it that is done at once. Closes the descriptors of the attempt: that of its secrets, which
+    may have some, when they are read, the lock when everything is over, and after it the report.
     """
     events: Events | None = None
     try:
         events = Events(run_dir)
         events.watch(server_fd, for_hangup_only=True)
-        _supervise(run_dir, lock_fd, events, log_fd, report_fd, server_fd, when_alone, will, group, ends)
+        _supervise(run_dir, lock_fd, events, log_fd, report_fd, server_fd, when_alone, will, group, ends, secrets_fd)
         return not events.told_to_stop and not (group is not None and group.left)
     except Exception as error:
         if _must_be_told(error, run_dir, lock_fd, report_fd, will, group):
@@ -114,13 +126,13 @@ def _supervise(
     will: CrashRecord,
     group: Cgroup | None,
     ends: UnconfirmedEnds | None,
+    secrets_fd: int,
 ) -> None:
-    tell, record = _teller(report_fd), _spec_record(run_dir)
+    secrets, tell, record = secret_variables.take(secrets_fd), _teller(report_fd), _spec_record(run_dir)
     try:
-        spec = AttemptSpec(record)
+        spec = AttemptSpec(record, secrets)
     except ValueError as error:
-        why = f"{bundle.SPEC}: {error}"
-        record_end(run_dir, classify.record_of("launch_error", token=bundle.token_in(run_dir), error=why), tell=tell)
+        record_end(run_dir, _bad_spec(run_dir, error), tell=tell)
         return
     if _stopped_before(run_dir, spec.token, tell):
         return
@@ -143,6 +155,11 @@ def _supervise(
     failpoints.point("supervisor.job_ended")
     run.record()
     failpoints.point("supervisor.end_recorded")
+
+
+def _bad_spec(run_dir: str, error: ValueError) -> dict[str, object]:
+    why = f"{bundle.SPEC}: {error}"
+    return classify.record_of("launch_error", token=bundle.token_in(run_dir), error=why)
 
 
 def _spec_record(run_dir: str) -> dict[str, object]:

@@ -5,7 +5,7 @@ have nulls. The release before does not know the columns, and goes on with this 
 left stays in its row, and is not shown until the next end, which writes all three.
 
 Revision ID: 0013
-Revises: 0009
+Revises: 0010
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0013"
-down_revision = "0009"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 from pathlib import Path
@@ -205,16 +206,17 @@ def test_a_spec_gives_every_field_and_the_absent_ones_their_defaults() -> None:
     assert least == {
         "token": "", "argv": ["x", "1"], "env": {"A": "2"}, "cwd": "/", "user": "", "uid": None, "gid": None,
         "umask": 0o022, "time_limit_s": None, "kill_grace_s": 30.0, "notice": None, "notice_before_s": 0.0,
-        "hide_devices": [], "max_output_bytes": None, "max_result_bytes": None, "checkpoint_dir": "",
+        "hide_devices": [], "max_output_bytes": None, "max_result_bytes": None, "checkpoint_dir": "", "limits": {},
+        "nice": None,
     }  # fmt: skip
     whole = {
         "token": "t", "argv": ["x"], "env": {}, "cwd": "/tmp", "user": "alice", "uid": 0, "gid": 7, "umask": 0o1077,
         "time_limit_s": 0, "kill_grace_s": 0, "signal": {"name": "usr1", "before_s": 12}, "hide_devices": ["/dev/x"],
-        "max_output_bytes": 7, "max_result_bytes": 8, "checkpoint_dir": "/c",
+        "max_output_bytes": 7, "max_result_bytes": 8, "checkpoint_dir": "/c", "limits": {"core": 0}, "nice": 3,
     }  # fmt: skip
     assert vars(AttemptSpec(whole)) == {
         **{name: value for name, value in whole.items() if name != "signal"},
-        "umask": 0o077, "notice": USR1, "notice_before_s": 12.0,
+        "umask": 0o077, "notice": USR1, "notice_before_s": 12.0, "limits": {resource.RLIMIT_CORE: 0},
     }  # fmt: skip
 
 
@@ -222,6 +224,9 @@ def test_a_spec_gives_every_field_and_the_absent_ones_their_defaults() -> None:
 def test_what_is_no_number_of_seconds_counts_as_not_given(bad: object) -> None:
     spec = AttemptSpec({"argv": ["x"], "env": {}, "time_limit_s": bad, "kill_grace_s": bad, "uid": True, "umask": True})
     assert (spec.time_limit_s, spec.kill_grace_s, spec.uid, spec.umask) == (None, 30.0, None, 0o022)
+    limits = {"core": bad, "nofile": -2, "stack": 2**63, "unknown": 1}
+    assert AttemptSpec({"argv": ["x"], "env": {}, "limits": limits}).limits in ({}, {resource.RLIMIT_CORE: -1})
+    assert AttemptSpec({"argv": ["x"], "env": {}, "limits": bad}).limits == {}
 
 
 @pytest.mark.parametrize("record", [{}, {"argv": [], "env": {}}, {"argv": ["x"]}, {"argv": "x", "env": {}}])

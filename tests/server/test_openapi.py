@@ -21,6 +21,7 @@ PROMISED = {
     ("POST", "/jobs"),
     ("GET", "/jobs"),
     ("POST", "/jobs/check"),
+    ("POST", "/jobs/place"),
     ("GET", "/jobs/{job_id}"),
     ("DELETE", "/jobs/{job_id}"),
     ("PATCH", "/jobs/{job_id}"),

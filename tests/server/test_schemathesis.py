@@ -49,9 +49,9 @@ def excused(failure: Exception, case: Any, response: Any) -> bool:
         error = json.loads(response.content)["error"]
         if label in {"POST /jobs/update", "POST /jobs/{job_id}/again"} and error["code"] == "usage":
             return True
-        # What a script, a sweep and a difference of a limit may be; and that a line of those who wait has no states of
-        # those who ended.
-        unsaid = ("script: ", "sweep: ", "time_add_s", "state: the queue holds no")
+        # What a script, a sweep, a secret, a limit and a difference of one may be; and that a line of waiting jobs has
+        # no states of those who ended.
+        unsaid = ("script: ", "sweep: ", "secrets: ", "limits: ", "time_add_s", "state: the queue holds no")
         if any(words in error["message"] for words in unsaid):
             return True
         return label == "POST /sql" or error["code"] in {"constraint", "too_large"} or "bad array" in error["message"]

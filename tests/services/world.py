@@ -37,6 +37,7 @@ from gpuq.ports.launcher import AttemptLimits, LaunchOrder, Oversight
 from gpuq.settings import Settings
 from gpuq.stores import redis as redis_stores
 from gpuq.stores import sql as sql_stores
+from gpuq.stores.secret_key import SecretKeyFile
 
 BOOT = "boot-1"
 WELL = Sight(SupervisorState.RUNS, pid=7, start=1)
@@ -351,6 +352,7 @@ class World:
             epoch=epoch,
             boot_id=BOOT,
             new_token=lambda: f"{self.random.getrandbits(128):032x}",
+            secrets=SecretKeyFile(self.settings.home),
             random=Random(1),
         )
 

@@ -131,6 +131,7 @@ LONG_FUNCTIONS = {
     "client/client.py submit": "one parameter a field of a submission, each described",
     "client/watch.py follow": "one loop that follows a log from attempt to attempt",
     "domain/job.py job_json": "one line a field of the JSON",
+    "engine/attempt/environment.py supervisor_spec": "one line a field of the record",
     "engine/intake/newborn.py job_of": "one line a field of the row",
     "scheduler/forecast.py forecast": "one loop through virtual time",
     "stores/sql/schema/views.py view_statements": "the text of the views",

@@ -44,8 +44,10 @@ JOB = (
     Option("--kill-grace", "duration", "between SIGTERM and SIGKILL"),
     Option("-C --chdir", "text", "working directory (default: here)", "DIR"),
     Option("--env", "list", "set a variable", "K=V"),
-    Option("--env-keep", "list", "store this variable although its name looks like a secret", "NAME"),
-    Option("--env-all", "flag", "store every variable, secrets too"),
+    Option("--env-keep", "list", "store this variable as it is, although its name looks like a secret", "NAME"),
+    Option("--env-drop", "list", "leave this variable out: a name, or a pattern like 'CI_*'", "NAME"),
+    Option("--env-none", "flag", "leave out all but HOME, USER, PATH, LANG and what is named here"),
+    Option("--env-all", "flag", "store every variable as it is, secrets too"),
 )
 SHELL = Option("--shell", "text", "run this by /bin/sh instead of CMD: 'a | b'", "LINE")
 IGNORE = Option("--ignore-directives", "flag", "do not read the #GPUQ and #SBATCH lines of a script")

@@ -139,8 +139,10 @@ def _begin(value: str) -> Meaning:
 
 def _export(value: str) -> Meaning:
     names = value.split(",")
+    if names[0].upper() == "NONE" and len(names) == 1:
+        return {"env_none": ""}
     if names[0].upper() != "ALL" or not all("=" in pair for pair in names[1:]):
-        raise _Refused("the whole environment is sent, less likely secrets; write --export=ALL,NAME=VALUE for more")
+        raise _Refused("all of the environment is sent, secrets apart; write --export=ALL,NAME=VALUE, or --export=NONE")
     return {"env": "\n".join(names[1:])} if names[1:] else {}
 
 

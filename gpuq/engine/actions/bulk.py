@@ -68,6 +68,8 @@ class ActionTransaction:
     # What a verb has read of its jobs beforehand: what they wait for, the time of their begin.
     waits_for: dict[int, list[Dependency]] = field(default_factory=dict)
     begins: dict[int, float | str | None] = field(default_factory=dict)
+    # Those whose secrets are deleted.
+    without_secrets: frozenset[int] = frozenset()
 
     def move(self, change: Move) -> None:
         """Decides a change of state; it is written with the others."""

@@ -104,7 +104,9 @@ def supervisor_spec(
         "max_output_bytes": max_output_bytes,
         "max_result_bytes": max_result_bytes,
         "signal": None if name is None else {"name": name, "before_s": before_s},
-        "umask": None,
+        "umask": spec.umask,
+        "limits": spec.limits,
+        "nice": spec.nice,
         "hide_devices": list(hide_devices),
         "checkpoint_dir": checkpoint_dir,
     }

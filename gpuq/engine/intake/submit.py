@@ -23,6 +23,7 @@ from gpuq.engine.intake.elements import array_of, name_of, parameters_of
 from gpuq.engine.intake.newborn import UNBORN, waiting_of
 from gpuq.engine.intake.request import Asked, Submitted
 from gpuq.engine.intake.request_size import check_size
+from gpuq.engine.intake.sealing import Sealing
 from gpuq.engine.intake.to_agent import Chance, tell
 from gpuq.errors import DatabaseUnavailable, GpuqError, NotFound, Refused, UsageError
 from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting, Writer
@@ -40,7 +41,8 @@ def submit(
 
     `request_key` names the request: the same key from the same user again returns the same jobs. A spec's own
     `key` that a live or successful job already carries returns that job. Raises UsageError, TooLarge, Constraint,
-    NotFound (a dependency), Refused (a limit), Forbidden (the priority, no account), DatabaseUnavailable.
+    NotFound (a dependency), SecretsUnavailable, Refused (a limit), Forbidden (the priority, no account),
+    DatabaseUnavailable.
     """
     done = store(ctx, Asked(specs, caller, request_key))
     tell(ctx, done)
@@ -123,6 +125,7 @@ def _made(
     new: list[NewJob] = []
     keys_here: set[str] = set()
     states: dict[int, JobState] = {}
+    sealing = Sealing(ctx)
     for index, spec in enumerate(specs):
         try:
             if spec.key is not None:
@@ -130,7 +133,7 @@ def _made(
                 if existing is not None:
                     ids.append(existing)
                     continue
-            rows = _rows(ctx, tx, spec, caller, now, rule, waiting + len(new), states)
+            rows = sealing.seal(_rows(ctx, tx, spec, caller, now, rule, waiting + len(new), states))
         except GpuqError as error:
             error.index = index
             raise

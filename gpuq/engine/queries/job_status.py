@@ -57,6 +57,12 @@ def _waiting_reason(ctx: QueryContext, tx: Reader, job: Job, picture: ForecastPi
             f" see `gpuq logs {job.id}`, then `gpuq release {job.id}` runs it again, `gpuq cancel {job.id}` does not"
         )
         return Reason(ReasonCode.HELD_BY_ADMIN, text)
+    if job.state is JobState.HELD and job.held_by == "secrets":
+        text = (
+            "its secrets cannot be read, because the key of this home is not the one that they were encrypted with (see"
+            f" `gpuq show {job.id}`); with that key back in its place `gpuq release {job.id}` lets it start"
+        )
+        return Reason(ReasonCode.SECRETS_UNREADABLE, text)
     if job.state is JobState.HELD:
         code = ReasonCode.HELD_BY_ADMIN if job.held_by == "admin" else ReasonCode.HELD_BY_USER
         who = "an administrator" if job.held_by == "admin" else job.user

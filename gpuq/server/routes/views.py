@@ -64,6 +64,12 @@ class CheckView(TypedDict):
     reason: ReasonView | None
 
 
+class PlaceView(TypedDict):
+    """What is wrong with a directory or a program on the daemon's machine; null: nothing that can be seen."""
+
+    complaint: str | None
+
+
 class ErrorView(TypedDict):
     """What an error says."""
 

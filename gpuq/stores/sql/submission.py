@@ -21,6 +21,7 @@ from gpuq.stores.sql.core.rows import clean, json_text
 from gpuq.stores.sql.core.statements import Statements, word
 from gpuq.stores.sql.schema.kept import environments
 from gpuq.stores.sql.schema.tables import dependencies, jobs, requests, specs
+from gpuq.stores.sql.secrets import add_secrets
 
 # In the order of `_job_rows`; every other column starts with its default.
 _JOB_COLUMNS = (
@@ -36,8 +37,11 @@ _write_spec = JobSpec.__pydantic_serializer__.to_json
 
 
 def stored_spec(spec: JobSpec) -> str:
-    """What is not said in it is as it is by default; the variables stand in `environments`."""
-    said = _write_spec(spec, exclude={"env"}, exclude_defaults=True)
+    """What is not said in it is as it is by default; variables stand in `environments`, secrets in `secrets`."""
+    said = _write_spec(spec, exclude={"env", "secrets"}, exclude_defaults=True)
+    if spec.secrets:
+        # Their names alone.
+        said = b'{"secrets":' + to_json(dict.fromkeys(sorted(spec.secrets))) + b"," + said[1:]
     return f'{{"schema":{SCHEMA},' + str(said, "utf-8")[1:]
 
 
@@ -172,6 +176,7 @@ def add_jobs(
     prepared = statements.made(_spec_rows, lambda: insert(specs), _SPEC_COLUMNS)
     # A list: on the way rows for shared environments are written.
     prepared.insert_rows(driver, _SPEC_COLUMNS, list(_spec_rows(driver, statements, new, ids)), len(new))
+    add_secrets(driver, statements, new, ids)
     waits: list[tuple[Any, ...]] = []
     for job_id, job in zip(ids, new, strict=True):
         if job.spec.after or job.spec.after_any:

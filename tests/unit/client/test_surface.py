@@ -42,9 +42,9 @@ FIELDS = {
 }
 
 SIGNATURES = {
-    "Client.submit": "command name cwd env gpus gpu_mem_mb gpu_model gpu_ids priority group time_limit_s max_retries "
-    "after after_any begin array hold key preemptible signal kill_grace_s script requeue keep_waiting sweep "
-    "request_key",
+    "Client.submit": "command name cwd env secrets umask limits nice gpus gpu_mem_mb gpu_model gpu_ids priority group "
+    "time_limit_s max_retries after after_any begin array hold key preemptible signal kill_grace_s script requeue "
+    "keep_waiting sweep request_key",
     "Client.submit_many": "specs request_key",
     "Client.check": "spec",
     "Client.job": "job_id",

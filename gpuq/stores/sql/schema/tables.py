@@ -36,7 +36,6 @@ from gpuq.domain.priority import Priority
 from gpuq.domain.states import FIELDS_OF_STATES, REQUIRED_IN_STATES, JobState
 
 metadata = MetaData()
-
 # SQLite gives out ids itself only for a column that is declared INTEGER, to the letter.
 Id = BigInteger().with_variant(Integer, "sqlite")
 
@@ -121,6 +120,7 @@ jobs = Table(
     Column("result_bytes", BigInteger),
     Column("result_type", Text),
     Column("short_result", Text),
+    Column("secrets_id", BigInteger),
     *_job_checks(),
     sqlite_autoincrement=True,
 )
