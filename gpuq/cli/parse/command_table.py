@@ -138,14 +138,18 @@ COMMANDS: dict[str, Command] = {
             words="ID", least=1, most=1, options=(JSON,), examples="gpuq why 7",
         ),
         Command(
-            "logs", "logs:logs", "a job's output, also after it ended",
-            words="ID", least=1, most=1,
+            "logs", "logs:logs", "a job's output, also after it ended; of several, each line with its job",
+            words=_IDS, least=1, most=None,
             options=(
-                Option("-f --follow", "flag", "until the job ends; its exit code is ours"),
-                Option("-n --lines", "int", "the last lines only", "LINES"),
+                Option("-f --follow", "flag", "until the jobs end; the largest of their exit codes is ours"),
+                Option("-n --lines", "int", "the last lines only; with --grep: the last found", "LINES"),
                 Option("--attempt", "int", "of this attempt (default: the newest)"),
+                Option("--all-attempts", "flag", "of every attempt, in order, each under a heading"),
+                Option("--grep", "text", "only lines in which this regular expression (Python's) is found", "PATTERN"),
+                Option("--raw", "flag", "the bytes as written, also of lines that were written over (progress bars)"),
             ),
-            examples="gpuq logs 7 -f\ngpuq logs last -n 20\ngpuq logs 7 --attempt 1",
+            examples="gpuq logs 7 -f\ngpuq logs last -n 20\ngpuq logs 7 --attempt 1\n"
+            "gpuq logs 9 -f                  # an array: every element\ngpuq logs 9_3 --grep 'loss|nan' -n 5",
         ),
         _many(
             "wait", "wait:wait", "wait until all are final; the largest of their exit codes is ours",
