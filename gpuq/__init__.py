@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         GpuProcess,
         Group,
         Pause,
+        Preemption,
         Reason,
         Stats,
         Table,
@@ -72,6 +73,7 @@ __all__ = [
     "NotFound",
     "Options",
     "Pause",
+    "Preemption",
     "Queue",
     "Reason",
     "Refused",
@@ -94,7 +96,7 @@ _HOMES = {
     "gpuq.client.client": ("Client",),
     "gpuq.client.values": (
         *("Attempt", "Check", "DeadLetter", "Event", "Gpu", "GpuJob", "GpuProcess", "Group"),
-        *("Pause", "Reason", "Stats", "Table", "Why"),
+        *("Pause", "Preemption", "Reason", "Stats", "Table", "Why"),
     ),
     "gpuq.errors": (
         *("ConfigError", "Constraint", "DaemonUnreachable", "Forbidden", "GpuqError", "NotFound", "Refused"),

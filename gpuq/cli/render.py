@@ -81,6 +81,17 @@ def table(
     return "\n".join(lines)
 
 
+def wrapped(text: str, indent: int, limit: int | None) -> str:
+    """`text` in lines of at most `limit` columns (None: as it is), from the second on after `indent` blanks."""
+    if limit is None or len(text) <= limit:
+        return text
+    import textwrap
+
+    room = max(limit, indent + 10)
+    return "\n".join(textwrap.wrap(text, room, subsequent_indent=" " * indent, replace_whitespace=False,
+                                   break_on_hyphens=False))  # fmt: skip
+
+
 def printable(text: str) -> str:
     """Without what would steer the terminal: names, reasons and commands are other people's words."""
     return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
@@ -104,6 +115,30 @@ def when(iso: str | None, *, now: float | None = None) -> str:
     if then[:3] == today[:3]:
         return time.strftime("%H:%M", then)
     return time.strftime("%Y-%m-%d %H:%M", then)
+
+
+def about(iso: str | None, span: Sequence[str | None] | None, *, now: float | None = None) -> str:
+    """What is expected, and how far it may be off: `14:05 ±20m`. `span`: from when to when in most cases."""
+    at = epoch(iso)
+    if at is None or not span:
+        return when(iso, now=now)
+    off = max(abs(at - (epoch(end) or at)) for end in span)
+    if off < 1:
+        return when(iso, now=now)
+    return f"{when(iso, now=now)} ±{_coarse(off)}"
+
+
+def _coarse(seconds: float) -> str:
+    """No more exact than a margin is worth: `1m`, `20m`, `1h30m`, `6h`, `3d`."""
+    minutes = max(1, -(-int(seconds) // 60))
+    if minutes > 48 * 60:
+        return f"{-(-minutes // 1440)}d"
+    if minutes > 10 * 60:
+        return f"{-(-minutes // 60)}h"
+    step = 30 if minutes > 60 else 5 if minutes > 10 else 1
+    minutes = -(-minutes // step) * step
+    hours, rest = divmod(minutes, 60)
+    return f"{rest}m" if not hours else f"{hours}h{rest:02}m" if rest else f"{hours}h"
 
 
 def full_time(iso: str | None) -> str:

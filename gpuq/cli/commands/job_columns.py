@@ -6,7 +6,7 @@ Pure but for the clock: jobs as the daemon answers them in, lines of text out.
 from __future__ import annotations
 
 from gpuq.cli.commands.job_detail import detail, index_text
-from gpuq.cli.render import command_text, full_time, since, span, table, when
+from gpuq.cli.render import about, command_text, full_time, since, span, table, when
 from gpuq.errors import UsageError
 
 TYPE_CHECKING = False
@@ -60,8 +60,14 @@ def _time(job: Any) -> str:
 def _start(job: Any) -> str:
     if not _is_waiting(job):
         return when(job["started_at"])
-    expected = job["estimated_start"] or (job.get("eligible_at") if job["state"] == "delayed" else None)
+    if job["estimated_start"]:
+        return f"~{about(job['estimated_start'], job.get('estimated_start_range'))}"
+    expected = job.get("eligible_at") if job["state"] == "delayed" else None
     return f"~{when(expected)}" if expected else ""
+
+
+def _end(job: Any) -> str:
+    return about(job["estimated_end"], job.get("estimated_end_range"))
 
 
 def _why(job: Any) -> str:
@@ -97,7 +103,7 @@ COLUMNS: dict[str, Column] = {
     "submitted": Column("SUBMITTED", "when it was submitted", lambda job: full_time(job["submitted_at"])),
     "started": Column("STARTED", "when it started", lambda job: full_time(job["started_at"])),
     "finished": Column("FINISHED", "when it ended", lambda job: full_time(job["finished_at"])),
-    "end": Column("END", "when it is expected to end", lambda job: when(job["estimated_end"])),
+    "end": Column("END", "when it is expected to end", _end),
     "limit": Column("LIMIT", "its time limit", lambda job: span(job["time_limit_s"]), right=True),
     "attempt": Column("TRY", "the number of its last attempt", lambda job: job["attempt"], right=True),
     "node": Column("NODE", "the machine that it runs on", lambda job: job["node"]),

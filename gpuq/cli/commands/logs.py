@@ -12,7 +12,7 @@ from gpuq.cli.exit_code import of_job
 from gpuq.cli.messages import tell
 from gpuq.cli.parse.options import Args
 from gpuq.cli.parse.select import WAITING, labels, resolve_ids
-from gpuq.cli.render import printable, when
+from gpuq.cli.render import about, local_times, printable
 from gpuq.client.watch import follow
 from gpuq.errors import GpuqError, NotFound, Unavailable, UsageError
 
@@ -201,6 +201,7 @@ def _tell_what_it_waits_for(client: Calls, job_id: int) -> None:
     """Who follows a job that does not run yet sees nothing otherwise."""
     found = client.why(job_id)
     if found["state"] in WAITING:
-        start = f"; it starts about {when(found['estimated_start'])}" if found["estimated_start"] else ""
-        reason = f": {printable(found['reason']['text'])}" if found["reason"] else ""
+        start = about(found.get("estimated_start"), found.get("estimated_start_range"))
+        start = f"; it starts about {start}" if start else ""
+        reason = f": {printable(local_times(found['reason']['text']))}" if found["reason"] else ""
         say(f"gpuq: job {job_id} is {found['state']}{reason}{start}")

@@ -128,10 +128,10 @@ COMMANDS: dict[str, Command] = {
             Option("--format", "text", "these columns: id,name,state,why (help: what there is)", "COLUMNS"), JSON,
         ),
         Command(
-            "show", "show:show", "everything about one job, with its attempts and events",
-            words="ID", least=1, most=1,
+            "show", "show:show", "everything about a job, with its attempts and events; of an array, how it fares",
+            words=_IDS, least=1, most=None,
             options=(Option("--script", "flag", "print its batch script; with --json, add it"), JSON),
-            examples="gpuq show 7\ngpuq show last --json\ngpuq show 7 --script",
+            examples="gpuq show 7\ngpuq show last --json\ngpuq show 9_3\ngpuq show 7 --script",
         ),
         Command(
             "why", "show:why", "why a job is not running, and when it is expected to",
