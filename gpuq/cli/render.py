@@ -62,17 +62,12 @@ def table(
     that is coloured."""
     clean = [[printable(cell) for cell in row] for row in rows]
     used = [place for place in range(len(header)) if any(row[place] for row in clean)]
-    widths = {place: max(len(header[place]), *(len(row[place]) for row in clean)) for place in used}
+    widths = {place: max(len(header[place]), *(cells_of(row[place]) for row in clean)) for place in used}
     limit = width() if limit is None else limit
     lines = []
     for number, row in enumerate([list(header), *clean]):
-        cells = [
-            row[place].rjust(widths[place]) if header[place] in right else row[place].ljust(widths[place])
-            for place in used
-        ]
-        line = "  ".join(cells).rstrip()
-        if limit is not None and len(line) > limit:
-            line = line[: limit - 1] + "…"
+        cells = [_padded(row[place], widths[place], at_right=header[place] in right) for place in used]
+        line = cut("  ".join(cells).rstrip(), limit)
         if number == 0:
             line = paint(line, BOLD)
         elif state in header and (colour := STATE_COLOURS.get(row[header.index(state)])):
@@ -82,14 +77,40 @@ def table(
 
 
 def wrapped(text: str, indent: int, limit: int | None) -> str:
-    """`text` in lines of at most `limit` columns (None: as it is), from the second on after `indent` blanks."""
-    if limit is None or len(text) <= limit:
-        return text
-    import textwrap
+    """`text` in lines of at most `limit` columns (None: as it is), from the second on after `indent` blanks; broken
+    between words where that is possible."""
+    lines = []
+    while limit is not None and cells_of(text) > limit and limit > indent + 1:
+        fits = len(cut(text, limit + 1)) - 1
+        space = text.rfind(" ", indent + 1, fits + 1)
+        place = space if space > indent else fits
+        lines.append(text[:place].rstrip())
+        text = " " * indent + text[place:].lstrip()
+    return "\n".join([*lines, text])
 
-    room = max(limit, indent + 10)
-    return "\n".join(textwrap.wrap(text, room, subsequent_indent=" " * indent, replace_whitespace=False,
-                                   break_on_hyphens=False))  # fmt: skip
+
+def cells_of(text: str) -> int:
+    """How many columns of a terminal the text takes: some characters take two, some none."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def cut(text: str, most: int | None) -> str:
+    """At most `most` columns of a terminal (None: any number); an ellipsis for what is left out."""
+    if most is None or cells_of(text) <= most:
+        return text
+    text = text[: max(0, most - 1)]
+    while cells_of(text) > most - 1:
+        text = text[:-1]
+    return text + "…"
+
+
+def _padded(text: str, wide: int, *, at_right: bool) -> str:
+    blanks = " " * (wide - cells_of(text))
+    return blanks + text if at_right else text + blanks
 
 
 def printable(text: str) -> str:

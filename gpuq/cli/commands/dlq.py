@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 
 from gpuq.cli.connect import connect, print_json
+from gpuq.cli.fitting import fitted
 from gpuq.cli.messages import act_on_each, tell
 from gpuq.cli.parse.options import Args
 from gpuq.cli.parse.select import one, resolve_ids
-from gpuq.cli.render import count, full_time, printable, table
+from gpuq.cli.render import count, full_time, local_times, printable
 from gpuq.errors import GpuqError, NotFound, Unavailable, UsageError
 
 TYPE_CHECKING = False
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from gpuq.client.calls import Calls
 
 HEADER = ("ID", "NAME", "USER", "FAILED", "TRIES", "OUTCOME", "ERROR")
+# What a narrow terminal does without, so that the errors are seen.
+LESS = (("NAME", 24), ("TRIES", 0), ("NAME", 10), ("USER", 0))
 
 
 def show_all(args: Args) -> int:
@@ -28,7 +31,7 @@ def show_all(args: Args) -> int:
         print_json(letters)
         return 0
     if letters:
-        print(table(HEADER, [_row(letter) for letter in letters], right=("ID", "TRIES"), state=""))
+        print(fitted(HEADER, [_row(letter) for letter in letters], matters="ERROR", less=LESS, right=("ID", "TRIES")))
     print(count(len(letters), "dead letter"))
     return 0
 
@@ -128,7 +131,7 @@ def _print(letter: Any) -> None:
         f"{full_time(letter['failed_at'])} after {count(letter['attempts'], 'attempt')}: {letter['outcome']}"
     )
     if letter["error"]:
-        print(f"  {printable(letter['error'])}")
+        print(f"  {printable(local_times(letter['error']))}")
     for line in (letter["log_tail"] or "").splitlines():
         print(f"  | {printable(line)}")
 
@@ -141,5 +144,5 @@ def _row(letter: Any) -> list[str]:
         full_time(letter["failed_at"]),
         str(letter["attempts"]),
         letter["outcome"],
-        letter["error"] or "",
+        local_times(letter["error"] or ""),
     ]

@@ -6,7 +6,7 @@ Pure but for the clock: jobs as the daemon answers them in, lines of text out.
 from __future__ import annotations
 
 from gpuq.cli.commands.job_detail import detail, index_text
-from gpuq.cli.render import about, command_text, full_time, since, span, table, when
+from gpuq.cli.render import about, cells_of, command_text, cut, full_time, since, span, table, when
 from gpuq.errors import UsageError
 
 TYPE_CHECKING = False
@@ -151,11 +151,6 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def cut(text: str, most: int | None) -> str:
-    """At most `most` characters (None: any number); an ellipsis for what is left out."""
-    return text if most is None or len(text) <= most else text[: most - 1] + "…"
-
-
 def _fitting(jobs: Sequence[Any], width: int | None) -> tuple[list[str], dict[str, int]]:
     """Which columns there is room for beside a useful reason, and how long some of them may be."""
     most = {"name": NAME_MOST}
@@ -163,7 +158,7 @@ def _fitting(jobs: Sequence[Any], width: int | None) -> tuple[list[str], dict[st
         return list(DEFAULT), most
     needs = {}
     for name in DEFAULT:
-        longest = max((len(_text(COLUMNS[name].cell(job))) for job in jobs), default=0)
+        longest = max((cells_of(_text(COLUMNS[name].cell(job))) for job in jobs), default=0)
         if longest:
             needs[name] = max(len(COLUMNS[name].heading), longest)
     enough = min(max(WHY_LEAST, width // 3), needs.pop("why", 0))

@@ -39,7 +39,7 @@ def detail(job: Any) -> str:
         elif job["estimated_end"]:
             parts.append(f"ends ~{about(job['estimated_end'], job.get('estimated_end_range'))}")
     elif job["finished_at"] is not None:
-        parts.append(ending(job))
+        parts.append(local_times(ending(job)))
     elif job["reason"]:
         parts.append(f"{job['reason']['code']}: {local_times(job['reason']['text'])}")
     return ", ".join(part for part in parts if part)

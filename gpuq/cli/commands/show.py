@@ -194,7 +194,7 @@ def _attempt(attempt: Any) -> list[str]:
         ",".join(map(str, attempt["gpu_indices"] or [])),
         str(attempt["pid"] or ""),
         memory(attempt["peak_gpu_mem_mb"]),
-        ending(attempt),
+        local_times(ending(attempt)),
     ]
 
 
@@ -204,5 +204,5 @@ def _event(event: Any) -> list[str]:
         event["from_state"] or "",
         event["to_state"],
         event["actor"],
-        event["detail"] or "",
+        local_times(event["detail"] or ""),
     ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gpuq.cli.commands.job_columns import cut, lines
+from gpuq.cli.commands.job_columns import lines
 from gpuq.cli.commands.show import print_facts
 from gpuq.cli.parse.select import MANY, STATES
-from gpuq.cli.render import command_text, full_time, span, width
+from gpuq.cli.render import command_text, cut, full_time, span, width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

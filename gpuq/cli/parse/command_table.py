@@ -18,6 +18,7 @@ FILTERS = (
 LIMIT = Option("--limit", "int", "at most so many rows (default 50)")
 ALL = Option("-a --all", "flag", "every row; `status`: finished jobs, too")
 SINCE = Option("--since", "text", "from then on: 7d (ago), 2026-11-22, 14:00", "TIME")
+UNTIL = Option("--until", "text", "up to then", "TIME")
 
 # What may stand on the command line, and in the #GPUQ lines of a script.
 JOB = (
@@ -217,7 +218,7 @@ COMMANDS: dict[str, Command] = {
         _many(
             "history", "history:history", "finished jobs, newest first",
             "gpuq history --since 7d\ngpuq history --me -s failed --json",
-            *FILTERS, SINCE, Option("--until", "text", "up to then", "TIME"), LIMIT, ALL, JSON,
+            *FILTERS, SINCE, UNTIL, LIMIT, ALL, JSON,
         ),
         Command(
             "clean", "clean:clean", "remove the output of finished jobs; says how much, and asks first",
@@ -234,8 +235,11 @@ COMMANDS: dict[str, Command] = {
         Command(
             "report", "history:report", "tables: usage, waits, failures, utilization or disk",
             words="usage|waits|failures|utilization|disk", least=1, most=1,
-            options=(Option("--by", "text", "user, group, gpu or day; of disk: job", "WHAT"), SINCE, JSON, CSV),
-            examples="gpuq report usage --by user --since 30d\ngpuq report waits --csv\ngpuq report disk --by job",
+            options=(
+                Option("--by", "list", "user, group, gpu or day, or several: user,day; of disk: job", "WHAT"),
+                SINCE, UNTIL, JSON, CSV,
+            ),
+            examples="gpuq report usage --by user,day --since 30d\ngpuq report waits --csv\ngpuq report disk --by job",
         ),
         Command(
             "sql", "history:sql", "a read-only question to the history", words="'SELECT …'", least=1, most=1,

@@ -83,7 +83,7 @@ SIGNATURES = {
     "Client.groups": "",
     "Client.limit_group": "group limit",
     "Client.stats": "",
-    "Client.report": "kind by since",
+    "Client.report": "kind by since until",
     "Client.sql": "query",
     "Client.close": "",
     "Client.is_direct": "",
