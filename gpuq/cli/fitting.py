@@ -1,9 +1,9 @@
-"""Tables that a narrow terminal has room for: what is needed least is shortened or left out before the column that
-matters most is cut."""
+"""What a narrow terminal has room for: of a table, what is needed least is shortened or left out before the column that
+matters most is cut; of a list of facts, long ones take several lines."""
 
 from __future__ import annotations
 
-from gpuq.cli.render import cells_of, cut, table, width
+from gpuq.cli.render import cells_of, cut, printable, table, width, wrapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,3 +47,11 @@ def fitted(
     kept = [place for place, name in enumerate(header) if most.get(name) != 0]
     short = [[cut(row[place], most.get(header[place])) for place in kept] for row in rows]
     return table([header[place] for place in kept], short, right=right, limit=limit)
+
+
+def print_facts(facts: list[tuple[str, str]]) -> None:
+    """A line for each label and value, more where the terminal has no room for one."""
+    widest = max(len(name) for name, _ in facts)
+    limit = width()
+    for name, value in facts:
+        print(wrapped(f"{name.ljust(widest)}  {printable(value)}", widest + 2, limit))

@@ -11,7 +11,20 @@ from gpuq.errors import GpuqError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from gpuq.cli.commands.logs import Reading, Step
+    from collections.abc import Callable, Iterator
+    from typing import Protocol
+
+    from gpuq.client.calls import Calls
+
+    Step = Callable[[], object]
+
+    class Reading(Protocol):
+        """Reads the output of one job after another; see `gpuq.cli.commands.logs`."""
+
+        client: Calls
+
+        def output(self, job_id: int, label: str = "", name: str = "") -> Iterator[Step]: ...
+
 
 # Pieces of output that may wait to be written; who reads more waits.
 WAITING_PIECES = 64

@@ -18,12 +18,11 @@ from gpuq.errors import GpuqError, NotFound, Unavailable, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
+    from gpuq.cli.commands.log_follow import Step
     from gpuq.client.calls import Calls
-
-    Step = Callable[[], object]
 
 # Each that is followed takes a thread here and a connection of the daemon's.
 MOST_FOLLOWED = 32
@@ -68,6 +67,7 @@ class Reading:
         self._terminal = sys.stdout.isatty()
 
     def write(self, data: bytes) -> None:
+        """To stdout, at once for who looks on."""
         sys.stdout.buffer.write(data)
         if self._follow:
             sys.stdout.buffer.flush()

@@ -6,6 +6,7 @@ import sys
 
 from gpuq.cli.commands.job_detail import detail, ending
 from gpuq.cli.connect import connect, print_json
+from gpuq.cli.fitting import print_facts
 from gpuq.cli.parse.options import Args
 from gpuq.cli.parse.select import one, resolve_ids
 from gpuq.cli.render import (
@@ -74,14 +75,6 @@ def _print(job: Any) -> None:
     if job["events"]:
         print("\nEvents")
         print(table(("AT", "FROM", "TO", "BY", "DETAIL"), [_event(event) for event in job["events"]], state="TO"))
-
-
-def print_facts(facts: list[tuple[str, str]]) -> None:
-    """A line for each label and value, more where the terminal has no room for one."""
-    widest = max(len(name) for name, _ in facts)
-    limit = width()
-    for name, value in facts:
-        print(wrapped(f"{name.ljust(widest)}  {printable(value)}", widest + 2, limit))
 
 
 def why(args: Args) -> int:

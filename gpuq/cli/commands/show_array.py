@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpuq.cli.commands.job_columns import lines
-from gpuq.cli.commands.show import print_facts
+from gpuq.cli.fitting import print_facts
 from gpuq.cli.parse.select import MANY, STATES
 from gpuq.cli.render import command_text, cut, full_time, span, width
 
