@@ -122,7 +122,7 @@ def answer(daemon: StubDaemon, count: int) -> None:
     daemon.on("GET", "/report/usage", Answer(200, {"columns": ["user", "day", "gpu_hours", "run_hours"], "rows": rows}))
     letter = {
         "job_id": 7, "name": LONG, "user": "bartholomew", "failed_at": AT, "outcome": "launch_error", "attempts": 3,
-        "error": f"no folder since {AT}", "log_tail": None,
+        "error": f"no folder since {AT}", "log_tail": f"0%\r50%\r100%\n{LONG}\n",
     }  # fmt: skip
     daemon.on("GET", "/dlq", Answer(200, [letter] * min(count, 60)))
     daemon.on("GET", "/dlq/7", Answer(200, letter))
@@ -143,6 +143,7 @@ MATTERS = {
     "history": (r"launch_error: no folder",),
     "report usage": (r"user0-",),
     "dlq list": (r"launch_error",),
+    "dlq show 7": (r"^  \| 100%$", r"^  \| llama.*…$|sweep$"),
     "token list": (r"laptop",),
 }
 

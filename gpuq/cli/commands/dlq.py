@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from gpuq.cli.commands.log_lines import last_state
 from gpuq.cli.connect import connect, print_json
 from gpuq.cli.fitting import fitted
 from gpuq.cli.messages import act_on_each, tell
 from gpuq.cli.parse.options import Args
 from gpuq.cli.parse.select import one, resolve_ids
-from gpuq.cli.render import count, full_time, local_times, printable
+from gpuq.cli.render import count, cut, full_time, local_times, printable, width, wrapped
 from gpuq.errors import GpuqError, NotFound, Unavailable, UsageError
 
 TYPE_CHECKING = False
@@ -126,14 +127,17 @@ def _answer() -> str:
 
 
 def _print(letter: Any) -> None:
-    print(
+    limit = width()
+    told = (
         f"job {letter['job_id']} ({printable(letter['name'])}) of {letter['user']} failed at "
         f"{full_time(letter['failed_at'])} after {count(letter['attempts'], 'attempt')}: {letter['outcome']}"
     )
+    print(wrapped(told, 2, limit))
     if letter["error"]:
-        print(f"  {printable(local_times(letter['error']))}")
-    for line in (letter["log_tail"] or "").splitlines():
-        print(f"  | {printable(line)}")
+        print(wrapped(f"  {printable(local_times(letter['error']))}", 4, limit))
+    tail = (letter["log_tail"] or "").rstrip("\n")
+    for line in tail.split("\n") if tail else ():
+        print(cut(f"  | {printable(last_state(line.encode(errors='replace')).decode())}", limit))
 
 
 def _row(letter: Any) -> list[str]:
