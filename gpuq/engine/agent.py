@@ -27,9 +27,10 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 
 from gpuq.domain import failpoints
+from gpuq.engine.attempt.idle import record_usage
 from gpuq.engine.attempt.launch_breaker import LaunchCircuitBreaker
 from gpuq.engine.attempt.tracked import TrackedAttempt
-from gpuq.engine.attempt.updates import record_limits_reached, record_outgrown, record_started
+from gpuq.engine.attempt.updates import record_limits_reached, record_started
 from gpuq.engine.attempt.watcher import AttemptWatcher, Happened
 from gpuq.engine.claim.claim import write_turn
 from gpuq.engine.claim.direct import DirectStart
@@ -204,7 +205,7 @@ class Agent:
         if now >= self._state.sample_at and any(tracked.gpu_uuids for tracked in tracked_attempts):
             self._state.sample_at = now + SAMPLE_S
             sample(self._snapshots.observe(), tracked_attempts)
-            record_outgrown(self._ctx, tracked_attempts)
+            record_usage(self._ctx, tracked_attempts)
 
     def _may_start(self) -> bool:
         if self._stopping or not self._lock.held:

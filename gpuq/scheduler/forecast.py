@@ -33,11 +33,13 @@ UNFORESEEN = 1.8
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """Job id → epoch seconds. `end` has the running jobs too. A job that can never start, or only when a GPU is back
-    in service, has no start. `start_span`, `end_span`: from when to when it may be, for what has a start and an end.
-    `yields`: of running and foreseen preemptible jobs, the first time that each is asked to make room."""
+    in service, has no start. `gpus`: of those with a start, the places in the snapshot of the GPUs that they get.
+    `start_span`, `end_span`: from when to when it may be, for what has a start and an end. `yields`: of running and
+    foreseen preemptible jobs, the first time that each is asked to make room."""
 
     start: dict[int, float] = field(default_factory=dict)
     end: dict[int, float] = field(default_factory=dict)
+    gpus: dict[int, tuple[int, ...]] = field(default_factory=dict)
     start_span: dict[int, Span] = field(default_factory=dict)
     end_span: dict[int, Span] = field(default_factory=dict)
     yields: dict[int, Yielding] = field(default_factory=dict)
@@ -76,6 +78,7 @@ def forecast(snapshot: Snapshot, now: float, *, most: int | None = None) -> Fore
             line.remove(job)
             running[job.id] = _holding(job, mask, snapshot, time, run_s)
             result.start[job.id] = time
+            result.gpus[job.id] = tuple(positions(mask))
             result.end[job.id] = time + run_s
             doubts.starts(job, time, run_s)
             heappush(ends, (time + run_s, job.id))

@@ -132,6 +132,9 @@ def answer(daemon: StubDaemon, count: int) -> None:
     }  # fmt: skip
     daemon.on("GET", "/tokens", Answer(200, [token]))
     daemon.on("GET", "/groups", Answer(200, []))
+    numbers = {"running": 1, "waiting": 0, "gpus": 4, "idle_gpus": 4, "gpu_hours": 5.0}
+    idle = {"job_id": 7, "name": "bert", "gpus": 4, "since": AT}
+    daemon.on("GET", "/who", Answer(200, [{"user": "bartholomew", **numbers, "idle": [idle]}]))
 
 
 # What has to be seen of a line, however narrow the window.
@@ -164,13 +167,13 @@ def test_no_line_is_wider_than_its_window_and_what_matters_is_seen(
 # Every command that tells a moment, as it is called.
 WITH_TIMES = {
     "status": ("status",), "show": ("show", "7"), "why": ("why", "7"), "history": ("history",), "gpus": ("gpus",),
-    "dlq list": ("dlq", "list"), "dlq show": ("dlq", "show", "7"), "token list": ("token", "list"),
+    "dlq list": ("dlq", "list"), "dlq show": ("dlq", "show", "7"), "token list": ("token", "list"), "who": ("who",),
     "report": ("report", "usage", "--by", "user,day"),
 }  # fmt: skip
 # What tells none, or tells it in the words of `job_line`, of an error, or of the daemon's start.
 WITHOUT = {
     *("up", "down", "server", "agent", "maintain", "submit", "run", "logs", "wait", "cancel", "hold", "release", "top"),
-    *("update", "retry", "requeue", "pause", "resume", "clean", "sql", "simulate", "config", "doctor", "group"),
+    *("update", "retry", "requeue", "pause", "resume", "clean", "sql", "simulate", "config", "doctor", "group", "web"),
     *("gpus drain", "gpus undrain", "group limit", "dlq retry", "dlq purge", "db upgrade", "db current", "db backup"),
     *("db restore", "db adopt", "db reporter", "token create", "token revoke"),
 }
