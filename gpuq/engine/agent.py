@@ -47,8 +47,7 @@ from gpuq.ports.notify import Topic
 
 log = logging.getLogger(__name__)
 
-SOON_S = 0.5  # after a store failed
-SAMPLE_S = 5.0
+SOON_S, SAMPLE_S = 0.5, 5.0  # after a store failed; between two looks at the GPUs
 # A start is written this much later, together with others, or with its end if that comes first: a commit saved.
 WRITE_AFTER_S = 0.02
 
