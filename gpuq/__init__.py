@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         GpuProcess,
         Group,
         Pause,
+        Preemption,
         Reason,
         Stats,
         Table,
@@ -90,6 +91,7 @@ __all__ = [
     "NotFound",
     "Options",
     "Pause",
+    "Preemption",
     "Queue",
     "Reason",
     "Refused",
@@ -120,7 +122,7 @@ _HOMES = {
     "gpuq.client.client": ("Client",),
     "gpuq.client.values": (
         *("Attempt", "Check", "DeadLetter", "Event", "Gpu", "GpuJob", "GpuProcess", "Group"),
-        *("Pause", "Reason", "Stats", "Table", "Why"),
+        *("Pause", "Preemption", "Reason", "Stats", "Table", "Why"),
     ),
     "gpuq.errors": (
         *("ConfigError", "Constraint", "DaemonUnreachable", "Forbidden", "GpuOutOfMemory", "GpuqError", "JobCancelled"),

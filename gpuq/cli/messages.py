@@ -30,13 +30,13 @@ def tell(error: GpuqError) -> int:
 
 def job_line(job: Any) -> str:
     """`job 7 (train.py) is queued, position 3, starts about 14:20`."""
-    from gpuq.cli.render import printable, when
+    from gpuq.cli.render import about, printable
 
     text = f"job {job['id']} ({printable(job['name'])}) is {job['state']}"
     if job["position"] is not None:
         text += f", position {job['position']}"
     if job["estimated_start"] and job["state"] in {"queued", "blocked", "delayed"}:
-        text += f", starts about {when(job['estimated_start'])}"
+        text += f", starts about {about(job['estimated_start'], job.get('estimated_start_range'))}"
     return text
 
 

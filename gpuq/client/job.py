@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Protocol, Self
 
-from gpuq.client.values import Attempt, Event, Pause, Read, Reason, Value, Why, many, moment
+from gpuq.client.values import Attempt, Event, Pause, Read, Reason, Value, Why, many, moment, moments
 from gpuq.client.watch import FINAL
 from gpuq.errors import Forbidden, GpuOutOfMemory, JobCancelled, JobFailed, JobLost, NotFound, TimeLimit, UsageError
 
@@ -41,11 +41,14 @@ class JobClient(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Expected(Value):
-    """How long a job is expected to run, in seconds, what that rests on, and on how many earlier runs."""
+    """How long a job is expected to run, in seconds, what that rests on, and on how many earlier runs; in four of five
+    cases it is between `low_s` and `high_s`."""
 
     seconds: float
     source: str = ""
     samples: int = 0
+    low_s: float | None = None
+    high_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,8 @@ class Job(Value):
 
     `state`: blocked, held, delayed, queued, starting, running, stopping, completed, failed or cancelled (the last three
     are final). `reason` says why it is not running; `outcome`, `exit_code`, `signal` and `error` how it ended;
-    `position` (from 1), `estimated_start` and `estimated_end` what the forecast says. `attempt` is the number of the
+    `position` (from 1), `estimated_start` and `estimated_end` what the forecast says, and the ranges from when to when
+    that is in four of five cases. `attempt` is the number of the
     newest attempt, 0 before the first. `time_limit_s` in seconds, memory in MiB, `progress` 0 to 1. `attempts`,
     `events`, `expected` and `script_bytes` (of its batch script) are there when the job was asked for by its id, and
     empty in lists.
@@ -97,6 +101,8 @@ class Job(Value):
     position: int | None = None
     estimated_start: datetime | None = None
     estimated_end: datetime | None = None
+    estimated_start_range: tuple[datetime, datetime] | None = None
+    estimated_end_range: tuple[datetime, datetime] | None = None
     expected: Expected | None = None
     progress: float | None = None
     node: str | None = None
@@ -124,6 +130,7 @@ class Job(Value):
         "expected": Expected.from_json,
         "attempts": many(Attempt),
         "events": many(Event),
+        **dict.fromkeys(("estimated_start_range", "estimated_end_range"), moments),
         **dict.fromkeys(("command", "gpu_ids", "after", "after_any", "gpu_indices", "gpu_uuids"), tuple),
         **dict.fromkeys(
             (

@@ -36,7 +36,7 @@ LINES = {
     "array in the foreground": ("run --array 0-3 true", 2, "--array"),
     "bad id": ("show seven", 2, "'seven'"),
     "no id": ("show", 2, "ID"),
-    "two ids": ("show 7 9", 2, "'9'"),
+    "two ids": ("why 7 9", 2, "'9'"),
     "range for one": ("show 7-9000000", 2, "7-9000000"),
     "backward range": ("status 9-7", 2, "9-7"),
     "unknown state": ("status -s asleep", 2, "'asleep'"),

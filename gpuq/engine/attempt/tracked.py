@@ -10,6 +10,7 @@ from gpuq.domain.states import JobState
 from gpuq.ports.history import FinishedRun
 from gpuq.ports.launcher import Launcher, LaunchOrder
 from gpuq.scheduler.snapshot import Holding
+from gpuq.scheduler.spread import Span
 
 
 @dataclass(eq=False)
@@ -102,8 +103,8 @@ class TrackedAttempt:
         changed = {name: getattr(job, name) for name in ("name", "group", "priority", "time_limit_s", "score")}
         self.job = replace(self.job, **changed)
 
-    def holding(self, expected_s: float, preemptions_last_hour: int = 0) -> Holding:
-        """`expected_s`: seconds for the whole run, as known now."""
+    def holding(self, expected_s: float, preemptions_last_hour: int = 0, span: Span | None = None) -> Holding:
+        """`expected_s`: seconds for the whole run, as known now; `span`: how short and how long it may be."""
         return Holding(
             job_id=self.job.id,
             user=self.job.user,
@@ -118,6 +119,7 @@ class TrackedAttempt:
             preemptible=self.job.preemptible,
             stopping=self.stopping,
             preemptions_last_hour=preemptions_last_hour,
+            span=span,
         )
 
     @property

@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from gpuq.domain.job import Attempt, Job
+from gpuq.domain.reasons import Reason
 from gpuq.engine.attempt.tracked import TrackedAttempt, recorded
 from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.snapshot.builder import SnapshotBuilder
-from gpuq.engine.snapshot.candidates import candidate, expectation
+from gpuq.engine.snapshot.candidates import ExpectedRuns, candidate
 from gpuq.engine.snapshot.limit_bypass import past_limits
 from gpuq.engine.switches import Switches, read_switches
 from gpuq.ports.records import Waiting
 from gpuq.scheduler.explain import Explainer
 from gpuq.scheduler.forecast import Forecast, forecast
+from gpuq.scheduler.making_room import with_preemptions
 from gpuq.scheduler.snapshot import Snapshot
 
 # The forecast looks this far down the line; those behind it get no estimate.
@@ -53,6 +55,10 @@ class ForecastPicture:
     def misses(self, job: Job) -> bool:
         """Whether it belongs into the forecast and is not in it."""
         return job.id not in self.known and job.score < self.reach
+
+    def reasons(self, job_id: int) -> list[Reason]:
+        """Of one waiting job, the one that decides first. Empty when it is not in the snapshot."""
+        return with_preemptions(self.explainer.reasons(job_id), self.snapshot, self.forecast, job_id, self.at)
 
 
 class ForecastCache:
@@ -110,11 +116,12 @@ class ForecastCache:
         new = candidate(job)
         line = sorted([*picture.snapshot.waiting, new], key=lambda c: (c.score, c.id))
         known = picture.snapshot.expected
-        its_own = expectation(self._ctx, [job], use_median=True)(new)
+        its_own = ExpectedRuns(self._ctx, [job], use_median=True).seconds(new)
         supposed = replace(
             picture.snapshot,
             waiting=line,
             expected=lambda c: known(c) if known is not None and c.id != job.id else its_own,
+            span=None,
         )
         return forecast(supposed, self._ctx.clock.now()).start.get(job.id)
 

@@ -115,7 +115,14 @@ def _expected(ctx: Context, job: Job) -> ExpectedView | None:
         return None
     elapsed = max(0.0, ctx.clock.now() - job.started_at) if job.started_at is not None else 0.0
     found = ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s, elapsed, use_median=True)
-    return {"seconds": round(found.seconds, 3), "source": found.source, "samples": found.samples}
+    low, high = found.span or (found.seconds, found.seconds)
+    return {
+        "seconds": round(found.seconds, 3),
+        "source": found.source,
+        "samples": found.samples,
+        "low_s": round(low, 3),
+        "high_s": round(high, 3),
+    }
 
 
 @router.delete("/jobs/{job_id}", summary="Cancel: a waiting job at once, a running one within its grace")

@@ -39,11 +39,14 @@ Answer = Annotated[T, _Unchecked()]
 
 
 class ExpectedView(TypedDict):
-    """How long a job is expected to run, what that rests on, and on how many runs."""
+    """How long a job is expected to run, what that rests on, and on how many runs; in four of five cases between
+    `low_s` and `high_s`."""
 
     seconds: float
     source: str
     samples: int
+    low_s: float
+    high_s: float
 
 
 class JobDetailView(JobView):
