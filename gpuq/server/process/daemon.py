@@ -21,7 +21,7 @@ from gpuq.engine.context import Context
 from gpuq.engine.file_lock import FileLock
 from gpuq.errors import UsageError
 from gpuq.home import prepare_home
-from gpuq.linux import raise_descriptor_limit
+from gpuq.linux import keep_large_blocks_apart, raise_descriptor_limit
 from gpuq.observe import log as daemon_log
 from gpuq.server import machine_socket
 from gpuq.server.process.detach import Interrupted
@@ -79,6 +79,7 @@ def run(
         raise UsageError("--listen is for `gpuq up` and `gpuq server`")
     daemon_log.set_up(settings.log_level)
     sys.setswitchinterval(SWITCH_S)
+    keep_large_blocks_apart()
     raise_descriptor_limit()
     going = DaemonStop()
     with _interruptible(going), ExitStack() as stack:

@@ -108,6 +108,10 @@ class Clerk:
             if each not in together:
                 self._serve_alone(each)
 
+    def spare_memory(self) -> None:
+        """After a large submission: gives back what it took and the next ones do not need."""
+        self._ctx.records.spare_memory()
+
     def _parsed(self, request: Request) -> Parsed | None:
         """None for one that is answered already, because it makes no sense."""
         try:
