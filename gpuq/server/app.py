@@ -70,9 +70,9 @@ def create_app(
     fast = Submission(ctx, app.state.queries, agent)
     app.mount_fast_path(fast, AccessMiddleware(fast, ctx, MAX_BODY))
     routers = [part.router for part in (again, bulk, jobs, queue, streaming, questions, disk, admin)]
-    app.include_router(_other_methods(routers))
-    for router in routers:
-        app.include_router(router)
+    for router in (_other_methods(routers), *routers):
+        # Not `include_router`: it makes every route once more, all of them at the first request, which waits for that.
+        app.router.routes.extend(router.routes)
     app.state.ways = _ways(routers)
     return app
 
