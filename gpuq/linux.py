@@ -147,8 +147,8 @@ def trim_heap() -> None:
 
 def keep_large_blocks_apart() -> None:
     """From now on, what is allocated in one piece of a mebibyte or more goes back to the kernel when it is freed. By
-    itself glibc takes such pieces from its heaps once it has seen some, where anything behind them keeps them. Elsewhere
-    nothing happens."""
+    itself glibc takes such pieces from its heaps once it has seen some, where anything behind them keeps them.
+    Elsewhere nothing happens."""
     import ctypes
 
     settle = getattr(ctypes.CDLL(None), "mallopt", None)
