@@ -79,7 +79,6 @@ def run(
         raise UsageError("--listen is for `gpuq up` and `gpuq server`")
     daemon_log.set_up(settings.log_level)
     sys.setswitchinterval(SWITCH_S)
-    keep_large_blocks_apart()
     raise_descriptor_limit()
     going = DaemonStop()
     with _interruptible(going), ExitStack() as stack:
@@ -197,6 +196,7 @@ def _settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    keep_large_blocks_apart()
 
 
 def _addresses(ctx: Context, addresses: list[str]) -> list[str]:
