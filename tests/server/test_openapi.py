@@ -11,6 +11,11 @@ from gpuq.server.routes import admin, jobs, queue
 from gpuq.server.routes.views import BulkItemView, JobDetailView, QueueAnswer
 
 PROMISED = {
+    ("GET", "/who"),
+    ("GET", "/lanes"),
+    ("POST", "/login-links"),
+    ("GET", "/sessions"),
+    ("DELETE", "/sessions/{session_id}"),
     ("POST", "/clean"),
     ("GET", "/disk"),
     ("GET", "/report/disk"),
