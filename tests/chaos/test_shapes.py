@@ -28,7 +28,8 @@ def test_every_shape_is_a_valid_submission_and_all_kinds_are_drawn() -> None:
     for spec in specs:
         JobSpec.parse({**spec, "begin": 0.0} if "begin" in spec else spec)
     assert {spec["gpus"] for spec in specs} == {0, 1, 2, 3, 4}
-    assert {spec["command"][5] for spec in specs} == {"plain", "stray", "deaf_stray", "deaf", "loud"}
+    kinds = {"plain", "stray", "deaf_stray", "deaf", "loud", "escapee", "tidy", "tidies_all", "suspends", "meddles"}
+    assert {spec["command"][5] for spec in specs} == kinds
     extras = {"time_limit_s", "after", "after_any", "array", "hold", "key", "begin", "preemptible"}
     assert extras <= {field for spec in specs for field in spec}
 
