@@ -29,8 +29,8 @@ class Address:
     """`path` for `unix`, `host` and `port` for `http` and `https`. `explicit`: somebody named the server, so
     nothing else may stand in for it. `machine_home`: where the machine's daemon lives, which is asked when none listens
     in the own home; None: it is not looked for. `trouble`: what was wrong with the machine's config file.
-    `status_format`: the columns of a listing, if a setting names them. `ca_file`: who may have signed the certificate of
-    an https server; None: whom the system trusts."""
+    `status_format`: the columns of a listing, if a setting names them. `ca_file`: who may have signed the certificate
+    of an https server; None: whom the system trusts."""
 
     __slots__ = (
         "ca_file",

@@ -1,6 +1,6 @@
 """HTTP(S) over TCP with a bearer token, for a daemon that runs with `--listen`.
 
-Over https the server's certificate is always verified: by the CA of GPUQ_CA_FILE, else by those that the system trusts."""
+Over https the certificate is always verified: by the CA of GPUQ_CA_FILE, else by those that the system trusts."""
 
 from __future__ import annotations
 

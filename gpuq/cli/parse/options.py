@@ -11,6 +11,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+STATES = (
+    "blocked", "held", "delayed", "queued", "starting", "running", "stopping", "completed", "failed", "cancelled",
+)  # fmt: skip
+WAITING, ACTIVE, FINAL = STATES[:4], STATES[4:7], STATES[7:]
 PRIORITIES = ("critical", "high", "normal", "low", "0", "1", "2", "3")
 
 # What stands for an option's value in --help. A `flag` has none; `list` may be given several times.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from gpuq.cli.parse.options import ACTIVE as ACTIVE
+from gpuq.cli.parse.options import FINAL as FINAL
+from gpuq.cli.parse.options import STATES as STATES
+from gpuq.cli.parse.options import WAITING as WAITING
 from gpuq.domain.ids import parse_selection
 from gpuq.errors import NotFound, UsageError
 
@@ -14,10 +18,6 @@ if TYPE_CHECKING:
     from gpuq.client.calls import Calls
 
 FILTER_NAMES = ("me", "user", "state", "group", "name")
-STATES = (
-    "blocked", "held", "delayed", "queued", "starting", "running", "stopping", "completed", "failed", "cancelled",
-)  # fmt: skip
-WAITING, ACTIVE, FINAL = STATES[:4], STATES[4:7], STATES[7:]
 # As many as the daemon gives in one answer.
 MANY = 100_000
 
