@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -28,31 +29,34 @@ def told() -> Iterator[tuple[str, Command]]:
             command.expected.append(row)
 
 
+class Machine:
+    """The daemon and who may type at it."""
+
+    def __init__(self, box: Any, accounts: Any) -> None:
+        self.box, self.accounts = box, accounts
+        self.printed: list[str] = []
+
+    def says(self, who: str, command: Command) -> bool:
+        """Whether it prints now what the page shows."""
+        words = shlex.split(command.line.removeprefix("gpuq "))
+        done = self.box.gpuq_as(getattr(self.accounts, who), *words, code=None)
+        text = done.stdout + done.stderr
+        for name in ("alice", "bob", "admin"):
+            text = text.replace(getattr(self.accounts, name).name, name)
+        self.printed = [normal(row) for row in text.splitlines() if row.strip()]
+        return matches([normal(row) for row in command.expected], self.printed)
+
+
 def test_a_week_of_two_users_and_an_administrator_is_as_the_page_shows_it(
     accounts: Any, make_root_box: Callable[..., Any]
 ) -> None:
     box = make_root_box(GPUQ_NODE="box1")
     box.up()
+    machine = Machine(box, accounts)
     week = list(told())
     assert len(week) > 10
     for who, command in week:
-        account = getattr(accounts, who)
-
-        def printed(command: Command = command, account: Any = account) -> list[str]:
-            done = box.gpuq_as(account, *shlex.split(command.line.removeprefix("gpuq ")), code=None)
-            text = done.stdout + done.stderr
-            for name in ("alice", "bob", "admin"):
-                text = text.replace(getattr(accounts, name).name, name)
-            return [row for row in text.splitlines() if row.strip()]
-
-        expected = [normal(row) for row in command.expected]
-        last: list[str] = []
-
-        def same() -> bool:
-            last[:] = printed()
-            return matches(expected, [normal(row) for row in last])
-
         if command.reads:
-            box.until(same, f"{who}$ {command.line} prints what the page says")
-        elif not same():
-            pytest.fail(f"{who}$ {command.line}\nshould print\n{command.expected}\nand prints\n" + "\n".join(last))
+            box.until(functools.partial(machine.says, who, command), f"{who}$ {command.line} prints what the page says")
+        elif not machine.says(who, command):
+            pytest.fail(f"{who}$ {command.line}\nshould print {command.expected}\nand prints {machine.printed}")
