@@ -41,8 +41,23 @@ def test_an_array_and_a_range_are_done_at_once(simulated: Gpuq) -> None:
     assert simulated("cancel", "1", "13_3", "15-30").out == "22 jobs cancelled\n"
     done = simulated("cancel", "1", "99")
     assert (done.code, done.out) == (4, "0 jobs cancelled\n")
-    assert "gpuq: job 1 is already cancelled" in done.err
-    assert "gpuq: 13 jobs were refused; those not told here: 1 not_found, 2 wrong_state" in done.err
+    assert done.err.splitlines()[-3:-1] == [
+        "gpuq: jobs 1-12 are already cancelled",
+        "gpuq: there is no job 99",
+    ]
+    for line, code, told in (
+        (
+            "cancel 1-12",
+            4,
+            "cancel: of jobs 1-12 none is blocked, held, delayed, queued, starting, running or stopping ",
+        ),
+        ("release 1-12", 4, "release: of jobs 1-12 none is held (12 cancelled)"),
+        ("cancel 4500-5001", 3, "there are no jobs 4500-5001"),
+    ):
+        done = simulated(*line.split())
+        assert (done.code, done.out) == (code, ""), line
+        assert told in done.err
+    assert simulated("release", "all", "-y").out == "nothing to release: no such job is held\n"
     assert simulated("retry", "all", "-y").out == "22 jobs queued again\n"
     assert len(json.loads(simulated("status", "--json").out)) == 24
 
@@ -109,6 +124,14 @@ def test_doctor_says_what_is_missing(simulated: Gpuq) -> None:
     assert found["daemon"]["status"] == "fail"
     assert "gpuq up" in found["daemon"]["hint"]
     assert found["gpus"]["status"] == "ok"
+
+
+def test_doctor_says_one_thing_of_a_database_that_was_emptied(simulated: Gpuq) -> None:
+    assert simulated("submit", "-g", "0", "true").code == 0
+    for path in simulated.home.glob("gpuq.db*"):
+        path.unlink()
+    findings = json.loads(simulated("doctor", "--json").out)
+    assert [found["status"] for found in findings if found["check"] == "database"] == ["fail"]
 
 
 def test_doctor_sends_nobody_to_start_a_daemon_of_another_home(simulated: Gpuq) -> None:

@@ -143,6 +143,17 @@ def matches(job: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return all(job[name] == wanted[name] for name in ("user", "group", "name") if name in wanted)
 
 
+def in_ranges(client: Calls, words: list[str]) -> dict[str, int] | None:
+    """How many jobs the ranges among the words hold, by state; None when there is no range."""
+    ranges = parse_selection(words).ranges
+    if not ranges:
+        return None
+    counts = {
+        state: sum(len(_in_range(client, low, high, {"state": state})) for low, high in ranges) for state in STATES
+    }
+    return {state: count for state, count in counts.items() if count}
+
+
 def _in_range(client: Calls, low: int, high: int, query: Mapping[str, Any]) -> list[int]:
     found = client.names(**query, after_id=max(0, low - 1), until_id=high, limit=high - low + 1)
     return [job_id for job_id, _, _ in found if low <= job_id <= high]
