@@ -14,6 +14,8 @@ MAX_RANGE = 100_000
 _HINT = "write 7, 7,9, 300-440, 7_3, last or all"
 # Of two ids with a sign between; Python refuses to read numbers of thousands of digits.
 _LONGEST = 41
+# What a database can number.
+_LARGEST = 2**63 - 1
 
 
 def new_token() -> str:
@@ -60,4 +62,6 @@ def parse_selection(words: list[str]) -> Selection:
             everything = True
         else:
             raise UsageError(f"{part!r} is not a job id", hint=_HINT)
+    if max((*ids, *(high for _, high in ranges), *(one for pair in elements for one in pair)), default=0) > _LARGEST:
+        raise UsageError("no job has an id of that many digits", hint="`gpuq status -a` lists every job")
     return Selection(tuple(ids), tuple(ranges), tuple(elements), last, everything)

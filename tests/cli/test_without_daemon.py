@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 from stub_daemon import Gpuq
@@ -132,6 +133,30 @@ def test_doctor_says_one_thing_of_a_database_that_was_emptied(simulated: Gpuq) -
         path.unlink()
     findings = json.loads(simulated("doctor", "--json").out)
     assert [found["status"] for found in findings if found["check"] == "database"] == ["fail"]
+
+
+NONSENSE = {
+    "cancel 99999999999999999999": "no job has an id of that many digits",
+    "status 1_99999999999999999999": "no job has an id of that many digits",
+    "show ''": "'' names no job",
+    "submit --after '' true": "--after: no job is named",
+    "submit --after-any , true": "--after-any: no job is named",
+    "submit --gpu-ids '' true": "--gpu-ids: no number is given",
+    "gpus drain 0-99999": "at most 1024 at once",
+    "gpus drain 3-1": "write the lower index first",
+    "sql ''": "see `gpuq sql --help`",
+    "token create ''": "see `gpuq token create --help`",
+    "simulate nofile.csv": "cannot read the trace nofile.csv: No such file or directory",
+}
+
+
+def test_nonsense_is_refused_with_what_is_wrong_and_what_to_do(simulated: Gpuq) -> None:
+    for line, told in NONSENSE.items():
+        done = simulated(*shlex.split(line))
+        assert (done.code, done.out) == (2, ""), line
+        assert told in done.err, line
+        assert "openapi" not in done.err, line
+    assert json.loads(simulated("status", "--json").out) == []
 
 
 def test_doctor_sends_nobody_to_start_a_daemon_of_another_home(simulated: Gpuq) -> None:

@@ -83,6 +83,8 @@ def _pieces(ids: list[int]) -> list[list[int]]:
 def one(client: Calls, word: str) -> int:
     """The one job that the word names."""
     found = resolve_ids(client, [word])
+    if not found:
+        raise UsageError(f"{word!r} names no job", hint="name one job: 7, 7_3 or last")
     if len(found) != 1:
         raise UsageError(f"{word!r} is more than one job", hint="name one job")
     return found[0]
