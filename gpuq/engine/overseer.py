@@ -253,7 +253,5 @@ def _since(before: float | None, holds: bool, now: float) -> float | None:
 
 
 def _what(sight: Sight) -> str:
-    if sight.state is SupervisorState.GONE:
-        return "its supervisor is gone"
     who = "its supervisor" if sight.pid is None else f"its supervisor (pid {sight.pid})"
-    return f"{who} stands still" if sight.state is SupervisorState.STANDS_STILL else f"{who} does not answer"
+    return f"{who} {'stands still' if sight.state is SupervisorState.STANDS_STILL else 'does not answer'}"

@@ -255,6 +255,9 @@ class PlayedLauncher:
     def outcome(self, run_dir: str, token: str) -> Result | None:
         return self._results.get(run_dir)
 
+    def told_to_cancel(self, run_dir: str) -> bool:
+        return any(stop["run_dir"] == run_dir and stop["reason"] == "cancel" for stop in self.stops)
+
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         self.stops.append(Stop(run_dir=run_dir, reason=reason, grace_s=grace_s, signal=signal))
 
@@ -311,6 +314,7 @@ class World:
             records=records,
             history=history,
             tokens=sql_stores.open_tokens(base),
+            web_sessions=sql_stores.open_web_sessions(base),
             maintenance_runs=sql_stores.open_maintenance(base),
             files=sql_stores.open_job_files(base),
             queue=redis_stores.RedisHotQueue(link, expected_epoch=epoch.get),

@@ -18,13 +18,16 @@ class TrackedAttempt:
 
     `order`: how to launch it, from the claim to the launch; None for one that was read back from its record.
     `fd` is what the agent waits on: the supervisor's report, later its pidfd; None when the kernel gave none.
-    `start_recorded`: the start is written in SQL. `result`: how it ended, as soon as that is known.
+    `start_recorded`: the start is written in SQL. `result`: how it ended, as soon as that is known;
+    `cancelled`: it was told to stop for a cancel, of which SQL may not know. `failed_alone`: how often in a row its job
+    could not be launched while others could; 0 where that may be the machine's fault.
     `doubt`: why it is not taken for dead although its supervision is over, or what goes wrong with it alone; a text for
     people, `doubt_told` the one that they were told. `ask_at`: not looked after before, monotonic seconds, because what
     failed just now would fail again.
-    `peak_mb`, `utilisation`: what was seen of its GPUs so far. `flagged_mb`: the peak with which it was last said to
-    have outgrown its request. `grouped`: a control group holds all its processes; else `family` is what was last noted
-    of them (see families.py), None for nothing yet.
+    `peak_mb`, `utilisation`: what was seen of its GPUs so far; `busy_at`: when one of them was last seen at work, or
+    first looked at. `idle_told`: people were told that they stand still; None: not known yet. `flagged_mb`: the peak
+    with which it was last said to have outgrown its request. `grouped`: a control group holds all its
+    processes; else `family` is what was last noted of them (see families.py), None for nothing yet.
     """
 
     job: Job
@@ -41,12 +44,16 @@ class TrackedAttempt:
     start_recorded: bool = False
     stopping: bool = False
     result: Result | None = None
+    cancelled: bool = False
+    failed_alone: int = 0
     doubt: str | None = None
     doubt_told: str | None = None
     ask_at: float = 0.0
     peak_mb: dict[str, int] = field(default_factory=dict)
     flagged_mb: int = 0
     utilisation: list[float] = field(default_factory=list)
+    busy_at: float | None = None
+    idle_told: bool | None = None
     grouped: bool = False
     family: list[tuple[int, int]] | None = None
 

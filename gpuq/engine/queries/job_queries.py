@@ -19,7 +19,7 @@ from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.queries.array_lines import ArrayCounts, ArrayView, lumped_page
 from gpuq.engine.queries.forecast_cache import ForecastCache
-from gpuq.engine.queries.job_status import job_status
+from gpuq.engine.queries.job_status import job_status, last_error
 from gpuq.engine.queries.queue_page import queue_page
 from gpuq.engine.switches import stuck_attempts
 from gpuq.ports.records import JobFilter, Reader, Waiting
@@ -65,6 +65,16 @@ class JobQueries:
     def estimate(self, job: Waiting) -> float | None:
         """When a job that is not stored would start, epoch seconds; None beyond the forecast's reach."""
         return self._forecasts.estimate(job)
+
+    def forecast_gpus(self) -> tuple[dict[int, float], dict[int, tuple[int, ...]]]:
+        """Of the waiting jobs that the forecast reaches: when each starts (epoch seconds), and on which GPUs by index;
+        none while nothing is started."""
+        picture = self._forecasts.picture()
+        if picture.snapshot.paused is not None or not self.agent.is_alive():
+            return {}, {}
+        index = [device.index for device in picture.snapshot.devices]
+        found = {job_id: tuple(index[at] for at in places) for job_id, places in picture.forecast.gpus.items()}
+        return dict(picture.forecast.start), found
 
     def describe(self, jobs: Sequence[Job]) -> list[tuple[Job, JobStatus]]:
         """In the order given. Final jobs cost nothing; others share one forecast and one walk along the line."""
@@ -130,9 +140,12 @@ class JobQueries:
         with self._ctx.records.read() as tx:
             job = tx.job(job_id)
             trouble = stuck_attempts(tx, self._ctx.node).get(job_id) if job.state in ACTIVE else None
+            failed = last_error(tx, job)
         [(_, status)] = self.describe([job])
         if trouble is not None:
             status = replace(status, reason=Reason(ReasonCode.STUCK, trouble))
+        elif failed is not None and status.reason is not None:
+            status = replace(status, reason=replace(status.reason, text=f"{status.reason.text} ({failed})"))
         reasons = [status.reason] if status.reason else []
         lost = status.reason is not None and status.reason.code is ReasonCode.NO_ACCOUNT
         if job.state is JobState.QUEUED and not lost and self.agent.is_alive():

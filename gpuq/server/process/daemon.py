@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from gpuq import wiring
+from gpuq import mounts, wiring
 from gpuq.config_file import MACHINE_SOCKET
 from gpuq.engine.context import Context
 from gpuq.engine.file_lock import FileLock
@@ -90,6 +90,7 @@ def run(
         # By itself first, so that whoever waits hears how far it is.
         wiring.database().ensure(settings.database_url, tell)
         ctx = wiring.open_context(settings, roles=roles)
+        mounts.note(settings.home)
         stack.callback(_close, ctx)
         stack.callback(_stop_jobs_if_told, ctx, going)
         if "agent" in roles:
@@ -139,6 +140,8 @@ def _serve(
     if listen is not None:
         listeners.extend(listening.tcp_sockets(listen))
     app = create_app(ctx, agent=services.agent, on_shutdown=going.down)
+
+    app.state.addresses = _for_browsers(ctx.node, [listening.address_of(listener) for listener in listeners])
 
     def when_up(stop: Callable[[], None]) -> None:
         going.on_stop(stop)
@@ -208,6 +211,12 @@ def _addresses(ctx: Context, addresses: list[str]) -> list[str]:
     if any(_exposed(address) for address in addresses):
         lines.append("  tokens cross the network unencrypted: put a TLS proxy in front, or listen on 127.0.0.1")
     return lines
+
+
+def _for_browsers(node: str, addresses: list[str]) -> list[str]:
+    """Those over TCP; "every address of this machine" by its name."""
+    found = [address for address in addresses if address.startswith("http")]
+    return [address.replace("//0.0.0.0:", f"//{node}:").replace("//[::]:", f"//{node}:") for address in found]
 
 
 def _exposed(address: str) -> bool:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, inspect
 
-from gpuq.stores.sql.schema.job_files import metadata
 from gpuq.stores.sql.schema.totals import count_statements, trigger_statements
 from gpuq.stores.sql.schema.views import view_statements
+from gpuq.stores.sql.schema.web_sessions import metadata
 
 # The newest revision in migrations/versions, which a fresh database is marked with.
-HEAD = "0008"
+HEAD = "0014"
 
 # As Alembic makes it.
 _mark = Table(
