@@ -274,10 +274,13 @@ def _check_room(ctx: IntakeContext, tx: Reader, caller: Caller, extra: int) -> N
         (caller.user, ctx.settings.user_max_waiting, "you have"),
     )
     for user, limit, whose in limits:
-        if limit and extra and tx.count(JobFilter(states=WAITING, user=user)) + extra > limit:
+        waiting = tx.count(JobFilter(states=WAITING, user=user)) if limit and extra else 0
+        if limit and extra and waiting + extra > limit:
             raise Refused(
-                f"the queue is full: {whose} as many waiting jobs as it may ({limit})",
-                hint="wait until some have started, or cancel some",
+                f"the queue is full: {whose} as many waiting jobs as it may ({limit})"
+                if waiting >= limit
+                else f"{extra} more jobs are too many: at most {limit} may wait, and {whose} {waiting} waiting",
+                hint="wait until some have started, or cancel some" if waiting else f"submit at most {limit} at a time",
             )
 
 
