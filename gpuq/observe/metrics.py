@@ -84,7 +84,7 @@ def _families(stats: Mapping[str, Any]) -> Iterator[Metric]:
             yield family
     if stats.get("gpu_holders"):
         # Not `job`: that label is Prometheus' own name of the scrape.
-        holders = GaugeMetricFamily("gpuq_gpu_holder_info", "Always 1: a job on a GPU.", labels=["gpu", "job_id", "user"])
+        holders = GaugeMetricFamily("gpuq_gpu_holder_info", "Always 1.", labels=["gpu", "job_id", "user"])
         for holder in stats["gpu_holders"]:
             holders.add_metric([str(part) for part in holder], 1)
         yield holders

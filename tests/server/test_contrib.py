@@ -150,7 +150,8 @@ tests:
             exp_annotations:
               summary: gpuq on box starts no jobs
               description: >-
-                The database, Redis, the agent or the disk does not do its work. `gpuq doctor` says which, and what to do.
+                The database, Redis, the agent or the disk does not do its work. `gpuq doctor` says which,
+                and what to do.
       - eval_time: 45m
         alertname: GpuqGpusIdleWhileJobsWait
         exp_alerts:
@@ -158,7 +159,8 @@ tests:
             exp_annotations:
               summary: 2 GPUs on box are free although jobs wait
               description: >-
-                A large job may be gathering GPUs, or a limit holds jobs back. `gpuq why ID` of the first in line says which.
+                A large job may be gathering GPUs, or a limit holds jobs back. `gpuq why ID` of the first in
+                line says which.
       - eval_time: 11m
         alertname: GpuqDiskLow
         exp_alerts:
@@ -166,7 +168,8 @@ tests:
             exp_annotations:
               summary: The disk of gpuq's home on box is nearly full
               description: >-
-                When it is full nothing new starts. `gpuq report disk` says whose output takes it, `gpuq clean` removes some.
+                When it is full nothing new starts. `gpuq report disk` says whose output takes it, `gpuq clean`
+                removes some.
 """
 
 
