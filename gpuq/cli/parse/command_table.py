@@ -340,7 +340,7 @@ COMMANDS: dict[str, Command] = {
         Command(
             "contrib", "contrib:contrib", "print a file for other programs: rules for Prometheus, a Grafana board",
             words="alerts|grafana", least=1, most=1,
-            examples="gpuq contrib alerts > gpuq.rules.yml\ngpuq contrib grafana > gpuq.json",
+            examples="gpuq contrib alerts\ngpuq contrib grafana",
         ),
         Command(
             "token create", "tokens:create", "a token for the TCP interface; printed once",
