@@ -137,6 +137,16 @@ def test_settings_of_the_shell_that_the_service_will_not_see_are_named(
     assert "TOKEN" not in err
 
 
+def test_a_service_that_could_not_read_its_settings_is_not_installed(
+    install: Install, unit_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPUQ_ORDER", "nonsense")
+    code, _, err = install()
+    assert code == 2
+    assert "order" in err
+    assert not unit_file.exists()
+
+
 def test_without_the_right_to_write_it_says_where(install: Install, unit_file: Path) -> None:
     unit_file.parent.parent.mkdir(parents=True)
     unit_file.parent.write_text("a file in the place of the folder")

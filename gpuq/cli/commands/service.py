@@ -29,6 +29,7 @@ def install(args: Args) -> int:
     path = _place(user)
     if not user and not force:
         _refuse_what_others_may_change(command[0])
+    left = _left_out()
     if _read(path) == text:
         say(f"gpuq: {path} is there already, as it should be")
     else:
@@ -41,7 +42,10 @@ def install(args: Args) -> int:
             )
         _write(path, text)
         say(f"gpuq: wrote {path}")
-    _tell_what_is_left_out(user)
+    if left:
+        from gpuq.config_file import config_file
+
+        say(f"gpuq: set here and not for the service: {', '.join(left)}; put that into {config_file()}")
     _tell_next(user)
     return 0
 
@@ -148,15 +152,14 @@ def _write(path: str, text: str) -> None:
         raise GpuqError(f"cannot write {path}: {error.strerror}", hint=f"see `ls -ld {folder}`") from None
 
 
-def _tell_what_is_left_out(user: bool) -> None:
-    """Settings of this shell that the service will not see."""
-    from gpuq.client.address import KNOWN
-    from gpuq.config_file import config_file
+def _left_out() -> list[str]:
+    """The variables of this shell that the service will not see. Raises ConfigError for settings with which it could
+    not start."""
+    from gpuq.settings import load
 
-    names = {f"GPUQ_{name.upper()}" for name in KNOWN} - {*_WHICH, "GPUQ_SERVER", "GPUQ_TOKEN", "GPUQ_STATUS_FORMAT"}
-    left = sorted(name for name in names if os.environ.get(name))
-    if left:
-        say(f"gpuq: set here and not for the service: {', '.join(left)}; put that into {config_file()}")
+    _, sources = load()
+    theirs = {"home", "server", "token", "status_format"}
+    return sorted(f"GPUQ_{name.upper()}" for name in sources if sources[name] == "environment" and name not in theirs)
 
 
 def _tell_next(user: bool) -> None:
