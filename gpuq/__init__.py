@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         GpuJob,
         GpuProcess,
         Group,
+        Limit,
         Pause,
         Reason,
         Stats,
@@ -68,6 +69,7 @@ __all__ = [
     "GpuqError",
     "Group",
     "Job",
+    "Limit",
     "LogChunk",
     "NotFound",
     "Options",
@@ -93,7 +95,7 @@ _HOMES = {
     "gpuq.client.submission": ("Changes", "Options", "Submission"),
     "gpuq.client.client": ("Client",),
     "gpuq.client.values": (
-        *("Attempt", "Check", "DeadLetter", "Event", "Gpu", "GpuJob", "GpuProcess", "Group"),
+        *("Attempt", "Check", "DeadLetter", "Event", "Gpu", "GpuJob", "GpuProcess", "Group", "Limit"),
         *("Pause", "Reason", "Stats", "Table", "Why"),
     ),
     "gpuq.errors": (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from gpuq.client.calls import Calls
 from gpuq.client.submission import moment_text
-from gpuq.client.values import DeadLetter, Gpu, Group, Pause, Stats, Table
+from gpuq.client.values import DeadLetter, Gpu, Group, Limit, Pause, Stats, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +71,16 @@ class Administration:
     def limit_group(self, group: str, limit: int) -> None:
         """How many jobs of `group` may run at once; 0: as many as fit. Jobs that run go on. Raises Forbidden."""
         self.session.limit_group(group, limit)
+
+    def limits(self, *, user: str | None = None, group: str | None = None) -> list[Limit]:
+        """The limits that are set, and what counts for the caller; of one user or group alone, if it is named."""
+        return [Limit.from_json(limit) for limit in self.session.limits(user=user, group=group)]
+
+    def set_limits(self, kind: str, name: str | None = None, **limits: float | str | None) -> list[Limit]:
+        """Of a `user`, a `group`, or (`default`, without a name) of every user that has none of his own: `gpus`,
+        `running`, `waiting`, `gpu_hours` with `window_s` (seconds), `time_s` (seconds). None removes a limit,
+        "unlimited" lifts it; what is not named stays. Returns what counts then. Raises Forbidden, UsageError."""
+        return [Limit.from_json(limit) for limit in self.session.set_limits(kind, name, **limits)]
 
     def dead_letters(self) -> list[DeadLetter]:
         """The jobs whose retries are used up, newest first."""

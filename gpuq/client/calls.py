@@ -222,6 +222,13 @@ class Calls(Session):
         """`limit` 0: no limit."""
         return self.call("POST", "/groups", body={"group": group, "limit": limit}, repeat=True)
 
+    def limits(self, *, user: str | None = None, group: str | None = None) -> list[Any]:
+        return self._list("GET", "/limits", query={"user": user, "group": group})
+
+    def set_limits(self, kind: str, name: str | None = None, **limits: object) -> list[Any]:
+        """`limits` as in `POST /limits`: None removes one, "unlimited" lifts it."""
+        return list(self.call("POST", "/limits", body={"kind": kind, "name": name, **limits}, repeat=True))
+
     def stats(self) -> dict[str, Any]:
         return self._dict("GET", "/stats")
 

@@ -1,15 +1,17 @@
-"""What holds for the whole queue: pause, drained GPUs, limits of groups, and whether this machine can launch anything.
+"""What holds for the whole queue: pause, drained GPUs, limits of users and groups, and whether this machine can launch.
 
 Durable, in SQL. Read here by every room; `gpuq.engine.actions` and the launch breaker write it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gpuq.domain.installation_keys import InstallationKey
+from gpuq.domain.limits import LimitBook
 from gpuq.domain.states import ACTIVE
+from gpuq.engine.limit_values import read_limits
 from gpuq.ports.records import JobFilter, Reader
 
 
@@ -24,26 +26,30 @@ class Drained:
 @dataclass(frozen=True, slots=True)
 class Switches:
     """`drained` by GPU uuid, of this node; `group_limits`: running jobs by group; `launch_trouble`: why nothing can be
-    launched on this machine, not set by people but treated alike."""
+    launched on this machine, not set by people but treated alike; `limits`: of users and groups, the running jobs of
+    the latter included."""
 
     paused: str | None
     drained: dict[str, Drained]
     group_limits: dict[str, int]
     launch_trouble: str | None = None
+    limits: LimitBook = field(default_factory=LimitBook)
 
 
 def read_switches(tx: Reader, node: str) -> Switches:
     """All that people have set for the whole queue and for the GPUs of `node`, as of this transaction."""
     pause = paused(tx)
     prefix = InstallationKey.DRAINED.prefix(node)
+    groups = group_limits(tx)
     return Switches(
         paused=_pause_text(pause) if pause else None,
         drained={
             key.removeprefix(prefix): Drained(value["by"], value.get("reason"))
             for key, value in tx.values(prefix).items()
         },
-        group_limits={name: limit["running"] for name, limit in group_limits(tx).items()},
+        group_limits={name: limit["running"] for name, limit in groups.items()},
         launch_trouble=launch_trouble(tx, node),
+        limits=read_limits(tx, groups),
     )
 
 

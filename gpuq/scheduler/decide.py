@@ -131,10 +131,11 @@ class _Turn:
         self._lane([(shape, bucket) for shape, bucket in shapes.items() if shape.gpus == 0])
         if self._room.free or self._room.shared:
             overtaking = self._overtake()
-            # Preemptible jobs fill what the others leave: one that has just yielded must not start again before the one
-            # it yielded to, however early it was submitted.
-            if self._gpus([(s, bucket) for s, bucket in shapes.items() if s.gpus and not s.preemptible], overtaking):
-                self._gpus([(s, bucket) for s, bucket in shapes.items() if s.gpus and s.preemptible], None)
+            # One that has just yielded must not start before the one it yielded to, however early it was submitted.
+            for tier in range(3):
+                asking = [(s, bucket) for s, bucket in shapes.items() if s.gpus and s.tier == tier]
+                if not self._gpus(asking, None if tier else overtaking):
+                    break
         elif self._policy.backfill != "greedy":
             self._overtake()
             self._reserve_only([(shape, bucket) for shape, bucket in shapes.items() if shape.gpus])

@@ -59,6 +59,10 @@ def reasons(decision: Decision, snapshot: Snapshot, job: Candidate, now: float) 
 
 def _held_back(decision: Decision, snapshot: Snapshot, job: Candidate, shape: Shape, now: float) -> Iterator[Reason]:
     first = decision.first
+    if shape.over_hours is not None:
+        obstacle = "others come first" if decision.room.fits(shape) else _room(decision, snapshot, shape, now)
+        yield Reason(ReasonCode.USER_LIMIT, f"{shape.over_hours}: it runs when nobody else wants the GPUs; {obstacle}")
+        return
     if first is not None and first.job.id == job.id:
         place = _why_it_overtakes(decision, job) or "first in line"
         yield Reason(ReasonCode.RESOURCES, f"{_room(decision, snapshot, shape, now)}; {place}")

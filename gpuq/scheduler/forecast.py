@@ -93,4 +93,5 @@ def _holding(job: Candidate, mask: int, snapshot: Snapshot, time: float, run_s: 
         array_id=job.array_id,
         preemptible=job.preemptible,
         preemptions_last_hour=job.preemptions_last_hour,
+        over_hours=job.over_hours is not None,
     )

@@ -16,7 +16,8 @@ from gpuq.scheduler.snapshot import Candidate, Policy
 
 
 class Shape(NamedTuple):
-    """`user`, `group` and `array_id` are set only where a limit can stop all jobs of that user, group or array."""
+    """`user`, `group` and `array_id` are set only where a limit can stop all jobs of that user, group or array;
+    `over_hours` tells whose GPU-hours are used up, and so only jobs of that user or group apart."""
 
     gpus: int
     mem_mb: int | None = None
@@ -26,6 +27,12 @@ class Shape(NamedTuple):
     user: str | None = None
     group: str | None = None
     array_id: int | None = None
+    over_hours: str | None = None
+
+    @property
+    def tier(self) -> int:
+        """Who comes first: jobs that keep their GPUs, then preemptible ones, then those over their GPU-hours."""
+        return 2 if self.over_hours is not None else int(self.preemptible)
 
 
 _place = attrgetter("score", "id")
@@ -40,10 +47,12 @@ class Line(Sequence[Candidate]):
     """
 
     def __init__(self, jobs: Iterable[Candidate] = (), policy: Policy = _NO_LIMITS, *, in_order: bool = False) -> None:
-        self._by_user = policy.user_max_gpus > 0 or policy.user_max_running > 0
-        self._groups = policy.group_limits
+        book = policy.limits
+        self._by_user = policy.user_max_gpus > 0 or policy.user_max_running > 0 or book.everybody
+        self._users = book.users
+        self._groups = {**policy.group_limits, **book.groups}
         self.shapes: dict[Shape, list[Candidate]] = {}
-        by_user, groups = self._by_user, self._groups
+        by_user, users, groups = self._by_user, self._users, self._groups
         # The shape as a bare tuple: naming it for every one of many jobs would be the larger part of the work.
         buckets: dict[tuple[object, ...], list[Candidate]] = {}
         for job in jobs:
@@ -53,9 +62,10 @@ class Line(Sequence[Candidate]):
                 job.gpu_model,
                 job.gpu_ids,
                 job.preemptible,
-                job.user if by_user else None,
+                job.user if by_user or job.user in users else None,
                 job.group if job.group in groups else None,
                 job.array_id if job.array_limit is not None else None,
+                job.over_hours,
             )
             bucket = buckets.get(key)
             if bucket is None:
@@ -79,9 +89,10 @@ class Line(Sequence[Candidate]):
             job.gpu_model,
             job.gpu_ids,
             job.preemptible,
-            job.user if self._by_user else None,
+            job.user if self._by_user or job.user in self._users else None,
             job.group if job.group in self._groups else None,
             job.array_id if job.array_limit is not None else None,
+            job.over_hours,
         )
 
     def add(self, job: Candidate) -> None:

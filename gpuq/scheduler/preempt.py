@@ -14,15 +14,15 @@ from gpuq.scheduler.snapshot import Holding, Policy, Preempt, Snapshot
 
 
 def victims(decision: Decision, snapshot: Snapshot, now: float) -> list[Preempt]:
-    """Those whose end lets the first in line start, the youngest first, none more than it needs; empty when the
-    jobs that are being stopped already make room enough."""
+    """Those whose end lets the first in line start, none more than it needs: first those over their GPU-hours, then the
+    youngest. Empty when the jobs that are being stopped already make room enough."""
     first = decision.first
     if first is None:
         return []
     able = [held for held in snapshot.holdings if _may_be_asked(held, snapshot.policy, now)]
     if not able:
         return []
-    able.sort(key=lambda held: (-held.started_at, held.job_id))
+    able.sort(key=lambda held: (not held.over_hours, -held.started_at, held.job_id))
     if _fits_without(set(), decision, snapshot, now):
         return []
     gone: list[Holding] = []

@@ -9,13 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gpuq.domain.limits import LimitBook
 from gpuq.domain.priority import Priority, Ranking
 from gpuq.domain.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A `queued` job. `expected_s` is how long it is expected to run; reservations use it, the order does not."""
+    """A `queued` job. `expected_s` is how long it is expected to run; reservations use it, the order does not.
+    `over_hours`: why it comes behind all others (its GPU-hours are used up); it is `preemptible` then."""
 
     id: int
     score: float
@@ -34,6 +36,7 @@ class Candidate:
     submitted_at: float = 0.0
     preemptions_last_hour: int = 0
     uid: int | None = None
+    over_hours: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Holding:
     preemptible: bool = False
     stopping: bool = False
     preemptions_last_hour: int = 0
+    over_hours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,9 @@ class Device:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Limits of 0 are no limit. `group_limits`: running jobs per group. `ranking`: the rule that gave the jobs their
-    scores. `no_account`: why nothing of these users, with the uid that they had, may start now."""
+    scores. `no_account`: why nothing of these users, with the uid that they had, may start now. `limits`: what was set
+    of users and groups meanwhile, before which the others yield. `over_users` and `over_groups`: whose jobs come behind
+    all others, and the sentence why."""
 
     backfill: Literal["easy", "greedy", "none"] = "easy"
     cpu_jobs: int = 0
@@ -90,6 +96,9 @@ class Policy:
     preempt_max_per_hour: int = 2
     ranking: Ranking = field(default_factory=Ranking)
     no_account: Mapping[tuple[str, int | None], str] = field(default_factory=dict)
+    limits: LimitBook = field(default_factory=LimitBook)
+    over_users: Mapping[str, str] = field(default_factory=dict)
+    over_groups: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

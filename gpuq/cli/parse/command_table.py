@@ -210,6 +210,20 @@ COMMANDS: dict[str, Command] = {
             "group limit", "groups:limit", "how many jobs of a group may run at once (0: no limit)",
             words="GROUP N", least=2, most=2, examples="gpuq group limit nightly 2\ngpuq group limit nightly 0",
         ),
+        Command(
+            "limit", "limits:limit", "limits of users and groups, and what is used of them; sets them",
+            words="[user NAME|group NAME|default]", most=2, options=(
+                Option("--gpus", "text", "GPUs at once; of each: none removes it, unlimited lifts it", "N"),
+                Option("--running", "text", "jobs running at once", "N"),
+                Option("--waiting", "text", "jobs waiting", "N"),
+                Option("--gpu-hours", "text", "GPU-hours in a window; beyond, jobs run as preemptible ones", "100/7d"),
+                Option("--time", "text", "longest time limit of a job", "D"),
+                JSON,
+            ),
+            examples="gpuq limit\ngpuq limit default --gpus 4 --gpu-hours 100/7d\n"
+            "gpuq limit user alice --gpus 8 --time 24h\ngpuq limit group nightly --running 2\n"
+            "gpuq limit user alice --gpus none",
+        ),
         _many(
             "history", "history:history", "finished jobs, newest first",
             "gpuq history --since 7d\ngpuq history --me -s failed --json",

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
+from gpuq.domain.limits import LimitBook
 from gpuq.domain.priority import Ranking
 from gpuq.domain.spec import JobSpec, usage_error
 from gpuq.domain.states import WAITING, JobState
@@ -19,7 +20,9 @@ from gpuq.engine.actions.bulk import ActionTransaction, BulkAction, run_one
 from gpuq.engine.context import ActionContext
 from gpuq.engine.hot.ranking import ranking
 from gpuq.engine.intake.constraints import check_fits, require_honest_limit
+from gpuq.engine.intake.limits import require_allowed_time
 from gpuq.engine.intake.request_size import check_lengths
+from gpuq.engine.limit_values import read_limits
 from gpuq.errors import GpuqError, UsageError, WrongState
 from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
@@ -74,12 +77,14 @@ class _Update:
         self._stored: dict[int, str] = {}
         self._judged: dict[str, tuple[JobSpec, str] | GpuqError] = {}
         self._rule: Ranking | None = None
+        self._book: LimitBook | None = None
 
     def read(self, step: ActionTransaction, jobs: Sequence[Job]) -> None:
         """What the jobs asked for, for all of them at once."""
         self._judged.clear()
         self._stored = step.tx.stored_specs([job.id for job in jobs if job.state in WAITING])
         self._rule = ranking(step.ctx, step.tx) if {"priority", "time_limit_s"} & set(self._changes) else None
+        self._book = read_limits(step.tx, {}) if "time_limit_s" in self._changes and not step.caller.admin else None
 
     def act(self, step: ActionTransaction, job: Job) -> JobState:
         """Raises what `update` raises."""
@@ -87,6 +92,8 @@ class _Update:
         if job.state not in WAITING:
             raise WrongState(f"job {job.id} is {job.state}; only a waiting job can be changed")
         spec, text = self._spec(step, self._stored[job.id])
+        if self._book is not None:
+            require_allowed_time(self._book, job.user, spec)
         values: dict[str, Any] = {
             name: getattr(spec, name) for name in self._changes if name not in {"signal", "kill_grace_s"}
         }

@@ -114,6 +114,7 @@ class Dispatcher:
         if self._snapshots.switches().paused is not None:
             return Dispatched()
         self._strays.look_again([*tracked_attempts, *ended])
+        self._snapshots.hours.note_ended(ended)
         waiting = self._waiting(tracked_attempts)
         if not waiting or not room:
             return Dispatched(crowded=bool(waiting))
@@ -136,7 +137,7 @@ class Dispatcher:
             self._strays.look([*tracked_attempts, *ended, *claimed])
         more = False
         if claimed and len(waiting) >= HEADS:
-            usage = self._snapshots.usage([*tracked_attempts, *claimed])
+            usage = self._snapshots.usage([*tracked_attempts, *claimed], waiting)
             more = more_behind(waiting, started, usage, HEADS)
             # What was read does not reach further.
             self._stale = self._stale or more

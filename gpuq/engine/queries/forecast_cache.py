@@ -20,6 +20,7 @@ from gpuq.engine.snapshot.candidates import candidate, expectation
 from gpuq.engine.snapshot.limit_bypass import past_limits
 from gpuq.engine.switches import Switches, read_switches
 from gpuq.ports.records import Waiting
+from gpuq.scheduler.budget import Over, behind_others
 from gpuq.scheduler.explain import Explainer
 from gpuq.scheduler.forecast import Forecast, forecast
 from gpuq.scheduler.snapshot import Snapshot
@@ -88,7 +89,8 @@ class ForecastCache:
                 self._snapshots.forget(switches)
                 tracked_attempts = [self._live(job, attempt) for job, attempt in active]
                 if len(waiting) >= FORECAST_JOBS:
-                    waiting += past_limits(tx, waiting, self._snapshots.usage(tracked_attempts), enough=FORECAST_JOBS)
+                    usage = self._snapshots.usage(tracked_attempts, waiting)
+                    waiting += past_limits(tx, waiting, usage, enough=FORECAST_JOBS)
             waiting.sort(key=lambda job: (job.score, job.id))
             self._ctx.run_times.refresh()
             # Also where nobody waits for one: `estimate` asks when a further job would start.
@@ -107,7 +109,8 @@ class ForecastCache:
         stands = picture.snapshot.paused is not None or picture.switches.launch_trouble is not None
         if stands or not self._agent.is_alive():
             return None
-        new = candidate(job)
+        rules = picture.snapshot.policy
+        new = behind_others(candidate(job), Over(rules.over_users, rules.over_groups))
         line = sorted([*picture.snapshot.waiting, new], key=lambda c: (c.score, c.id))
         known = picture.snapshot.expected
         its_own = expectation(self._ctx, [job], use_median=True)(new)

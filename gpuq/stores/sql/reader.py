@@ -27,6 +27,7 @@ from gpuq.stores.sql.core.rows import (
     state_from,
     waiting_from,
 )
+from gpuq.stores.sql.limits import SqlLimits
 
 
 def no_such_job(job_id: int) -> NotFound:
@@ -45,7 +46,7 @@ def _begin(spec: str | None) -> float | str | None:
     return None if spec is None else JobSpec.from_stored(json.loads(spec)).begin
 
 
-class SqlReader:
+class SqlReader(SqlLimits):
     """gpuq.ports.records.Reader on one open transaction."""
 
     def __init__(self, driver: Any, statements: sql.Statements) -> None:

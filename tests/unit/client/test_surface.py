@@ -18,7 +18,8 @@ EXAMPLE = ROOT / "scripts/examples/submit_and_wait.py"
 
 NAMES = (
     *("Attempt", "Changes", "Check", "Client", "ConfigError", "Constraint", "DaemonUnreachable", "DeadLetter", "Event"),
-    *("Expected", "Forbidden", "Gpu", "GpuJob", "GpuProcess", "GpuqError", "Group", "Job", "LogChunk", "NotFound"),
+    *("Expected", "Forbidden", "Gpu", "GpuJob", "GpuProcess", "GpuqError", "Group", "Job", "Limit", "LogChunk"),
+    "NotFound",
     *("Options", "Pause", "Queue", "Reason", "Refused", "Stats", "Submission", "Table", "Unauthenticated"),
     *("Unavailable", "UsageError", "Why", "WrongState", "__version__"),
 )
@@ -69,6 +70,8 @@ SIGNATURES = {
     "Client.undrain": "index",
     "Client.groups": "",
     "Client.limit_group": "group limit",
+    "Client.limits": "user group",
+    "Client.set_limits": "kind name limits",
     "Client.stats": "",
     "Client.report": "kind by since",
     "Client.sql": "query",

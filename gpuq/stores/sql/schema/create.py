@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, inspect
 
-from gpuq.stores.sql.schema.job_files import metadata
+from gpuq.stores.sql.schema.limits import limit_triggers, metadata
 from gpuq.stores.sql.schema.totals import count_statements, trigger_statements
 from gpuq.stores.sql.schema.views import view_statements
 
 # The newest revision in migrations/versions, which a fresh database is marked with.
-HEAD = "0008"
+HEAD = "0012"
 
 # As Alembic makes it.
 _mark = Table(
@@ -29,7 +29,8 @@ def create_all(connection: Connection) -> None:
     metadata.create_all(connection, checkfirst=False)
     for statement in view_statements(connection.dialect.name).values():
         connection.exec_driver_sql(statement)
-    for statement in (*trigger_statements(connection.dialect.name), *count_statements()):
+    dialect = connection.dialect.name
+    for statement in (*trigger_statements(dialect), *limit_triggers(dialect), *count_statements()):
         connection.exec_driver_sql(statement)
     _mark.create(connection, checkfirst=False)
     connection.execute(_mark.insert().values(version_num=HEAD))
