@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -62,10 +63,9 @@ def supervise(
         _supervise(run_dir, lock_fd, events, log_fd, report_fd, server_fd, when_alone, will, group, ends)
         return not events.told_to_stop and not (group is not None and group.left)
     except Exception as error:
-        _end_every_child(group)
-        token = bundle.token_in(run_dir) or bundle.text(will.read() or {}, "token") or ""
-        record_end(run_dir, _own_failure(token, error, begin_mark.is_set(lock_fd)), tell=_teller(report_fd))
-        raise
+        if _must_be_told(error, run_dir, lock_fd, report_fd, will, group):
+            raise
+        return False
     finally:
         will.forget()
         if events is not None:
@@ -74,6 +74,22 @@ def supervise(
         os.close(lock_fd)
         if ends is None or not ends.take_over(run_dir, report_fd):
             os.close(report_fd)
+
+
+def _must_be_told(
+    error: Exception, run_dir: str, lock_fd: int, report_fd: int, will: CrashRecord, group: Cgroup | None
+) -> bool:
+    """Ends the attempt with its supervisor's failure. Whether that is one of ours: not when a folder is gone before
+    anything began, with its disk perhaps."""
+    _end_every_child(group)
+    token = bundle.token_in(run_dir) or bundle.text(will.read() or {}, "token") or ""
+    begun = begin_mark.is_set(lock_fd)
+    record_end(run_dir, _own_failure(token, error, begun), tell=_teller(report_fd))
+    if begun or not isinstance(error, OSError):
+        return True
+    sys.stderr.write(f"gpuq supervise: the attempt of {run_dir} could not begin: {error}\n")
+    sys.stderr.flush()
+    return False
 
 
 def _own_failure(token: str, error: Exception, begun: bool) -> dict[str, object]:

@@ -453,7 +453,7 @@ class Queue(RuleBasedStateMachine):
 
     @invariant()
     def a_cancel_is_never_forgotten(self) -> None:
-        # While the database takes no writes, an active job's supervisor is told all the same, and SQL hears of it later.
+        # While the database takes no writes, the supervisor of an active job is told, and SQL hears of it later.
         told = {order.token for order in self.launcher.orders if self.asked_to_stop(order) is not None}
         for job_id in self.cancel_asked:
             job = self.world.job(job_id)
