@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gpuq.client.calls import LogChunk
     from gpuq.client.client import Client
     from gpuq.client.job import Expected, Job, Queue
+    from gpuq.client.rules import Limit, PlannedDrain
     from gpuq.client.submission import Changes, Options, Submission
     from gpuq.client.values import (
         Attempt,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
         GpuJob,
         GpuProcess,
         Group,
-        Limit,
         Pause,
         Reason,
         Stats,
@@ -74,6 +74,7 @@ __all__ = [
     "NotFound",
     "Options",
     "Pause",
+    "PlannedDrain",
     "Queue",
     "Reason",
     "Refused",
@@ -92,10 +93,11 @@ __all__ = [
 _HOMES = {
     "gpuq.client.calls": ("LogChunk",),
     "gpuq.client.job": ("Expected", "Job", "Queue"),
+    "gpuq.client.rules": ("Limit", "PlannedDrain"),
     "gpuq.client.submission": ("Changes", "Options", "Submission"),
     "gpuq.client.client": ("Client",),
     "gpuq.client.values": (
-        *("Attempt", "Check", "DeadLetter", "Event", "Gpu", "GpuJob", "GpuProcess", "Group", "Limit"),
+        *("Attempt", "Check", "DeadLetter", "Event", "Gpu", "GpuJob", "GpuProcess", "Group"),
         *("Pause", "Reason", "Stats", "Table", "Why"),
     ),
     "gpuq.errors": (

@@ -215,6 +215,16 @@ class Calls(Session):
     def undrain(self, index: int) -> Any:
         return self.call("POST", f"/gpus/{index}/undrain", repeat=True)
 
+    def planned_drain(self) -> dict[str, Any]:
+        return self._dict("GET", "/drain")
+
+    def plan_drain(self, **wanted: object) -> dict[str, Any]:
+        """`at`, `until`, `gpus` and `reason` as in `POST /drain`."""
+        return self._dict("POST", "/drain", body=wanted, repeat=True)
+
+    def cancel_drain(self) -> dict[str, Any]:
+        return self._dict("DELETE", "/drain", repeat=True)
+
     def groups(self) -> list[Any]:
         return self._list("GET", "/groups")
 
@@ -227,7 +237,9 @@ class Calls(Session):
 
     def set_limits(self, kind: str, name: str | None = None, **limits: object) -> list[Any]:
         """`limits` as in `POST /limits`: None removes one, "unlimited" lifts it."""
-        return list(self.call("POST", "/limits", body={"kind": kind, "name": name, **limits}, repeat=True))
+        return list(
+            self.call("POST", "/limits", body={"kind": kind, **({"name": name} if name else {}), **limits}, repeat=True)
+        )
 
     def stats(self) -> dict[str, Any]:
         return self._dict("GET", "/stats")

@@ -252,22 +252,6 @@ class Group(Value):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limit(Value):
-    """A limit of a `user`, a `group`, or `default`. `limit`: GPUs, jobs, GPU-hours or seconds (None: lifted); `used`:
-    the same now. `source`: `sql` or `setting`; `set_for`: whose limit it is, or which setting, `set_by`: who set it."""
-
-    kind: str
-    what: str
-    name: str = ""
-    limit: float | None = None
-    window_s: float | None = None
-    used: float | None = None
-    source: str = ""
-    set_for: str = ""
-    set_by: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Stats(Value):
     """Figures of the queue: `jobs` counts by state; `running`, `waiting` and `finished` sum them up. `gpus` are those
     of the node; `paused` is None while jobs start."""

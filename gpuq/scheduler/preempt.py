@@ -7,6 +7,7 @@ Never ping-pong: a job runs at least `preempt_min_run_s` before it is asked, and
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from gpuq.scheduler.decide import Decision, occupied
 from gpuq.scheduler.placement import positions
@@ -51,7 +52,7 @@ def _may_be_asked(held: Holding, policy: Policy, now: float) -> bool:
 
 def _fits_without(gone: Collection[int], decision: Decision, snapshot: Snapshot, now: float) -> bool:
     staying = [held for held in snapshot.holdings if held.job_id not in gone and not held.stopping]
-    room = occupied(decision.room.machine, Snapshot(snapshot.devices, staying, (), snapshot.policy), now)
+    room = occupied(decision.room.machine, replace(snapshot, holdings=staying, waiting=()), now)
     for job, mask in decision.starts:
         for at in positions(mask):
             room.hold(at, now, job.gpu_mem_mb)

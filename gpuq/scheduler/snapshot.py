@@ -12,6 +12,7 @@ from typing import Literal
 from gpuq.domain.limits import LimitBook
 from gpuq.domain.priority import Priority, Ranking
 from gpuq.domain.reasons import Reason
+from gpuq.domain.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,9 @@ class Candidate:
     preemptions_last_hour: int = 0
     uid: int | None = None
     over_hours: str | None = None
+
+
+Longest = Callable[[Candidate], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,9 @@ class Snapshot:
     """`waiting` is in line order (score, then id) and may be cut: the first jobs of every GPU count, which are
     all that can start now. `paused` is the reason text while no job may start. `expected` gives a candidate's
     run time in seconds only when a decision needs it; None: the candidates' own `expected_s`. `promises`: the
-    `reserved_at` that earlier plans gave, by job id; None when nobody keeps them, and reservations have no slack."""
+    `reserved_at` that earlier plans gave, by job id; None when nobody keeps them, and reservations have no slack.
+    `window`: the planned drain. `longest`: the seconds after which a candidate is over as far as is known, inf where it
+    is not; None: its time limit."""
 
     devices: Sequence[Device]
     holdings: Sequence[Holding]
@@ -115,6 +121,8 @@ class Snapshot:
     paused: str | None = None
     expected: Callable[[Candidate], float] | None = None
     promises: Mapping[int, float] | None = None
+    window: Window | None = None
+    longest: Longest | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from gpuq.server.http import error_handlers
 from gpuq.server.http.middleware import MAX_BODY, AccessMiddleware
 from gpuq.server.http.sse import Streams
 from gpuq.server.openapi import documented
-from gpuq.server.routes import admin, again, bulk, disk, jobs, limits, questions, queue, streaming, submission
+from gpuq.server.routes import admin, again, bulk, disk, drain, jobs, limits, questions, queue, streaming, submission
 from gpuq.server.routes.submission import Submission
 
 _ABOUT = """A durable GPU job queue. On the Unix socket the caller is who the kernel says it is; over TCP every
@@ -69,7 +69,7 @@ def create_app(
     app.add_middleware(AccessMiddleware, ctx=ctx)
     fast = Submission(ctx, app.state.queries, agent)
     app.mount_fast_path(fast, AccessMiddleware(fast, ctx, MAX_BODY))
-    routers = [part.router for part in (again, bulk, jobs, queue, limits, streaming, questions, disk, admin)]
+    routers = [part.router for part in (again, bulk, jobs, queue, drain, limits, streaming, questions, disk, admin)]
     app.include_router(_other_methods(routers))
     for router in routers:
         app.include_router(router)

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+WEEK = {"hours": 100, "window_s": 604800}
+
 
 @pytest.mark.usefixtures("as_root")
 def test_limits_are_seen_by_everybody_and_changed_by_administrators(api: Any) -> None:
-    wanted = {"kind": "user", "name": "daemon", "gpus": 4, "gpu_hours": 100, "window_s": 604800, "time_s": "unlimited"}
+    wanted = {"kind": "user", "name": "daemon", "gpus": 4, "gpu_hours": WEEK, "time_s": "unlimited"}
     assert api.daemon.post("/limits", json=wanted).status_code == 403
     answer = api.root.post("/limits", json=wanted)
     assert answer.status_code == 200
@@ -41,7 +43,7 @@ def test_limits_are_seen_by_everybody_and_changed_by_administrators(api: Any) ->
         {"kind": "user", "name": "bin", "gpus": "4"},
         {"kind": "user", "name": "bin", "gpus": True},
         {"kind": "user", "name": "bin", "gpu_hours": 4},
-        {"kind": "user", "name": "bin", "gpu_hours": 4, "window_s": 1},
+        {"kind": "user", "name": "bin", "gpu_hours": {"hours": 4, "window_s": 1}},
         {"kind": "user", "name": "bin", "cards": 4},
     ],
 )

@@ -69,8 +69,7 @@ def _wanted(args: Args) -> dict[str, Any]:
     if (text := args.text("time")) is not None:
         found["time_s"] = _lifted(text, lambda text: _named("--time", text))
     if (text := args.text("gpu_hours")) is not None:
-        hours = _lifted(text, _hours)
-        found["gpu_hours"], found["window_s"] = hours if isinstance(hours, tuple) else (hours, None)
+        found["gpu_hours"] = _lifted(text, _hours)
     return found
 
 
@@ -87,8 +86,8 @@ def _count(what: str, text: str) -> int:
     return int(text)
 
 
-def _hours(text: str) -> tuple[float, float]:
-    """(hours, window in seconds) of `100/7d`."""
+def _hours(text: str) -> dict[str, float]:
+    """Of `100/7d`, as the request has it."""
     hours, slash, window = text.partition("/")
     plain = hours.strip()
     if not (slash and plain.isascii() and plain.replace(".", "", 1).isdigit() and len(plain) <= LONGEST_NUMBER):
@@ -96,7 +95,7 @@ def _hours(text: str) -> tuple[float, float]:
     seconds = _named("--gpu-hours", window)
     if not 3600 <= seconds <= 366 * 86400:
         raise UsageError(f"--gpu-hours: a window has from 1h to 366d, not {window.strip()}", hint="write 100/7d")
-    return float(plain), seconds
+    return {"hours": float(plain), "window_s": seconds}
 
 
 def _named(option: str, text: str) -> float:

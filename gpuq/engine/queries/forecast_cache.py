@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from gpuq.domain.job import Attempt, Job
+from gpuq.domain.window import Window
 from gpuq.engine.attempt.tracked import TrackedAttempt, recorded
 from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.snapshot.builder import SnapshotBuilder
-from gpuq.engine.snapshot.candidates import candidate, expectation
+from gpuq.engine.snapshot.candidates import candidate, expectation, longest
 from gpuq.engine.snapshot.limit_bypass import past_limits
 from gpuq.engine.switches import Switches, read_switches
 from gpuq.ports.records import Waiting
@@ -56,6 +57,12 @@ class ForecastPicture:
         return job.id not in self.known and job.score < self.reach
 
 
+def _passed(window: Window | None, since: float, now: float) -> bool:
+    """Whether a planned drain has begun or ended since."""
+    moment = None if window is None else window.next_moment(since)
+    return moment is not None and moment <= now
+
+
 class ForecastCache:
     """One per process; thread-safe."""
 
@@ -80,7 +87,7 @@ class ForecastCache:
                     same = kept.event_id == event_id
                     missing = not same and self._cost_s < QUICK_S and wanted is not None and kept.misses(wanted)
                     max_age_s = FORECAST_MAX_AGE_S if same else FORECAST_COST_FACTOR * self._cost_s
-                    if now - kept.at < max_age_s and not missing:
+                    if now - kept.at < max_age_s and not missing and not _passed(switches.window, kept.at, now):
                         return kept
                 line = tx.line(limit=FORECAST_JOBS)
                 reach = line[-1].score if len(line) >= FORECAST_JOBS else inf
@@ -114,9 +121,11 @@ class ForecastCache:
         line = sorted([*picture.snapshot.waiting, new], key=lambda c: (c.score, c.id))
         known = picture.snapshot.expected
         its_own = expectation(self._ctx, [job], use_median=True)(new)
+        bound, its_bound = picture.snapshot.longest, longest(self._ctx, [job])
         supposed = replace(
             picture.snapshot,
             waiting=line,
+            longest=lambda c: bound(c) if bound is not None and c.id != job.id else its_bound(c),
             expected=lambda c: known(c) if known is not None and c.id != job.id else its_own,
         )
         return forecast(supposed, self._ctx.clock.now()).start.get(job.id)

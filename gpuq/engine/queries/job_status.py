@@ -12,6 +12,7 @@ from gpuq.domain.times import iso
 from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.forecast_cache import ForecastPicture
 from gpuq.ports.records import Reader
+from gpuq.scheduler.explain import window_text
 
 _NOBODY_KNOWS_WHEN = frozenset({ReasonCode.NO_ACCOUNT, ReasonCode.LAUNCH_TROUBLE})
 
@@ -81,6 +82,9 @@ def _waiting_reason(ctx: QueryContext, tx: Reader, job: Job, picture: ForecastPi
     found = picture.explainer.reasons(job.id)
     if found:
         return found[0]
+    window = picture.switches.window
+    if window is not None and window.gpus is None and window.began(now):
+        return Reason(ReasonCode.MAINTENANCE, window_text(window, (), now))
     return Reason(ReasonCode.PRIORITY, "jobs before it in line come first")
 
 

@@ -44,19 +44,19 @@ class _Used:
 def report(
     ctx: QueryContext, users: Collection[str], *, user: str | None = None, group: str | None = None
 ) -> list[LimitView]:
-    """The limits of everybody that are set, and those that count for `users`; of one `user` or `group` alone, if one is
-    named. Everybody may see them, as everybody sees the queue."""
+    """The limits of everybody that are set, and those that count for `users`; of this `user` and `group` alone, if one
+    is named. Everybody may see them, as everybody sees the queue."""
     with ctx.records.read() as tx:
         book = read_limits(tx, group_limits(tx))
         used = _used(tx)
         rows: list[LimitView] = []
         if user is None and group is None:
             rows += _rows(ctx, tx, used, "default", "", [_default(ctx, book.of_user("", what), what) for what in WHAT])
-        if group is None:
+        if user is not None or group is None:
             for name in [user] if user is not None else sorted({*book.users, *users}):
                 bounds = [_default(ctx, book.of_user(name, what), what) for what in WHAT]
                 rows += _rows(ctx, tx, used, "user", name, bounds)
-        if user is None:
+        if group is not None or user is None:
             for name in [group] if group is not None else sorted(book.groups):
                 bounds = [book.of_group(name, what) for what in WHAT]
                 rows += _rows(ctx, tx, used, "group", name, bounds)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from gpuq.domain.gpu import GpuObservation
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import SnapshotContext
 from gpuq.engine.hot.queue_hints import unpublish_jobs
-from gpuq.engine.snapshot.candidates import candidate, expectation
+from gpuq.engine.snapshot.candidates import candidate, expectation, longest
 from gpuq.engine.snapshot.devices import devices
 from gpuq.engine.snapshot.gpu_hours import GpuHours
 from gpuq.engine.snapshot.gpu_processes import belongs_to, exists
@@ -216,8 +216,6 @@ class SnapshotBuilder:
         # is, and another share would be placed on memory that is in use.
         if any(tracked.mem_mb is not None for tracked in tracked_attempts):
             see_peaks(observations, tracked_attempts)
-        supervisors = {tracked.launched.supervisor_pid for tracked in tracked_attempts if tracked.launched}
-        sessions = {tracked.launched.pid for tracked in tracked_attempts if tracked.launched}
         over = self._over(waiting, tracked_attempts)
         often = self._preemptions(waiting, tracked_attempts, over)
         return Snapshot(
@@ -226,8 +224,7 @@ class SnapshotBuilder:
                 observations,
                 ledger(tracked_attempts),
                 switches.drained,
-                # A process that is gone already may linger in the driver's list for a moment.
-                lambda pid: not exists(pid) or belongs_to(pid, supervisors, sessions),
+                _ours(tracked_attempts),
                 ctx.strays,
             ),
             holdings=[
@@ -242,6 +239,8 @@ class SnapshotBuilder:
             paused=switches.paused,
             expected=expectation(ctx, waiting, use_median=self._use_median),
             promises=self._promises,
+            window=switches.window,
+            longest=longest(ctx, waiting),
         )
 
     def _candidate(self, job: Waiting) -> Candidate:
@@ -275,3 +274,11 @@ class SnapshotBuilder:
         for action in actions:
             if isinstance(action, Wait) and action.reserved_at is not None:
                 self._promises.setdefault(action.job_id, action.reserved_at)
+
+
+def _ours(tracked_attempts: Collection[TrackedAttempt]) -> Callable[[int], bool]:
+    """Whether a process that the driver names belongs to one of these, or is gone already: one that is may linger in
+    the driver's list for a moment."""
+    supervisors = {tracked.launched.supervisor_pid for tracked in tracked_attempts if tracked.launched}
+    sessions = {tracked.launched.pid for tracked in tracked_attempts if tracked.launched}
+    return lambda pid: not exists(pid) or belongs_to(pid, supervisors, sessions)

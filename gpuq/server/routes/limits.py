@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Body
 from pydantic import BaseModel, ConfigDict, Field
 
 from gpuq.domain.limits import MAX_WINDOW_S, MIN_WINDOW_S, UNLIMITED
@@ -13,7 +13,6 @@ from gpuq.domain.spec import GroupName
 from gpuq.engine.actions.limits import set_limits
 from gpuq.engine.queries import limit_report
 from gpuq.engine.queries.limit_report import LimitView
-from gpuq.errors import UsageError
 from gpuq.server.http.dependencies import Ctx, Who
 from gpuq.server.routes.params import Text
 from gpuq.server.routes.views import Answer
@@ -24,37 +23,62 @@ Lifted = Literal["unlimited"]
 Count = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 
 
-class WantedLimits(BaseModel):
-    """What is left out stays, null removes it, and `unlimited` lifts what would count otherwise. `name`: of the user or
-    group; none with `default`, which is for every user without a limit of his own. `gpu_hours` within the last
-    `window_s` seconds; `time_s`: the longest time limit of a job."""
+class GpuHours(BaseModel):
+    """GPU-hours within the last `window_s` seconds."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    kind: Literal["user", "group", "default"]
-    name: GroupName | None = None
+    hours: Annotated[float, Field(strict=True, ge=0, le=1e9)]
+    window_s: Annotated[float, Field(strict=True, ge=MIN_WINDOW_S, le=MAX_WINDOW_S)]
+
+
+class _Limits(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
     gpus: Count | Lifted | None = None
     running: Count | Lifted | None = None
     waiting: Count | Lifted | None = None
-    gpu_hours: Annotated[float, Field(strict=True, ge=0, le=1e9)] | Lifted | None = None
-    window_s: Annotated[float, Field(strict=True, ge=MIN_WINDOW_S, le=MAX_WINDOW_S)] | None = None
+    gpu_hours: GpuHours | Lifted | None = None
     time_s: Annotated[float, Field(strict=True, ge=1, le=MAX_TIME_LIMIT_S)] | Lifted | None = None
+
+    def wanted(self) -> dict[str, float | None]:
+        """By name of `gpuq.domain.limits.Limits`; what was left out is not there."""
+        values: dict[str, float | None] = {}
+        for what in self.model_fields_set - {"kind", "name"}:
+            given = getattr(self, what)
+            if isinstance(given, GpuHours):
+                values |= {"gpu_hours": given.hours, "window_s": given.window_s}
+            else:
+                values[what] = UNLIMITED if given == "unlimited" else given
+        return values
+
+
+class LimitsOfOne(_Limits):
+    """Of a user or a group. What is left out stays, null removes it, and `unlimited` lifts what would count otherwise.
+    `time_s`: the longest time limit of a job."""
+
+    kind: Literal["user", "group"]
+    name: GroupName
+
+
+class LimitsOfAll(_Limits):
+    """Of every user that has no limit of his own."""
+
+    kind: Literal["default"]
 
 
 @router.get("/limits", summary="Limits of users and groups, with what is used of them now")
 def list_limits(ctx: Ctx, caller: Who, user: Text = None, group: Text = None) -> Answer[list[LimitView]]:
-    if user is not None and group is not None:
-        raise UsageError("limits are of a user or of a group", hint="leave one of them out")
     return limit_report.report(ctx, {caller.user}, user=user, group=group)
 
 
 @router.post("/limits", summary="Change limits of a user, a group, or of every user")
-def change_limits(ctx: Ctx, caller: Who, wanted: WantedLimits) -> Answer[list[LimitView]]:
-    if (wanted.kind == "default") != (wanted.name is None):
-        raise UsageError(f"name: a limit of kind {wanted.kind} has {'none' if wanted.name else 'one'}")
-    given = wanted.model_dump(include=wanted.model_fields_set - {"kind", "name"})
-    values = {what: UNLIMITED if value == "unlimited" else value for what, value in given.items()}
-    set_limits(ctx, wanted.kind, wanted.name or "", values, caller)
-    if wanted.kind == "default":
+def change_limits(
+    ctx: Ctx, caller: Who, wanted: Annotated[LimitsOfOne | LimitsOfAll, Body(discriminator="kind")]
+) -> Answer[list[LimitView]]:
+    if isinstance(wanted, LimitsOfAll):
+        set_limits(ctx, "default", "", wanted.wanted(), caller)
         return [row for row in limit_report.report(ctx, ()) if row["kind"] == "default"]
-    return limit_report.report(ctx, (), **{wanted.kind: wanted.name})
+    set_limits(ctx, wanted.kind, wanted.name, wanted.wanted(), caller)
+    whose = {"user": wanted.name} if wanted.kind == "user" else {"group": wanted.name}
+    return limit_report.report(ctx, (), **whose)
