@@ -81,7 +81,7 @@ def test_a_plan_never_exceeds_a_limit_of_a_user_or_a_group(
     decision = decide(snapshot, NOW)
     if decision.first is not None:
         # Whoever is at a limit, or over his hours, has no reservation that others would have to wait for.
-        assert decision.usage.reached(decision.first.job) is None
+        assert Usage(rules, holdings).reached(decision.first.job) is None
         assert decision.first.job.over_hours is None
 
 
