@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from typing_extensions import TypedDict
@@ -39,6 +39,8 @@ class _Used:
     gpus: dict[tuple[str, str], int] = field(default_factory=dict)
     running: dict[tuple[str, str], int] = field(default_factory=dict)
     live: list[tuple[Job, Attempt]] = field(default_factory=list)
+    # By window in seconds; read once, whoever is asked about.
+    ended: dict[float, Mapping[tuple[str, str | None], float]] = field(default_factory=dict)
 
 
 def report(
@@ -113,7 +115,9 @@ def _now(ctx: QueryContext, tx: Reader, used: _Used, owner: tuple[str, str], wha
 
 def _hours(ctx: QueryContext, tx: Reader, used: _Used, owner: tuple[str, str], window_s: float) -> float:
     now, place = ctx.clock.now(), 0 if owner[0] == "user" else 1
-    ended = sum(seconds for who, seconds in sums(tx, [window_s], now)[window_s].items() if who[place] == owner[1])
+    if window_s not in used.ended:
+        used.ended |= sums(tx, [window_s], now)
+    ended = sum(seconds for who, seconds in used.ended[window_s].items() if who[place] == owner[1])
     running = sum(
         min(max(0.0, now - (attempt.started_at or attempt.claimed_at)), window_s) * len(attempt.gpu_uuids)
         for job, attempt in used.live

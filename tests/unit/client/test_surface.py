@@ -47,7 +47,7 @@ FIELDS = {
     "Gpu": "index uuid model memory_mb used_mb utilisation temperature_c power_w jobs job state reason processes",
     "Reason": "code text",
     "Why": "id state reason reasons position estimated_start estimated_end outcome error",
-    "Queue": "running queued waiting total paused jobs",
+    "Queue": "running queued waiting total paused drain jobs",
     "DeadLetter": "job_id name user failed_at outcome error attempts log_tail",
 }
 
