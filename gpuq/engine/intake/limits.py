@@ -17,12 +17,15 @@ from gpuq.engine.limit_values import keys_of, limits_of
 from gpuq.errors import Refused
 from gpuq.ports.records import JobFilter, NewJob, Reader
 
+_NO_LIMITS = LimitBook()
+
 
 def rules_for(ctx: IntakeContext, tx: Reader, user: str, specs: Iterable[JobSpec]) -> tuple[Ranking, LimitBook]:
     """The rule of the line and the limits of this user and these groups, in one question."""
     groups = {spec.group for spec in specs if spec.group is not None}
     values = tx.some_values([InstallationKey.RANKING, *keys_of(user, groups)])
-    return ranking_of(ctx, values.pop(InstallationKey.RANKING, None)), limits_of(values)
+    rule = ranking_of(ctx, values.pop(InstallationKey.RANKING, None))
+    return rule, limits_of(values) if values else _NO_LIMITS
 
 
 def within_longest(book: LimitBook, user: str, spec: JobSpec) -> JobSpec:
