@@ -65,20 +65,45 @@ def make_passage(path: str) -> None:
 
 
 def make_private(path: str) -> bool:
-    """Makes a folder that is this process's alone (0700), and the passage to it. False when something of that name is
-    there already. A file in the place of the passage, the job's folder, is moved aside: it would keep this job from
-    starting or ending, and others behind it. Raises OSError."""
+    """Makes a folder that is this process's alone (0700), and the passage to it. False when a folder of that name is
+    there already. Anything else in its place, or a file in that of the passage, the job's folder, is moved aside: it
+    would keep this job from starting or ending, and others behind it. Raises OSError."""
     try:
         os.mkdir(path, _PRIVATE)
     except FileExistsError:
-        return False
+        if os.path.isdir(path) or not _move_aside(path):
+            return False
+        os.mkdir(path, _PRIVATE)
     except (FileNotFoundError, NotADirectoryError) as error:
         passage = os.path.dirname(path)
         if isinstance(error, NotADirectoryError) and not os.path.islink(passage):
-            os.rename(passage, f"{passage}.moved-{os.urandom(6).hex()}")
+            _move_aside(passage)
         make_passage(passage)
         os.mkdir(path, _PRIVATE)
     return True
+
+
+def _move_aside(path: str) -> bool:
+    """Renames what is no folder, within the folder that it is in, wherever that is moved meanwhile. False when a folder
+    is there by now. Raises OSError, also when it is reached through a link."""
+    parent, name = os.path.split(path)
+    parent_fd = os.open(parent, _LOOK_AT_FOLDER)
+    try:
+        if _is_folder(name, parent_fd):
+            return False
+        aside = f"{name}.moved-{os.urandom(6).hex()}"
+        os.rename(name, aside, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
+        if not _is_folder(aside, parent_fd):
+            return True
+        # Somebody else has done the same, and has made the folder since.
+        os.rename(aside, name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
+        return False
+    finally:
+        os.close(parent_fd)
+
+
+def _is_folder(name: str, parent_fd: int) -> bool:
+    return stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode)
 
 
 def hand_over(made: str | int, uid: int | None, gid: int | None) -> None:

@@ -175,7 +175,7 @@ def _recognised(
 
 
 def _safeguard(base: sql_stores.Database, mark: HomeMark) -> Callable[[], None]:
-    identity, guard = sql_stores.SqlIdentity(base), sql_stores.DatabaseGuard(base)
+    identity, guard = sql_stores.SqlIdentity(base), sql_stores.DatabaseGuard(base, mark.is_in)
 
     def run() -> None:
         recognise_again(identity, mark, guard.refuse)

@@ -39,6 +39,8 @@ def _settings_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         patch.setenv("GPUQ_CONFIG", str(empty))
         patch.setenv("HOME", str(home))
         patch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+        (home / "state").mkdir()
+        patch.setenv("XDG_STATE_HOME", str(home / "state"))
         yield
 
 

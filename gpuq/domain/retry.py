@@ -9,6 +9,8 @@ from gpuq.domain.states import JobState
 
 MAX_LOST = 5
 MAX_DELAY_S = 3600.0
+# Of a job that alone cannot be launched: about what the machine's own trouble would make it wait.
+ALONE_BASE_S = 30.0
 JITTER = 0.25
 # A program that ends with an exit code so soon after its start has an error of its own: another run would not help.
 QUICK_FAILURE_S = 10.0
@@ -60,13 +62,13 @@ def decide_retry(
     base_s: float,
     jitter: float,
     machine_fault: bool = False,
+    failed_alone: int = 0,
     quick_failure: bool = False,
     requeued: int | None = None,
 ) -> RetryDecision:
-    """`stop_reason` is what gpuq itself had asked for (`cancel`, `preempt`, `time_limit`, `drain`) or None;
-    `machine_fault`: the machine could not launch it, and its program has never existed; `quick_failure`: see
-    `is_quick_failure`; `requeued`: the job asked to be put back in line after such an end, and this is so many quick
-    ones in a row (0: it ran longer; None: it did not ask).
+    """`stop_reason`: what gpuq had asked for (`cancel`, `preempt`, `time_limit`, `drain`) or None; `machine_fault`: it
+    could not be launched, and its program has never existed; `failed_alone`: so often in a row, while others were;
+    `quick_failure`: see there; `requeued`: it asked for it, and this is so many quick ends in a row (None: it did not).
 
     A cancel wins over everything but success: a job that ended well before the stop reached it is completed.
     """
@@ -77,7 +79,7 @@ def decide_retry(
     if outcome is Outcome.PREEMPTED:
         return RetryDecision(JobState.QUEUED, why="back in line, no retry used")
     if outcome in {Outcome.LAUNCH_ERROR, Outcome.LOST} and machine_fault:
-        return RetryDecision(JobState.QUEUED, why="the machine's fault: back in line, no retry used")
+        return _not_launched(failed_alone, jitter)
     if outcome is Outcome.LOST:
         return _lost(lost_count + 1, base_s, jitter)
     if requeued is not None:
@@ -90,6 +92,13 @@ def decide_retry(
         why = f"retry {retries_used + 1} of {max_retries}"
         return RetryDecision(JobState.DELAYED, uses_retry=True, delay_s=delay, why=why)
     return RetryDecision(JobState.FAILED, dead_letter=True, why=f"{retries_used} of {max_retries} retries used")
+
+
+def _not_launched(failed_alone: int, jitter: float) -> RetryDecision:
+    if not failed_alone:
+        return RetryDecision(JobState.QUEUED, why="the machine's fault: back in line, no retry used")
+    why = "again and again, while other jobs are launched: it waits alone, no retry used"
+    return RetryDecision(JobState.DELAYED, delay_s=backoff_s(failed_alone, ALONE_BASE_S, jitter), why=why)
 
 
 def _requeued(quick_ends: int, base_s: float, jitter: float) -> RetryDecision:

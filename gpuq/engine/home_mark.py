@@ -84,6 +84,14 @@ class HomeMark:
             self._known = known = self._with_latest(known)
         return known
 
+    def is_in(self, folder: Path) -> bool:
+        """Whether a mark of the same database stands in this folder."""
+        try:
+            stored = _stored(folder / NAME)
+        except OSError:
+            return False
+        return stored is not None and self._known is not None and stored.installation == self._known.installation
+
     def take(self, installation: str, found: Standing) -> None:
         """This is the database from now on, whatever was remembered. Raises OSError."""
         with self._alone() as before:
@@ -152,15 +160,7 @@ class HomeMark:
             os.close(lock)
 
     def _durable(self) -> Remembered | None:
-        try:
-            read = json.loads(self._path.read_bytes())
-            numbers = [int(read[name]) for name in ("last_event", "last_job", "ids_up_to")]
-            return Remembered(str(read["installation"]), *numbers)
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError, KeyError):
-            log.warning("%s cannot be read: an older database in its place would not be noticed", self._path)
-            return None
+        return _stored(self._path)
 
     def _with_latest(self, known: Remembered) -> Remembered:
         try:
@@ -194,3 +194,15 @@ class HomeMark:
                 event, job = max(known.last_event, new.last_event), max(known.last_job, new.last_job)
                 new = replace(new, last_event=event, last_job=job)
             self._known = new
+
+
+def _stored(path: Path) -> Remembered | None:
+    try:
+        read = json.loads(path.read_bytes())
+        numbers = [int(read[name]) for name in ("last_event", "last_job", "ids_up_to")]
+        return Remembered(str(read["installation"]), *numbers)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        log.warning("%s cannot be read: an older database in its place would not be noticed", path)
+        return None

@@ -213,10 +213,10 @@ class Overseer:
         step = decide(seen)
         if step is Step.CONTINUE:
             watch.continued += 1
-            self._tell(tracked, watch, f"its supervisor (pid {sight.pid}) {_what(sight)}; it is continued")
+            self._tell(tracked, watch, f"{_what(sight)}; it is continued")
             ctx.launcher.oversight.resume(sight)
         elif step is Step.TAKE_OVER:
-            self._tell(tracked, watch, f"its supervisor (pid {sight.pid}) {_what(sight)}; gpuq ends the job without it")
+            self._tell(tracked, watch, f"{_what(sight)}; gpuq ends the job without it")
             again_s = self._take_over(tracked, stop)
             return LOOK_S if again_s is None else min(again_s, LOOK_S)
         elif stop is None and not sight.unread and not sight.main_ended:
@@ -253,4 +253,5 @@ def _since(before: float | None, holds: bool, now: float) -> float | None:
 
 
 def _what(sight: Sight) -> str:
-    return "stands still" if sight.state is SupervisorState.STANDS_STILL else "does not answer"
+    who = "its supervisor" if sight.pid is None else f"its supervisor (pid {sight.pid})"
+    return f"{who} {'stands still' if sight.state is SupervisorState.STANDS_STILL else 'does not answer'}"

@@ -113,8 +113,8 @@ class Leases(Protocol):
     def release(self, node: str, token: str, uuids: Sequence[str]) -> None:
         """Only what this token holds."""
 
-    def holders(self, node: str) -> dict[str, list[str]]:
-        """GPU uuid → tokens."""
+    def holders(self, node: str, uuids: Collection[str] = ()) -> dict[str, list[str]]:
+        """GPU uuid → tokens. `uuids`: GPUs to look at even if nobody remembers that they were ever leased."""
 
 
 class AgentKey(Protocol):

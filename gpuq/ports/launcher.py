@@ -139,6 +139,10 @@ class Launcher(Protocol):
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         """Durable (a file in the records) and immediate (a nudge): also of an attempt that is not launched yet."""
 
+    def told_to_cancel(self, run_dir: str) -> bool:
+        """Whether a cancel was asked for in its records, heard or not. SQL may not know of it: it takes no writes
+        sometimes, and the cancel is answered all the same. Never raises."""
+
     def sweep(
         self,
         token: str,

@@ -84,7 +84,7 @@ class ForkServerLauncher:
         try:
             records = bundle.records_of(order.run_dir)
             # The records come first: an own folder without them is one whose records were lost.
-            if records == order.run_dir or (os.path.lexists(order.run_dir) and not os.path.lexists(records)):
+            if records == order.run_dir or (os.path.lexists(order.run_dir) and not os.path.isdir(records)):
                 raise _launched_before(records)
             # It is there when a stop came before the launch.
             fresh = self._spares.take_records(records) or user_files.make_private(records)
@@ -197,6 +197,9 @@ class ForkServerLauncher:
 
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         stop.request_stop(run_dir, reason, grace_s, signal)
+
+    def told_to_cancel(self, run_dir: str) -> bool:
+        return stop.is_cancelled(bundle.records_of(run_dir))
 
     def sweep(
         self,

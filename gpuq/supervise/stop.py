@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
 
 from gpuq import user_files
 from gpuq.supervise import bundle
+
+CANCEL = "cancel"
 
 
 def request_stop(run_dir: str, reason: str, grace_s: float, signal: str | None = None) -> None:
@@ -21,7 +24,9 @@ def request_stop(run_dir: str, reason: str, grace_s: float, signal: str | None =
     record: dict[str, object] = {"reason": reason, "grace_s": grace_s, "signal": signal, "at": round(time.time(), 3)}
     records = bundle.records_of(run_dir)
     try:
-        user_files.make_private(records)
+        if not user_files.make_private(records) and reason != CANCEL and is_cancelled(records):
+            # It was answered, and SQL may not know of it: only this keeps the job from being started again.
+            record["reason"] = CANCEL
         bundle.write(records, bundle.STOP, record)
     except OSError:
         # The supervisor believes only who knows the attempt's token. What stands before it may lack its end.
@@ -31,6 +36,13 @@ def request_stop(run_dir: str, reason: str, grace_s: float, signal: str | None =
             raise
         return
     nudge(records)
+
+
+def is_cancelled(records: str) -> bool:
+    """Whether the request that stands there is a cancel."""
+    with contextlib.suppress(OSError):
+        return (bundle.read(records, bundle.STOP) or {}).get("reason") == CANCEL
+    return False
 
 
 def nudge(records: str) -> None:

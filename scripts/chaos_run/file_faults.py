@@ -49,6 +49,7 @@ class FileFaults:
         return {
             "the home's volume away": (4, self._home_away),
             "folder of a running attempt removed": (5, self._remove_folder),
+            "a file in the place of an attempt's records": (2, self._file_for_records),
             "supervisor killed, its record spoiled": (4, self._spoil_a_record),
             "the socket removed": (3, self._remove_socket),
             **({"an old copy of the database put back": (3, self._old_copy)} if self._box.database else {}),
@@ -79,6 +80,19 @@ class FileFaults:
         which = self._random.choice((folder / str(number), folder / f"{number}.records", folder))
         shutil.rmtree(which, ignore_errors=True)
         self._core.box.note(f"{time.time():.3f} removed {which}")
+        return True
+
+    def _file_for_records(self) -> bool:
+        runs = [run for one in self._box.supervisors() for run in self._box.runs_of(one)]
+        if not runs or HOME in self._core.busy:
+            return False
+        job, number = self._random.choice(runs)
+        records = self._box.volume / "jobs" / str(job) / f"{number}.records"
+        shutil.rmtree(records, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            # Somebody may have made it anew meanwhile, or the job has removed it all.
+            records.touch(exist_ok=False)
+        self._box.note(f"{time.time():.3f} a file in the place of {records}")
         return True
 
     def _spoil_a_record(self) -> bool:

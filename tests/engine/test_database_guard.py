@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from gpuq.engine.home_mark import HomeMark
 from gpuq.errors import DatabaseUnavailable
+from gpuq.ports.records import Standing
 from gpuq.stores import sql
 from gpuq.stores.sql import Database, DatabaseGuard
 
@@ -57,8 +60,51 @@ def test_a_file_that_is_away_with_its_home_is_still_the_homes(database: Database
     with database.write_on_driver():
         pass
     (tmp_path / "home").rename(tmp_path / "away")
-    (tmp_path / "home").mkdir()
     with database.write_on_driver():
+        pass
+    database.close()
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_nothing_is_answered_while_another_folder_is_in_the_place_of_the_home(
+    database: Database, tmp_path: Path, filled: bool
+) -> None:
+    """The mount point of a disk that is not mounted any more, and what somebody may have put into it."""
+    home, away = tmp_path / "home", tmp_path / "away"
+    DatabaseGuard(database)
+    for begin in (database.read, database.write, database.write_on_driver):
+        with begin():
+            pass
+    home.rename(away)
+    home.mkdir()
+    if filled:
+        sql.migrate.ensure(f"sqlite:///{home}/gpuq.db")
+    for begin in (database.read, database.write, database.write_on_driver):
+        with pytest.raises(DatabaseUnavailable, match="is its disk mounted") as told, begin():
+            pass
+        assert "mount it" in (told.value.hint or "")
+    shutil.rmtree(home)
+    away.rename(home)
+    with database.write_on_driver():
+        pass
+    database.close()
+
+
+def test_a_disk_that_comes_back_with_other_numbers_is_known_by_its_mark(database: Database, tmp_path: Path) -> None:
+    mark = HomeMark(tmp_path / "home")
+    mark.take("a", Standing("a", 0, 0, 0, 0))
+    DatabaseGuard(database, mark.is_in)
+    with database.write():
+        pass
+    (tmp_path / "home").rename(tmp_path / "away")
+    shutil.copytree(tmp_path / "away", tmp_path / "home")
+    with database.write():
+        pass
+    (tmp_path / "home" / "installation.json").unlink()
+    with pytest.raises(DatabaseUnavailable, match="is its disk mounted"), database.write():
+        pass
+    HomeMark(tmp_path / "home").take("b", Standing("b", 0, 0, 0, 0))
+    with pytest.raises(DatabaseUnavailable, match="is its disk mounted"), database.write():
         pass
     database.close()
 

@@ -139,16 +139,17 @@ def unwritable(make_world: Callable[..., Any]) -> Any:
     world.launcher.run(1)
     agent.run_once()
 
-    class ReadOnly:
-        def __init__(self, records: Any) -> None:
-            self.read, self.close = records.read, records.close
-
-        def write(self) -> Any:
-            raise DatabaseUnavailable("the database's disk is full")
-
     world.writable = world.ctx
-    world.ctx = replace(world.ctx, records=ReadOnly(world.ctx.records))
+    world.ctx = replace(world.ctx, records=_ReadOnly(world.ctx.records))
     return world
+
+
+class _ReadOnly:
+    def __init__(self, records: Any) -> None:
+        self.read, self.close = records.read, records.close
+
+    def write(self) -> Any:
+        raise DatabaseUnavailable("the database's disk is full")
 
 
 @pytest.mark.parametrize(("force", "grace_s", "had"), [(True, None, 0.0), (False, None, 7.0), (False, 3.0, 3.0)])
@@ -163,6 +164,39 @@ def test_a_running_job_is_stopped_although_sql_takes_no_writes(
     agent = unwritable.agents[0]
     agent.run_once()
     assert unwritable.state(1) == "cancelled"
+
+
+def _dies(launcher: Any) -> None:
+    launcher.die(1)
+
+
+def _fails(launcher: Any) -> None:
+    launcher.end(1, Outcome.EXIT_NONZERO, exit_code=3)
+
+
+def _is_preempted(launcher: Any) -> None:
+    launcher.end(1, Outcome.PREEMPTED)
+
+
+@pytest.mark.parametrize("ends", [_dies, _fails, _is_preempted])
+def test_a_job_whose_cancel_sql_has_not_heard_of_never_starts_again(unwritable: Any, ends: Any) -> None:
+    cancel(unwritable.ctx, 1, unwritable.user)
+    ends(unwritable.launcher)
+    unwritable.agents[0].run_once()
+    assert unwritable.state(1) == "cancelled"
+
+
+def test_nor_does_one_that_never_began(make_world: Callable[..., Any]) -> None:
+    world = make_world("sim:1")
+    job_id, agent = world.submit("a"), world.agent()
+    agent.run_once()
+    records, world.ctx = world.ctx.records, replace(world.ctx, records=_ReadOnly(world.ctx.records))
+    assert world.state(job_id) == "starting"
+    assert cancel(world.ctx, job_id, world.user).state == "stopping"
+    world.ctx = replace(world.ctx, records=records)
+    world.launcher.die(job_id)
+    agent.run_once()
+    assert world.state(job_id) == "cancelled"
 
 
 def test_nobody_elses_and_none_that_waits(unwritable: Any) -> None:

@@ -13,6 +13,8 @@ from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.retry import decide_retry
 from gpuq.domain.states import JobState
 from gpuq.engine.attempt import launch_breaker
+from gpuq.engine.attempt.failed_launches import FailedLaunches
+from gpuq.engine.maintenance.promote import promote
 from gpuq.engine.maintenance.reap import reap
 from gpuq.engine.switches import read_switches
 from gpuq.user_files import OverQuota
@@ -140,6 +142,23 @@ def test_a_supervisor_that_never_came_to_life_counts_against_the_machine(world: 
     assert (world.job(job_id).lost_count, world.job(job_id).retries_used) == (0, 0)
 
 
+@pytest.mark.parametrize(("begun", "swept", "charged"), [(False, 0, 0), (True, 0, 1), (False, 2, 1)])
+def test_an_end_that_nobody_can_believe_is_charged_unless_the_program_never_existed(
+    world: Any, monkeypatch: pytest.MonkeyPatch, begun: bool, swept: int, charged: int
+) -> None:
+    """Its spec was gone, for instance, and so its supervisor knew no token for the record."""
+    job_id = world.submit("a", max_retries=0)
+    turn(world)
+    untold = Result(Outcome.LOST, error="its exit record cannot be believed: -", swept=False)
+    monkeypatch.setattr(world.launcher, "outcome", lambda run_dir, token: untold)
+    monkeypatch.setattr(world.launcher, "begun", lambda run_dir: begun)
+    monkeypatch.setattr(world.launcher, "sweep", lambda *_: swept)
+    world.launcher.die(job_id)
+    turn(world)
+    assert (attempts(world, job_id), world.job(job_id).lost_count) == (["lost"], charged)
+    assert world.state(job_id) == ("delayed" if charged else "queued")
+
+
 def test_one_that_may_have_begun_is_lost_and_counted(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a job that kills its supervisor at once would be tried for ever."""
     job_id = world.submit("a", max_retries=0)
@@ -226,3 +245,77 @@ def test_the_reaper_guesses_no_end_either(world: Any) -> None:
     assert reap(world.ctx) == []
     jobs.with_name("gone").rename(jobs)
     assert reap(world.ctx) == [job_id]
+
+
+def _cannot_be_launched(world: Any, monkeypatch: pytest.MonkeyPatch, job_id: int) -> list[int]:
+    """Something is in the way of this job alone; the attempts that were tried."""
+    start, tried = world.launcher.start, []
+
+    def refuse(order: Any) -> Any:
+        if order.job_id == job_id:
+            tried.append(order.number)
+            raise OSError(errno.EIO, "Input/output error", f"/home/jobs/{job_id}")
+        return start(order)
+
+    monkeypatch.setattr(world.launcher, "start", refuse)
+    return tried
+
+
+def _others_come_and_go(world: Any, seconds: float) -> int:
+    """How many were started in that time, one after the other, on what the job leaves free."""
+    started = 0
+    for _ in range(int(seconds)):
+        world.clock.forward(1)
+        promote(world.ctx)
+        turn(world)
+        for order in [one for one in world.launcher.orders if world.launcher.alive(one.run_dir)]:
+            world.launcher.run(order.job_id)
+            turn(world)
+            world.launcher.end(order.job_id, Outcome.SUCCEEDED)
+            started += 1
+        turn(world)
+    return started
+
+
+def test_a_job_that_alone_cannot_be_launched_waits_alone(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = world.submit("a", gpus=1, max_retries=0)
+    tried = _cannot_be_launched(world, monkeypatch, odd)
+    others = [world.submit("b", gpus=1) for _ in range(300)]
+    assert _others_come_and_go(world, 120) >= 250, "its pauses keep the others"
+    assert (world.state(odd), said(world)) == ("delayed", None)
+    assert len(tried) <= 6
+    assert (world.job(odd).retries_used, world.job(odd).lost_count) == (0, 0)
+    told = world.queries.why(odd)["reason"]
+    assert told["code"] == "RetryBackoff"
+    assert "could not be launched: [Errno 5] Input/output error" in told["text"]
+    # What was in its way is gone.
+    monkeypatch.undo()
+    _others_come_and_go(world, 400)
+    assert world.state(odd) == "completed"
+    assert {world.state(job_id) for job_id in others} == {"completed"}
+
+
+def test_while_nothing_else_starts_it_is_the_machines_trouble(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = world.submit("a", gpus=4)
+    tried = _cannot_be_launched(world, monkeypatch, odd)
+    for _ in range(8):
+        world.clock.forward(60)
+        turn(world)
+        turn(world)
+        assert world.state(odd) == "queued"
+    assert len(tried) == 8
+
+
+def test_failures_are_counted_in_a_row_and_only_with_starts_of_others_between() -> None:
+    failures = FailedLaunches()
+    assert [failures.failed(1), failures.failed(1), failures.failed(1), failures.failed(1)] == [0, 0, 0, 0]
+    counted = []
+    for _ in range(4):
+        failures.started(2)
+        counted.append(failures.failed(1))
+    assert counted == [0, 1, 2, 3]
+    failures.started(1)
+    assert failures.failed(1) == 0
+    for job_id in range(10, 2000):
+        failures.failed(job_id)
+    assert len(failures._failures) == 1000

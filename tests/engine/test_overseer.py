@@ -82,6 +82,15 @@ def test_a_supervisor_that_stands_still_is_continued_and_told_of_until_it_is_wel
     assert overseer.look(asked=False) > LOOK_S
 
 
+def test_a_supervisor_that_nobody_finds_is_told_of_without_a_number(world) -> None:
+    _, job_id, overseer, oversight = start(world)
+    oversight.sights[job_id] = Sight(SupervisorState.UNSEEN)
+    cancel(world.ctx, job_id, world.user, force=True)
+    looks(world, overseer, 20.0)
+    assert oversight.taken_over[0] == (job_id, "cancel", 0.0)
+    assert why(world, job_id)["text"] == "its supervisor does not answer; gpuq ends the job without it"
+
+
 @pytest.mark.parametrize(("force", "grace_s"), [(True, 0.0), (False, 28.0)])
 def test_a_cancel_takes_the_attempt_over_when_continuing_does_not_help(world, force, grace_s) -> None:
     _, job_id, overseer, oversight = start(world)

@@ -177,17 +177,21 @@ def test_what_cannot_be_noted_is_noted_later(world: Any, monkeypatch: pytest.Mon
 # Leases that nobody has.
 
 
-def leave_a_lease(world: Any, *, ends_in_s: float) -> str:
+def leave_a_lease(world: Any, *, ends_in_s: float, remembered: bool = True) -> str:
     uuid = str(world.ctx.gpus.inventory()[0].uuid)
     client = redis_of(world)
     seconds, _ = client.time()
-    client.sadd("gpuq:leases:box", uuid)
+    if remembered:
+        client.sadd("gpuq:leases:box", uuid)
     client.zadd(f"gpuq:lease:box:{uuid}", {"somebody:-1": (seconds + ends_in_s) * 1000})
     return uuid
 
 
-def test_a_lease_that_no_attempt_has_is_told_and_released_when_it_outlives_its_time(world: Any) -> None:
-    uuid = leave_a_lease(world, ends_in_s=1e7)
+@pytest.mark.parametrize("remembered", [True, False], ids=["remembered", "the_set_of_leases_is_lost"])
+def test_a_lease_that_no_attempt_has_is_told_and_released_when_it_outlives_its_time(
+    world: Any, remembered: bool
+) -> None:
+    uuid = leave_a_lease(world, ends_in_s=1e7, remembered=remembered)
     job_id = world.submit("a")
     turn(world)
     assert world.state(job_id) == "queued"
@@ -195,7 +199,9 @@ def test_a_lease_that_no_attempt_has_is_told_and_released_when_it_outlives_its_t
     assert said(world) == "Redis says that somebody else holds GPU 0; it is freed within a minute"
     world.clock.forward(world.settings.lease_ttl)
     turn(world)
-    assert world.holders() == {uuid: ["somebody"]}, "it may be of an agent that died just before its claim"
+    assert world.ctx.leases.holders("box", [uuid]) == {uuid: ["somebody"]}, (
+        "it may be of an agent that died just before its claim"
+    )
     world.clock.forward(0.1)
     turn(world)
     turn(world)

@@ -162,6 +162,11 @@ class Queue(RuleBasedStateMachine):
                 except Died as again:
                     note(f"  died again at {again}")
                     self.bury()
+                except GpuqError as error:
+                    # A store is away. Somebody starts it again when all is well, see `mend`.
+                    note(f"  not started: {error.message}")
+                    self.bury()
+                    break
             return False
         return True
 

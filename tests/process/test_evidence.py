@@ -97,6 +97,80 @@ def test_a_file_or_a_link_in_the_place_of_a_job_folder(tmp_path: Path) -> None:
     assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["7", "7.moved", "8", "file"]
 
 
+def _put_a_file_in_the_place_of_its_records(attempt: Any) -> Path:
+    records = Path(attempt.records)
+    records.rename(records.with_name("moved-by-somebody"))
+    records.write_text("not mine")
+    return records
+
+
+def test_the_end_of_an_attempt_is_recorded_although_a_file_took_the_place_of_its_records(world: Any) -> None:
+    attempt = world.start(*UNMARKED)
+    records = _put_a_file_in_the_place_of_its_records(attempt)
+    os.kill(attempt.running.pid, signal.SIGTERM)
+    result = attempt.result()
+    assert (result.outcome, result.signal) == (Outcome.SIGNAL, signal.SIGTERM)
+    assert [path.read_text() for path in records.parent.glob("1.records.moved-*")] == ["not mine"]
+
+
+def test_an_attempt_is_stopped_although_a_file_took_the_place_of_its_records(world: Any) -> None:
+    attempt = world.start(*UNMARKED)
+    _put_a_file_in_the_place_of_its_records(attempt)
+    # Nobody can reach the supervisor any more, so whoever oversees it ends the attempt in its place.
+    attempt.stop("cancel", grace_s=0.0)
+    end = os.pidfd_open(attempt.running.supervisor_pid)
+    known = (attempt.run_dir, attempt.order.token, attempt.launched)
+    while (again_s := world.launcher.oversight.take_over(*known, reason="cancel", grace_s=0.0)) is not None:
+        select.select([end], [], [], again_s)
+    os.close(end)
+    assert attempt.result().outcome is Outcome.CANCELLED
+
+
+def test_an_attempt_whose_records_a_file_replaced_is_not_launched_again(world: Any) -> None:
+    attempt = world.start("true")
+    attempt.result()
+    _put_a_file_in_the_place_of_its_records(attempt)
+    with pytest.raises(FileExistsError, match="launched before"):
+        world.launcher.start(attempt.order)
+
+
+@pytest.mark.parametrize("wrong", [Path.touch, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_what_is_no_folder_is_moved_aside_before_a_launch(world: Any, wrong: Any) -> None:
+    order = world.order("true")
+    records = Path(f"{order.run_dir}.records")
+    records.parent.mkdir(parents=True)
+    wrong(records)
+    assert world.launch(order).result().outcome is Outcome.SUCCEEDED
+    assert len(list(records.parent.glob("1.records.moved-*"))) == 1
+
+
+def test_a_folder_that_somebody_makes_meanwhile_is_not_moved_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, rename = tmp_path / "1.records", os.rename
+    place.touch()
+
+    def late(*names: Any, **where: Any) -> None:
+        if place.is_file():
+            place.unlink()
+            place.mkdir()
+        rename(*names, **where)
+
+    monkeypatch.setattr(os, "rename", late)
+    assert not user_files.make_private(str(place))
+    assert [path.name for path in tmp_path.iterdir()] == ["1.records"]
+    assert place.is_dir()
+
+
+def test_nothing_is_moved_aside_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "1.records").touch()
+    (tmp_path / "7").symlink_to("theirs")
+    with pytest.raises(OSError, match="Not a directory"):
+        user_files.make_private(str(tmp_path / "7" / "1.records"))
+    assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["1.records"]
+
+
 def test_an_attempt_is_supervised_wherever_its_home_is(world: Any) -> None:
     attempt = world.start(*UNMARKED)
     away = world.root.with_name(world.root.name + "-away")

@@ -212,3 +212,23 @@ def test_a_supervisor_says_when_the_jobs_program_may_exist(tmp_path: Path, launc
     found = launcher.outcome(asked.run_dir, "t")
     assert found is not None
     assert found.outcome is Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda spec: spec.write_text("{")], ids=["gone", "torn"])
+def test_an_attempt_whose_spec_is_lost_before_it_is_read_never_begins_and_that_can_be_told(
+    launcher: ForkServerLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], object]
+) -> None:
+    asked = order(tmp_path, "/bin/touch", str(tmp_path / "ran"))
+
+    def lose(point: str) -> None:
+        if point == "launch.before_send":
+            spoil(Path(f"{asked.run_dir}.records", bundle.SPEC))
+
+    monkeypatch.setattr(launch.failpoints, "point", lose)
+    ended(launcher, launcher.start(asked))
+    result = launcher.outcome(asked.run_dir, asked.token)
+    assert result is not None
+    # The record has no token, so everything else is looked at before it is believed that nothing runs.
+    assert (result.outcome, result.swept) == (Outcome.LOST, False)
+    assert not launcher.begun(asked.run_dir)
+    assert not (tmp_path / "ran").exists()

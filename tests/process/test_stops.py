@@ -55,6 +55,18 @@ def test_cancelled_job_that_ignores_sigterm_is_killed_after_its_grace(world) -> 
     assert attempt.exit_record()["stop_reason"] == "cancel"
 
 
+def test_a_cancel_stays_one_whatever_it_is_told_later(world) -> None:
+    attempt, _ = program(world, STUBBORN)
+    launcher = attempt.launcher
+    attempt.stop("preempt")
+    assert not launcher.told_to_cancel(attempt.run_dir)
+    attempt.stop("cancel")
+    attempt.stop("shutdown", grace_s=0.0)
+    assert launcher.told_to_cancel(attempt.run_dir)
+    assert attempt.result().signal == signal.SIGKILL, "the smaller grace counts all the same"
+    assert not launcher.told_to_cancel(f"{attempt.run_dir}0")
+
+
 def test_full_disk_does_not_keep_a_job_from_being_stopped(world, monkeypatch) -> None:
     attempt, bell = program(world, STUBBORN)
 

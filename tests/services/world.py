@@ -255,6 +255,9 @@ class PlayedLauncher:
     def outcome(self, run_dir: str, token: str) -> Result | None:
         return self._results.get(run_dir)
 
+    def told_to_cancel(self, run_dir: str) -> bool:
+        return any(stop["run_dir"] == run_dir and stop["reason"] == "cancel" for stop in self.stops)
+
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         self.stops.append(Stop(run_dir=run_dir, reason=reason, grace_s=grace_s, signal=signal))
 

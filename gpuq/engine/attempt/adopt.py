@@ -119,11 +119,13 @@ def end_of(ctx: Context, tracked: TrackedAttempt, *, rebooted: bool = False) -> 
         return None
     # Now that nobody can write one any more: its supervisor may have done so since it was looked for.
     result = ctx.launcher.outcome(tracked.run_dir, tracked.token) or result
+    if result is not None and result.outcome is not Outcome.LOST:
+        return result
+    if not swept and _never_lived(ctx, tracked):
+        why = (result and result.error) or "no supervisor came to life for it"
+        return Result(Outcome.LOST, error=why, finished_at=ctx.clock.now(), machine_fault=True)
     if result is not None:
         return result
-    if _never_lived(ctx, tracked) and not swept:
-        why = "no supervisor came to life for it"
-        return Result(Outcome.LOST, error=why, finished_at=ctx.clock.now(), machine_fault=True)
     what = "its supervisor died" if tracked.launched else "it was never seen to run"
     more = f"; {swept} processes left of it were ended" if swept else ""
     return Result(Outcome.LOST, error=what + more, finished_at=ctx.clock.now())

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from gpuq.engine.attempt import full_disk
 from gpuq.engine.attempt.descriptors import AttemptRoom
+from gpuq.engine.attempt.failed_launches import FailedLaunches
+from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
 from gpuq.engine.home_folder import HomeFolder
 from gpuq.engine.start_obstacles import StartObstacles
@@ -48,6 +50,7 @@ class LaunchCircuitBreaker:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self.obstacles = StartObstacles(ctx)
+        self._failed = FailedLaunches()
         self._pause_s = 0.0
         self._until: float | None = None
         self.room = AttemptRoom()
@@ -66,6 +69,14 @@ class LaunchCircuitBreaker:
         if self._rehearsal is not None:
             self._rehearsal.close()
             self._rehearsal = None
+
+    def failed(self, tracked: TrackedAttempt, why: str) -> None:
+        """This attempt could not be launched, and nothing proves that its job is why. `why`: shown to people."""
+        tracked.failed_alone = self._failed.failed(tracked.job.id)
+        if tracked.failed_alone:
+            log.warning("job %d waits by itself: it cannot be launched, others can: %s", tracked.job.id, why)
+        else:
+            self.trip(why)
 
     def trip(self, why: str) -> None:
         """The machine could not launch: nothing is claimed for a pause that doubles each time. `why`: shown to
@@ -142,8 +153,9 @@ class LaunchCircuitBreaker:
         self.obstacles.note("disk", self._full)
         return True
 
-    def reset(self) -> None:
-        """Something was launched."""
+    def launched(self, job_id: int) -> None:
+        """Its process runs."""
+        self._failed.started(job_id)
         if self._until is None and self._full is None:
             self._pause_s = 0.0
 

@@ -18,7 +18,9 @@ class TrackedAttempt:
 
     `order`: how to launch it, from the claim to the launch; None for one that was read back from its record.
     `fd` is what the agent waits on: the supervisor's report, later its pidfd; None when the kernel gave none.
-    `start_recorded`: the start is written in SQL. `result`: how it ended, as soon as that is known.
+    `start_recorded`: the start is written in SQL. `result`: how it ended, as soon as that is known;
+    `cancelled`: it was told to stop for a cancel, of which SQL may not know. `failed_alone`: how often in a row its job
+    could not be launched while others could; 0 where that may be the machine's fault.
     `doubt`: why it is not taken for dead although its supervision is over, or what goes wrong with it alone; a text for
     people, `doubt_told` the one that they were told. `ask_at`: not looked after before, monotonic seconds, because what
     failed just now would fail again.
@@ -41,6 +43,8 @@ class TrackedAttempt:
     start_recorded: bool = False
     stopping: bool = False
     result: Result | None = None
+    cancelled: bool = False
+    failed_alone: int = 0
     doubt: str | None = None
     doubt_told: str | None = None
     ask_at: float = 0.0

@@ -106,7 +106,7 @@ class AttemptWatcher:
             if ours:
                 if not isinstance(error, OSError):
                     log.exception("the launch of job %d failed", claimed.job.id)
-                self._breaker.trip(told(error))
+                self._breaker.failed(tracked, told(error))
             self._ended.append(tracked)
             self.wake()
             return
@@ -194,7 +194,7 @@ class AttemptWatcher:
 
     def _mark_running(self, tracked: TrackedAttempt, launched: Launched) -> None:
         tracked.launched = launched
-        self._breaker.reset()
+        self._breaker.launched(tracked.job.id)
         if not self.unrecorded:
             self._when_running()
         self.unrecorded.append(tracked)
@@ -221,9 +221,9 @@ class AttemptWatcher:
         if tracked.result is None:
             tracked.ask_at = self._ctx.clock.monotonic() + DOUBT_AGAIN_S if tracked.doubt is not None else 0.0
         else:
-            if tracked.result.machine_fault:
-                self._breaker.trip(tracked.result.error or "")
             self._ended.append(tracked)
+            if tracked.result.machine_fault:
+                self._breaker.failed(tracked, tracked.result.error or "")
 
     def _unwatch(self, tracked: TrackedAttempt) -> None:
         if tracked.fd is not None:

@@ -50,7 +50,7 @@ class StrayLeases:
 
     def _release_old(self, known: Collection[str]) -> None:
         now, ctx = self._ctx.clock.monotonic(), self._ctx
-        found = ctx.leases.holders(ctx.node)
+        found = ctx.leases.holders(ctx.node, ctx.gpu_by_uuid())
         strays = [(uuid, token) for uuid, held in found.items() for token in held if token not in known]
         self._seen = {stray: self._seen.get(stray, now) for stray in strays}
         for (uuid, token), since in list(self._seen.items()):

@@ -23,6 +23,9 @@ End = tuple[TrackedAttempt, Result]
 def classified(ctx: Context, ended: Sequence[TrackedAttempt]) -> list[End]:
     """With what the logs tell of the failures. Reads files, so it comes before the transaction."""
     now = ctx.clock.now()
+    for tracked in ended:
+        if tracked.result is not None and tracked.result.outcome not in {Outcome.SUCCEEDED, Outcome.CANCELLED}:
+            tracked.cancelled = ctx.launcher.told_to_cancel(tracked.run_dir)
     return [(tracked, _classified(tracked, now)) for tracked in ended]
 
 

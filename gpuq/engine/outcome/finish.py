@@ -56,7 +56,7 @@ def record_end(ctx: Context, tx: Writer, end: End, written: Written) -> None:
     tx.end_attempt(job.id, tracked.number, tracked.token, result)
     # A job that was told to stop while it was being launched has no start of its own yet.
     began = tracked.launched.started_at if tracked.launched is not None else job.started_at
-    decision = _decide(ctx, tx, job, result, began)
+    decision = _decide(ctx, tx, job, tracked, result, began)
     memory = memory_request(ctx, job, result, decision)
     place = place_in_line(ctx, tx, job, result, decision)
     tx.move(
@@ -94,16 +94,19 @@ def _is_quick_failure(ctx: Context, tx: Writer, job: Job, result: Result, began:
     )
 
 
-def _decide(ctx: Context, tx: Writer, job: Job, result: Result, began: float | None) -> RetryDecision:
+def _decide(
+    ctx: Context, tx: Writer, job: Job, tracked: TrackedAttempt, result: Result, began: float | None
+) -> RetryDecision:
     return decide_retry(
         result.outcome,
-        stop_reason=job.stop_reason,
+        stop_reason="cancel" if tracked.cancelled else job.stop_reason,
         retries_used=job.retries_used,
         max_retries=job.max_retries,
         lost_count=job.lost_count,
         base_s=ctx.settings.retry_base,
         jitter=ctx.random.random(),
         machine_fault=result.machine_fault,
+        failed_alone=tracked.failed_alone,
         quick_failure=_is_quick_failure(ctx, tx, job, result, began),
         requeued=requeued(tx, job, result),
     )

@@ -19,7 +19,7 @@ from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.queries.array_lines import ArrayCounts, ArrayView, lumped_page
 from gpuq.engine.queries.forecast_cache import ForecastCache
-from gpuq.engine.queries.job_status import job_status
+from gpuq.engine.queries.job_status import job_status, last_error
 from gpuq.engine.queries.queue_page import queue_page
 from gpuq.engine.switches import stuck_attempts
 from gpuq.ports.records import JobFilter, Reader, Waiting
@@ -130,9 +130,12 @@ class JobQueries:
         with self._ctx.records.read() as tx:
             job = tx.job(job_id)
             trouble = stuck_attempts(tx, self._ctx.node).get(job_id) if job.state in ACTIVE else None
+            failed = last_error(tx, job)
         [(_, status)] = self.describe([job])
         if trouble is not None:
             status = replace(status, reason=Reason(ReasonCode.STUCK, trouble))
+        elif failed is not None and status.reason is not None:
+            status = replace(status, reason=replace(status.reason, text=f"{status.reason.text} ({failed})"))
         reasons = [status.reason] if status.reason else []
         lost = status.reason is not None and status.reason.code is ReasonCode.NO_ACCOUNT
         if job.state is JobState.QUEUED and not lost and self.agent.is_alive():

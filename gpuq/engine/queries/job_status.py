@@ -88,6 +88,12 @@ def _waiting_reason(ctx: QueryContext, tx: Reader, job: Job, picture: ForecastPi
     return Reason(ReasonCode.PRIORITY, "jobs before it in line come first")
 
 
+def last_error(tx: Reader, job: Job) -> str | None:
+    """Of a job that waits for its next try: what went wrong with the last one, as far as it is known."""
+    attempts = tx.attempts(job.id) if job.state is JobState.DELAYED and job.attempt else ()
+    return (attempts[-1].error or None) if attempts else None
+
+
 def _dependency_reason(tx: Reader, job: Job) -> Reason:
     still = tx.open_dependencies(job.id)
     for on_id, kind, state in still:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from gpuq import wiring
+from gpuq import mounts, wiring
 from gpuq.config_file import MACHINE_SOCKET
 from gpuq.engine.context import Context
 from gpuq.engine.file_lock import FileLock
@@ -90,6 +90,7 @@ def run(
         # By itself first, so that whoever waits hears how far it is.
         wiring.database().ensure(settings.database_url, tell)
         ctx = wiring.open_context(settings, roles=roles)
+        mounts.note(settings.home)
         stack.callback(_close, ctx)
         stack.callback(_stop_jobs_if_told, ctx, going)
         if "agent" in roles:

@@ -87,9 +87,9 @@ class RedisLeases:
         keys = [self._keys.epoch, *(self._keys.lease(node, uuid) for uuid in uuids)]
         self._link.run_warm("release", keys, [self._expected(), token])
 
-    def holders(self, node: str) -> dict[str, list[str]]:
+    def holders(self, node: str, uuids: Collection[str] = ()) -> dict[str, list[str]]:
         keys = [self._keys.epoch, self._keys.leases(node)]
-        answer = self._link.run_warm("holders", keys, [self._expected(), self._keys.lease_prefix(node)])
+        answer = self._link.run_warm("holders", keys, [self._expected(), self._keys.lease_prefix(node), *uuids])
         found: dict[str, list[str]] = defaultdict(list)
         for uuid, token in zip(answer[::2], answer[1::2], strict=True):
             found[uuid].append(token)

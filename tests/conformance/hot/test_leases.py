@@ -33,6 +33,19 @@ def test_a_taken_job_leaves_the_queue_and_holds_all_its_gpus(
     assert leases.holders(NODE) == {"G0": ["a"], "G1": ["a"]}
 
 
+def test_holders_are_found_although_the_set_of_what_was_leased_is_lost(
+    queue: RedisHotQueue, leases: RedisLeases, entry: Build, alone: Claims
+) -> None:
+    queue.add([entry(1, gpus=2)])
+    leases.take(entry(1, gpus=2), NODE, "a", alone("G0", "G1"), 30)
+    assert leases.holders(NODE, ["G1", "G2"]) == {"G0": ["a"], "G1": ["a"]}
+    client = leases._link.client
+    for key in client.keys("*leases:*"):
+        client.delete(key)
+    assert leases.holders(NODE) == {}
+    assert leases.holders(NODE, ["G1", "G2"]) == {"G1": ["a"]}
+
+
 def test_a_busy_gpu_leaves_the_job_in_line_and_every_other_gpu_alone(
     queue: RedisHotQueue, leases: RedisLeases, entry: Build, alone: Claims
 ) -> None:
