@@ -23,9 +23,17 @@ from gpuq.environment_variables import from_environment, nearest_setting
 from gpuq.errors import ConfigError, UsageError
 
 # May be written as text, `5m`; the description of each shows such an example, and the reference tells them by that.
-_DURATIONS = ("priority_aging", "preempt_min_run", "user_spacing", "keep_output", "keep_history", "keep_checkpoints")
+_DURATIONS = (
+    "priority_aging",
+    "preempt_min_run",
+    "user_spacing",
+    "keep_output",
+    "keep_history",
+    "keep_checkpoints",
+    "idle_warn",
+)
 # Of these `0` and `off` mean that there is none.
-_OPTIONAL_DURATIONS = ("priority_aging", "keep_output", "keep_history", "keep_checkpoints")
+_OPTIONAL_DURATIONS = ("priority_aging", "keep_output", "keep_history", "keep_checkpoints", "idle_warn")
 # What to write, where the description does not say it.
 _HINTS = {
     **dict.fromkeys(_DURATIONS, DURATION_HINT),
@@ -138,6 +146,10 @@ class Settings(BaseSettings):
         ),
     ] = ""
     max_batch: Annotated[int, Field(ge=1, le=1_000_000, description="jobs in one request")] = 50_000
+    idle_warn: Annotated[
+        Annotated[float, Field(ge=60, le=MAX_TIME_LIMIT_S)] | None,
+        Field(description="how long the GPUs of a job stand still before that is told (30m); 0 or off: never"),
+    ] = 1800.0
     dlq_max: Annotated[int, Field(ge=1, description="dead letters kept")] = 1000
     dlq_days: Annotated[float, Field(gt=0, description="days a dead letter is kept")] = 7.0
     keep_output: Annotated[

@@ -129,9 +129,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = (), taking_on:
         settings=settings,
         records=records,
         history=history,
-        tokens=sql_stores.open_tokens(base),
-        maintenance_runs=sql_stores.open_maintenance(base),
-        files=sql_stores.open_job_files(base),
+        **sql_stores.open_beside_the_records(base),
         # A daemon wakes its agent by the notifier; a command that works straight on the database has only this way.
         queue=redis_stores.RedisHotQueue(link, expected_epoch=expected, announce=not roles),
         leases=redis_stores.RedisLeases(link, expected_epoch=expected),

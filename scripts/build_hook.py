@@ -1,7 +1,15 @@
-"""Run by hatch at each build: notes in the package which commit it is made from, for `gpuq --version`."""
+"""Run by hatch at each build: notes in the package which commit it is made from, for `gpuq --version`, and puts htmx,
+which the page uses, beside its other files.
+
+htmx comes out of the package `django-htmx`, a requirement of the build alone: its file is in no commit, and nothing is
+fetched when the page is looked at. Where the right file stands already (an unpacked sdist, an earlier build) nothing is
+needed.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.resources
 import importlib.util
 import shutil
 import tempfile
@@ -11,6 +19,9 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+HTMX = "gpuq/server/pages/static/htmx.js"
+_HTMX_SHA256 = "28fae7bbe8e8142b702debb9d5234a9a436d9435a4b5165b195aa1a7ed840d25"
+
 
 class RevisionHook(BuildHookInterface):
     """Adds the note to wheel and sdist alike, so that a wheel built from the sdist is the one built from the tree."""
@@ -18,6 +29,8 @@ class RevisionHook(BuildHookInterface):
     folder: str | None = None
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        _provide_htmx(Path(self.root, HTMX))
+        build_data["artifacts"].append(HTMX)
         if version == "editable":
             # The files stay where they are, and their commit changes.
             return
@@ -34,6 +47,23 @@ class RevisionHook(BuildHookInterface):
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         if self.folder is not None:
             shutil.rmtree(self.folder)
+
+
+def _provide_htmx(path: Path) -> None:
+    """Raises RuntimeError where neither the file nor the package that has it is the right one."""
+    if path.is_file() and _is_htmx(path.read_bytes()):
+        return
+    try:
+        found = importlib.resources.files("django_htmx").joinpath("static/django_htmx/htmx-4.min.js").read_bytes()
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        raise RuntimeError(f"{path} is missing, and django-htmx 1.29, which has it, is not installed") from error
+    if not _is_htmx(found):
+        raise RuntimeError("django-htmx has another htmx than the one that the page was tested with: install 1.29.0")
+    path.write_bytes(found)
+
+
+def _is_htmx(content: bytes) -> bool:
+    return hashlib.sha256(content).hexdigest() == _HTMX_SHA256
 
 
 def _revision_module(root: str) -> ModuleType:

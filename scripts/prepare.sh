@@ -127,3 +127,13 @@ provide_postgres() {
   [ -n "$folder" ] || stop "there is no PostgreSQL server. Ask for: apt-get install postgresql"
   export PATH="$PATH:$(dirname "$folder")"
 }
+
+# Chromium, for the tests of the page; without it they are skipped.
+provide_chromium() {
+  if command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; then
+    return
+  fi
+  if ! may_apt || ! apt_install chromium; then
+    say "there is no Chromium, so the page is not tested in a browser. Ask for: apt-get install chromium"
+  fi
+}

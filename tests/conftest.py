@@ -60,6 +60,7 @@ _TIERS = {
     "daemon": "tier_system",
     "crash": "tier_system",
     "security": "tier_system",
+    "browser": "tier_system",
     "model": "tier_system",
     "chaos": "tier_system",
     "release": "tier_system",

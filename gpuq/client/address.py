@@ -19,8 +19,8 @@ KNOWN = frozenset(
         "user_max_running", "user_max_waiting", "max_waiting", "preempt_min_run", "preempt_max_per_hour",
         "priority_aging", "user_spacing", "admins", "web_hosts", "max_batch", "isolate_gpus", "report_database_url",
         "user_priority", "max_output", "retry_quick", "keep_output", "keep_history", "keep_checkpoints",
-        "dlq_max", "dlq_days", "log_level", "job_id", "job_name", "attempt", "gpu_count", "run_dir", "checkpoint_dir",
-        "array_id", "array_index", "time_limit_end", "token_of_attempt", "config", "debug", "faults",
+        "idle_warn", "dlq_max", "dlq_days", "log_level", "job_id", "job_name", "attempt", "gpu_count", "run_dir",
+        "checkpoint_dir", "array_id", "array_index", "time_limit_end", "token_of_attempt", "config", "debug", "faults",
     )
 )  # fmt: skip
 

@@ -16,6 +16,7 @@ class InstallationKey(StrEnum):
     LIMIT = "limit"  # of (kind,) or (kind, name): what `gpuq.domain.limits.Limits` has; the running of a group above
     LAUNCH_TROUBLE = "obstacle"  # of (node,): why nothing can be started there, a text for people
     STUCK = "stuck"  # of (node, job id): {"attempt", "text"} of one that does not come to its end
+    IDLE = "idle"  # of (node, job id): {"attempt", "since"} of one whose GPUs stand still
     RANKING = "ranking"  # the rule of the line that is in force
     INSTALLATION = "installation"  # the name of this database, a token: whose a home is
     NAMESPACE_OWNER = "namespace-owner"  # the id under which this database has a namespace of Redis

@@ -27,9 +27,10 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 
 from gpuq.domain import failpoints
+from gpuq.engine.attempt.idle import record_usage
 from gpuq.engine.attempt.launch_breaker import LaunchCircuitBreaker
 from gpuq.engine.attempt.tracked import TrackedAttempt
-from gpuq.engine.attempt.updates import record_limits_reached, record_outgrown, record_started
+from gpuq.engine.attempt.updates import record_limits_reached, record_started
 from gpuq.engine.attempt.watcher import AttemptWatcher, Happened
 from gpuq.engine.claim.claim import write_turn
 from gpuq.engine.claim.direct import DirectStart
@@ -46,8 +47,7 @@ from gpuq.ports.notify import Topic
 
 log = logging.getLogger(__name__)
 
-SOON_S = 0.5  # after a store failed
-SAMPLE_S = 5.0
+SOON_S, SAMPLE_S = 0.5, 5.0  # after a store failed; between two looks at the GPUs
 # A start is written this much later, together with others, or with its end if that comes first: a commit saved.
 WRITE_AFTER_S = 0.02
 
@@ -204,7 +204,7 @@ class Agent:
         if now >= self._state.sample_at and any(tracked.gpu_uuids for tracked in tracked_attempts):
             self._state.sample_at = now + SAMPLE_S
             sample(self._snapshots.observe(), tracked_attempts)
-            record_outgrown(self._ctx, tracked_attempts)
+            record_usage(self._ctx, tracked_attempts)
 
     def _may_start(self) -> bool:
         if self._stopping or not self._lock.held:

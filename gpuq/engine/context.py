@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gpuq.engine.epoch import EpochCell
     from gpuq.engine.run_times import RunTimes
     from gpuq.engine.strays import Strays
-    from gpuq.ports.admin import MaintenanceRuns, Tokens
+    from gpuq.ports.admin import MaintenanceRuns, Tokens, WebSessions
     from gpuq.ports.clock import Clock
     from gpuq.ports.gpus import GpuSource
     from gpuq.ports.history import History
@@ -205,6 +205,7 @@ class Context:
     records: Records
     history: History
     tokens: Tokens
+    web_sessions: WebSessions
     maintenance_runs: MaintenanceRuns
     files: JobFiles
     queue: HotQueue

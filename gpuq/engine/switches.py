@@ -90,5 +90,13 @@ def stuck_attempts(tx: Reader, node: str) -> dict[int, str]:
     return {job.id: str(told[job.id]["text"]) for job in live if job.attempt == told[job.id]["attempt"]}
 
 
+def idle_attempts(tx: Reader, node: str) -> dict[int, float]:
+    """By job id: since when (epoch seconds) the GPUs of its live attempt on that node stand still."""
+    prefix = InstallationKey.IDLE.prefix(node)
+    told = {int(key.removeprefix(prefix)): value for key, value in tx.values(prefix).items()}
+    live = tx.jobs(JobFilter(states=ACTIVE, ids=tuple(told))) if told else []
+    return {job.id: float(told[job.id]["since"]) for job in live if job.attempt == told[job.id]["attempt"]}
+
+
 def _pause_text(value: dict[str, Any]) -> str:
     return f"the queue is paused by {value['by']}" + (f": {value['reason']}" if value.get("reason") else "")

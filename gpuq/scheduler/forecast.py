@@ -20,10 +20,11 @@ from gpuq.scheduler.snapshot import Candidate, Holding, Policy, Snapshot
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """Job id → epoch seconds. `end` has the running jobs too. A job that can never start, or only when a GPU is back
-    in service, has no start."""
+    in service, has no start. `gpus`: of those with a start, the places in the snapshot of the GPUs that they get."""
 
     start: dict[int, float] = field(default_factory=dict)
     end: dict[int, float] = field(default_factory=dict)
+    gpus: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 def forecast(snapshot: Snapshot, now: float, *, most: int | None = None) -> Forecast:
@@ -58,6 +59,7 @@ def forecast(snapshot: Snapshot, now: float, *, most: int | None = None) -> Fore
             line.remove(job)
             running[job.id] = _holding(job, mask, snapshot, time, run_s)
             result.start[job.id] = time
+            result.gpus[job.id] = tuple(positions(mask))
             result.end[job.id] = time + run_s
             heappush(ends, (time + run_s, job.id))
         for job_id in yielding:

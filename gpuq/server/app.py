@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gpuq import __version__
 from gpuq.engine.agent import Agent
@@ -19,7 +19,20 @@ from gpuq.server.http import error_handlers
 from gpuq.server.http.middleware import MAX_BODY, AccessMiddleware
 from gpuq.server.http.sse import Streams
 from gpuq.server.openapi import documented
-from gpuq.server.routes import admin, again, bulk, disk, drain, jobs, limits, questions, queue, streaming, submission
+from gpuq.server.routes import (
+    admin,
+    again,
+    bulk,
+    disk,
+    drain,
+    jobs,
+    limits,
+    logins,
+    questions,
+    queue,
+    streaming,
+    submission,
+)
 from gpuq.server.routes.submission import Submission
 
 _ABOUT = """A durable GPU job queue. On the Unix socket the caller is who the kernel says it is; over TCP every
@@ -32,6 +45,8 @@ _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"
 class Application(FastAPI):
     """The framework's application, past which the one hot route is led."""
 
+    _site: ASGIApp | None = None
+
     def mount_fast_path(self, submission: Submission, gate: AccessMiddleware) -> None:
         """Lets submissions pass beside the framework, which costs more than the submission itself."""
         self.submission = submission
@@ -40,8 +55,20 @@ class Application(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == submission.PATH:
             await self._gate(scope, receive, send)
+        elif scope["type"] == "http" and (scope["path"] == "/" or scope["path"].startswith("/ui/")):
+            await self._show(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
+
+    async def _show(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A page, for people. What makes them is read when the first one is asked for."""
+        if self._site is None:
+            from gpuq.server.pages.site import Site
+
+            self._site = Site()
+        scope["app"] = self
+        scope.setdefault("state", {})
+        await self._site(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -64,12 +91,16 @@ def create_app(
     app.state.queries = JobQueries(ctx)
     app.state.agent = agent
     app.state.on_shutdown = on_shutdown
+    # Where the page is served over TCP, as a browser writes it; whoever listens fills it in.
+    app.state.addresses = []
     app.state.streams = Streams(ctx) if streams else None
     error_handlers.install(app)
     app.add_middleware(AccessMiddleware, ctx=ctx)
     fast = Submission(ctx, app.state.queries, agent)
     app.mount_fast_path(fast, AccessMiddleware(fast, ctx, MAX_BODY))
-    routers = [part.router for part in (again, bulk, jobs, queue, drain, limits, streaming, questions, disk, admin)]
+    routers = [
+        part.router for part in (again, bulk, jobs, queue, drain, limits, streaming, questions, disk, admin, logins)
+    ]
     app.include_router(_other_methods(routers))
     for router in routers:
         app.include_router(router)

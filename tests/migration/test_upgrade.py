@@ -28,8 +28,8 @@ from gpuq.stores.sql.schema import create
 _NEXT = """
 import sqlalchemy as sa
 from alembic import op
-revision = "0009"
-down_revision = "0008"
+revision = "0015"
+down_revision = "0014"
 def upgrade():
     op.add_column("installation", sa.Column("note", sa.Text()))
     with op.batch_alter_table("tokens") as table:
@@ -71,7 +71,7 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     path = folder / "versions" / "0009_more.py"
     path.write_text(_NEXT.format(more=""))
     monkeypatch.setattr(migrate, "scripts", lambda: folder)
-    monkeypatch.setattr(create, "HEAD", "0009")
+    monkeypatch.setattr(create, "HEAD", "0015")
     return path
 
 
@@ -128,11 +128,11 @@ def test_a_newer_database_is_refused_and_left_alone(empty_url: str) -> None:
 
 def test_an_older_database_is_upgraded_with_its_jobs(empty_url: str, next_release: Path) -> None:
     with pytest.MonkeyPatch.context() as older:
-        older.setattr(create, "HEAD", "0008")
+        older.setattr(create, "HEAD", "0014")
         migrate.ensure(empty_url)
     job_id = add_job(empty_url)
-    assert migrate.upgrade(empty_url) == ("0008", "0009")
-    assert migrate.current(empty_url) == "0009"
+    assert migrate.upgrade(empty_url) == ("0014", "0015")
+    assert migrate.current(empty_url) == "0015"
     assert "note" in columns(empty_url, "installation")
     assert "label" in columns(empty_url, "tokens")
     records = open_records(empty_url)
@@ -141,20 +141,20 @@ def test_an_older_database_is_upgraded_with_its_jobs(empty_url: str, next_releas
     records.close()
     path = sqlite_path(empty_url)
     if path is not None:
-        (saved,) = path.parent.glob("gpuq.db.before-upgrade-from-0008-*")
+        (saved,) = path.parent.glob("gpuq.db.before-upgrade-from-0014-*")
         assert stat.S_IMODE(saved.stat().st_mode) == 0o600
         assert "note" not in columns(f"sqlite:///{saved}", "installation")
 
 
 def test_a_migration_that_fails_changes_nothing(empty_url: str, next_release: Path) -> None:
     with pytest.MonkeyPatch.context() as older:
-        older.setattr(create, "HEAD", "0008")
+        older.setattr(create, "HEAD", "0014")
         migrate.ensure(empty_url)
     add_job(empty_url)
     next_release.write_text(_NEXT.format(more="    raise RuntimeError('half way')"))
     with pytest.raises(RuntimeError, match="half way"):
         migrate.ensure(empty_url)
-    assert migrate.current(empty_url) == "0008"
+    assert migrate.current(empty_url) == "0014"
     assert "note" not in columns(empty_url, "installation")
     assert "name" in columns(empty_url, "tokens")
 

@@ -10,6 +10,11 @@ from gpuq.engine.queries.job_queries import WhyView
 from gpuq.server.routes.views import BulkItemView, JobDetailView, QueueAnswer
 
 PROMISED = {
+    ("GET", "/who"),
+    ("GET", "/lanes"),
+    ("POST", "/login-links"),
+    ("GET", "/sessions"),
+    ("DELETE", "/sessions/{session_id}"),
     ("POST", "/clean"),
     ("GET", "/disk"),
     ("GET", "/report/disk"),

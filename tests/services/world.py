@@ -314,6 +314,7 @@ class World:
             records=records,
             history=history,
             tokens=sql_stores.open_tokens(base),
+            web_sessions=sql_stores.open_web_sessions(base),
             maintenance_runs=sql_stores.open_maintenance(base),
             files=sql_stores.open_job_files(base),
             queue=redis_stores.RedisHotQueue(link, expected_epoch=epoch.get),

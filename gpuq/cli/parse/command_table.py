@@ -328,6 +328,14 @@ COMMANDS: dict[str, Command] = {
             examples="gpuq doctor\ngpuq doctor --end-strays",
         ),
         Command(
+            "who", "who:who", "who runs, waits, holds GPUs and leaves them idle", options=(JSON,), examples="gpuq who",
+        ),
+        Command(
+            "web", "web:web", "a link to the page, good once and for a minute",
+            options=(Option("--print", "flag", "only print it, open nothing"), JSON),
+            examples="gpuq web\ngpuq web --print",
+        ),
+        Command(
             "token create", "tokens:create", "a token for the TCP interface; printed once",
             words="[NAME]", most=1, options=(
                 Option("-u --user", "text", "for this user (root)", "USER"),

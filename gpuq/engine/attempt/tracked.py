@@ -24,9 +24,10 @@ class TrackedAttempt:
     `doubt`: why it is not taken for dead although its supervision is over, or what goes wrong with it alone; a text for
     people, `doubt_told` the one that they were told. `ask_at`: not looked after before, monotonic seconds, because what
     failed just now would fail again.
-    `peak_mb`, `utilisation`: what was seen of its GPUs so far. `flagged_mb`: the peak with which it was last said to
-    have outgrown its request. `grouped`: a control group holds all its processes; else `family` is what was last noted
-    of them (see families.py), None for nothing yet.
+    `peak_mb`, `utilisation`: what was seen of its GPUs so far; `busy_at`: when one of them was last seen at work, or
+    first looked at. `idle_told`: people were told that they stand still; None: not known yet. `flagged_mb`: the peak
+    with which it was last said to have outgrown its request. `grouped`: a control group holds all its
+    processes; else `family` is what was last noted of them (see families.py), None for nothing yet.
     """
 
     job: Job
@@ -51,6 +52,8 @@ class TrackedAttempt:
     peak_mb: dict[str, int] = field(default_factory=dict)
     flagged_mb: int = 0
     utilisation: list[float] = field(default_factory=list)
+    busy_at: float | None = None
+    idle_told: bool | None = None
     grouped: bool = False
     family: list[tuple[int, int]] | None = None
 

@@ -66,6 +66,16 @@ class JobQueries:
         """When a job that is not stored would start, epoch seconds; None beyond the forecast's reach."""
         return self._forecasts.estimate(job)
 
+    def forecast_gpus(self) -> tuple[dict[int, float], dict[int, tuple[int, ...]]]:
+        """Of the waiting jobs that the forecast reaches: when each starts (epoch seconds), and on which GPUs by index;
+        none while nothing is started."""
+        picture = self._forecasts.picture()
+        if picture.snapshot.paused is not None or not self.agent.is_alive():
+            return {}, {}
+        index = [device.index for device in picture.snapshot.devices]
+        found = {job_id: tuple(index[at] for at in places) for job_id, places in picture.forecast.gpus.items()}
+        return dict(picture.forecast.start), found
+
     def describe(self, jobs: Sequence[Job]) -> list[tuple[Job, JobStatus]]:
         """In the order given. Final jobs cost nothing; others share one forecast and one walk along the line."""
         if all(job.state in FINAL for job in jobs):

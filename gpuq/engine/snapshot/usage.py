@@ -9,17 +9,34 @@ from gpuq.domain.gpu import IDLE_THRESHOLD_MB, GpuObservation
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.snapshot.gpu_processes import belongs_to
 
+# Utilisation from which on a GPU is at work.
+BUSY = 0.05
+
 
 def sample(observations: Sequence[GpuObservation], tracked_attempts: Collection[TrackedAttempt]) -> None:
     """Adds one sample to each live attempt: memory by its own processes (peak, MiB, per GPU), utilisation of the
     GPUs (0 to 1). A simulated GPU reports no utilisation and gives none."""
     see_peaks(observations, tracked_attempts)
+    see_work(observations, tracked_attempts)
     by_uuid = {reading.uuid: reading for reading in observations}
     for tracked in tracked_attempts:
         for uuid in tracked.gpu_uuids if tracked.launched is not None else ():
             reading = by_uuid.get(uuid)
             if reading is not None and reading.utilisation is not None:
                 tracked.utilisation.append(reading.utilisation)
+
+
+def see_work(observations: Sequence[GpuObservation], tracked_attempts: Collection[TrackedAttempt]) -> None:
+    """Notes when each launched attempt was last seen to use a GPU of its own. One whose use is not known counts as
+    used."""
+    by_uuid = {reading.uuid: reading for reading in observations}
+    for tracked in tracked_attempts:
+        readings = [reading for uuid in tracked.gpu_uuids if (reading := by_uuid.get(uuid)) is not None]
+        if tracked.launched is None or not readings:
+            continue
+        worked = any(reading.utilisation is None or reading.utilisation >= BUSY for reading in readings)
+        if worked or tracked.busy_at is None:
+            tracked.busy_at = readings[0].at
 
 
 def see_peaks(observations: Sequence[GpuObservation], tracked_attempts: Collection[TrackedAttempt]) -> None:

@@ -11,7 +11,7 @@ from gpuq.domain.times import iso
 from gpuq.engine.access import require_account
 from gpuq.engine.context import Context
 from gpuq.errors import Forbidden, Unauthenticated
-from gpuq.ports.admin import Token
+from gpuq.ports.admin import Token, WebSession
 from gpuq.server.http.peer import EXTENSION, Peer
 
 _HINT = (
@@ -42,19 +42,36 @@ def _is_admin(ctx: Context, name: str, uid: int | None) -> bool:
     return uid in {0, ctx.accounts.daemon_uid} or name in ctx.settings.admin_users
 
 
-def _token_caller(ctx: Context, secret: str) -> Caller:
+def live_token(ctx: Context, secret: str) -> Token:
+    """The token of this secret, of whom it was made for. Raises Unauthenticated, Forbidden."""
     now = ctx.clock.now()
     token = ctx.tokens.find(secret, now)
     if token is None:
         raise Unauthenticated("the token is unknown or revoked", hint=_HINT)
     if token.expires_at is not None and token.expires_at <= now:
         raise Unauthenticated(f"token {token.id} ({token.name}) expired at {iso(token.expires_at)}", hint=_NEW_ONE)
-    account = ctx.accounts.of(token.user)
-    uid, gid = (None, None) if account is None else (account.uid, account.gid)
     if ctx.accounts.apart:
         _require_same_account(ctx, token)
-    admin = token.scope is Scope.ADMIN and _is_admin(ctx, token.user, uid)
-    return Caller(token.user, uid, gid, admin, token.scope)
+    return token
+
+
+def _token_caller(ctx: Context, secret: str) -> Caller:
+    token = live_token(ctx, secret)
+    return _scoped_caller(ctx, token.user, token.scope)
+
+
+def _scoped_caller(ctx: Context, user: str, scope: Scope) -> Caller:
+    account = ctx.accounts.of(user)
+    uid, gid = (None, None) if account is None else (account.uid, account.gid)
+    return Caller(user, uid, gid, scope is Scope.ADMIN and _is_admin(ctx, user, uid), scope)
+
+
+def session_caller(ctx: Context, session: WebSession) -> Caller:
+    """Whom a login on the page stands for; with no more rights than he has now. Raises Forbidden when his account is
+    gone or another's."""
+    if ctx.accounts.apart:
+        require_account(ctx.accounts, Caller(session.user, session.uid))
+    return _scoped_caller(ctx, session.user, session.scope)
 
 
 def _require_same_account(ctx: Context, token: Token) -> None:

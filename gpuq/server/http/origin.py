@@ -141,10 +141,10 @@ class _Asked:
         match = _ORIGIN.fullmatch(self.origin)
         return match is None or match[1] != self.host
 
-    @property
-    def is_json(self) -> bool:
+    def may_send(self, path: str) -> bool:
+        """Whether a browser may send such a body there: JSON, and to the pages, which take no other, their forms."""
         media_type = self.content_type.partition(b";")[0].strip().lower()
-        return media_type == b"application/json"
+        return media_type == (b"application/x-www-form-urlencoded" if path.startswith("/ui/") else b"application/json")
 
 
 class OriginCheck:
@@ -167,7 +167,12 @@ class OriginCheck:
             answer: Response = failure(400, "malformed", wrong, "HTTP/1.1 wants one: `Host: localhost`")
         elif (refusal := self._refusal(scope, asked)) is not None:
             answer = response_of(refusal)
-        elif asked.from_browser and asked.body and not asked.is_json and scope["method"] not in SAFE_METHODS:
+        elif (
+            asked.from_browser
+            and asked.body
+            and scope["method"] not in SAFE_METHODS
+            and not asked.may_send(scope["path"])
+        ):
             answer = failure(
                 415, "unsupported_media_type", "a body is JSON", "send the header `Content-Type: application/json`"
             )

@@ -141,6 +141,8 @@ def _serve(
         listeners.extend(listening.tcp_sockets(listen))
     app = create_app(ctx, agent=services.agent, on_shutdown=going.down)
 
+    app.state.addresses = _for_browsers(ctx.node, [listening.address_of(listener) for listener in listeners])
+
     def when_up(stop: Callable[[], None]) -> None:
         going.on_stop(stop)
         loop = asyncio.get_running_loop()
@@ -209,6 +211,12 @@ def _addresses(ctx: Context, addresses: list[str]) -> list[str]:
     if any(_exposed(address) for address in addresses):
         lines.append("  tokens cross the network unencrypted: put a TLS proxy in front, or listen on 127.0.0.1")
     return lines
+
+
+def _for_browsers(node: str, addresses: list[str]) -> list[str]:
+    """Those over TCP; "every address of this machine" by its name."""
+    found = [address for address in addresses if address.startswith("http")]
+    return [address.replace("//0.0.0.0:", f"//{node}:").replace("//[::]:", f"//{node}:") for address in found]
 
 
 def _exposed(address: str) -> bool:

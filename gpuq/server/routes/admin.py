@@ -153,6 +153,7 @@ def revoke_token(ctx: Ctx, caller: Who, token_id: params.JobId) -> Answer[Revoke
     if not may_act_on(row.user, row.uid, caller):
         raise Forbidden(f"token {token_id} belongs to {row.user}", hint="ask its owner, or an administrator")
     ctx.tokens.revoke(token_id, ctx.clock.now())
+    ctx.web_sessions.end_of_token(token_id)
     return {"id": token_id, "revoked": True}
 
 

@@ -14,8 +14,10 @@ from gpuq.domain.spec import GroupName
 from gpuq.domain.states import FINAL, JobState
 from gpuq.engine.actions import dead_letters, drain, groups, pause
 from gpuq.engine.context import Context
-from gpuq.engine.queries import drain_report, gpu_report, group_report
+from gpuq.engine.queries import drain_report, gpu_report, group_report, lanes, who
 from gpuq.engine.queries.gpu_report import GpuView
+from gpuq.engine.queries.lanes import LanesView
+from gpuq.engine.queries.who import WhoView
 from gpuq.engine.switches import paused
 from gpuq.errors import UsageError
 from gpuq.ports.records import JobFilter
@@ -177,6 +179,21 @@ def undrain_gpu(ctx: Ctx, caller: Who, index: GpuIndex) -> Answer[GpuView]:
 
 def _gpu(ctx: Context, index: int) -> GpuView:
     return next(row for row in gpu_report.report(ctx) if row["index"] == index)
+
+
+@router.get("/who", summary="Per user what runs, waits, is held and stands idle, and the GPU-hours of a week")
+def show_who(ctx: Ctx) -> Answer[list[WhoView]]:
+    return who.who(ctx)
+
+
+@router.get("/lanes", summary="Which job had, has and is expected to have which GPU, over time")
+def show_lanes(
+    ctx: Ctx,
+    queries: Queries,
+    past_s: Annotated[float, Query(ge=0, le=31 * 86400, allow_inf_nan=False, description="seconds before now")] = 21600,
+    ahead_s: Annotated[float, Query(ge=0, le=31 * 86400, allow_inf_nan=False, description="seconds from now")] = 43200,
+) -> Answer[LanesView]:
+    return lanes.lanes(ctx, queries, past_s=past_s, ahead_s=ahead_s)
 
 
 @router.get("/groups", summary="Groups with their jobs and limits")

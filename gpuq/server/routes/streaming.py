@@ -122,7 +122,9 @@ async def stream_log(
     if last_event_id:
         first, offset = _resumed(last_event_id, first)
     return respond(
-        _log(streams, _Follower(ctx, job_id, first, offset, only=attempt is not None, text=text), dropping(request))
+        follow_log(
+            streams, LogFollower(ctx, job_id, first, offset, only=attempt is not None, text=text), dropping(request)
+        )
     )
 
 
@@ -164,7 +166,7 @@ def end_of(job: Job) -> dict[str, Any]:
     }
 
 
-class _Follower:
+class LogFollower:
     """Where one listener stands in a job's output. `attempt` 0: the job has not run yet. `path`: the log that may grow,
     None while there is none."""
 
@@ -224,12 +226,16 @@ class _Follower:
         self.offset = start + size
         if not size:
             return []
-        text = data[:size].decode("utf-8", "surrogateescape")
+        return [self.text_frame(start, data[:size].decode("utf-8", "surrogateescape"))]
+
+    def text_frame(self, start: int, text: str) -> bytes:
+        """The event that tells a piece of output, which begins at byte `start`."""
         told = {"attempt": self.attempt, "offset": start, "text": text}
-        return [frame("log", told, f"{self.attempt}:{self.offset}")]
+        return frame("log", told, f"{self.attempt}:{self.offset}")
 
 
-async def _log(streams: Streams, follower: _Follower, drop: Callable[[], None]) -> AsyncGenerator[bytes, None]:
+async def follow_log(streams: Streams, follower: LogFollower, drop: Callable[[], None]) -> AsyncGenerator[bytes, None]:
+    """What `follower` finds, as it comes, until the job is final or the daemon goes down."""
     async with streams.listening(frozenset({follower.job_id}), drop) as listener:
         yield b": listening\n\n"
         looks = True

@@ -5,6 +5,7 @@
     open_history(url or Database, report_url)  gpuq.ports.history.History
     checkpoint(Database)                       SQLite: what is in its log, into its file
     open_job_files(url or Database)            gpuq.ports.job_files.JobFiles
+    open_web_sessions(url or Database)         gpuq.ports.admin.WebSessions
     open_tokens(url or Database) -> SqlTokens  open_maintenance(url or Database) -> MaintenanceLog
     migrate.ensure / upgrade / current / backup / restore     report_role.make / excess
 
@@ -16,6 +17,8 @@ From the bottom: `schema`, `core`, `questions`, then reading and writing, then t
 """
 
 from __future__ import annotations
+
+from typing import TypedDict
 
 from gpuq.errors import GpuqError
 from gpuq.ports.records import GivenNumbers
@@ -30,6 +33,7 @@ from gpuq.stores.sql.maintenance import MaintenanceLog
 from gpuq.stores.sql.questions import report_role
 from gpuq.stores.sql.records import SqlRecords
 from gpuq.stores.sql.tokens import SqlTokens
+from gpuq.stores.sql.web_sessions import SqlWebSessions
 
 __all__ = [
     "Database",
@@ -42,12 +46,14 @@ __all__ = [
     "SqlTokens",
     "checkpoint",
     "migrate",
+    "open_beside_the_records",
     "open_database",
     "open_history",
     "open_job_files",
     "open_maintenance",
     "open_records",
     "open_tokens",
+    "open_web_sessions",
     "report_role",
     "standing_of",
 ]
@@ -77,3 +83,26 @@ def open_maintenance(target: str | Database) -> MaintenanceLog:
 
 def open_job_files(target: str | Database) -> SqlJobFiles:
     return SqlJobFiles(as_database(target))
+
+
+def open_web_sessions(target: str | Database) -> SqlWebSessions:
+    return SqlWebSessions(as_database(target))
+
+
+class BesideTheRecords(TypedDict):
+    """The smaller stores of one database, by the names that the engine's context has for them."""
+
+    tokens: SqlTokens
+    web_sessions: SqlWebSessions
+    maintenance_runs: MaintenanceLog
+    files: SqlJobFiles
+
+
+def open_beside_the_records(database: Database) -> BesideTheRecords:
+    """All of them on one database that is open already."""
+    return {
+        "tokens": open_tokens(database),
+        "web_sessions": open_web_sessions(database),
+        "maintenance_runs": open_maintenance(database),
+        "files": open_job_files(database),
+    }

@@ -19,7 +19,7 @@ SYNTAX_ERROR = "42601"
 # Tables that the login of a report has no right to; who can read them can read too much.
 MAY_TOO_MUCH = (
     "SELECT bool_or(r.rolsuper) OR EXISTS (SELECT 1 FROM pg_class c"
-    " WHERE c.relname IN ('specs', 'environments', 'tokens')"
+    " WHERE c.relname IN ('specs', 'environments', 'tokens', 'web_sessions')"
     " AND c.relkind = 'r' AND has_table_privilege(c.oid, 'SELECT')) FROM pg_roles r WHERE r.rolname = current_user"
 )
 

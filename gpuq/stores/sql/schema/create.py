@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, inspect
 
-from gpuq.stores.sql.schema.limits import limit_triggers, metadata
+from gpuq.stores.sql.schema.limits import limit_triggers
 from gpuq.stores.sql.schema.totals import count_statements, trigger_statements
 from gpuq.stores.sql.schema.views import view_statements
+from gpuq.stores.sql.schema.web_sessions import metadata
 
 # The newest revision in migrations/versions, which a fresh database is marked with.
 HEAD = "0012"
