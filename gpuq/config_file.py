@@ -20,7 +20,7 @@ MACHINE_HOME = "/var/lib/gpuq"
 MACHINE_SOCKET = "/run/gpuq/gpuq.sock"
 # What everybody takes from the machine's config file. All else in it is for root's daemon, and means nothing to a
 # daemon of a user's own.
-SHARED = ("server", "token", "status_format")
+SHARED = ("server", "token", "status_format", "env_keep", "env_secret")
 
 
 def config_file() -> str:

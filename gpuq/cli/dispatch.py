@@ -27,6 +27,7 @@ def dispatch(args: Args) -> int:
 _OPTIONS = {
     "max_retries": "retries",
     "time_limit_s": "time",
+    "time_add_s": "time",
     "kill_grace_s": "kill_grace",
     "gpu_mem_mb": "gpu_mem",
     "cwd": "chdir",

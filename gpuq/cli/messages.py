@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from gpuq.client.calls import Calls
 
 _LONGEST = 800
 
@@ -29,13 +30,13 @@ def tell(error: GpuqError) -> int:
 
 def job_line(job: Any) -> str:
     """`job 7 (train.py) is queued, position 3, starts about 14:20`."""
-    from gpuq.cli.render import printable, when
+    from gpuq.cli.render import about, printable
 
     text = f"job {job['id']} ({printable(job['name'])}) is {job['state']}"
     if job["position"] is not None:
         text += f", position {job['position']}"
     if job["estimated_start"] and job["state"] in {"queued", "blocked", "delayed"}:
-        text += f", starts about {when(job['estimated_start'])}"
+        text += f", starts about {about(job['estimated_start'], job.get('estimated_start_range'))}"
     return text
 
 
@@ -48,6 +49,17 @@ def submitted_line(job: Any) -> str:
     from gpuq.cli.render import local_times, printable
 
     return f"{job_line(job)}: {printable(local_times(reason['text']))}"
+
+
+def tell_left_out(client: Calls) -> None:
+    """Of secrets that an earlier release does not take."""
+    if client.left_out:
+        from gpuq.cli.connect import say
+
+        say(
+            f"gpuq: left out, because the daemon is of an earlier release, which keeps no secrets:"
+            f" {', '.join(client.left_out)} (restart it, or use --env-keep NAME)"
+        )
 
 
 def act_on_each(ids: Iterable[int], act: Callable[[int], object]) -> int:

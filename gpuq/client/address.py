@@ -15,12 +15,14 @@ from gpuq.errors import ConfigError
 KNOWN = frozenset(
     (
         "home", "database_url", "redis_url", "namespace", "gpus", "server", "token", "lease_ttl", "kill_grace",
-        "status_format", "default_max_retries", "order", "backfill", "retry_base", "node", "cpu_jobs", "user_max_gpus",
-        "user_max_running", "user_max_waiting", "max_waiting", "preempt_min_run", "preempt_max_per_hour",
-        "priority_aging", "user_spacing", "admins", "web_hosts", "max_batch", "isolate_gpus", "report_database_url",
-        "user_priority", "max_output", "retry_quick", "keep_output", "keep_history", "keep_checkpoints",
-        "idle_warn", "dlq_max", "dlq_days", "log_level", "job_id", "job_name", "attempt", "gpu_count", "run_dir",
-        "checkpoint_dir", "array_id", "array_index", "time_limit_end", "token_of_attempt", "config", "debug", "faults",
+        "status_format", "default_max_retries", "order", "backfill", "retry_base", "node", "cpu_jobs",
+        "user_max_gpus", "user_max_running", "user_max_waiting", "max_waiting", "preempt_min_run",
+        "preempt_max_per_hour", "priority_aging", "user_spacing", "admins", "web_hosts", "max_batch",
+        "isolate_gpus", "report_database_url", "user_priority", "max_output", "retry_quick", "keep_output",
+        "keep_history", "keep_checkpoints", "idle_warn", "max_result", "result_file", "short_result_file",
+        "env_keep", "env_secret", "dlq_max", "dlq_days", "log_level", "job_id", "job_name", "attempt",
+        "gpu_count", "run_dir", "checkpoint_dir", "array_id", "array_index", "time_limit_end",
+        "token_of_attempt", "config", "debug", "faults",
     )
 )  # fmt: skip
 
@@ -29,9 +31,12 @@ class Address:
     """`path` for `unix`, `host` and `port` for `http` and `https`. `explicit`: somebody named the server, so
     nothing else may stand in for it. `machine_home`: where the machine's daemon lives, which is asked when none listens
     in the own home; None: it is not looked for. `trouble`: what was wrong with the machine's config file.
-    `status_format`: the columns of a listing, if a setting names them."""
+    `status_format`: the columns of a listing, if a setting names them; `env_keep`, `env_secret`: names or patterns of
+    variables that are always, or never, stored as they are."""
 
     __slots__ = (
+        "env_keep",
+        "env_secret",
         "explicit",
         "home",
         "host",
@@ -50,6 +55,8 @@ class Address:
         self.machine_home = machine_home
         self.trouble: str | None = None
         self.status_format: str | None = None
+        self.env_keep: list[str] = []
+        self.env_secret: list[str] = []
         self.explicit = server is not None
         self.text = server or f"unix://{home}/gpuq.sock"
         self.token = _usable(token)
@@ -96,10 +103,12 @@ def find(server: str | None = None, token: str | None = None) -> Address:
     home = setting("home") or (MACHINE_HOME if os.geteuid() == 0 else "~/.local/share/gpuq")
     home = os.path.abspath(os.path.expanduser(home))
     status_format = setting("status_format")
+    lists = {name: setting(name) for name in ("env_keep", "env_secret")}
     trouble = machine_home = None
     if not one_installation():
         machine = MachineFile()
         status_format = status_format or machine.text("status_format")
+        lists = {name: value or machine.text(name) for name, value in lists.items()}
         if server is None:
             trouble, server = machine.trouble, machine.text("server")
             token = token or machine.text("token")
@@ -108,7 +117,12 @@ def find(server: str | None = None, token: str | None = None) -> Address:
                 machine_home = home if os.geteuid() == 0 else machine.home
     found = Address(home, server, token, machine_home)
     found.trouble, found.status_format = trouble, status_format
+    found.env_keep, found.env_secret = (_names(lists[name]) for name in ("env_keep", "env_secret"))
     return found
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()] if text else []
 
 
 def machine_sockets(address: Address) -> list[str]:

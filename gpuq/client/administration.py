@@ -119,10 +119,17 @@ class Administration:
         """Counts of jobs by state, dead letters and GPUs, and whether the queue is paused."""
         return Stats.from_json(self.session.stats())
 
-    def report(self, kind: str, *, by: str = "user", since: datetime | float | str | None = None) -> Table:
-        """`kind`: usage, waits, failures, utilization or disk; `by`: user, group, gpu, day or job; `since`: a
-        `datetime`, epoch seconds or ISO 8601. Raises UsageError."""
-        return Table.from_json(self.session.report(kind, by=by, since=moment_text(since)))
+    def report(
+        self,
+        kind: str,
+        *,
+        by: str = "user",
+        since: datetime | float | str | None = None,
+        until: datetime | float | str | None = None,
+    ) -> Table:
+        """`kind`: usage, waits, failures, utilization or disk; `by`: user, group, gpu, day or job, several with commas
+        between; `since`, `until`: a `datetime`, epoch seconds or ISO 8601. Raises UsageError."""
+        return Table.from_json(self.session.report(kind, by=by, since=moment_text(since), until=moment_text(until)))
 
     def sql(self, query: str) -> Table:
         """The answer to a read-only statement on the history's views. Raises UsageError for anything else."""

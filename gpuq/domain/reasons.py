@@ -31,6 +31,7 @@ class ReasonCode(StrEnum):
     NO_ACCOUNT = "NoAccount"
     STUCK = "Stuck"
     MAINTENANCE = "Maintenance"
+    SECRETS_UNREADABLE = "SecretsUnreadable"
 
 
 SENTENCES: dict[ReasonCode, str] = {
@@ -52,6 +53,7 @@ SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.LAUNCH_TROUBLE: "nothing can be started here now: the disk is full, for instance, or Redis away",
     ReasonCode.STUCK: "it does not come to its end: its supervisor stands still, or what is left of it cannot be ended",
     ReasonCode.MAINTENANCE: "it would not end before a planned drain, or that has begun",
+    ReasonCode.SECRETS_UNREADABLE: "its secrets were encrypted with a key that is not there now",
     ReasonCode.NO_ACCOUNT: "its user has no account on this machine now, or not the one that submitted it",
 }
 

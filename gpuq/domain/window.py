@@ -34,6 +34,11 @@ class Window:
         """Whether a job may not start then that may take so long."""
         return start + seconds > self.at and not self.over(start)
 
+    def held_up(self, before: float, then: float, now: float) -> bool:
+        """Whether what runs now would hold it up by ending `then` instead of `before`. What lasts for the whole of it
+        anyhow does so no longer."""
+        return then > max(self.at, before) and not self.over(now) and (self.until is None or before < self.until)
+
     def next_moment(self, now: float) -> float | None:
         """When something changes next without anybody doing anything."""
         return next((moment for moment in (self.at, self.until) if moment is not None and moment > now), None)

@@ -13,6 +13,7 @@ from gpuq.domain.limits import LimitBook
 from gpuq.domain.priority import Priority, Ranking
 from gpuq.domain.reasons import Reason
 from gpuq.domain.window import Window
+from gpuq.scheduler.spread import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class Holding:
     """A live attempt: what it holds from lease to end. `mem_mb` None: each GPU alone.
 
     `expected_s` is the expectation for the whole run; an overrun is expected to last as long again.
-    `started_at` is the time of the claim until the supervisor has reported the process.
+    `started_at` is the time of the claim until the supervisor has reported the process. `span`: how short and how long
+    the whole run may be, in seconds, where a forecast wants it.
     """
 
     job_id: int
@@ -65,6 +67,7 @@ class Holding:
     stopping: bool = False
     preemptions_last_hour: int = 0
     over_hours: bool = False
+    span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,8 @@ class Snapshot:
     run time in seconds only when a decision needs it; None: the candidates' own `expected_s`. `promises`: the
     `reserved_at` that earlier plans gave, by job id; None when nobody keeps them, and reservations have no slack.
     `window`: the planned drain. `longest`: the seconds after which a candidate is over as far as is known, inf where it
-    is not; None: its time limit."""
+    is not; None: its time limit. `span`: how short and how long a candidate's run time may be, for forecasts; None:
+    exactly as expected."""
 
     devices: Sequence[Device]
     holdings: Sequence[Holding]
@@ -123,6 +127,7 @@ class Snapshot:
     promises: Mapping[int, float] | None = None
     window: Window | None = None
     longest: Longest | None = None
+    span: Callable[[Candidate], Span | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

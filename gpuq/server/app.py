@@ -28,8 +28,10 @@ from gpuq.server.routes import (
     jobs,
     limits,
     logins,
+    places,
     questions,
     queue,
+    results,
     streaming,
     submission,
 )
@@ -98,9 +100,8 @@ def create_app(
     app.add_middleware(AccessMiddleware, ctx=ctx)
     fast = Submission(ctx, app.state.queries, agent)
     app.mount_fast_path(fast, AccessMiddleware(fast, ctx, MAX_BODY))
-    routers = [
-        part.router for part in (again, bulk, jobs, queue, drain, limits, streaming, questions, disk, admin, logins)
-    ]
+    parts = (again, places, bulk, jobs, results, queue, drain, limits, streaming, questions, disk, admin, logins)
+    routers = [part.router for part in parts]
     app.include_router(_other_methods(routers))
     for router in routers:
         app.include_router(router)

@@ -4,7 +4,7 @@ The limits themselves are values of the installation. `gpu_seconds` is kept by a
 release before goes on with this schema, and is filled here from the attempts that there are.
 
 Revision ID: 0012
-Revises: 0014
+Revises: 0010
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0012"
-down_revision = "0014"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 

@@ -85,6 +85,27 @@ def test_a_limit_counts_from_the_next_turn_on_after_a_restart_too_and_is_told(ma
     ]
 
 
+def test_a_limit_that_is_set_counts_in_place_of_the_setting_for_who_asks_for_more_gpus(make_world: Any) -> None:
+    world = make_world("sim:8", user_max_gpus=2)
+    small = world.submit("train", time_limit_s=60)
+    with pytest.raises(Refused, match="GPUQ_USER_MAX_GPUS"):
+        world.submit("train", gpus=4)
+    with pytest.raises(Refused, match="GPUQ_USER_MAX_GPUS"):
+        update(world.ctx, small, world.user, {"gpus": 4})
+    set_limits(world.ctx, "user", "alice", {"gpus": 4}, world.admin)
+    [big] = flood(world, 1, gpus=4)
+    update(world.ctx, small, world.user, {"gpus": 4})
+    agent = world.agent()
+    agent.run_once()
+    assert len(active(world, [small, big])) == 1
+    set_limits(world.ctx, "user", "alice", {"gpus": UNLIMITED}, world.admin)
+    [huge] = flood(world, 1, gpus=8)
+    # It waits while less is set, for that may change.
+    set_limits(world.ctx, "user", "alice", {"gpus": 1}, world.admin)
+    turn(world, agent)
+    assert world.queries.why(huge)["reason"]["code"] == "UserLimit"
+
+
 def test_only_an_administrator_changes_limits_and_nonsense_changes_nothing(world: Any) -> None:
     for kind in ("user", "group", "default"):
         with pytest.raises(Forbidden):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpuq.cli.connect import connect, print_json
+from gpuq.cli.connect import connect, print_json, say
 from gpuq.cli.messages import act_on_each, job_line, tell
 from gpuq.cli.parse.options import Args
 from gpuq.cli.parse.select import ACTIVE, WAITING, select
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 FEW = 10
 # Jobs a request, as many as the daemon takes: what is cancelled or held in one request leaves the line in one step.
 _AT_ONCE = 10_000
+# What a running job can be changed in.
+_WHILE_RUNNING = {"priority", "time_limit_s", "time_add_s", "name", "group", "kill_grace_s"}
 # Refusals that are told one by one.
 _TOLD = 10
 
@@ -78,16 +80,34 @@ def requeue(args: Args) -> int:
 
 
 def update(args: Args) -> int:
-    """Changes the given fields of the chosen waiting jobs. Raises UsageError when no field is given."""
+    """Changes the given fields of the chosen jobs. Raises UsageError when no field is given."""
     from gpuq.cli.parse.spec import job_fields
 
     changes = job_fields(args)
     if not changes:
         raise UsageError("update: what shall change?", hint="gpuq update 7 --priority high --time 2h")
     client = connect()
-    return _all(
-        client, args, WAITING, lambda job_id: client.update(job_id, **changes), "update", "changed", changes=changes
-    )
+
+    def change(job_id: int) -> dict[str, Any]:
+        job = client.update(job_id, **changes)
+        _tell_of_running(job, changes)
+        return job
+
+    # `all` means what waits: nobody is to stop a running job by a word about all of them.
+    running = "all" not in args.words and set(changes) <= _WHILE_RUNNING
+    candidates = (*WAITING, *ACTIVE[:2]) if running else WAITING
+    return _all(client, args, candidates, change, "update", "changed", changes=changes)
+
+
+def _tell_of_running(job: dict[str, Any], changes: dict[str, Any]) -> None:
+    if job["state"] not in ACTIVE[:2]:
+        return
+    if {"time_limit_s", "time_add_s"} & set(changes):
+        from gpuq.domain.quantities import duration_text
+
+        say(f"gpuq: job {job['id']} has a time limit of {duration_text(job['time_limit_s'])} now")
+    if "priority" in changes:
+        say(f"gpuq: job {job['id']} runs already: its priority counts for its next attempt")
 
 
 def pause(args: Args) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from gpuq.cli.commands.job_detail import outgrown
 from gpuq.cli.connect import connect, print_json, say
+from gpuq.cli.fitting import fitted
 from gpuq.cli.parse.options import LONGEST_NUMBER, Args
-from gpuq.cli.render import local_times, memory, table
+from gpuq.cli.render import local_times, memory
 from gpuq.errors import UsageError
 
 TYPE_CHECKING = False
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 # A range longer than that is a slip of the finger.
 MOST_GPUS = 1024
 HEADER = ("GPU", "STATE", "MODEL", "MEMORY", "UTIL", "TEMP", "POWER", "HOLDER", "UUID")
+RIGHT = ("GPU", "MEMORY", "UTIL", "TEMP", "POWER")
+# What a narrow terminal does without, so that the holders are seen.
+LESS = (("UUID", 0), ("POWER", 0), ("TEMP", 0), ("MODEL", 14), ("UTIL", 0), ("MODEL", 0))
 
 
 def gpus(args: Args) -> int:
@@ -24,7 +28,7 @@ def gpus(args: Args) -> int:
     if args.flag("json"):
         print_json(rows)
     elif rows:
-        print(table(HEADER, [_row(row) for row in rows], right=("GPU", "MEMORY", "UTIL", "TEMP", "POWER")))
+        print(fitted(HEADER, [_row(row) for row in rows], matters="HOLDER", less=LESS, right=RIGHT))
         if (planned := client.planned_drain()["drain"]) is not None:
             from gpuq.cli.commands.drain_line import drain_line
 

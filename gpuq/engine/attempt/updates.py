@@ -91,6 +91,12 @@ def record_limits_reached(ctx: Context, tracked_attempts: Collection[TrackedAtte
 def _record_limit_reached(ctx: Context, tracked: TrackedAttempt, now: float) -> None:
     try:
         with ctx.records.write() as tx:
+            job = tx.job(tracked.job.id)
+            if job.token == tracked.token and job.time_limit_s != tracked.job.time_limit_s:
+                # It was changed, and that has not been heard yet.
+                tracked.take_changes(job)
+                tracked.stopping = False
+                return
             spec, _, _ = tx.spec(tracked.job.id)
             grace = effective_grace_s(spec.kill_grace_s, ctx.settings.kill_grace)
             times = StopTimes.of("time_limit", now, grace)

@@ -34,13 +34,13 @@ def within_longest(book: LimitBook, user: str, spec: JobSpec) -> JobSpec:
     longest = _longest(book, user, spec.group)
     if longest is not None and spec.time_limit_s is None:
         return spec.model_copy(update={"time_limit_s": longest.most})
-    _require(longest, spec)
+    _require(longest, spec.time_limit_s)
     return spec
 
 
-def require_allowed_time(book: LimitBook, user: str, spec: JobSpec) -> None:
-    """Raises Refused for a job that would have a longer time limit than it may, or none."""
-    _require(_longest(book, user, spec.group), spec)
+def require_allowed_time(book: LimitBook, user: str, group: str | None, time_limit_s: float | None) -> None:
+    """Raises Refused for a job of that user and group that would have a longer time limit than it may, or none."""
+    _require(_longest(book, user, group), time_limit_s)
 
 
 def _longest(book: LimitBook, user: str, group: str | None) -> Bound | None:
@@ -48,10 +48,10 @@ def _longest(book: LimitBook, user: str, group: str | None) -> Bound | None:
     return min((bound for bound in bounds if bound is not None and bound.most >= 0), key=_most, default=None)
 
 
-def _require(longest: Bound | None, spec: JobSpec) -> None:
-    if longest is None or (spec.time_limit_s is not None and spec.time_limit_s <= longest.most):
+def _require(longest: Bound | None, time_limit_s: float | None) -> None:
+    if longest is None or (time_limit_s is not None and time_limit_s <= longest.most):
         return
-    asked = "no end" if spec.time_limit_s is None else plain_duration(spec.time_limit_s)
+    asked = "no end" if time_limit_s is None else plain_duration(time_limit_s)
     raise Refused(
         f"time_limit_s: the job asks for {asked}, at most {plain_duration(longest.most)} are allowed {longest.told}",
         hint="ask for less with --time, and go on from a checkpoint; an administrator changes the limit",

@@ -19,17 +19,21 @@ from gpuq.domain.times import iso
 from gpuq.engine.access import require_account, require_priority
 from gpuq.engine.context import IntakeContext
 from gpuq.engine.hot.ranking import ahead
-from gpuq.engine.intake.constraints import check_fits, require_honest_limit
+from gpuq.engine.intake.constraints import check_fits, require_honest_limit, require_room_in_limits
 from gpuq.engine.intake.elements import array_of, name_of, parameters_of
 from gpuq.engine.intake.limits import check_room, rules_for, within_longest
 from gpuq.engine.intake.newborn import UNBORN, waiting_of
 from gpuq.engine.intake.request import Asked, Submitted
 from gpuq.engine.intake.request_size import check_size
+from gpuq.engine.intake.sealing import Sealing
 from gpuq.engine.intake.to_agent import Chance, tell
 from gpuq.errors import DatabaseUnavailable, GpuqError, NotFound, Refused, UsageError
 from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting, Writer
 
 log = logging.getLogger(__name__)
+
+# Final states after which nobody's success is to be waited for.
+_IN_VAIN = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 
 def submit(
@@ -39,7 +43,8 @@ def submit(
 
     `request_key` names the request: the same key from the same user again returns the same jobs. A spec's own
     `key` that a live or successful job already carries returns that job. Raises UsageError, TooLarge, Constraint,
-    NotFound (a dependency), Refused (a limit), Forbidden (the priority, no account), DatabaseUnavailable.
+    NotFound (a dependency), SecretsUnavailable, Refused (a limit), Forbidden (the priority, no account),
+    DatabaseUnavailable.
     """
     done = store(ctx, Asked(specs, caller, request_key))
     tell(ctx, done)
@@ -123,6 +128,7 @@ def _made(
     new: list[NewJob] = []
     keys_here: set[str] = set()
     states: dict[int, JobState] = {}
+    sealing = Sealing(ctx)
     for index, spec in enumerate(specs):
         try:
             if spec.key is not None:
@@ -130,8 +136,8 @@ def _made(
                 if existing is not None:
                     ids.append(existing)
                     continue
-            spec = within_longest(book, caller.user, spec)
-            rows = _rows(ctx, tx, spec, caller, now, rule, waiting + len(new), states)
+            spec = _within_limits(ctx, book, caller.user, spec)
+            rows = sealing.seal(_rows(ctx, tx, spec, caller, now, rule, waiting + len(new), states))
         except GpuqError as error:
             error.index = index
             raise
@@ -171,13 +177,18 @@ def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[
     admit(ctx, Asked([spec], caller))
     with ctx.records.read() as tx:
         rule, book = rules_for(ctx, tx, caller.user, [spec])
-        spec = within_longest(book, caller.user, spec)
+        spec = _within_limits(ctx, book, caller.user, spec)
         rows = _rows(ctx, tx, spec, caller, now, rule, ahead(tx, rule, caller.user), {})
         check_room(ctx, tx, caller.user, rows, book)
     first = rows[0]
     if first.state is not JobState.QUEUED:
         return iso(first.eligible_at)
     return iso(estimate(waiting_of(UNBORN, first, None)))
+
+
+def _within_limits(ctx: IntakeContext, book: LimitBook, user: str, spec: JobSpec) -> JobSpec:
+    require_room_in_limits(ctx, book, user, spec)
+    return within_longest(book, user, spec)
 
 
 def _rows(
@@ -244,7 +255,8 @@ def _elements(one: NewJob, array: Array, spacing_s: float) -> list[NewJob]:
 
 
 def _depends(tx: Reader, spec: JobSpec, states: dict[int, JobState]) -> bool:
-    """Whether some dependency is still open; raises NotFound for one that does not exist. `states` is filled in."""
+    """Whether some dependency is still open; raises NotFound for one that does not exist, and Refused for one that will
+    not succeed any more, unless the job is to wait all the same. `states` is filled in."""
     wanted = (*spec.after, *spec.after_any)
     if not wanted:
         return False
@@ -254,6 +266,12 @@ def _depends(tx: Reader, spec: JobSpec, states: dict[int, JobState]) -> bool:
     for job_id in wanted:
         if job_id not in states:
             raise NotFound(f"cannot wait for job {job_id}: no such job", hint="`gpuq status -a` lists the jobs")
+        if job_id in spec.after and states[job_id] in _IN_VAIN and not spec.keep_waiting:
+            how = "failed" if states[job_id] is JobState.FAILED else "was cancelled"
+            raise Refused(
+                f"cannot run after job {job_id}, which {how}",
+                hint=f"`gpuq retry {job_id}` first; or give --keep-waiting (keep_waiting) to wait until somebody does",
+            )
     return any(states[job_id] is not JobState.COMPLETED for job_id in spec.after) or any(
         states[job_id] not in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED} for job_id in spec.after_any
     )

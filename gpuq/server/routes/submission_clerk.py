@@ -74,7 +74,7 @@ class Parsed:
     def asked(self) -> Asked:
         """For the engine."""
         request = self.request
-        fingerprint = None if request.key is None else blake2b(request.body, digest_size=16).hexdigest()
+        fingerprint = None if request.key is None else fingerprint_of(request.body, self.specs)
         return Asked(self.specs, request.caller, request.key, fingerprint, request.leave_if_gone)
 
     def refuse(self, error: Exception) -> None:
@@ -83,6 +83,22 @@ class Parsed:
             self.request.answer(response_of(of_item(error, error.index), index=error.index))
         else:
             self.request.answer(error)
+
+
+def fingerprint_of(body: bytes, specs: Sequence[JobSpec]) -> str:
+    """Tells two submissions apart. It is stored, so nothing of a secret goes into it: who reads it could try
+    passwords."""
+    if not any(spec.secrets for spec in specs):
+        return blake2b(body, digest_size=16).hexdigest()
+    told = blake2b(digest_size=16)
+    # Jobs of a batch share one dictionary.
+    env: object = None
+    for spec in specs:
+        if spec.env is not env:
+            env = spec.env
+            told.update(to_json(env))
+        told.update(spec.model_dump_json(exclude={"env", "secrets"}, exclude_defaults=True).encode())
+    return told.hexdigest()
 
 
 class Clerk:

@@ -1,4 +1,4 @@
-"""Of a transaction, what limits ask and write: several values at once, used GPU-seconds, and who changed what."""
+"""Of a transaction, what limits ask and write: values of several keys, used GPU-seconds, and who changed what."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from gpuq.stores.sql.core import limit_statements as sql
 from gpuq.stores.sql.core.rows import json_text
+from gpuq.stores.sql.core.statements import values_of
 
 _HOUR_S = 3600
 
@@ -23,6 +24,10 @@ class SqlLimits:
     def some_values(self, keys: Collection[str]) -> dict[str, Any]:
         wanted = sorted(keys)
         rows = self._rows(sql.some_values, keys=json_text(wanted) if self._dialect == "sqlite" else wanted)
+        return {key: json.loads(text) for key, text in rows}
+
+    def values(self, prefix: str) -> dict[str, Any]:
+        rows = self._rows(values_of, prefix=prefix, length=len(prefix))
         return {key: json.loads(text) for key, text in rows}
 
     def gpu_seconds(self, since: float) -> dict[tuple[str, str | None], float]:

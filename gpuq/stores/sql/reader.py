@@ -15,6 +15,7 @@ from gpuq.domain.states import JobState
 from gpuq.domain.totals import WAIT_BOUNDS, Totals
 from gpuq.errors import NotFound
 from gpuq.ports.records import FIRST_PLACE, AnsweredRequest, DeadLetter, JobFilter, ReadyDependent, Waiting
+from gpuq.ports.secrets import Sealed
 from gpuq.stores.sql.core import statements as sql
 from gpuq.stores.sql.core.filters import counted, filter_shape, filtered, named
 from gpuq.stores.sql.core.rows import (
@@ -28,6 +29,7 @@ from gpuq.stores.sql.core.rows import (
     waiting_from,
 )
 from gpuq.stores.sql.limits import SqlLimits
+from gpuq.stores.sql.secrets import sealed_of, without_secrets
 
 
 def no_such_job(job_id: int) -> NotFound:
@@ -147,6 +149,13 @@ class SqlReader(SqlLimits):
     def specs(self, ids: Sequence[int]) -> dict[int, JobSpec]:
         rows = self._rows(sql.specs_of, ids=self._ids(ids)) if ids else ()
         return {job_id: _spec(text, env) for job_id, text, env in rows}
+
+    def sealed(self, job_id: int) -> Sealed | None:
+        rows = self._rows(sealed_of, job_id=job_id)
+        return Sealed(*rows[0]) if rows else None
+
+    def without_secrets(self, ids: Sequence[int]) -> frozenset[int]:
+        return frozenset(row[0] for row in self._rows(without_secrets, ids=self._ids(ids))) if ids else frozenset()
 
     def attempts(self, job_id: int) -> list[Attempt]:
         return [attempt_from(row) for row in self._rows(sql.attempts_of, job_id=job_id)]
@@ -286,7 +295,3 @@ class SqlReader(SqlLimits):
     def value(self, key: str) -> Any | None:
         text = self._scalar(sql.value_of, key=key)
         return None if text is None else json.loads(text)
-
-    def values(self, prefix: str) -> dict[str, Any]:
-        rows = self._rows(sql.values_of, prefix=prefix, length=len(prefix))
-        return {key: json.loads(text) for key, text in rows}

@@ -125,7 +125,7 @@ JOB_HEAD = (
 )  # fmt: skip
 JOB_TAIL = (
     "submitted_at", "eligible_at", "held_by", "stop_reason", "stop_deadline", "started_at", "finished_at", "outcome",
-    "exit_code", "signal", "error", "parameters",
+    "exit_code", "signal", "error", "parameters", "result_bytes", "result_type", "short_result",
 )  # fmt: skip
 JOB_FROM_ATTEMPT = ("node", "gpu_indices", "gpu_uuids", "pid", "log_path", "run_dir", "peak_gpu_mem_mb")
 JOB_WIDTH = len(JOB_HEAD) + 1 + len(JOB_TAIL) + len(JOB_FROM_ATTEMPT)
@@ -146,8 +146,8 @@ def job_from(row: Sequence[Any]) -> Job:
     (id_, name, user, uid, group, state_text, priority, score, command, cwd, gpus, gpu_mem_mb, gpu_model, gpu_ids,
      time_limit_s, max_retries, retries_used, lost_count, attempt, token, key, preemptible, array_id, array_index,
      array_limit, on, submitted_at, eligible_at, held_by, stop_reason, stop_deadline, started_at, finished_at,
-     outcome, exit_code, signal, error, parameters, node, gpu_indices, gpu_uuids, pid, log_path, run_dir,
-     peak_mb) = row  # fmt: skip
+     outcome, exit_code, signal, error, parameters, result_bytes, result_type, short_result, node, gpu_indices,
+     gpu_uuids, pid, log_path, run_dir, peak_mb) = row  # fmt: skip
     state = _STATES[state_text]
     if state in WAITING:
         # Of an earlier attempt: its log can still be read, but it holds no place any more.
@@ -158,7 +158,7 @@ def job_from(row: Sequence[Any]) -> Job:
         key, bool(preemptible), array_id, array_index, array_limit, _on(on, "success"), _on(on, "any"), submitted_at,
         eligible_at, held_by, stop_reason, stop_deadline, started_at, finished_at, _OUTCOMES[outcome], exit_code,
         signal, error, node, _tuple(gpu_indices), _tuple(gpu_uuids), pid, log_path, run_dir, peak_mb,
-        None if parameters is None else tuple(json.loads(parameters).items()),
+        None if parameters is None else tuple(json.loads(parameters).items()), result_bytes, result_type, short_result,
     )  # fmt: skip
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, inspect
 
 from gpuq.stores.sql.schema.limits import limit_triggers
+from gpuq.stores.sql.schema.secrets import secrets_trigger_statements
 from gpuq.stores.sql.schema.totals import count_statements, trigger_statements
 from gpuq.stores.sql.schema.views import view_statements
 from gpuq.stores.sql.schema.web_sessions import metadata
 
 # The newest revision in migrations/versions, which a fresh database is marked with.
-HEAD = "0012"
+HEAD = "0014"
 
 # As Alembic makes it.
 _mark = Table(
@@ -32,6 +33,8 @@ def create_all(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
     dialect = connection.dialect.name
     for statement in (*trigger_statements(dialect), *limit_triggers(dialect), *count_statements()):
+        connection.exec_driver_sql(statement)
+    for statement in secrets_trigger_statements(connection.dialect.name):
         connection.exec_driver_sql(statement)
     _mark.create(connection, checkfirst=False)
     connection.execute(_mark.insert().values(version_num=HEAD))
