@@ -90,6 +90,9 @@ class Settings(BaseSettings):
         str, Field(description="the columns of `gpuq status`: id,name,state,why (`gpuq status --format help`)")
     ] = ""
     token: Annotated[str | None, Field(description="bearer token for a TCP server")] = None
+    ca_file: Annotated[
+        str, Field(description="PEM: who signed the certificate of an https server; unset: whom the system trusts")
+    ] = ""
     lease_ttl: Annotated[float, Field(ge=1, le=3600, description="seconds; renewed three times in that span")] = 30.0
     kill_grace: Annotated[float, Field(ge=0, le=86400, description="seconds between SIGTERM and SIGKILL")] = 30.0
     default_max_retries: Annotated[int, Field(ge=0, le=1000, description="retries of a job that names none")] = 3

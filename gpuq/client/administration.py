@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import datetime
 from typing import TYPE_CHECKING, Self
 
@@ -29,6 +30,9 @@ class Administration:
         on_direct: Callable[[], None] | None = None,
     ) -> None:
         self.session = Calls(server, token, direct=direct, on_direct=on_direct)
+        if (danger := self.session.address.in_the_clear) is not None:
+            # Of whoever made the client, as a subclass or not.
+            warnings.warn(danger, stacklevel=2)
 
     def __enter__(self) -> Self:
         return self

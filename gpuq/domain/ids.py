@@ -18,6 +18,8 @@ _HINT = "write 7, 7,9, 300-440, 7_3, '7_[1-4]', last or all"
 # Of two ids with a sign between, and of what stands in brackets; Python refuses to read numbers of thousands of digits.
 _LONGEST = 41
 _LONGEST_SLICE = 1000
+# What a database can number.
+_LARGEST = 2**63 - 1
 
 
 def new_token() -> str:
@@ -66,6 +68,9 @@ def parse_selection(words: list[str]) -> Selection:
             everything = True
         else:
             raise UsageError(f"{part!r} is not a job id", hint=_HINT)
+    numbers = (*ids, *(high for _, high in ranges), *(one for pair in elements for one in pair))
+    if max((*numbers, *(one for array in slices for one in array)), default=0) > _LARGEST:
+        raise UsageError("no job has an id of that many digits", hint="`gpuq status -a` lists every job")
     return Selection(tuple(ids), tuple(ranges), tuple(elements), last, everything, tuple(slices))
 
 

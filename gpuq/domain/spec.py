@@ -154,7 +154,7 @@ class JobSpec(BaseModel):
     def _consistent(self) -> Self:
         if not self.command[0]:
             raise ValueError("command: the program's name is empty")
-        if any("\0" in part for part in self.command):
+        if "\0" in "".join(self.command):
             raise ValueError("command: an argument contains a NUL byte")
         if self.signal is not None and self.signal.partition("@")[0].removeprefix("SIG") not in SIGNALS:
             raise ValueError("signal: unknown, write USR1@60; known: " + ", ".join(sorted(SIGNALS)))

@@ -102,9 +102,9 @@ def create_app(
     app.mount_fast_path(fast, AccessMiddleware(fast, ctx, MAX_BODY))
     parts = (again, places, bulk, jobs, results, queue, drain, limits, streaming, questions, disk, admin, logins)
     routers = [part.router for part in parts]
-    app.include_router(_other_methods(routers))
-    for router in routers:
-        app.include_router(router)
+    for router in (_other_methods(routers), *routers):
+        # Not `include_router`: it makes every route once more, all of them at the first request, which waits for that.
+        app.router.routes.extend(router.routes)
     app.state.ways = _ways(routers)
     return app
 

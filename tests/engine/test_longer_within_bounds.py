@@ -49,7 +49,7 @@ def test_a_running_job_gets_no_longer_than_the_longest_time_limit_of_its_user_an
         {"time_limit_s": None},
         {"time_limit_s": 3.5 * HOUR, "group": "night"},
     ):
-        with pytest.raises(Refused, match="are allowed .`gpuq limit (user alice|group night)`, set by root"):
+        with pytest.raises(Refused, match=r"are allowed .`gpuq limit (user alice|group night)`, set by root"):
             change(box, job_id, **asked)
     set_limits(box.ctx, "user", "alice", {"time_s": 1 * HOUR}, box.admin)
     assert change(box, job_id, time_limit_s=2.5 * HOUR) == 2.5 * HOUR, "shorter is always allowed"

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 from gpuq.domain.job import JobView
 from gpuq.engine.queries.gpu_report import GpuView
 from gpuq.engine.queries.job_queries import WhyView
+from gpuq.server.routes import admin, jobs, queue
 from gpuq.server.routes.views import BulkItemView, JobDetailView, QueueAnswer
 
 PROMISED = {
@@ -178,3 +179,9 @@ def test_what_is_answered_is_what_the_document_describes(api: Any, start: Any) -
         assert TypeAdapter(view).dump_python(described, mode="json") == answer.json()
     items = client.post("/jobs/release", json={"ids": [held["id"], 99]}).content
     TypeAdapter(list[BulkItemView]).validate_json(items)
+
+
+def test_the_routes_are_those_that_were_made_once_so_that_the_first_request_waits_for_none(api: Any) -> None:
+    made = [route for part in (jobs, queue, admin) for route in part.router.routes]
+    assert made
+    assert [route for route in made if not any(route is served for served in api.app.routes)] == []

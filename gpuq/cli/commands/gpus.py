@@ -67,7 +67,8 @@ def indices(words: list[str]) -> list[int]:
             raise UsageError(f"{word!r} is not the index of a GPU", hint="`gpuq gpus` lists them")
         low, high = int(ends[0]), int(ends[-1])
         if not low <= high < low + MOST_GPUS:
-            raise UsageError(f"{word!r} is no range of GPUs", hint="write the lower index first, as in 0-3")
+            wrong = "write the lower index first, as in 0-3" if low > high else f"at most {MOST_GPUS} at once"
+            raise UsageError(f"{word!r} is no range of GPUs", hint=wrong)
         found.extend(range(low, high + 1))
     return list(dict.fromkeys(found))
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from gpuq.cli.parse.options import ACTIVE as ACTIVE
+from gpuq.cli.parse.options import FINAL as FINAL
+from gpuq.cli.parse.options import STATES as STATES
+from gpuq.cli.parse.options import WAITING as WAITING
 from gpuq.domain.ids import parse_selection
 from gpuq.errors import NotFound, UsageError
 
@@ -14,10 +18,6 @@ if TYPE_CHECKING:
     from gpuq.client.calls import Calls
 
 FILTER_NAMES = ("me", "user", "state", "group", "name")
-STATES = (
-    "blocked", "held", "delayed", "queued", "starting", "running", "stopping", "completed", "failed", "cancelled",
-)  # fmt: skip
-WAITING, ACTIVE, FINAL = STATES[:4], STATES[4:7], STATES[7:]
 # As many as the daemon gives in one answer.
 MANY = 100_000
 
@@ -99,6 +99,8 @@ def labels(client: Calls, ids: list[int]) -> dict[int, str]:
 def one(client: Calls, word: str) -> int:
     """The one job that the word names."""
     found = resolve_ids(client, [word])
+    if not found:
+        raise UsageError(f"{word!r} names no job", hint="name one job: 7, 7_3 or last")
     if len(found) != 1:
         raise UsageError(f"{word!r} is more than one job", hint="name one job")
     return found[0]
@@ -160,6 +162,17 @@ def matches(job: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     if "state" in wanted and job["state"] not in wanted["state"].split(","):
         return False
     return all(job[name] == wanted[name] for name in ("user", "group", "name") if name in wanted)
+
+
+def in_ranges(client: Calls, words: list[str]) -> dict[str, int] | None:
+    """How many jobs the ranges among the words hold, by state; None when there is no range."""
+    ranges = parse_selection(words).ranges
+    if not ranges:
+        return None
+    counts = {
+        state: sum(len(_in_range(client, low, high, {"state": state})) for low, high in ranges) for state in STATES
+    }
+    return {state: count for state, count in counts.items() if count}
 
 
 def _in_range(client: Calls, low: int, high: int, query: Mapping[str, Any]) -> list[int]:

@@ -42,6 +42,11 @@ def build(args: Args, client: Calls) -> dict[str, Any]:
         spec["script"] = script.text
     after = {"after": args.parts("after"), "after_any": args.parts("after_any")}
     for field, words in after.items():
+        if args.given(field) and not words:
+            # An empty variable of a script: the job would run without what it needs.
+            raise UsageError(
+                f"--{field.replace('_', '-')}: no job is named", hint="give the ids of jobs, or leave it out"
+            )
         if words:
             from gpuq.cli.parse.select import resolve_ids
 

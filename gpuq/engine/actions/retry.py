@@ -30,7 +30,10 @@ def _retry(step: ActionTransaction, job: Job) -> JobState:
     tx = step.tx
     require_owner(job, step.caller, "retry")
     if job.state not in {JobState.FAILED, JobState.CANCELLED}:
-        raise WrongState(f"job {job.id} is {job.state}; only a failed or cancelled job can be retried")
+        raise WrongState(
+            f"job {job.id} is {job.state}; only a failed or cancelled job can be retried",
+            hint=f"`gpuq submit --like {job.id}` queues it once more" if job.state is JobState.COMPLETED else None,
+        )
     if step.ctx.strays is not None:
         step.ctx.strays.refuse(job.id)
     if job.id in step.without_secrets:

@@ -66,18 +66,17 @@ def check_room(ctx: IntakeContext, tx: Reader, user: str, new: Sequence[NewJob],
     """Raises Refused when with these more jobs would wait than may: in all, of the user, or of one of the groups."""
     if not new:
         return
-    extra = len(new)
-    if (most := ctx.settings.max_waiting) and tx.count(JobFilter(states=WAITING)) + extra > most:
-        raise _full("the queue holds", most)
+    if most := ctx.settings.max_waiting:
+        _require_room(tx.count(JobFilter(states=WAITING)), len(new), Bound(most, "", ""), "the queue holds")
     bound = book.of_user(user, "waiting")
     if bound is None and ctx.settings.user_max_waiting:
         bound = Bound(ctx.settings.user_max_waiting, "", "")
-    if bound is not None and 0 <= bound.most < tx.count(JobFilter(states=WAITING, user=user)) + extra:
-        raise _full("you have", bound.most, bound)
+    if bound is not None and bound.most >= 0:
+        _require_room(tx.count(JobFilter(states=WAITING, user=user)), len(new), bound, "you have")
     for group, more in _by_group(new, book.groups).items():
         bound = book.of_group(group, "waiting")
-        if bound is not None and 0 <= bound.most < tx.count(JobFilter(states=WAITING, group=group)) + more:
-            raise _full(f"group {group} has", bound.most, bound)
+        if bound is not None and bound.most >= 0:
+            _require_room(tx.count(JobFilter(states=WAITING, group=group)), more, bound, f"group {group} has")
 
 
 def _by_group(new: Sequence[NewJob], limited: Collection[str]) -> Counter[str]:
@@ -87,9 +86,13 @@ def _by_group(new: Sequence[NewJob], limited: Collection[str]) -> Counter[str]:
     return Counter(job.spec.group for job in new if job.spec.group is not None and job.spec.group in limited)
 
 
-def _full(whose: str, most: float, bound: Bound | None = None) -> Refused:
-    told = f" {bound.told}" if bound is not None and bound.of else ""
-    return Refused(
-        f"the queue is full: {whose} as many waiting jobs as it may ({most:g}){told}",
-        hint="wait until some have started, or cancel some",
+def _require_room(waiting: int, extra: int, bound: Bound, whose: str) -> None:
+    if waiting + extra <= bound.most:
+        return
+    told = f" {bound.told}" if bound.of else ""
+    raise Refused(
+        f"the queue is full: {whose} as many waiting jobs as it may ({bound.most:g}){told}"
+        if waiting >= bound.most
+        else f"{extra} more jobs are too many: at most {bound.most:g} may wait{told}, and {whose} {waiting} waiting",
+        hint="wait until some have started, or cancel some" if waiting else f"submit at most {bound.most:g} at a time",
     )

@@ -109,6 +109,7 @@ class Clerk:
         self._queries = queries
         self._agent = agent
         self._bodies = Bodies(ctx.settings.max_batch)
+        self._encoder = SubmissionEncoder()
 
     def serve_all(self, requests: Sequence[Request]) -> None:
         """From the bodies to the answers, and what comes behind them. Small ones are stored together, and so in one
@@ -122,6 +123,10 @@ class Clerk:
         for each in parsed:
             if each not in together:
                 self._serve_alone(each)
+
+    def spare_memory(self) -> None:
+        """After a large submission: gives back what it took and the next ones do not need."""
+        self._ctx.records.spare_memory()
 
     def _parsed(self, request: Request) -> Parsed | None:
         """None for one that is answered already, because it makes no sense."""
@@ -177,7 +182,6 @@ class Clerk:
                 jobs = reader.jobs(JobFilter(ids=tuple(dict.fromkeys(known))))
             found = {job.id: to_json(job_json(job)) for job in jobs}
         array_id: int | None = None
-        encoder = SubmissionEncoder()
         for job_id in done.ids:
             new = done.stored.get(job_id)
             if new is None:
@@ -185,7 +189,7 @@ class Clerk:
                 continue
             if new.array_first:
                 array_id = job_id
-            yield encoder.fill_in(job_id, new, array_id if new.array_index is not None else None)
+            yield self._encoder.fill_in(job_id, new, array_id if new.array_index is not None else None)
 
     def _described(self, ids: Sequence[int]) -> list[bytes]:
         with self._ctx.records.read() as reader:

@@ -1,4 +1,4 @@
-"""Of a transaction, what limits ask and write: values of several keys, used GPU-seconds, and who changed what."""
+"""Of a transaction, what limits ask and write: several values at once, used GPU-seconds, and who changed what."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 from gpuq.stores.sql.core import limit_statements as sql
 from gpuq.stores.sql.core.rows import json_text
-from gpuq.stores.sql.core.statements import values_of
 
 _HOUR_S = 3600
 
@@ -21,13 +20,11 @@ class SqlLimits:
     def _rows(self, statement: Any, **values: Any) -> Sequence[Any]:
         raise NotImplementedError
 
-    def some_values(self, keys: Collection[str]) -> dict[str, Any]:
-        wanted = sorted(keys)
-        rows = self._rows(sql.some_values, keys=json_text(wanted) if self._dialect == "sqlite" else wanted)
-        return {key: json.loads(text) for key, text in rows}
+    def _ids(self, ids: Sequence[int] | Sequence[str]) -> Any:
+        return json_text(list(ids)) if self._dialect == "sqlite" else list(ids)
 
-    def values(self, prefix: str) -> dict[str, Any]:
-        rows = self._rows(values_of, prefix=prefix, length=len(prefix))
+    def some_values(self, keys: Collection[str]) -> dict[str, Any]:
+        rows = self._rows(sql.some_values, keys=self._ids(sorted(keys)))
         return {key: json.loads(text) for key, text in rows}
 
     def gpu_seconds(self, since: float) -> dict[tuple[str, str | None], float]:

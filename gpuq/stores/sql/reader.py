@@ -24,7 +24,6 @@ from gpuq.stores.sql.core.rows import (
     attempt_from,
     event_from,
     job_from,
-    json_text,
     state_from,
     waiting_from,
 )
@@ -67,9 +66,6 @@ class SqlReader(SqlLimits):
 
     def _limit(self, limit: int | None) -> int | None:
         return sql.limit_of(self._dialect, limit)
-
-    def _ids(self, ids: Sequence[int] | Sequence[str]) -> Any:
-        return json_text(list(ids)) if self._dialect == "sqlite" else list(ids)
 
     def job(self, job_id: int) -> Job:
         rows = self._rows(sql.job_by_id, id=job_id)
@@ -295,3 +291,7 @@ class SqlReader(SqlLimits):
     def value(self, key: str) -> Any | None:
         text = self._scalar(sql.value_of, key=key)
         return None if text is None else json.loads(text)
+
+    def values(self, prefix: str) -> dict[str, Any]:
+        rows = self._rows(sql.values_of, prefix=prefix, length=len(prefix))
+        return {key: json.loads(text) for key, text in rows}
