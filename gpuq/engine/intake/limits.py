@@ -63,11 +63,9 @@ def _most(bound: Bound) -> float:
 
 
 def check_room(ctx: IntakeContext, tx: Reader, user: str, new: Sequence[NewJob], book: LimitBook) -> None:
-    """Raises Refused when with these more jobs would wait than may: in all, of the user, or of one of the groups."""
+    """Raises Refused when with these more jobs would wait than may, of the user or of one of the groups."""
     if not new:
         return
-    if most := ctx.settings.max_waiting:
-        _require_room(tx.count(JobFilter(states=WAITING)), len(new), Bound(most, "", ""), "the queue holds")
     bound = book.of_user(user, "waiting")
     if bound is None and ctx.settings.user_max_waiting:
         bound = Bound(ctx.settings.user_max_waiting, "", "")

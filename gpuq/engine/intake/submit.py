@@ -21,6 +21,7 @@ from gpuq.engine.context import IntakeContext
 from gpuq.engine.hot.ranking import ahead
 from gpuq.engine.intake.constraints import check_fits, require_honest_limit, require_room_in_limits
 from gpuq.engine.intake.elements import array_of, name_of, parameters_of
+from gpuq.engine.intake.full_queue import check_line
 from gpuq.engine.intake.limits import check_room, rules_for, within_longest
 from gpuq.engine.intake.newborn import UNBORN, waiting_of
 from gpuq.engine.intake.request import Asked, Submitted
@@ -101,6 +102,7 @@ def _write(ctx: IntakeContext, tx: Writer, asked: Asked, chance: Chance | None =
         _check_same(before, asked.fingerprint)
         return Submitted(before.job_ids, {})
     ids, new, book = _made(ctx, tx, asked.specs, caller, now)
+    check_line(ctx, tx, new)
     check_room(ctx, tx, caller.user, new, book)
     fresh = tx.add_jobs(new, actor=caller.user, request_key=key, fingerprint=asked.fingerprint) if new else []
     if chance is not None and fresh:
@@ -179,6 +181,7 @@ def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[
         rule, book = rules_for(ctx, tx, caller.user, [spec])
         spec = _within_limits(ctx, book, caller.user, spec)
         rows = _rows(ctx, tx, spec, caller, now, rule, ahead(tx, rule, caller.user), {})
+        check_line(ctx, tx, rows)
         check_room(ctx, tx, caller.user, rows, book)
     first = rows[0]
     if first.state is not JobState.QUEUED:

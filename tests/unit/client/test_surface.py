@@ -25,6 +25,7 @@ NAMES = (
         "Pause",
         "PlannedDrain",
         "Preemption",
+        "QueueFull",
         "Queue",
         "Reason",
         "Refused",
