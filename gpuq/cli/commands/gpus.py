@@ -7,11 +7,13 @@ from gpuq.cli.connect import connect, print_json, say
 from gpuq.cli.fitting import fitted
 from gpuq.cli.parse.options import LONGEST_NUMBER, Args
 from gpuq.cli.render import local_times, memory
-from gpuq.errors import UsageError
+from gpuq.errors import NotFound, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from gpuq.client.calls import Calls
 
 # A range longer than that is a slip of the finger.
 MOST_GPUS = 1024
@@ -29,13 +31,21 @@ def gpus(args: Args) -> int:
         print_json(rows)
     elif rows:
         print(fitted(HEADER, [_row(row) for row in rows], matters="HOLDER", less=LESS, right=RIGHT))
-        if (planned := client.planned_drain()["drain"]) is not None:
+        if (planned := _planned_drain(client)) is not None:
             from gpuq.cli.commands.drain_line import drain_line
 
             print(drain_line(planned))
     else:
         say("gpuq: no GPUs here; jobs with -g 0 run all the same, GPUQ_GPUS=sim:4 simulates four")
     return 0
+
+
+def _planned_drain(client: Calls) -> Any:
+    """None also of a daemon of the release before, which plans none."""
+    try:
+        return client.planned_drain()["drain"]
+    except NotFound:
+        return None
 
 
 def drain(args: Args) -> int:

@@ -57,6 +57,8 @@ def resolve_ids(client: Calls, words: list[str], *, arrays: bool = False) -> lis
     found += _in_slices(client, selection.slices, {})
     if selection.last:
         found.append(newest(client))
+    if not any(word.strip(" ,") for word in words):
+        raise UsageError(f"{' '.join(words)!r} names no job", hint="name a job: 7, 7_3 or last")
     return list(dict.fromkeys(found))
 
 
