@@ -45,7 +45,7 @@ PUBLIC = {
     "db upgrade": "", "db current": "", "db backup": "", "db restore": "--leave-running", "db adopt": "",
     "db reporter": "--new-password --json",
     "config": "--json", "doctor": "--end-strays --import-strays --json",
-    "who": "--json", "web": "--print --json",
+    "who": "--json", "web": "--print --json", "monitor": "--readonly",
     "token create": "", "token list": "--json", "token revoke": "",
 }  # fmt: skip
 

@@ -308,6 +308,11 @@ COMMANDS: dict[str, Command] = {
             examples="gpuq web\ngpuq web --print",
         ),
         Command(
+            "monitor", "monitor.command:monitor", "a full-screen view of queue, GPUs and output",
+            options=(Option("--readonly", "flag", "offer nothing that changes anything"),),
+            examples="gpuq monitor\ngpuq monitor --readonly",
+        ),
+        Command(
             "token create", "tokens:create", "a token for the TCP interface; printed once",
             words="[NAME]", most=1, options=(
                 Option("-u --user", "text", "for this user (root)", "USER"),
