@@ -6,6 +6,8 @@
         job = client.submit(["python", "train.py"], gpus=2).wait()
         print(job.state, job.logs())
 
+In a job, `progress`, `result`, `short_result`, `checkpoint_dir` and `current` speak of the job itself.
+
 `Client`, the values that it answers and the errors that it raises are imported from here; all errors that there are
 stand in `gpuq.errors`.
 """
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         GpuProcess,
         Group,
         Pause,
+        Preemption,
         Reason,
         Stats,
         Table,
@@ -39,14 +42,23 @@ if TYPE_CHECKING:
         Constraint,
         DaemonUnreachable,
         Forbidden,
+        GpuOutOfMemory,
         GpuqError,
+        JobCancelled,
+        JobFailed,
+        JobLost,
         NotFound,
         Refused,
+        RemoteError,
+        TimeLimit,
         Unauthenticated,
         Unavailable,
         UsageError,
         WrongState,
     )
+    from gpuq.functions.executor import Executor, attach
+    from gpuq.functions.future import JobFuture
+    from gpuq.in_job import Current, checkpoint_dir, current, progress, result, short_result
 
 __version__ = "0.2.0.dev0"
 
@@ -57,33 +69,49 @@ __all__ = [
     "Client",
     "ConfigError",
     "Constraint",
+    "Current",
     "DaemonUnreachable",
     "DeadLetter",
     "Event",
+    "Executor",
     "Expected",
     "Forbidden",
     "Gpu",
     "GpuJob",
+    "GpuOutOfMemory",
     "GpuProcess",
     "GpuqError",
     "Group",
     "Job",
+    "JobCancelled",
+    "JobFailed",
+    "JobFuture",
+    "JobLost",
     "LogChunk",
     "NotFound",
     "Options",
     "Pause",
+    "Preemption",
     "Queue",
     "Reason",
     "Refused",
+    "RemoteError",
     "Stats",
     "Submission",
     "Table",
+    "TimeLimit",
     "Unauthenticated",
     "Unavailable",
     "UsageError",
     "Why",
     "WrongState",
     "__version__",
+    "attach",
+    "checkpoint_dir",
+    "current",
+    "progress",
+    "result",
+    "short_result",
 ]
 
 # Where each of them comes from when the program runs.
@@ -94,12 +122,16 @@ _HOMES = {
     "gpuq.client.client": ("Client",),
     "gpuq.client.values": (
         *("Attempt", "Check", "DeadLetter", "Event", "Gpu", "GpuJob", "GpuProcess", "Group"),
-        *("Pause", "Reason", "Stats", "Table", "Why"),
+        *("Pause", "Preemption", "Reason", "Stats", "Table", "Why"),
     ),
     "gpuq.errors": (
-        *("ConfigError", "Constraint", "DaemonUnreachable", "Forbidden", "GpuqError", "NotFound", "Refused"),
-        *("Unauthenticated", "Unavailable", "UsageError", "WrongState"),
+        *("ConfigError", "Constraint", "DaemonUnreachable", "Forbidden", "GpuOutOfMemory", "GpuqError", "JobCancelled"),
+        *("JobFailed", "JobLost", "NotFound", "Refused", "RemoteError", "TimeLimit", "Unauthenticated", "Unavailable"),
+        *("UsageError", "WrongState"),
     ),
+    "gpuq.functions.executor": ("Executor", "attach"),
+    "gpuq.functions.future": ("JobFuture",),
+    "gpuq.in_job": ("Current", "checkpoint_dir", "current", "progress", "result", "short_result"),
 }
 
 # Hidden from type checkers, to whom it would say that every name is here.
@@ -109,9 +141,8 @@ if not TYPE_CHECKING:
         # Lazy, because every supervisor and every command line imports this module.
         for module, names in _HOMES.items():
             if name in names:
-                from importlib import import_module
-
-                found = globals()[name] = getattr(import_module(module), name)
+                # Not importlib, which brings more with it than most of these modules.
+                found = globals()[name] = getattr(__import__(module, fromlist=[name]), name)
                 return found
         raise AttributeError(f"module 'gpuq' has no attribute {name!r}")
 

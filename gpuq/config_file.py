@@ -20,7 +20,7 @@ MACHINE_HOME = "/var/lib/gpuq"
 MACHINE_SOCKET = "/run/gpuq/gpuq.sock"
 # What everybody takes from the machine's config file. All else in it is for root's daemon, and means nothing to a
 # daemon of a user's own.
-SHARED = ("server", "token", "status_format")
+SHARED = ("server", "token", "ca_file", "status_format", "env_keep", "env_secret")
 
 
 def config_file() -> str:
@@ -55,9 +55,10 @@ class MachineFile:
             self.trouble = f"{error.message}: it may name a server, and this goes on without it"
             return
         self.shared = {name: found[name] for name in SHARED if found.get(name)}
-        # A token is for the server beside it, and for no other.
+        # A token is for the server beside it, and for no other; so is the CA.
         if "server" not in self.shared:
             self.shared.pop("token", None)
+            self.shared.pop("ca_file", None)
         home = found.get("home")
         if isinstance(home, str) and os.path.isabs(home):
             self.home = home

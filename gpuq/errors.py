@@ -15,9 +15,16 @@
     │   ├── AlreadyRunning       exit 4  HTTP 409  a second daemon on one home or node
     │   ├── NamespaceTaken       exit 4  HTTP 409  Redis holds another installation under this namespace
     │   ├── SchemaMismatch       exit 4  HTTP 503  the database belongs to another release
-    │   └── ForeignDatabase      exit 4  HTTP 503  the database is not the one that the home worked with
+    │   ├── ForeignDatabase      exit 4  HTTP 503  the database is not the one that the home worked with
+    │   └── SecretsUnavailable   exit 4  HTTP 503  encrypted variables of jobs, and no key that may be used
     ├── LeaseLost                exit 1  HTTP 409  a guarded write found another owner
     │   └── NodeTaken            exit 1  HTTP 409  an agent found that another one has its node
+    ├── JobFailed                exit 1            a job whose result was asked for has none
+    │   ├── TimeLimit            exit 124          it ran into its time limit
+    │   ├── GpuOutOfMemory       exit 1            it ran out of GPU memory
+    │   ├── JobCancelled         exit 125          it was cancelled
+    │   └── JobLost              exit 1            daemon, supervisor or host died too often under it
+    ├── RemoteError              exit 1            what a function raised in its job and cannot be raised here
     └── Unavailable              exit 5  HTTP 503  try again later
         ├── DaemonUnreachable
         ├── DatabaseUnavailable
@@ -154,6 +161,13 @@ class ForeignDatabase(Refused):
     http_status = 503
 
 
+class SecretsUnavailable(Refused):
+    """The key of encrypted variables is not the right one, or cannot be read, trusted or made."""
+
+    code = "secrets_unavailable"
+    http_status = 503
+
+
 class LeaseLost(GpuqError):
     """A write named an attempt (job, number, token, expected state) that is no longer the live one."""
 
@@ -165,6 +179,47 @@ class NodeTaken(LeaseLost):
     """Another agent serves the node: this one may give nothing."""
 
     code = "node_taken"
+
+
+class JobFailed(GpuqError):
+    """A job did not end as it should. `job_id`, `outcome`; `exit_code` as `gpuq run` has it: the job's own, 128 + N
+    for signal N."""
+
+    code = "job_failed"
+    job_id: int | None = None
+    outcome: str | None = None
+
+
+class TimeLimit(JobFailed):
+    """The job ran into its time limit."""
+
+    code = "job_time_limit"
+    exit_code = 124
+
+
+class GpuOutOfMemory(JobFailed):
+    """The job ran out of GPU memory."""
+
+    code = "job_gpu_oom"
+
+
+class JobCancelled(JobFailed):
+    """The job was cancelled."""
+
+    code = "job_cancelled"
+    exit_code = 125
+
+
+class JobLost(JobFailed):
+    """Daemon, supervisor or host died under the job, too often to go on."""
+
+    code = "job_lost"
+
+
+class RemoteError(GpuqError):
+    """A function raised what cannot travel: its type and text, with the traceback from there as the cause."""
+
+    code = "remote"
 
 
 class Unavailable(GpuqError):

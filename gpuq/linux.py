@@ -14,6 +14,8 @@ SOCKET_PATH_MAX = 107
 PR_SET_PDEATHSIG = 1
 # fallocate: FALLOC_FL_KEEP_SIZE.
 _KEEP_SIZE = 1
+# mallopt.
+_M_MMAP_THRESHOLD = -3
 
 # What `raise_descriptor_limit` found, in the process that called it.
 _descriptor_limit_before: int | None = None
@@ -141,3 +143,14 @@ def trim_heap() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def keep_large_blocks_apart() -> None:
+    """From now on, what is allocated in one piece of a mebibyte or more goes back to the kernel when it is freed. By
+    itself glibc takes such pieces from its heaps once it has seen some, where anything behind them keeps them.
+    Elsewhere nothing happens."""
+    import ctypes
+
+    settle = getattr(ctypes.CDLL(None), "mallopt", None)
+    if settle is not None:
+        settle(_M_MMAP_THRESHOLD, 1 << 20)

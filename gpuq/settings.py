@@ -41,6 +41,7 @@ _HINTS = {
     "priority_aging": DURATION_HINT + "; 0 is none",
     **dict.fromkeys(("keep_output", "keep_history", "keep_checkpoints"), DURATION_HINT + "; 0 or off is for ever"),
     "max_output": "write 20G, 500M, or 18000 (MiB); 0 is no limit",
+    "max_result": "write 64M, 1G, or 64 (MiB); 0 is no limit",
     "dlq_days": "write a number of days: 7",
     "gpus": "write nvml, or sim:4 or sim:4x24G for simulated GPUs",
     "namespace": "write 1 to 64 letters, digits, and _ . -",
@@ -89,6 +90,9 @@ class Settings(BaseSettings):
         str, Field(description="the columns of `gpuq status`: id,name,state,why (`gpuq status --format help`)")
     ] = ""
     token: Annotated[str | None, Field(description="bearer token for a TCP server")] = None
+    ca_file: Annotated[
+        str, Field(description="PEM: who signed the certificate of an https server; unset: whom the system trusts")
+    ] = ""
     lease_ttl: Annotated[float, Field(ge=1, le=3600, description="seconds; renewed three times in that span")] = 30.0
     kill_grace: Annotated[float, Field(ge=0, le=86400, description="seconds between SIGTERM and SIGKILL")] = 30.0
     default_max_retries: Annotated[int, Field(ge=0, le=1000, description="retries of a job that names none")] = 3
@@ -134,6 +138,9 @@ class Settings(BaseSettings):
     max_output: Annotated[
         str, Field(description="output that one attempt may write (18G; a bare number is MiB); 0 is no limit")
     ] = "20G"
+    max_result: Annotated[
+        str, Field(description="result that one attempt may leave (64M; a bare number is MiB); 0 is no limit")
+    ] = "64M"
     user_priority: Annotated[
         Literal["critical", "high", "normal", "low"],
         Field(description="the highest priority that a user who is no administrator may ask for"),
@@ -164,6 +171,8 @@ class Settings(BaseSettings):
         Annotated[float, Field(ge=1, le=MAX_TIME_LIMIT_S)] | None,
         Field(description="how long the checkpoints of a finished job are kept (30d); unset: for ever"),
     ] = None
+    env_keep: Annotated[str, Field(description="variables that jobs keep as they are: NAMES,PATTERN_*")] = ""
+    env_secret: Annotated[str, Field(description="variables that are secrets, whatever their name: LAB_*,NAME")] = ""
     isolate_gpus: Annotated[
         Literal["on", "off"], Field(description="on: jobs of a root daemon see only their own GPUs' device nodes")
     ] = "on"
@@ -192,7 +201,7 @@ class Settings(BaseSettings):
         off = info.field_name in _OPTIONAL_DURATIONS and seconds == 0 and not isinstance(seconds, bool)
         return None if off else seconds
 
-    @field_validator("max_output", mode="before")
+    @field_validator("max_output", "max_result", mode="before")
     @classmethod
     def _size(cls, value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, int | str):
@@ -247,6 +256,11 @@ class Settings(BaseSettings):
     def max_output_bytes(self) -> int | None:
         """None: no limit."""
         return None if self.max_output == "0" else parse_memory_mb(self.max_output) * 2**20
+
+    @property
+    def max_result_bytes(self) -> int:
+        """0: no limit."""
+        return 0 if self.max_result == "0" else parse_memory_mb(self.max_result) * 2**20
 
     @property
     def highest_user_priority(self) -> Priority:

@@ -37,12 +37,12 @@ from gpuq.settings import Settings
 from gpuq.stores import redis as redis_stores
 from gpuq.stores import sql as sql_stores
 from gpuq.stores.redis.health import check
+from gpuq.stores.secret_key import SecretKeyFile
 from gpuq.supervise import attempt_folders, previous_folders
 from gpuq.supervise.launch import ForkServerLauncher
 from gpuq.user_files import make_passage
 
 log = logging.getLogger(__name__)
-
 Role = Literal["server", "agent", "maintain"]
 ALL_ROLES: frozenset[Role] = frozenset({"server", "agent", "maintain"})
 REDIS_WATCH_S = 1.0
@@ -121,8 +121,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = (), taking_on:
     if roles:
         redis_stores.read_scripts()
     link = redis_stores.connect(settings.redis_url or private_redis_url(settings), settings.namespace)
-    epoch = EpochCell(records)
-    gpus = open_gpus(settings)
+    epoch, gpus = EpochCell(records), open_gpus(settings)
     expected = epoch.get if "agent" in roles or "maintain" in roles else None
     launcher = ForkServerLauncher(str(settings.home / "supervisors.log"), str(settings.home))
     return Context(
@@ -144,6 +143,7 @@ def open_context(settings: Settings, *, roles: Collection[Role] = (), taking_on:
         epoch=epoch,
         boot_id=failpoints.boot_id() or Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         new_token=new_token,
+        secrets=SecretKeyFile(settings.home),
         disk=disk,
         strays=Strays(settings.home, launcher.alive),
         safeguard=_safeguard(base, mark) if roles else None,

@@ -46,6 +46,11 @@ def _run(words: list[str]) -> int:
 
         print(revision.version_line())
         return 0
+    if "_GPUQ_COMPLETE" in os.environ:
+        from gpuq.cli import completion
+
+        if (shell := completion.shell()) is not None:
+            return completion.answer(shell)
     from gpuq.cli.parse import fast_parser
 
     if any("\0" in word for word in words):

@@ -18,7 +18,7 @@ from gpuq.errors import UsageError
 ABOUT = "A durable GPU job queue for a team that shares one machine."
 # Every command stands under one heading of `gpuq --help`, in this order.
 HEADINGS = {
-    "Jobs": "submit run status show why logs wait cancel hold release top update retry requeue",
+    "Jobs": "submit run status show why logs result wait cancel hold release top update retry requeue",
     "Queue": "pause resume group dlq simulate",
     "Machine": "gpus who monitor web up down doctor",
     "History": "history report sql clean",

@@ -14,6 +14,8 @@ def connect() -> Calls:
     client = Calls(on_direct=lambda: print(NOTICE, file=sys.stderr))
     if client.address.trouble is not None:
         say(f"gpuq: {client.address.trouble}")
+    if client.address.scheme == "http" and (danger := client.address.in_the_clear) is not None:
+        say(f"gpuq: {danger}")
     return client
 
 

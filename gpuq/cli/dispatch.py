@@ -27,6 +27,7 @@ def dispatch(args: Args) -> int:
 _OPTIONS = {
     "max_retries": "retries",
     "time_limit_s": "time",
+    "time_add_s": "time",
     "kill_grace_s": "kill_grace",
     "gpu_mem_mb": "gpu_mem",
     "cwd": "chdir",
@@ -39,6 +40,9 @@ def _in_options(error: UsageError, args: Args) -> UsageError:
     name = _OPTIONS.get(field, field)
     option = next((option for option in args.command.options if option.name == name), None)
     if not colon or option is None or not args.given(name):
+        if error.hint and "/openapi.json" in error.hint:
+            # Nothing for somebody who typed a command.
+            error.hint = f"see `gpuq {args.command.name} --help`"
         return error
     unit = " s" if field.endswith("_s") and complaint[-1:].isdigit() else ""
     return UsageError(f"{'/'.join(option.flags)}: {complaint}{unit}", hint=error.hint)

@@ -62,23 +62,55 @@ def table(
     that is coloured."""
     clean = [[printable(cell) for cell in row] for row in rows]
     used = [place for place in range(len(header)) if any(row[place] for row in clean)]
-    widths = {place: max(len(header[place]), *(len(row[place]) for row in clean)) for place in used}
+    widths = {place: max(len(header[place]), *(cells_of(row[place]) for row in clean)) for place in used}
     limit = width() if limit is None else limit
     lines = []
     for number, row in enumerate([list(header), *clean]):
-        cells = [
-            row[place].rjust(widths[place]) if header[place] in right else row[place].ljust(widths[place])
-            for place in used
-        ]
-        line = "  ".join(cells).rstrip()
-        if limit is not None and len(line) > limit:
-            line = line[: limit - 1] + "…"
+        cells = [_padded(row[place], widths[place], at_right=header[place] in right) for place in used]
+        line = cut("  ".join(cells).rstrip(), limit)
         if number == 0:
             line = paint(line, BOLD)
         elif state in header and (colour := STATE_COLOURS.get(row[header.index(state)])):
             line = _paint_cell(line, row[header.index(state)], colour)
         lines.append(line)
     return "\n".join(lines)
+
+
+def wrapped(text: str, indent: int, limit: int | None) -> str:
+    """`text` in lines of at most `limit` columns (None: as it is), from the second on after `indent` blanks; broken
+    between words where that is possible."""
+    lines = []
+    while limit is not None and cells_of(text) > limit and limit > indent + 1:
+        fits = len(cut(text, limit + 1)) - 1
+        space = text.rfind(" ", indent + 1, fits + 1)
+        place = space if space > indent else fits
+        lines.append(text[:place].rstrip())
+        text = " " * indent + text[place:].lstrip()
+    return "\n".join([*lines, text])
+
+
+def cells_of(text: str) -> int:
+    """How many columns of a terminal the text takes: some characters take two, some none."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def cut(text: str, most: int | None) -> str:
+    """At most `most` columns of a terminal (None: any number); an ellipsis for what is left out."""
+    if most is None or cells_of(text) <= most:
+        return text
+    text = text[: max(0, most - 1)]
+    while cells_of(text) > most - 1:
+        text = text[:-1]
+    return text + "…"
+
+
+def _padded(text: str, wide: int, *, at_right: bool) -> str:
+    blanks = " " * (wide - cells_of(text))
+    return blanks + text if at_right else text + blanks
 
 
 def printable(text: str) -> str:
@@ -104,6 +136,30 @@ def when(iso: str | None, *, now: float | None = None) -> str:
     if then[:3] == today[:3]:
         return time.strftime("%H:%M", then)
     return time.strftime("%Y-%m-%d %H:%M", then)
+
+
+def about(iso: str | None, span: Sequence[str | None] | None, *, now: float | None = None) -> str:
+    """What is expected, and how far it may be off: `14:05 ±20m`. `span`: from when to when in most cases."""
+    at = epoch(iso)
+    if at is None or not span:
+        return when(iso, now=now)
+    off = max(abs(at - (epoch(end) or at)) for end in span)
+    if off < 1:
+        return when(iso, now=now)
+    return f"{when(iso, now=now)} ±{_coarse(off)}"
+
+
+def _coarse(seconds: float) -> str:
+    """No more exact than a margin is worth: `1m`, `20m`, `1h30m`, `6h`, `3d`."""
+    minutes = max(1, -(-int(seconds) // 60))
+    if minutes > 48 * 60:
+        return f"{-(-minutes // 1440)}d"
+    if minutes > 10 * 60:
+        return f"{-(-minutes // 60)}h"
+    step = 30 if minutes > 60 else 5 if minutes > 10 else 1
+    minutes = -(-minutes // step) * step
+    hours, rest = divmod(minutes, 60)
+    return f"{rest}m" if not hours else f"{hours}h{rest:02}m" if rest else f"{hours}h"
 
 
 def full_time(iso: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import datetime
 from typing import TYPE_CHECKING, Self
 
@@ -28,6 +29,9 @@ class Administration:
         on_direct: Callable[[], None] | None = None,
     ) -> None:
         self.session = Calls(server, token, direct=direct, on_direct=on_direct)
+        if (danger := self.session.address.in_the_clear) is not None:
+            # Of whoever made the client, as a subclass or not.
+            warnings.warn(danger, stacklevel=2)
 
     def __enter__(self) -> Self:
         return self
@@ -84,10 +88,17 @@ class Administration:
         """Counts of jobs by state, dead letters and GPUs, and whether the queue is paused."""
         return Stats.from_json(self.session.stats())
 
-    def report(self, kind: str, *, by: str = "user", since: datetime | float | str | None = None) -> Table:
-        """`kind`: usage, waits, failures, utilization or disk; `by`: user, group, gpu, day or job; `since`: a
-        `datetime`, epoch seconds or ISO 8601. Raises UsageError."""
-        return Table.from_json(self.session.report(kind, by=by, since=moment_text(since)))
+    def report(
+        self,
+        kind: str,
+        *,
+        by: str = "user",
+        since: datetime | float | str | None = None,
+        until: datetime | float | str | None = None,
+    ) -> Table:
+        """`kind`: usage, waits, failures, utilization or disk; `by`: user, group, gpu, day or job, several with commas
+        between; `since`, `until`: a `datetime`, epoch seconds or ISO 8601. Raises UsageError."""
+        return Table.from_json(self.session.report(kind, by=by, since=moment_text(since), until=moment_text(until)))
 
     def sql(self, query: str) -> Table:
         """The answer to a read-only statement on the history's views. Raises UsageError for anything else."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 from gpuq.client.session import Session
+from gpuq.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,14 +55,23 @@ class Calls(Session):
         """The queued job, or a list of jobs when `array` is among the fields. Durable on return.
 
         `fields` are those of a submission: gpus, gpu_mem_mb, priority, time_limit_s, name, after … `env` None: this
-        process's environment, less what looks like a secret. `request_key` makes a repeated call return the same job.
+        process's environment, secrets apart (over TCP nothing of it). `request_key` makes a repeated call return the
+        same job.
         """
-        if env is None:
-            from gpuq.client.environment import collect
-
-            env = collect()[0]
-        spec = {"command": list(command), "cwd": cwd or os.getcwd(), "env": dict(env), **fields}
+        taken = self.taken_over() if env is None else {"env": dict(env)}
+        spec = {"command": list(command), "cwd": cwd or os.getcwd(), **taken, **fields}
         return self.post_jobs(spec, request_key=request_key)
+
+    def taken_over(self) -> dict[str, Any]:
+        """Fields of a submission that a job has from this process: its environment and what else it was started
+        with. Nothing for a daemon that may be on another machine."""
+        if self.is_remote:
+            return {}
+        from gpuq.client.environment import Rules, collect, surroundings
+
+        rules = Rules(site_keep=self.address.env_keep, site_secret=self.address.env_secret)
+        env, secrets, _ = collect(rules)
+        return {"env": env, **({"secrets": secrets} if secrets else {}), **surroundings()}
 
     def submit_many(self, specs: Sequence[Mapping[str, Any]], *, request_key: str | None = None) -> list[Any]:
         """All or none, in one transaction; each spec as it stands, so with no environment unless it has one."""
@@ -85,7 +95,23 @@ class Calls(Session):
         twice."""
         headers = {"Idempotency-Key": request_key or os.urandom(16).hex()}
         query = {"outlook": "true"} if outlook else None
-        return self.send("POST", "/jobs", query=query, body=body, headers=headers, repeat=True, accept=accept)
+        return self._post("/jobs", body, query=query, headers=headers, accept=accept)
+
+    def _post(self, path: str, body: Any, *, accept: Sequence[int] = (), **options: Any) -> Reply:
+        """A submission; once more with less for a daemon of an earlier release, which knows fewer fields."""
+        reply = self.send("POST", path, body=body, repeat=True, accept=(*accept, 422), **options)
+        if reply.status == 422:
+            from gpuq.client.earlier import without_new_fields
+            from gpuq.client.errors import from_reply
+
+            error = from_reply(reply.status, reply.body)
+            known = without_new_fields(body, error.message)
+            if known is not None:
+                body, self.left_out = known
+                return self.send("POST", path, body=body, repeat=True, accept=accept, **options)
+            if 422 not in accept:
+                raise error
+        return reply
 
     def submit_again(
         self, job_id: int, changes: Mapping[str, Any], *, request_key: str | None = None
@@ -93,13 +119,25 @@ class Calls(Session):
         """The own job `job_id` once more, with `changes` (fields of a submission; `env` is added to its own): the new
         job, or the elements of its array. Raises NotFound, Forbidden and what `submit` does."""
         headers = {"Idempotency-Key": request_key or os.urandom(16).hex()}
-        reply = self.send("POST", f"/jobs/{job_id}/again", body=dict(changes), headers=headers, repeat=True)
+        reply = self._post(f"/jobs/{job_id}/again", dict(changes), headers=headers)
         jobs: list[dict[str, Any]] = self.decode(reply)
         return jobs
 
     def check(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """Whether the job could be queued, and its estimated start: {"ok", "estimated_start", "reason"}."""
-        return self._dict("POST", "/jobs/check", body=dict(spec), repeat=True)
+        answer: dict[str, Any] = self.decode(self._post("/jobs/check", dict(spec)))
+        return answer
+
+    def check_place(self, command: Sequence[str], cwd: str, path: str | None = None) -> None:
+        """Asks a daemon of another machine whether directory and program are there. Raises UsageError."""
+        body = {"cwd": cwd, "program": command[0], "path": path}
+        # An earlier release has no such route.
+        reply = self.send("POST", "/jobs/place", body=body, repeat=True, accept=(404, 405, 422))
+        complaint = self.decode(reply).get("complaint") if reply.status == 200 else None
+        if complaint is not None:
+            raise UsageError(
+                str(complaint), hint="give -C a directory of that machine, or --no-check if both will be there in time"
+            )
 
     def job(self, job_id: int) -> dict[str, Any]:
         """One job with its attempts and events. Raises NotFound."""
@@ -177,6 +215,11 @@ class Calls(Session):
     def script(self, job_id: int) -> str:
         """The batch script that it was submitted with. Raises NotFound where there is none, Forbidden."""
         return self.send("GET", f"/jobs/{job_id}/script").body.decode()
+
+    def result(self, job_id: int) -> Reply:
+        """What it left as its result: bytes, and their media type among the headers. Raises NotFound where there is
+        none, WrongState before its end, Forbidden."""
+        return self.send("GET", f"/jobs/{job_id}/result")
 
     def why(self, job_id: int) -> dict[str, Any]:
         return self._dict("GET", f"/jobs/{job_id}/why")

@@ -12,9 +12,8 @@ from typing import Any, Unpack, cast, overload
 
 from gpuq.client.administration import Administration
 from gpuq.client.calls import LogChunk
-from gpuq.client.environment import collect
 from gpuq.client.job import Job, Queue
-from gpuq.client.submission import Changes, Options, Submission, moment_text, submission_json
+from gpuq.client.submission import Options, Submission, Update, moment_text, submission_json
 from gpuq.client.values import Check, Why
 
 
@@ -56,6 +55,10 @@ class Client(Administration):
         name: str | None = None,
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str] | None = None,
+        umask: int | None = None,
+        limits: Mapping[str, int] | None = None,
+        nice: int | None = None,
         gpus: int = 1,
         gpu_mem_mb: int | None = None,
         gpu_model: str | None = None,
@@ -75,6 +78,7 @@ class Client(Administration):
         kill_grace_s: float | None = None,
         script: str | None = None,
         requeue: bool = False,
+        keep_waiting: bool = False,
         sweep: Mapping[str, str | Sequence[str | float]] | None = None,
         request_key: str | None = None,
     ) -> Job | list[Job]:
@@ -84,7 +88,12 @@ class Client(Administration):
             command: program and arguments; no shell looks at them.
             name: for people; the program's name unless given.
             cwd: directory it runs in; None: the current one.
-            env: its environment; None: this process's, less the variables whose names look like secrets.
+            env: its environment; None: this process's, with the variables whose names look like secrets apart. Over TCP
+                nothing of it: name what the job needs.
+            secrets: variables as those of `env`, which come first; kept encrypted, and deleted with the job's end.
+            umask: that it starts with; None: this process's, or over TCP 022.
+            limits: soft limits by name (`nofile`), -1 for none; None: this process's, or over TCP the daemon's.
+            nice: 0 to 19; None: this process's, or over TCP the daemon's.
             gpus: how many; 0: none.
             gpu_mem_mb: MiB of each GPU, for sharing them with others; None: alone.
             gpu_model: only GPUs whose model contains this.
@@ -105,6 +114,7 @@ class Client(Administration):
             script: text of a batch script, which is run with the arguments of `command`; the first word of that is then
                 only what the script is called.
             requeue: goes back in line at its time limit, or with exit code 75; no retry is used.
+            keep_waiting: when a job of `after` fails or is cancelled, stays blocked instead of being cancelled with it.
             sweep: values by name, each as `1e-3,1e-4`, `0..4` or a list: a job for each combination, with `{name}` in
                 its command and name replaced.
             request_key: makes a repeated call return the same job; None: a new one for each call.
@@ -116,8 +126,13 @@ class Client(Administration):
             NotFound: a job in `after` or `after_any` is none.
         """
         given = {name: value for name, value in locals().items() if name not in {"self", "request_key"}}
+        taken = self.session.taken_over()
+        for field in ("umask", "limits", "nice"):
+            if given[field] is None:
+                given[field] = taken.get(field)
         if env is None:
-            given["env"] = collect()[0]
+            given["env"] = taken.get("env")
+            given["secrets"] = {**taken.get("secrets", {}), **(secrets or {})} or None
         if cwd is None:
             given["cwd"] = os.getcwd()
         answer = self.session.post_jobs(submission_json(cast(Submission, given)), request_key=request_key)
@@ -187,6 +202,15 @@ class Client(Administration):
         """Why a job is not running, and when it is expected to. Raises NotFound."""
         return Why.from_json(self.session.why(job_id))
 
+    def result(self, job_id: int) -> bytes:
+        """What a job left as its result, once it has ended, as it was written; `Job.result` makes a Python value of it.
+        Raises NotFound where there is none, WrongState before its end, Forbidden."""
+        return self.session.result(job_id).body
+
+    def user(self) -> str:
+        """Whom the daemon takes this program for."""
+        return str(self.session.whoami()["user"])
+
     def logs(self, job_id: int, *, attempt: int | None = None, last_bytes: int | None = None) -> str:
         """What a job has written so far, of its newest attempt unless another is named; `last_bytes`: only the end, in
         bytes. What is not UTF-8 is shown as U+FFFD; `log` gives the bytes. Raises NotFound, Forbidden."""
@@ -248,10 +272,12 @@ class Client(Administration):
         """Moves a waiting job to the front of its priority. Raises NotFound, Forbidden, WrongState."""
         return self._job(self.session.top(job_id))
 
-    def update(self, job_id: int, **changes: Unpack[Changes]) -> Job:
+    def update(self, job_id: int, **changes: Unpack[Update]) -> Job:
         """Changes a waiting job: `update(7, priority="high", time_limit_s=3600)`, seconds and MiB as in `submit`. A new
-        priority or time limit gives it the place that it would have had with it from the start. Raises UsageError,
-        Constraint, NotFound, Forbidden, WrongState."""
+        priority or time limit gives it the place that it would have had with it from the start. Of a running job
+        `time_limit_s` (or `time_add_s`: so much more, or less), `kill_grace_s`, `name`, `group`, and `priority` for its
+        next attempt. Raises UsageError, Constraint, NotFound, Forbidden, WrongState, and Refused for a longer limit
+        that would make others wait."""
         return self._job(self.session.update(job_id, **changes))
 
     def _job(self, data: Mapping[str, Any]) -> Job:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Protocol, Self
 
-from gpuq.client.values import Attempt, Event, Pause, Read, Reason, Value, Why, many, moment
+from gpuq.client.values import Attempt, Event, Pause, Read, Reason, Value, Why, many, moment, moments
 from gpuq.client.watch import FINAL
-from gpuq.errors import UsageError
+from gpuq.errors import Forbidden, GpuOutOfMemory, JobCancelled, JobFailed, JobLost, NotFound, TimeLimit, UsageError
 
 
 class JobClient(Protocol):
@@ -29,17 +29,26 @@ class JobClient(Protocol):
     def logs(self, job_id: int, *, attempt: int | None = None, last_bytes: int | None = None) -> str:
         """The output of an attempt, the current one by default; only its end with `last_bytes`."""
 
+    def result(self, job_id: int) -> bytes:
+        """What the job left as its result."""
+
+    def user(self) -> str:
+        """Whom the daemon takes this program for."""
+
     def why(self, job_id: int) -> Why:
         """Why the job does not run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected(Value):
-    """How long a job is expected to run, in seconds, what that rests on, and on how many earlier runs."""
+    """How long a job is expected to run, in seconds, what that rests on, and on how many earlier runs; in four of five
+    cases it is between `low_s` and `high_s`."""
 
     seconds: float
     source: str = ""
     samples: int = 0
+    low_s: float | None = None
+    high_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +57,8 @@ class Job(Value):
 
     `state`: blocked, held, delayed, queued, starting, running, stopping, completed, failed or cancelled (the last three
     are final). `reason` says why it is not running; `outcome`, `exit_code`, `signal` and `error` how it ended;
-    `position` (from 1), `estimated_start` and `estimated_end` what the forecast says. `attempt` is the number of the
+    `position` (from 1), `estimated_start` and `estimated_end` what the forecast says, and the ranges from when to when
+    that is in four of five cases. `attempt` is the number of the
     newest attempt, 0 before the first. `time_limit_s` in seconds, memory in MiB, `progress` 0 to 1. `attempts`,
     `events`, `expected` and `script_bytes` (of its batch script) are there when the job was asked for by its id, and
     empty in lists.
@@ -91,6 +101,8 @@ class Job(Value):
     position: int | None = None
     estimated_start: datetime | None = None
     estimated_end: datetime | None = None
+    estimated_start_range: tuple[datetime, datetime] | None = None
+    estimated_end_range: tuple[datetime, datetime] | None = None
     expected: Expected | None = None
     progress: float | None = None
     node: str | None = None
@@ -118,6 +130,7 @@ class Job(Value):
         "expected": Expected.from_json,
         "attempts": many(Attempt),
         "events": many(Event),
+        **dict.fromkeys(("estimated_start_range", "estimated_end_range"), moments),
         **dict.fromkeys(("command", "gpu_ids", "after", "after_any", "gpu_indices", "gpu_uuids"), tuple),
         **dict.fromkeys(
             (
@@ -163,6 +176,16 @@ class Job(Value):
         bytes. Raises Forbidden for another user's output."""
         return self._calls("logs").logs(self.id, attempt=attempt, last_bytes=last_bytes)
 
+    def result(self, timeout_s: float | None = None) -> Any:
+        """Its result once it has ended, waiting as `wait` does: what a function returned, else the bytes that the
+        program left.
+
+        Raises what a function raised; JobFailed (TimeLimit, GpuOutOfMemory, JobCancelled, JobLost) when it has not
+        succeeded, NotFound when it left nothing, Forbidden for another user's, TimeoutError.
+        """
+        client = self._calls("result")
+        return result_of(client, self if self.is_final else self.wait(timeout_s))
+
     def why(self) -> Why:
         """Why it is not running, and when it is expected to."""
         return self._calls("why").why(self.id)
@@ -174,6 +197,59 @@ class Job(Value):
                 hint="use the jobs that a Client returns, or Job.from_json(data, client)",
             )
         return self._client
+
+
+# As gpuq.domain.results has it.
+_PYTHON_TYPE = "application/vnd.gpuq.python"
+_FAILURES: Mapping[str | None, type[JobFailed]] = {
+    "time_limit": TimeLimit, "gpu_oom": GpuOutOfMemory, "cancelled": JobCancelled, "lost": JobLost,
+}  # fmt: skip
+
+
+def result_of(client: JobClient, job: Job) -> Any:
+    """The result of a job that has ended, see `Job.result`."""
+    if job.result_type == _PYTHON_TYPE and job.result_bytes is not None:
+        if client.user() != job.user:
+            raise Forbidden(
+                f"the result of job {job.id} is a Python value of {job.user}, whose code would run here",
+                hint=f"`gpuq result {job.id} -o FILE` gives the bytes",
+            )
+        from gpuq.python_values import unpack
+
+        data = client.result(job.id)
+        try:
+            return unpack(data)
+        except Exception as error:
+            error.add_note(f"in job {job.id}; `gpuq logs {job.id}` has its output")
+            raise
+    if job.state != "completed":
+        raise failure(job)
+    if job.result_bytes is None:
+        raise _no_result(client.job(job.id))
+    return client.result(job.id)
+
+
+def _no_result(job: Job) -> NotFound:
+    """What is said of one that was too large, or of none at all."""
+    told = [event.detail or "" for event in job.events if event.to_state == job.state]
+    why = told[-1].partition("; ")[2] if told else ""
+    return NotFound(
+        f"job {job.id} succeeded and left no result" + (f": {why}" if why else ""),
+        hint=f"what it wrote is beside its output: {job.log_path}" if why else "see gpuq.result, and $GPUQ_RESULT_FILE",
+    )
+
+
+def failure(job: Job) -> JobFailed:
+    """The error that a job without success is."""
+    kind = _FAILURES.get(job.outcome, JobFailed)
+    why = "was cancelled" if job.state == "cancelled" else f"failed: {job.error or job.outcome}"
+    found = kind(f"job {job.id} ({job.name}) {why}", hint=f"`gpuq logs {job.id}` has its output")
+    found.job_id, found.outcome = job.id, job.outcome
+    code = job.exit_code if job.exit_code is not None else None if job.signal is None else 128 + job.signal
+    if code and kind is JobFailed:
+        # Of the class it is what gpuq itself would end with.
+        found.exit_code = code  # type: ignore[misc]
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,8 @@ class Session:
         self._on_direct = on_direct
         # Whose answers have been heard is asked again: another daemon's jobs have the same numbers.
         self._has_answered = False
+        # Names of secrets that did not go along, because the daemon is of a release that keeps none.
+        self.left_out: list[str] = []
         self._machine_is_down = False
         self._switching = allocate_lock()
         self._transport = self._connect()
@@ -71,6 +73,11 @@ class Session:
     def daemon_pid(self) -> int | None:
         """By the kernel's word; None over TCP and without a daemon. Raises DaemonUnreachable."""
         return self._transport.peer_pid() if isinstance(self._transport, UnixTransport) else None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the daemon may be on another machine: it is reached over TCP."""
+        return self.address.scheme != "unix"
 
     @property
     def nobody_listens(self) -> bool:
@@ -160,9 +167,10 @@ class Session:
                     raise
                 continue
             self._transport = transport
-            status_format = self.address.status_format
-            self.address = addresses.Address(self.address.home, f"unix://{path}", None)
-            self.address.status_format = status_format
+            before = self.address
+            self.address = addresses.Address(before.home, f"unix://{path}", None)
+            self.address.status_format = before.status_format
+            self.address.env_keep, self.address.env_secret = before.env_keep, before.env_secret
             self._may_go_direct = False
             return True
         if sockets and self.address.home != self.address.machine_home:

@@ -12,7 +12,8 @@ from gpuq.errors import UsageError
 
 
 class Changes(TypedDict, total=False):
-    """The fields that can be changed while a job waits. What is not named stays; None takes a limit or wish away."""
+    """The fields that can be changed while a job waits, some while it runs. What is not named stays; None takes a limit
+    or wish away."""
 
     name: str | None
     group: str | None
@@ -28,11 +29,21 @@ class Changes(TypedDict, total=False):
     kill_grace_s: float | None
 
 
+class Update(Changes, total=False):
+    """What can be changed of a job. `time_add_s`: so many seconds more than its time limit, or less."""
+
+    time_add_s: float
+
+
 class Options(Changes, total=False):
     """Every field of a submission but the command and the array."""
 
     cwd: str | os.PathLike[str] | None
     env: Mapping[str, str] | None
+    secrets: Mapping[str, str] | None
+    umask: int | None
+    limits: Mapping[str, int] | None
+    nice: int | None
     after: Sequence[int | Job]
     after_any: Sequence[int | Job]
     begin: datetime | float | str | None
@@ -40,6 +51,7 @@ class Options(Changes, total=False):
     key: str | None
     script: str | None
     requeue: bool
+    keep_waiting: bool
 
 
 class Submission(Options, total=False):
@@ -57,6 +69,8 @@ DEFAULTS: Mapping[str, Any] = {
     "priority": "normal", "group": None, "time_limit_s": None, "max_retries": None, "after": (), "after_any": (),
     "begin": None, "array": None, "hold": False, "key": None, "preemptible": False, "signal": None,
     "kill_grace_s": None, "script": None, "sweep": None, "requeue": False,
+    "keep_waiting": False,
+    "secrets": None, "umask": None, "limits": None, "nice": None,
 }  # fmt: skip
 
 

@@ -76,6 +76,11 @@ def many(kind: type[Value]) -> Read:
 moment: Read = datetime.fromisoformat
 
 
+def moments(texts: Any) -> tuple[datetime, ...]:
+    """Reads a list of times."""
+    return tuple(map(datetime.fromisoformat, texts))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reason(Value):
     """Why a job is not running now, or a GPU not free. `code` is stable (`Resources`, `Priority`, …), `text` is for
@@ -182,8 +187,20 @@ class Gpu(Value):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Preemption(Value):
+    """Job `job_id` will be stopped and put back in line, about `at`, to make room for job `beneficiary`."""
+
+    job_id: int
+    beneficiary: int = 0
+    at: datetime | None = None
+
+    _read: ClassVar[Mapping[str, Read]] = {"at": moment}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Why(Value):
-    """Why job `id` is not running, most important reason first, and when it is expected to. `position` in line is
+    """Why job `id` is not running, most important reason first, and when it is expected to; the ranges: from when to
+    when, in four of five cases. `preemptions`: what will be stopped for it, or it for others. `position` in line is
     from 1; `outcome` and `error` are those of a job that has ended."""
 
     id: int
@@ -193,11 +210,15 @@ class Why(Value):
     position: int | None = None
     estimated_start: datetime | None = None
     estimated_end: datetime | None = None
+    estimated_start_range: tuple[datetime, datetime] | None = None
+    estimated_end_range: tuple[datetime, datetime] | None = None
+    preemptions: tuple[Preemption, ...] = ()
     outcome: str | None = None
     error: str | None = None
 
     _read: ClassVar[Mapping[str, Read]] = {
         "reason": Reason.from_json, "reasons": many(Reason), "estimated_start": moment, "estimated_end": moment,
+        "estimated_start_range": moments, "estimated_end_range": moments, "preemptions": many(Preemption),
     }  # fmt: skip
 
 

@@ -57,6 +57,7 @@ POINTS: dict[str, str] = {
     "promote.committed": "the job is queued, the hot queue does not know of it",
     "cancel.committed": "the cancel is durable, the supervisor was not told",
     "preempt.committed": "the preemption is durable, the supervisor was not told",
+    "update.committed": "the change is durable, the supervisor of a running job was not told",
     "retry.committed": "the job is queued again, the hot queue does not know of it",
     "mark.drafted": "the home's new mark is written and not in its place yet",
     "mark.named": "the database has a name, the home does not know it",

@@ -11,7 +11,7 @@ from gpuq.domain.priority import Priority
 from gpuq.domain.reasons import Reason, ReasonView
 from gpuq.domain.states import JobState
 from gpuq.domain.sweep import Parameters
-from gpuq.domain.times import iso
+from gpuq.domain.times import iso, iso_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,9 @@ class Job:
     run_dir: str | None
     peak_gpu_mem_mb: int | None
     parameters: Parameters | None = None
+    result_bytes: int | None = None
+    result_type: str | None = None
+    short_result: str | None = None
 
 
 class AttemptView(TypedDict):
@@ -148,13 +151,16 @@ class Launched:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """What is not stored but worked out when somebody asks: place in line (from 1), reason, estimates."""
+    """What is not stored but worked out when somebody asks: place in line (from 1), reason, estimates; `…_range`: from
+    when to when, in four of five cases."""
 
     position: int | None = None
     reason: Reason | None = None
     estimated_start: float | None = None
     estimated_end: float | None = None
     progress: float | None = None
+    estimated_start_range: tuple[float, float] | None = None
+    estimated_end_range: tuple[float, float] | None = None
 
 
 class JobView(TypedDict):
@@ -193,6 +199,8 @@ class JobView(TypedDict):
     position: int | None
     estimated_start: str | None
     estimated_end: str | None
+    estimated_start_range: list[str | None] | None
+    estimated_end_range: list[str | None] | None
     progress: float | None
     node: str | None
     gpu_indices: list[int] | None
@@ -204,6 +212,9 @@ class JobView(TypedDict):
     peak_gpu_mem_mb: int | None
     log_path: str | None
     parameters: dict[str, str] | None
+    short_result: str | None
+    result_bytes: int | None
+    result_type: str | None
 
 
 # One entry for each name above, so it is as long as the list; the type checker refuses a missing or a foreign one.
@@ -242,6 +253,8 @@ def job_json(job: Job, outlook: JobStatus = JobStatus()) -> JobView:
         "position": outlook.position,
         "estimated_start": iso(outlook.estimated_start),
         "estimated_end": iso(outlook.estimated_end),
+        "estimated_start_range": iso_range(outlook.estimated_start_range),
+        "estimated_end_range": iso_range(outlook.estimated_end_range),
         "progress": outlook.progress,
         "node": job.node,
         "gpu_indices": list(job.gpu_indices) if job.gpu_indices is not None else None,
@@ -253,4 +266,8 @@ def job_json(job: Job, outlook: JobStatus = JobStatus()) -> JobView:
         "peak_gpu_mem_mb": job.peak_gpu_mem_mb,
         "log_path": job.log_path,
         "parameters": None if job.parameters is None else dict(job.parameters),
+        # What an earlier end left stands in the row until the next one.
+        "short_result": job.short_result if job.finished_at is not None else None,
+        "result_bytes": job.result_bytes if job.finished_at is not None else None,
+        "result_type": job.result_type if job.finished_at is not None else None,
     }

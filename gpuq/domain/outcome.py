@@ -54,7 +54,8 @@ USES_RETRY = frozenset(
 class Result:
     """The seen end of an attempt. Times in epoch seconds; memory in MiB. `swept` false: its supervisor was killed, so
     what the job left running may still be there. `machine_fault`: it could not be launched here, and nothing proves
-    that the job is why.
+    that the job is why. `result_bytes`, `result_type` (a media type), `short_result`: what it left as its results;
+    `result_error`: why one that it wrote is not kept, for people.
     """
 
     outcome: Outcome
@@ -68,3 +69,7 @@ class Result:
     log_tail: str | None = None
     swept: bool = True
     machine_fault: bool = False
+    result_bytes: int | None = None
+    result_type: str | None = None
+    short_result: str | None = None
+    result_error: str | None = None

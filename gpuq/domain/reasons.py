@@ -30,6 +30,7 @@ class ReasonCode(StrEnum):
     LAUNCH_TROUBLE = "LaunchTrouble"
     NO_ACCOUNT = "NoAccount"
     STUCK = "Stuck"
+    SECRETS_UNREADABLE = "SecretsUnreadable"
 
 
 SENTENCES: dict[ReasonCode, str] = {
@@ -50,6 +51,7 @@ SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.STARTING: "its turn has come; it is being started",
     ReasonCode.LAUNCH_TROUBLE: "nothing can be started here now: the disk is full, for instance, or Redis away",
     ReasonCode.STUCK: "it does not come to its end: its supervisor stands still, or what is left of it cannot be ended",
+    ReasonCode.SECRETS_UNREADABLE: "its secrets were encrypted with a key that is not there now",
     ReasonCode.NO_ACCOUNT: "its user has no account on this machine now, or not the one that submitted it",
 }
 

@@ -34,6 +34,9 @@ _NO_NUL = r"^[^\x00]*$"
 # The largest whole number that every reader of JSON has exactly; databases have larger ones.
 MAX_WHOLE = 2**53 - 1
 
+# Of a process, as `ulimit` and setrlimit(2) have them: RLIMIT_CORE and so on.
+LIMITS = ("as", "core", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "stack")
+
 # As they stand: nothing that is only like a number or a truth value is made one.
 Whole = Annotated[int, Field(strict=True)]
 JobId = Annotated[Whole, Field(ge=0, le=MAX_WHOLE)]
@@ -61,6 +64,22 @@ def check_environment(env: dict[str, str]) -> dict[str, str]:
     return env
 
 
+def _check_secrets(secrets: dict[str, str | None]) -> dict[str, str | None]:
+    """As `check_environment`, without naming what may be a secret in the wrong place."""
+    for name, value in secrets.items():
+        if not name or "=" in name or "\0" in name or "\0" in (value or ""):
+            raise ValueError("a variable has a name without = and NUL, and a value without NUL")
+    return secrets
+
+
+def _check_limits(limits: dict[str, int]) -> dict[str, int]:
+    """Raises ValueError for one that there is not."""
+    for name in limits:
+        if name not in LIMITS:
+            raise ValueError(f"{name[:40]!r} is no limit; known: {', '.join(LIMITS)}")
+    return limits
+
+
 def _sweep(value: object) -> object:
     """Names → lists of texts."""
     if value is None or not isinstance(value, dict):
@@ -72,6 +91,11 @@ def _sweep(value: object) -> object:
 
 
 GroupName = Annotated[str, Field(pattern=_NAME)]
+# By name; None where the value is not at hand, as in what is stored. Never shown: neither in a repr nor in a complaint.
+Secrets = Annotated[dict[str, str | None], AfterValidator(_check_secrets), Field(repr=False)]
+LimitsField = Annotated[dict[str, Annotated[Whole, Field(ge=-1, le=2**63 - 1)]], AfterValidator(_check_limits)]
+Umask = Annotated[Whole, Field(ge=0, le=0o777)]
+Nice = Annotated[Whole, Field(ge=0, le=19)]
 PriorityField = Annotated[Priority, BeforeValidator(_priority)]
 
 
@@ -83,6 +107,9 @@ class JobSpec(BaseModel):
     `signal` is `USR1@60`: that signal, 60 s before the time limit or a preemption.
     `script` is the text of a batch script; `command` is then what it is called, and its arguments.
     `requeue`: at its time limit, or with exit code 75, it goes back in line.
+    `keep_waiting`: it stays blocked when a job of `after` fails or is cancelled, instead of being cancelled with it.
+    `secrets` are variables as those of `env` (which come first), and are kept apart, encrypted.
+    `umask`, `limits` (soft limits of resources, -1 for none) and `nice` are those that the job starts with.
     `sweep` gives names values, each as `1e-3,1e-4`, `0..4` or a list: one job for each combination of them.
     """
 
@@ -92,6 +119,7 @@ class JobSpec(BaseModel):
     name: Annotated[str, Field(pattern=_NAME)] | None = None
     cwd: Line | None = None
     env: dict[str, str] = {}
+    secrets: Secrets = {}
     gpus: Annotated[Whole, Field(ge=0, le=1024)] = 1
     gpu_mem_mb: Annotated[Whole, Field(gt=0, le=MAX_WHOLE)] | None = None
     gpu_model: Line | None = None
@@ -108,9 +136,13 @@ class JobSpec(BaseModel):
     key: Annotated[Line, Field(min_length=1, max_length=200)] | None = None
     preemptible: Flag = False
     requeue: Flag = False
+    keep_waiting: Flag = False
     signal: Annotated[str, Field(pattern=r"^[A-Z0-9+]+(@\d+)?$")] | None = None
     kill_grace_s: Annotated[Number, Field(ge=0, le=86400)] | None = None
     script: Line | None = None
+    umask: Umask | None = None
+    limits: LimitsField = {}
+    nice: Nice | None = None
     sweep: Annotated[dict[str, list[str]], BeforeValidator(_sweep), Field(min_length=1)] | None = None
 
     @property
@@ -122,7 +154,7 @@ class JobSpec(BaseModel):
     def _consistent(self) -> Self:
         if not self.command[0]:
             raise ValueError("command: the program's name is empty")
-        if any("\0" in part for part in self.command):
+        if "\0" in "".join(self.command):
             raise ValueError("command: an argument contains a NUL byte")
         if self.signal is not None and self.signal.partition("@")[0].removeprefix("SIG") not in SIGNALS:
             raise ValueError("signal: unknown, write USR1@60; known: " + ", ".join(sorted(SIGNALS)))
@@ -155,22 +187,37 @@ class JobSpec(BaseModel):
 
 
 class Batch(BaseModel):
-    """Several submissions and the environment that lies under that of each. It is sent once: with every job, a large
-    submission would be mostly environment."""
+    """Several submissions and the environment that lies under that of each, and the umask, limits and niceness of those
+    that name none. They are sent once: with every job, a large submission would be mostly environment."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     jobs: list[JobSpec]
     env: Annotated[dict[str, str], AfterValidator(check_environment)] = {}
+    secrets: Secrets = {}
+    umask: Umask | None = None
+    limits: LimitsField = {}
+    nice: Nice | None = None
 
     def specs(self) -> list[JobSpec]:
         """The jobs, each with the batch's variables under its own."""
-        if not self.env:
+        if not (self.env or self.secrets or self.limits) and self.umask is self.nice is None:
             return self.jobs
+        return [spec.model_copy(update=self._under(spec)) for spec in self.jobs]
+
+    def _under(self, spec: JobSpec) -> dict[str, Any]:
         # Jobs without variables of their own share one dictionary.
-        return [
-            spec.model_copy(update={"env": {**self.env, **spec.env} if spec.env else self.env}) for spec in self.jobs
-        ]
+        shared: dict[str, Any] = {
+            "env": {**self.env, **spec.env} if spec.env else self.env,
+            "secrets": {**self.secrets, **spec.secrets} if spec.secrets else self.secrets,
+        }
+        if spec.umask is None:
+            shared["umask"] = self.umask
+        if spec.nice is None:
+            shared["nice"] = self.nice
+        if not spec.limits:
+            shared["limits"] = self.limits
+        return shared
 
 
 # `model_fields` itself is made anew whenever it is asked for.

@@ -18,3 +18,8 @@ def iso(at: float | None) -> str | None:
         # A listing must not fail over one row that was stored with nonsense.
         return None
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
+
+
+def iso_range(span: tuple[float, float] | None) -> list[str | None] | None:
+    """From when to when, each as `iso` writes it."""
+    return None if span is None else [iso(span[0]), iso(span[1])]

@@ -140,7 +140,7 @@ class Agent:
     def _on_topic(self, topic: Topic) -> None:
         if topic in {Topic.CHANGED, Topic.CONTROL}:
             self._state.cache_stale = True
-        if topic in {Topic.QUEUE, Topic.CHANGED, Topic.CONTROL} and not self._stopping:
+        if topic in {Topic.QUEUE, Topic.CHANGED, Topic.LIVE, Topic.CONTROL} and not self._stopping:
             self._dispatcher.forget()
             self.wake()
 

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from gpuq.ports.history import History
     from gpuq.ports.hot_queue import AgentKey, HotQueue, Leases
     from gpuq.ports.job_files import JobFiles
-    from gpuq.ports.launcher import Launcher
+    from gpuq.ports.launcher import AttemptLimits, Launcher
     from gpuq.ports.notify import Notifier
     from gpuq.ports.records import Reader, Records
+    from gpuq.ports.secrets import SecretBox
 
 
 class ReadOnlyRecords(Protocol):
@@ -59,6 +60,18 @@ class AttemptStops(Protocol):
         """Asks the supervisor to stop its job. Raises OSError when it cannot be written."""
 
 
+class LimitChanges(Protocol):
+    """The launcher to those who may only change the limits of attempts: see `gpuq.ports.launcher.Launcher`."""
+
+    def limits(self, run_dir: str, token: str) -> AttemptLimits | None:
+        """What its supervisor goes by. Raises OSError."""
+
+    def change_limits(
+        self, run_dir: str, token: str, *, time_limit_s: float | None, kill_grace_s: float | None
+    ) -> None:
+        """Tells its supervisor. Raises OSError when it cannot be written."""
+
+
 class AttemptLocks(Protocol):
     """The launcher to those who only have to know whether an attempt lives: see `gpuq.ports.launcher.Launcher`."""
 
@@ -66,8 +79,8 @@ class AttemptLocks(Protocol):
         """Whether a supervisor holds the attempt's lock."""
 
 
-class StopsAndLocks(AttemptStops, AttemptLocks, Protocol):
-    """Both."""
+class StopsAndLocks(AttemptStops, LimitChanges, AttemptLocks, Protocol):
+    """All of these."""
 
 
 class HotContext(Protocol):
@@ -94,6 +107,8 @@ class IntakeContext(HotContext, Protocol):
     def records(self) -> Records: ...
     @property
     def gpus(self) -> GpuSource: ...
+    @property
+    def secrets(self) -> SecretBox: ...
 
 
 class SnapshotContext(HotContext, Protocol):
@@ -120,6 +135,15 @@ class StopContext(Protocol):
     def notifier(self) -> Notifier: ...
 
 
+class LimitContext(Protocol):
+    """For `attempt.limit_order`."""
+
+    @property
+    def launcher(self) -> LimitChanges: ...
+    @property
+    def notifier(self) -> Notifier: ...
+
+
 class CleaningContext(Protocol):
     """For `cleaning`."""
 
@@ -133,7 +157,7 @@ class CleaningContext(Protocol):
     def home(self) -> Path: ...
 
 
-class ActionContext(IntakeContext, StopContext, Protocol):
+class ActionContext(IntakeContext, StopContext, LimitContext, Protocol):
     """For `actions`: of attempts, their stop, and the removal of what they left."""
 
     @property
@@ -220,6 +244,7 @@ class Context:
     epoch: EpochCell
     boot_id: str
     new_token: Callable[[], str]
+    secrets: SecretBox
     random: Random = field(default_factory=Random)
     disk: DiskReserve | None = None
     # What lives here unknown to the database; None where nobody looked.

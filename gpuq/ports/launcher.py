@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gpuq.domain.job import Launched
@@ -15,7 +15,8 @@ from gpuq.domain.proof_of_death import Evidence
 @dataclass(frozen=True, slots=True)
 class LaunchOrder:
     """`spec` is what the supervisor reads (see gpuq.supervise.bundle, also for the two folders of an attempt);
-    `run_dir` becomes the job's own folder, and `log_path` lies in it, with `script`, if the job has one."""
+    `run_dir` becomes the job's own folder, and `log_path` lies in it, with `script`, if the job has one. `secrets` are
+    variables that are written nowhere: they come under those of `spec`."""
 
     job_id: int
     number: int
@@ -24,6 +25,17 @@ class LaunchOrder:
     log_path: str
     spec: dict[str, Any]
     script: str | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLimits:
+    """What the supervisor of an attempt goes by, in seconds; `time_limit_s` None: no limit. `heard`: it would hear of
+    others, which one that an earlier release started does not."""
+
+    time_limit_s: float | None
+    kill_grace_s: float | None
+    heard: bool
 
 
 class Rehearsal(Protocol):
@@ -138,6 +150,15 @@ class Launcher(Protocol):
 
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         """Durable (a file in the records) and immediate (a nudge): also of an attempt that is not launched yet."""
+
+    def limits(self, run_dir: str, token: str) -> AttemptLimits | None:
+        """None for an attempt that is not launched yet, or whose records are lost. Raises OSError."""
+
+    def change_limits(
+        self, run_dir: str, token: str, *, time_limit_s: float | None, kill_grace_s: float | None
+    ) -> None:
+        """Durable and immediate as `request_stop`, also of an attempt that is not launched yet. `time_limit_s` counts
+        from the start; one that is over stops the job. `kill_grace_s` None: as it was. Raises OSError."""
 
     def told_to_cancel(self, run_dir: str) -> bool:
         """Whether a cancel was asked for in its records, heard or not. SQL may not know of it: it takes no writes

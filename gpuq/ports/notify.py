@@ -16,6 +16,7 @@ class Topic(StrEnum):
     EVENTS = "events"  # event rows were written
     CONTROL = "control"  # pause, drain, limits
     CHANGED = "changed"  # a waiting job was
+    LIVE = "live"  # an active job was
     STOPS = "stops"  # an attempt was told to stop
     MISSED = "missed"  # what should be in the hot queue did not arrive there
 

@@ -20,6 +20,7 @@ from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
 from gpuq.domain.sweep import Parameters, fill
 from gpuq.domain.totals import Totals
+from gpuq.ports.secrets import Sealed
 
 # (score, id) before every place in line.
 FIRST_PLACE = (-1e300, 0)
@@ -48,6 +49,8 @@ class NewJob(NamedTuple):
     array_index: int | None = None
     array_limit: int | None = None
     parameters: Parameters | None = None
+    # The secrets of its spec, one value for all jobs that share them: they are stored once.
+    sealed: Sealed | None = None
 
     @property
     def command(self) -> list[str]:
@@ -166,6 +169,21 @@ class ReadyDependent:
     begin: float | str | None
 
 
+class HopelessDependent(NamedTuple):
+    """A waiting job that was to run after the success of `on_id`, which did not succeed, or is as hopeless itself.
+    `state`, `attempt` and `token` are what a `Move` in the same transaction has `seen`; `on_state`, `outcome` and
+    `exit_code` are those of `on_id`."""
+
+    id: int
+    state: JobState
+    attempt: int
+    token: str | None
+    on_id: int
+    on_state: JobState
+    outcome: str | None
+    exit_code: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A job whose retries are used up, with the end of its output. `failed_at` in epoch seconds."""
@@ -246,6 +264,12 @@ class Reader(Protocol):
 
     def specs(self, ids: Sequence[int]) -> dict[int, JobSpec]:
         """The stored submissions of those of these jobs that there are."""
+
+    def sealed(self, job_id: int) -> Sealed | None:
+        """The encrypted variables of a job; None when it has none, or they are deleted."""
+
+    def without_secrets(self, ids: Sequence[int]) -> frozenset[int]:
+        """Those of these jobs whose encrypted variables are deleted."""
 
     def attempts(self, job_id: int) -> list[Attempt]:
         """By number."""
@@ -369,6 +393,11 @@ class ManyWriter(Protocol):
 
     def ready_dependents_of(self, ids: Collection[int]) -> list[tuple[int, ReadyDependent]]:
         """As `ready_dependents` for all of these together, each with the first of them that it waited for."""
+
+    def hopeless_dependents_of(self, ids: Collection[int]) -> list[HopelessDependent]:
+        """The waiting jobs that cannot run any more because none of `ids` succeeded, by id: those that were to run
+        after the success of one, those that were to run after these, and so on, without those that keep waiting. One
+        question for any number of them."""
 
     def stored_specs(self, ids: Collection[int]) -> dict[int, str]:
         """The submissions of these jobs as they are stored: JSON with `schema`."""

@@ -2,10 +2,11 @@
 
 An expectation is the mean of the last runs in the narrowest bucket that knows enough, and, for a job that has already
 run for a while, of those among them that ran longer (the mean residual life; what ended sooner says nothing any more).
-Reservations use it, for they weigh how much is lost. What people are told is the median of the same runs: run times are
-skewed, and a few long ones would make most forecasts far too late. Every end counts that freed the GPUs by itself,
-failures and cancellations too, because a reservation asks when they are free; runs that gpuq ended (preempted, lost) or
-that never began say nothing about the program.
+Reservations use it, for they weigh how much is lost. What people are told is the median: run times are skewed, and a
+few long ones would make most forecasts far too late. It comes with the span in which four of five such runs lie, and it
+takes three runs to say anything: of a kind of job that was seen once or twice people are told its limit. Every end
+counts that freed the GPUs by itself, failures and cancellations too, because a reservation asks when they are free;
+runs that gpuq ended (preempted, lost) or that never began say nothing about the program.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from statistics import median
 
 from gpuq.domain.outcome import Outcome
 from gpuq.ports.history import FinishedRun
+from gpuq.scheduler.spread import ENOUGH, UNKNOWN, Span, run_span
 
 DEFAULT_S = 3600.0
 RECENT = 50
@@ -32,11 +34,13 @@ _SCRIPTS = (".py", ".sh", ".ipynb", ".jl", ".R", ".pl", ".lua", ".js")
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """`seconds` for the whole run. `source` says in words what it rests on, `samples` on how many runs."""
+    """`seconds` for the whole run. `source` says in words what it rests on, `samples` on how many runs. `span`: how
+    short and how long it may be, where that was asked for."""
 
     seconds: float
     source: str
     samples: int
+    span: Span | None = None
 
 
 class _Recent:
@@ -54,14 +58,16 @@ class _Recent:
         self.runs.append(run_s)
         self.total += run_s
 
-    def beyond(self, elapsed_s: float, use_median: bool) -> tuple[float, int]:
-        """Mean, or median, and number of the runs that lasted longer."""
-        if elapsed_s <= 0 and not use_median:
+    def beyond(self, elapsed_s: float) -> tuple[float, int]:
+        """Mean and number of the runs that lasted longer."""
+        if elapsed_s <= 0:
             return self.total / len(self.runs), len(self.runs)
-        longer = [run for run in self.runs if run > elapsed_s] if elapsed_s > 0 else list(self.runs)
-        if not longer:
-            return 0.0, 0
-        return (median(longer) if use_median else sum(longer) / len(longer)), len(longer)
+        longer = self.longer_than(elapsed_s)
+        return (sum(longer) / len(longer), len(longer)) if longer else (0.0, 0)
+
+    def longer_than(self, elapsed_s: float) -> list[float]:
+        """The runs that lasted longer, all of them for a job that has not begun."""
+        return [run for run in self.runs if run > elapsed_s] if elapsed_s > 0 else list(self.runs)
 
 
 class Expectations:
@@ -101,8 +107,11 @@ class Expectations:
         use_median: bool = False,
     ) -> Expectation:
         """For a job that has run for `elapsed_s` already. A limit caps it. Always more than `elapsed_s`: where nothing
-        known ran longer, it is expected to last as long again. `use_median`: the median instead of the mean."""
-        found = self._from_history(user, command, gpus, time_limit_s, elapsed_s, use_median)
+        known ran longer, it is expected to last as long again. `use_median`: the median instead of the mean, with its
+        span, and the limit where too few such runs are known."""
+        if use_median:
+            return self._typical(user, command, gpus, time_limit_s, max(elapsed_s, 0.0))
+        found = self._from_history(user, command, gpus, time_limit_s, elapsed_s)
         seconds = found.seconds
         if time_limit_s is not None and time_limit_s < seconds:
             seconds = time_limit_s
@@ -112,31 +121,63 @@ class Expectations:
             return Expectation(2 * elapsed_s, "it runs longer than its --time", 0)
         return found
 
+    def _typical(
+        self, user: str, command: Sequence[str], gpus: int, time_limit_s: float | None, elapsed_s: float
+    ) -> Expectation:
+        """What people are told: never what fewer than ENOUGH runs say."""
+        seconds, source, runs = self._known_runs(user, command, gpus, time_limit_s, elapsed_s)
+        if runs:
+            span = run_span(runs, seconds)
+        elif time_limit_s is not None and time_limit_s > elapsed_s:
+            return Expectation(
+                time_limit_s, "its --time; too few such runs are known", 0, Span(elapsed_s, time_limit_s)
+            )
+        else:
+            seconds = max(self._default_s, 2 * elapsed_s)
+            source, span = "nothing known yet", Span(elapsed_s, UNKNOWN * seconds)
+        if time_limit_s is not None and time_limit_s <= elapsed_s:
+            # Past its limit, it is being stopped.
+            late = Span(elapsed_s, UNKNOWN * elapsed_s)
+            return Expectation(2 * elapsed_s, "it runs longer than its --time", 0, late)
+        if time_limit_s is not None and time_limit_s < span.high:
+            span = Span(min(span.low, time_limit_s), time_limit_s)
+            if time_limit_s < seconds:
+                seconds, source = time_limit_s, f"its --time; without it, {source}"
+        return Expectation(seconds, source, len(runs), Span(max(span.low, elapsed_s), span.high))
+
+    def _known_runs(
+        self, user: str, command: Sequence[str], gpus: int, time_limit_s: float | None, elapsed_s: float
+    ) -> tuple[float, str, list[float]]:
+        """Their median, what they are in words, and the runs; none where the widest circle knows too few."""
+        for key, _, words in _buckets(user, command, gpus, time_limit_s):
+            recent = self._known.get(key)
+            runs = recent.longer_than(elapsed_s) if recent is not None else []
+            if len(runs) >= ENOUGH:
+                whose = words.format(user=user, on=f"{gpus} GPU{'s' if gpus != 1 else ''}")
+                return max(median(runs), 1.0), f"{_count(len(runs), 'median')} of {whose}", runs
+        runs = self._all.longer_than(elapsed_s)
+        if len(runs) >= ENOUGH:
+            return max(median(runs), 1.0), f"{_count(len(runs), 'median')} of everyone", runs
+        return 0.0, "", []
+
     def _from_history(
-        self,
-        user: str,
-        command: Sequence[str],
-        gpus: int,
-        time_limit_s: float | None,
-        elapsed_s: float,
-        use_median: bool,
+        self, user: str, command: Sequence[str], gpus: int, time_limit_s: float | None, elapsed_s: float
     ) -> Expectation:
         for key, needs, words in _buckets(user, command, gpus, time_limit_s):
             recent = self._known.get(key)
             if recent is None:
                 continue
-            seconds, samples = recent.beyond(elapsed_s, use_median)
+            seconds, samples = recent.beyond(elapsed_s)
             if samples >= needs:
                 whose = words.format(user=user, on=f"{gpus} GPU{'s' if gpus != 1 else ''}")
-                return Expectation(max(seconds, 1.0), f"{_count(samples, use_median)} of {whose}", samples)
+                return Expectation(max(seconds, 1.0), f"{_count(samples)} of {whose}", samples)
         if elapsed_s <= 0 and self._all.runs:
-            seconds, samples = self._all.beyond(0.0, use_median)
-            return Expectation(max(seconds, 1.0), f"{_count(samples, use_median)} of everyone", samples)
+            seconds, samples = self._all.beyond(0.0)
+            return Expectation(max(seconds, 1.0), f"{_count(samples)} of everyone", samples)
         return Expectation(max(self._default_s, 2 * elapsed_s), "nothing known yet", 0)
 
 
-def _count(samples: int, use_median: bool) -> str:
-    what = "median" if use_median else "mean"
+def _count(samples: int, what: str = "mean") -> str:
     return f"{what} of the last {samples} runs" if samples > 1 else "the only run so far"
 
 
@@ -146,10 +187,14 @@ def _buckets(
     """(key, runs it takes to believe it, what they are), from narrow to wide. A declared limit is as good a sign of the
     kind of job as its command."""
     if command:
-        shape = command_shape(tuple(command))
+        words = tuple(command)
+        shape = command_shape(words)
+        # A number instead of the words, which may be many.
+        yield (user, gpus, "exactly", hash(words)), ENOUGH, "exactly this command by {user} on {on}"
         yield (user, gpus, time_limit_s, shape), 2, "this command by {user} on {on} with this --time"
         yield (user, gpus, None, shape), 2, "this command by {user} on {on}"
         yield (user, shape), 2, "this command by {user}"
+        yield (None, shape), ENOUGH, "this command by others"
     yield (user, gpus, time_limit_s), 2, "{user} on {on} with this --time"
     yield (user, gpus), 1, "{user} on {on}"
     yield (user,), 1, "{user}"

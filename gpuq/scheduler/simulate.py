@@ -13,7 +13,7 @@ from gpuq.domain.outcome import Outcome
 from gpuq.domain.priority import Priority, Ranking
 from gpuq.ports.history import FinishedRun
 from gpuq.scheduler.decide import decide
-from gpuq.scheduler.expect import Expectations
+from gpuq.scheduler.expect import Expectation, Expectations
 from gpuq.scheduler.order import Line
 from gpuq.scheduler.placement import positions
 from gpuq.scheduler.snapshot import Candidate, Device, Holding, Policy, Snapshot
@@ -131,7 +131,7 @@ class _Run:
         self._ends: list[tuple[float, int]] = []
         # A reservation that rests on the truth needs no slack.
         self._promises: dict[int, float] | None = None if expect == "exact" else {}
-        self._known: dict[tuple[str, int, float | None, bool], float] = {}
+        self._known: dict[tuple[str, int, float | None, bool], Expectation] = {}
 
     def all(self, arrivals: Sequence[TraceJob]) -> list[Placement]:
         coming = 0
@@ -185,14 +185,16 @@ class _Run:
             self._start(candidate, mask, now)
 
     def _snapshot(self, now: float, *, use_median: bool = False) -> Snapshot:
-        """`use_median`: with medians, as a forecast wants it."""
+        """`use_median`: with medians and their spans, as a forecast wants it."""
+        expected = self._expected(use_median)
         return Snapshot(
             devices=self._devices,
             holdings=self._as_seen(now, use_median),
             waiting=self._line,
             policy=self._policy,
-            expected=self._expected(use_median),
+            expected=None if expected is None else lambda job: expected(job).seconds,
             promises=self._promises,
+            span=None if expected is None else lambda job: expected(job).span,
         )
 
     def _start(self, candidate: Candidate, mask: int, now: float) -> None:
@@ -225,24 +227,24 @@ class _Run:
             job = self._jobs[row]
             elapsed = now - held.started_at
             expected = self._expectations.expect(job.user, (), job.gpus, job.limit_s, elapsed, use_median=use_median)
-            seen.append(replace(held, expected_s=expected.seconds))
+            seen.append(replace(held, expected_s=expected.seconds, span=expected.span))
         return seen
 
-    def _expected(self, use_median: bool) -> Callable[[Candidate], float] | None:
+    def _expected(self, use_median: bool) -> Callable[[Candidate], Expectation] | None:
         """One question to history for all jobs of a kind, until something more has ended."""
         expectations, known = self._expectations, self._known
         if expectations is None:
             return None
 
-        def seconds(job: Candidate) -> float:
+        def expected(job: Candidate) -> Expectation:
             kind = (job.user, job.gpus, job.time_limit_s, use_median)
             found = known.get(kind)
             if found is None:
-                expected = expectations.expect(job.user, (), job.gpus, job.time_limit_s, use_median=use_median)
-                found = known[kind] = expected.seconds
+                found = expectations.expect(job.user, (), job.gpus, job.time_limit_s, use_median=use_median)
+                known[kind] = found
             return found
 
-        return seconds
+        return expected
 
 
 def summary(replay: Replay) -> dict[str, float | int]:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from gpuq.domain.priority import Priority, Ranking
 from gpuq.domain.reasons import Reason
+from gpuq.scheduler.spread import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class Holding:
     """A live attempt: what it holds from lease to end. `mem_mb` None: each GPU alone.
 
     `expected_s` is the expectation for the whole run; an overrun is expected to last as long again.
-    `started_at` is the time of the claim until the supervisor has reported the process.
+    `started_at` is the time of the claim until the supervisor has reported the process. `span`: how short and how long
+    the whole run may be, in seconds, where a forecast wants it.
     """
 
     job_id: int
@@ -57,6 +59,7 @@ class Holding:
     preemptible: bool = False
     stopping: bool = False
     preemptions_last_hour: int = 0
+    span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,8 @@ class Snapshot:
     """`waiting` is in line order (score, then id) and may be cut: the first jobs of every GPU count, which are
     all that can start now. `paused` is the reason text while no job may start. `expected` gives a candidate's
     run time in seconds only when a decision needs it; None: the candidates' own `expected_s`. `promises`: the
-    `reserved_at` that earlier plans gave, by job id; None when nobody keeps them, and reservations have no slack."""
+    `reserved_at` that earlier plans gave, by job id; None when nobody keeps them, and reservations have no slack.
+    `span`: how short and how long a candidate's run time may be, for forecasts; None: exactly as expected."""
 
     devices: Sequence[Device]
     holdings: Sequence[Holding]
@@ -106,6 +110,7 @@ class Snapshot:
     paused: str | None = None
     expected: Callable[[Candidate], float] | None = None
     promises: Mapping[int, float] | None = None
+    span: Callable[[Candidate], Span | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,20 @@ from gpuq.server.http import error_handlers
 from gpuq.server.http.middleware import MAX_BODY, AccessMiddleware
 from gpuq.server.http.sse import Streams
 from gpuq.server.openapi import documented
-from gpuq.server.routes import admin, again, bulk, disk, jobs, logins, questions, queue, streaming, submission
+from gpuq.server.routes import (
+    admin,
+    again,
+    bulk,
+    disk,
+    jobs,
+    logins,
+    places,
+    questions,
+    queue,
+    results,
+    streaming,
+    submission,
+)
 from gpuq.server.routes.submission import Submission
 
 _ABOUT = """A durable GPU job queue. On the Unix socket the caller is who the kernel says it is; over TCP every
@@ -85,10 +98,11 @@ def create_app(
     app.add_middleware(AccessMiddleware, ctx=ctx)
     fast = Submission(ctx, app.state.queries, agent)
     app.mount_fast_path(fast, AccessMiddleware(fast, ctx, MAX_BODY))
-    routers = [part.router for part in (again, bulk, jobs, queue, streaming, questions, disk, admin, logins)]
-    app.include_router(_other_methods(routers))
-    for router in routers:
-        app.include_router(router)
+    parts = (again, places, bulk, jobs, results, queue, streaming, questions, disk, admin, logins)
+    routers = [part.router for part in parts]
+    for router in (_other_methods(routers), *routers):
+        # Not `include_router`: it makes every route once more, all of them at the first request, which waits for that.
+        app.router.routes.extend(router.routes)
     app.state.ways = _ways(routers)
     return app
 

@@ -27,7 +27,8 @@ async def call(app: ASGIApp, asked: dict[str, Any]) -> dict[str, Any]:
     headers = [(name.lower().encode("latin-1"), str(value).encode("latin-1")) for name, value in _pairs(asked)]
     scope: dict[str, Any] = {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        # From 2.4 on, an answer in pieces does not ask whether the caller is still there.
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": "1.1",
         "method": str(asked["method"]).upper(),
         "scheme": "http",

@@ -8,6 +8,7 @@ from typing import Any
 
 from gpuq.domain.spec import SIGNALS, Batch, JobSpec
 from gpuq.engine.actions.change import CHANGEABLE
+from gpuq.engine.actions.new_limit import TIME_ADD
 from gpuq.server.routes import submission
 
 _ERROR = {
@@ -106,10 +107,11 @@ def documented(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _changes(operation: dict[str, Any], fields: dict[str, Any]) -> None:
-    """Of a waiting job these fields alone may change; a name is not taken away."""
+    """Of a job these fields alone may change; a name is not taken away."""
     body = operation["requestBody"]["content"]["application/json"]["schema"]
     changeable = {name: fields[name] for name in CHANGEABLE}
     changeable["name"] = next(one for one in fields["name"]["anyOf"] if one["type"] == "string")
+    changeable[TIME_ADD] = {"type": "number", "description": "seconds more, or less, than its time limit; not with one"}
     body.update(type="object", properties=changeable, additionalProperties=False)
 
 

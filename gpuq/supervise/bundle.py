@@ -11,6 +11,7 @@ An attempt has two folders, `jobs/ID/N` and `jobs/ID/N.records` in GPUQ_HOME.
                    with the attempt's token is the request itself,
                    for a disk that took no file                     whoever stops the job
     stop.json      the request to stop, may be rewritten            whoever stops the job
+    limits.json    a new time limit and grace, may be rewritten     whoever changes the job
     started.json   who runs: process ids with their start times     supervisor
     exit.json      the true end; durable unless SQL has it soon     supervisor, once, last
     takeover.json  the end of an attempt whose supervisor did not
@@ -42,6 +43,7 @@ SPEC = "spec.json"
 LOCK = "lock"
 CONTROL = "control"
 STOP = "stop.json"
+LIMITS = "limits.json"
 STARTED = "started.json"
 PROGRESS = "progress.json"
 EXIT = "exit.json"

@@ -13,7 +13,7 @@ import os
 import signal
 import struct
 
-from gpuq.supervise import bundle, classify
+from gpuq.supervise import bundle, classify, results
 from gpuq.supervise.last_word import HomeGone, write_end
 
 _HALF = 4096
@@ -79,7 +79,8 @@ def recover(last: dict[str, object], code: int | None) -> bool:
         if written is not None and written.get("token") == record.get("token"):
             return True
         # What the job left behind may live: whoever reads this ends it before the GPU is given again.
-        return write_end(records, {**record, "swept": False})
+        left = results.left_in(records, bundle.integer(last, "uid"), bundle.integer(last, "max_result_bytes"))
+        return write_end(records, {**record, **left, "swept": False})
     except HomeGone:
         return True
     except OSError:

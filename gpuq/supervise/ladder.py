@@ -36,6 +36,8 @@ class Ladder:
     ) -> None:
         self.reason: str | None = None
         self.notice = notice
+        self._started = started
+        self._announced = False
         self._kill_grace_s = kill_grace_s
         self._before_s = 0.0 if notice is None else notice_before_s
         self._limit_at = None if time_limit_s is None else started + time_limit_s
@@ -76,6 +78,21 @@ class Ladder:
                 self._term_at = sooner(self._term_at, times.term_at)
             self._kill_at = sooner(self._kill_at, times.kill_at)
 
+    def change(self, now: float, time_limit_s: float | None, kill_grace_s: float) -> bool:
+        """New limits, both in seconds, the first from the start on, None: none. One that is over already stops the job
+        as any limit does. Whether they count: a stop that is under way goes on as it was told."""
+        if self.reason is not None:
+            return False
+        before = self._limit_at
+        self._kill_grace_s = kill_grace_s
+        self._limit_at = None if time_limit_s is None else self._started + time_limit_s
+        sooner_than_announced = self._announced and before is not None and (self._limit_at or before) <= before
+        self._notice_at = None
+        if self.notice is not None and self._limit_at is not None and not sooner_than_announced:
+            self._announced = False
+            self._notice_at = max(now, self._limit_at - self._before_s)
+        return True
+
     def main_ended(self, now: float) -> None:
         """What the main process left behind has the rest of the grace when a stop goes on, else a short one."""
         if self.reason is None:
@@ -88,11 +105,17 @@ class Ladder:
 
     def due(self, now: float) -> list[str]:
         """The steps to take now, in order; each is handed out once, except that KILL comes back."""
-        if self._limit_at is not None and now >= self._limit_at and self.reason is None:
+        over = self._limit_at is not None and now >= self._limit_at and self.reason is None
+        # Before a limit that was only now made so short, too.
+        announced = over and self._notice_at is not None
+        if over:
             self.request(now, TIME_LIMIT)
+        if announced and self._term_at is not None:
+            self._notice_at = now
         steps = []
         if self._notice_at is not None and now >= self._notice_at:
             self._notice_at = None
+            self._announced = True
             steps.append(NOTICE)
         if self._term_at is not None and now >= self._term_at:
             self._term_at = None

@@ -17,7 +17,7 @@ from gpuq.domain import failpoints
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
 from gpuq.domain.proof_of_death import Evidence
-from gpuq.ports.launcher import LaunchOrder, Oversight
+from gpuq.ports.launcher import AttemptLimits, LaunchOrder, Oversight
 from gpuq.supervise import (
     begin_mark,
     bundle,
@@ -27,9 +27,11 @@ from gpuq.supervise import (
     evidence,
     in_place,
     kernel,
+    limits,
     own_folder,
     processes,
     progress,
+    secret_variables,
     statements,
     stop,
     sweep,
@@ -80,7 +82,7 @@ class ForkServerLauncher:
 
     def start(self, order: LaunchOrder) -> int:
         """See the port. Also raises OSError when this attempt was launched before: an attempt runs once."""
-        lock_fd = log_fd = report_read = report_write = -1
+        lock_fd = log_fd = report_read = report_write = secrets_fd = -1
         try:
             records = bundle.records_of(order.run_dir)
             # The records come first: an own folder without them is one whose records were lost.
@@ -93,20 +95,22 @@ class ForkServerLauncher:
             failpoints.point("launch.lock_taken")
             if not fresh:
                 _refuse_a_second_run(records)
-            spec = own_folder.with_group(order.spec)
+            spec = {**own_folder.with_group(order.spec), limits.HEARS: True}
             _fill_records(records, spec)
             log_fd = own_folder.make(order.run_dir, spec.get("uid"), spec.get("gid"), order.script)
             report_read, report_write = (end.detach() for end in socket.socketpair())
             self._spares.note_launch(order.run_dir, spec)
+            secrets_fd = secret_variables.hand_over(order.secrets) if order.secrets else -1
             failpoints.point("launch.before_send")
-            self.server.launch(records, (lock_fd, log_fd, report_write))
+            fds = (lock_fd, log_fd, report_write)
+            self.server.launch(records, (*fds, secrets_fd) if secrets_fd >= 0 else fds)
             failpoints.point("launch.sent")
         except BaseException:
             _close(report_read)
             raise
         finally:
             # From the moment of the hand-over on, only the supervisor may keep the lock and the report open.
-            _close(lock_fd, log_fd, report_write)
+            _close(lock_fd, log_fd, report_write, secrets_fd)
         return report_read
 
     def report(self, fd: int) -> Launched | None:
@@ -197,6 +201,15 @@ class ForkServerLauncher:
 
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         stop.request_stop(run_dir, reason, grace_s, signal)
+
+    def limits(self, run_dir: str, token: str) -> AttemptLimits | None:
+        known = limits.known(run_dir, token)
+        return None if known is None else AttemptLimits(known[0].time_limit_s, known[0].kill_grace_s, heard=known[1])
+
+    def change_limits(
+        self, run_dir: str, token: str, *, time_limit_s: float | None, kill_grace_s: float | None
+    ) -> None:
+        limits.tell(run_dir, token, limits.Limits(time_limit_s, kill_grace_s))
 
     def told_to_cancel(self, run_dir: str) -> bool:
         return stop.is_cancelled(bundle.records_of(run_dir))

@@ -68,8 +68,9 @@ class ForkServer:
         with self._mutex:
             self._connected()
 
-    def launch(self, run_dir: str, fds: tuple[int, int, int]) -> None:
-        """Hands over lock, log and report pipe. The caller closes its own copies at once.
+    def launch(self, run_dir: str, fds: tuple[int, ...]) -> None:
+        """Hands over lock, log and report pipe, and as a fourth the job's secrets, if it has some. The caller closes
+        its own copies at once.
 
         Raises OSError when the message was certainly not delivered. A server that dies with the message still
         unread drops the descriptors: the report pipe ends and the lock is free, as for any job that never started.

@@ -16,7 +16,18 @@ import time
 from collections.abc import Callable
 
 from gpuq.domain import failpoints
-from gpuq.supervise import begin_mark, bundle, classify, in_place, kernel, processes, spares
+from gpuq.supervise import (
+    begin_mark,
+    bundle,
+    classify,
+    in_place,
+    kernel,
+    limits,
+    processes,
+    results,
+    secret_variables,
+    spares,
+)
 from gpuq.supervise.cgroup import Cgroup, end_all_in
 from gpuq.supervise.crash_record import CrashRecord, exit_code_of
 from gpuq.supervise.descendants import Family
@@ -46,21 +57,22 @@ def supervise(
     will: CrashRecord,
     group: Cgroup | None = None,
     ends: UnconfirmedEnds | None = None,
+    secrets_fd: int = -1,
 ) -> bool:
     """Runs the attempt whose records are in `run_dir` to its end. True when this process may supervise another one
     after it.
 
     Must be called in a session of its own and as a subreaper without children. `when_alone` is called when the reader
     of the pipe `server_fd` is gone. `will` is kept up to date while the job runs. `group` is the control group
-    that this process is in, alone; it leaves it when it has to kill the rest. Closes the three descriptors of the
-    attempt: the lock when everything is over, and after it the report, so that whoever waits for its end finds the
-    lock free. `ends` sees to it that the exit record becomes durable; without it that is done at once.
+    that this process is in, alone; it leaves it when it has to kill the rest. `ends` sees to it that the exit record
+    becomes durable; without it that is done at once. Closes the descriptors of the attempt: that of its secrets, which
+    may have some, when they are read, the lock when everything is over, and after it the report.
     """
     events: Events | None = None
     try:
         events = Events(run_dir)
         events.watch(server_fd, for_hangup_only=True)
-        _supervise(run_dir, lock_fd, events, log_fd, report_fd, server_fd, when_alone, will, group, ends)
+        _supervise(run_dir, lock_fd, events, log_fd, report_fd, server_fd, when_alone, will, group, ends, secrets_fd)
         return not events.told_to_stop and not (group is not None and group.left)
     except Exception as error:
         if _must_be_told(error, run_dir, lock_fd, report_fd, will, group):
@@ -114,16 +126,17 @@ def _supervise(
     will: CrashRecord,
     group: Cgroup | None,
     ends: UnconfirmedEnds | None,
+    secrets_fd: int,
 ) -> None:
-    tell, record = _teller(report_fd), _spec_record(run_dir)
+    secrets, tell, record = secret_variables.take(secrets_fd), _teller(report_fd), _spec_record(run_dir)
     try:
-        spec = AttemptSpec(record)
+        spec = AttemptSpec(record, secrets)
     except ValueError as error:
-        why = f"{bundle.SPEC}: {error}"
-        record_end(run_dir, classify.record_of("launch_error", token=bundle.token_in(run_dir), error=why), tell=tell)
+        record_end(run_dir, _bad_spec(run_dir, error), tell=tell)
         return
     if _stopped_before(run_dir, spec.token, tell):
         return
+    limits.apply(limits.read(run_dir, spec.token), spec)
     failpoints.point("supervisor.before_spawn")
     begin_mark.put(lock_fd)
     try:
@@ -142,6 +155,11 @@ def _supervise(
     failpoints.point("supervisor.job_ended")
     run.record()
     failpoints.point("supervisor.end_recorded")
+
+
+def _bad_spec(run_dir: str, error: ValueError) -> dict[str, object]:
+    why = f"{bundle.SPEC}: {error}"
+    return classify.record_of("launch_error", token=bundle.token_in(run_dir), error=why)
 
 
 def _spec_record(run_dir: str) -> dict[str, object]:
@@ -229,7 +247,9 @@ class _Run:
             if self.events.control in ready:
                 for line in self.events.lines():
                     self._request_stop(of_line(line, self.spec.token))
+                    self._change_limits(limits.of_line(line, self.spec.token))
                 self._read_stop()
+                self._change_limits(limits.read(self.run_dir, self.spec.token))
             if empty:
                 return
             if self.ends is not None:
@@ -243,7 +263,9 @@ class _Run:
             raise RuntimeError("the job's process vanished")
         _leave_checkpoint(self.spec.checkpoint_dir)
         tell = _teller(self.report_fd)
-        record_end(self.run_dir, self._record(self.ending), self.log_fd, tell, durable=self.ends is None)
+        left = results.left_in(self.run_dir, self.spec.uid, self.spec.max_result_bytes)
+        record = {**self._record(self.ending), **left}
+        record_end(self.run_dir, record, self.log_fd, tell, durable=self.ends is None)
         if self.ends is not None:
             self.ends.note(self.run_dir)
 
@@ -315,10 +337,14 @@ class _Run:
                 "started_at": self.started_at,
                 "time_limit_s": self.spec.time_limit_s,
                 "max_output_bytes": self.spec.max_output_bytes,
+                **self._results_for_an_heir(),
                 "noticed": self.noticed,
                 "stop_reason": self.ladder.reason if self.stop_reached else None,
             }
         )
+
+    def _results_for_an_heir(self) -> dict[str, object]:
+        return {"uid": self.spec.uid, "max_result_bytes": self.spec.max_result_bytes}
 
     def _main_ended(self, code: int) -> None:
         if self.exec_fd >= 0:
@@ -338,7 +364,7 @@ class _Run:
             time_limit_s=self.spec.time_limit_s,
             max_output_bytes=self.spec.max_output_bytes,
         )
-        self.will.write({"dir": self.run_dir, "end": self._record(self.ending)})
+        self.will.write({"dir": self.run_dir, "end": self._record(self.ending), **self._results_for_an_heir()})
         self.ladder.main_ended(kernel.since_boot())
 
     def _oom_kills(self) -> int:
@@ -362,6 +388,17 @@ class _Run:
     def _request_stop(self, order: StopOrder | None) -> None:
         if order is not None:
             self.ladder.request(kernel.since_boot(), order.reason, order.grace_s, order.signum)
+
+    def _change_limits(self, told: limits.Limits | None) -> None:
+        """Said again and again, it changes nothing."""
+        if told is None:
+            return
+        grace_s = self.spec.kill_grace_s if told.kill_grace_s is None else told.kill_grace_s
+        same = (told.time_limit_s, grace_s) == (self.spec.time_limit_s, self.spec.kill_grace_s)
+        if not same and self.ladder.change(kernel.since_boot(), told.time_limit_s, grace_s):
+            limits.apply(told, self.spec)
+            if self.exec_fd < 0:
+                self._keep_will()
 
     def _take(self, step: str) -> None:
         if bundle.taken_over(self.run_dir):

@@ -6,9 +6,9 @@ import errno
 import os
 import signal
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
-from gpuq.supervise import bundle, isolation, kernel
+from gpuq.supervise import bundle, isolation, kernel, resource_limits
 
 _DEFAULT_UMASK = 0o022
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -23,15 +23,16 @@ _NO_PROCESS = (errno.EAGAIN, errno.ENOMEM, errno.ENFILE)
 
 
 class AttemptSpec:
-    """`spec.json` as the supervisor needs it. Raises ValueError for one that cannot be run."""
+    """`spec.json` as the supervisor needs it, and variables that stand nowhere, which come under its own. Raises
+    ValueError for one that cannot be run."""
 
-    def __init__(self, record: dict[str, object]) -> None:
+    def __init__(self, record: dict[str, object], secrets: Mapping[str, str] | None = None) -> None:
         self.token = str(record.get("token", ""))
         self.argv = _texts(record.get("argv"))
         env = record.get("env")
         if not self.argv or not isinstance(env, dict):
             raise ValueError("the spec names no program or no environment")
-        self.env = {str(name): str(value) for name, value in env.items()}
+        self.env = {**(secrets or {}), **{str(name): str(value) for name, value in env.items()}}
         self.cwd = str(record.get("cwd") or "/")
         self.user = str(record.get("user") or "")
         self.uid = _whole(record.get("uid"))
@@ -39,8 +40,11 @@ class AttemptSpec:
         umask = _whole(record.get("umask"))
         self.hide_devices = _texts(record.get("hide_devices"))
         self.umask = _DEFAULT_UMASK if umask is None else umask & 0o777
+        self.limits = resource_limits.of_record(record.get("limits"))
+        self.nice = _whole(record.get("nice"))
         self.time_limit_s = _seconds(record.get("time_limit_s"))
         self.max_output_bytes = _whole(record.get("max_output_bytes"))
+        self.max_result_bytes = _whole(record.get("max_result_bytes"))
         self.checkpoint_dir = str(record.get("checkpoint_dir") or "")
         grace = _seconds(record.get("kill_grace_s"))
         self.kill_grace_s = 30.0 if grace is None else grace
@@ -70,15 +74,17 @@ def spawn(spec: AttemptSpec, log_fd: int) -> tuple[int, int]:
     Raises CannotRun with that sentence when it is known at once, and OSError when no process can be made.
     """
     require_identity(spec)
-    if (spec.uid is None or spec.uid == os.geteuid()) and not spec.hide_devices:
-        return _spawn_as_ourselves(spec, log_fd), -1
+    wanted = resource_limits.changes(spec.limits)
+    as_ourselves = (spec.uid is None or spec.uid == os.geteuid()) and not spec.hide_devices
+    if as_ourselves and resource_limits.can_be_lent(wanted) and not resource_limits.is_nicer(spec.nice):
+        return _spawn_as_ourselves(spec, log_fd, wanted), -1
     return _fork(spec, log_fd)
 
 
-def _spawn_as_ourselves(spec: AttemptSpec, log_fd: int) -> int:
+def _spawn_as_ourselves(spec: AttemptSpec, log_fd: int, wanted: Sequence[resource_limits.Change]) -> int:
     """By posix_spawn, which lends the child our memory until its exec: a fork copies the page tables and then, one by
     one, every page that either of the two touches, at three times the cost. What it cannot set for the child we
-    take on ourselves for the moment: the umask and the working directory."""
+    take on ourselves for the moment: the umask, the working directory and limits."""
 
     def start(path: str) -> int:
         # 0 is /dev/null already, by the fork server; everything above 2 closes itself at the exec.
@@ -88,15 +94,18 @@ def _spawn_as_ourselves(spec: AttemptSpec, log_fd: int) -> int:
     own_umask = os.umask(spec.umask)
     try:
         _enter(spec.cwd)
-        return _execute(spec, start)
+        if not wanted:
+            return _execute(spec, start)
+        with resource_limits.lent(wanted):
+            return _execute(spec, start)
     finally:
         os.chdir("/")
         os.umask(own_umask)
 
 
 def _fork(spec: AttemptSpec, log_fd: int) -> tuple[int, int]:
-    """For a job of another user or with devices to hide: only a child of our own making can change its identity and
-    its namespace."""
+    """For a job of another user, with devices to hide, nicer or with narrow limits: only a child of our own making can
+    change what it is."""
     supervisor = os.getpid()
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     kernel.block_exactly(_STOPPING_SIGNALS)
@@ -132,6 +141,7 @@ def _become_the_job(spec: AttemptSpec, log_fd: int, error_fd: int, supervisor: i
         os.dup2(log_fd, 2)
         _enter(spec.cwd)
         kernel.block_exactly(())
+        _limit(spec)
         _execute(spec, lambda path: _exec(spec, path))
     except isolation.CannotIsolate as trouble:
         os.write(error_fd, MACHINE_FAULT + f"other GPUs cannot be hidden from the job: {trouble}".encode()[:4000])
@@ -145,9 +155,18 @@ def _become_the_job(spec: AttemptSpec, log_fd: int, error_fd: int, supervisor: i
         os._exit(127)
 
 
+def _limit(spec: AttemptSpec) -> None:
+    """Last: with little memory or time this process could do nothing else."""
+    if spec.nice is not None and resource_limits.is_nicer(spec.nice):
+        os.setpriority(os.PRIO_PROCESS, 0, spec.nice)
+    resource_limits.apply(resource_limits.changes(spec.limits))
+
+
 def _exec(spec: AttemptSpec, path: str) -> int:
     try:
         os.execve(path, spec.argv, spec.env)
+    except MemoryError:
+        raise CannotRun(f"{path} cannot be run: the limits that it was submitted with leave it no memory") from None
     except BlockingIOError:
         # There is a process already, so this is the limit of the user whom it has become.
         raise CannotRun(f"user {spec.user or spec.uid} has as many processes as the user's limit allows") from None

@@ -6,7 +6,9 @@ the kernel could have given it, and a text only as long as people can read.
 
 from __future__ import annotations
 
+import re
 import signal
+from typing import Any
 
 from gpuq.domain.job import Launched
 from gpuq.domain.outcome import Outcome, Result
@@ -19,6 +21,9 @@ _MOST_SIGNAL = signal.NSIG - 1
 # The year 2200.
 _LAST_TIME = 7_258_118_400.0
 _LONGEST_ERROR = 4096
+_LONGEST_SHORT_RESULT = 1024
+_NAME = r"[A-Za-z0-9][\w.+-]{0,63}"
+_MEDIA_TYPE = re.compile(rf"{_NAME}/{_NAME}(; ?[\w.-]{{1,32}}=[\w.:+-]{{1,32}})*", re.ASCII)
 
 
 def launched(record: dict[str, object]) -> Launched | None:
@@ -51,7 +56,21 @@ def result(record: dict[str, object]) -> Result:
         finished_at=_time(record, "finished_at"),
         swept=record.get("swept") is not False,
         machine_fault=record.get("machine_fault") is True,
+        **_results(record),
     )
+
+
+def _results(record: dict[str, object]) -> dict[str, Any]:
+    """What it says of results; one that is not whole is none. A media type goes into a header, so it has to be one."""
+    size, media_type = _whole(record, "result_bytes", 0, 2**63 - 1), bundle.text(record, "result_type")
+    short, error = bundle.text(record, "short_result"), bundle.text(record, "result_error")
+    typed = size is not None and media_type is not None and _MEDIA_TYPE.fullmatch(media_type)
+    return {
+        "result_bytes": size,
+        "result_type": media_type if typed else None,
+        "short_result": None if short is None else _storable(short)[:_LONGEST_SHORT_RESULT],
+        "result_error": None if error is None else _storable(error),
+    }
 
 
 def _storable(text: str) -> str:

@@ -32,7 +32,7 @@ def request_stop(run_dir: str, reason: str, grace_s: float, signal: str | None =
         # The supervisor believes only who knows the attempt's token. What stands before it may lack its end.
         token = bundle.token_in(records)
         line = b"\n" + bundle.line({**record, "token": token})
-        if not token or not _say(records, line):
+        if not token or not say(records, line):
             raise
         return
     nudge(records)
@@ -48,11 +48,11 @@ def is_cancelled(records: str) -> bool:
 def nudge(records: str) -> None:
     """Makes the supervisor read `stop.json` now. Without a supervisor there is nobody to wake: it reads the file
     before it starts the job."""
-    _say(records, b"\n")
+    say(records, b"\n")
 
 
-def _say(records: str, line: bytes) -> bool:
-    """Whether a supervisor will read it."""
+def say(records: str, line: bytes) -> bool:
+    """Writes into the control FIFO; whether a supervisor will read it."""
     try:
         fd = os.open(os.path.join(records, bundle.CONTROL), os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:

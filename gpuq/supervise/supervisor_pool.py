@@ -23,7 +23,9 @@ _MESSAGE = struct.Struct("=IB")
 MESSAGE_BYTES = _MESSAGE.size
 
 LAUNCH_BYTES = 16 * 1024
+# Of a launch; one more for a job that has secrets.
 DESCRIPTORS = 3
+_MOST_DESCRIPTORS = DESCRIPTORS + 1
 _FD_BYTES = array.array("i").itemsize
 # Nothing is known to leak; this bounds what nobody knows.
 _ATTEMPTS = 200
@@ -87,9 +89,18 @@ class PooledSupervisor:
             if taken is None:
                 return
             self._say(TAKEN)
-            run_dir, (lock_fd, log_fd, report_fd) = taken
+            run_dir, (lock_fd, log_fd, report_fd, *secrets_fd) = taken
             fit = shim.supervise(
-                run_dir, lock_fd, log_fd, report_fd, self._status_fd, self._let_go, self._will, group, self._ends
+                run_dir,
+                lock_fd,
+                log_fd,
+                report_fd,
+                self._status_fd,
+                self._let_go,
+                self._will,
+                group,
+                self._ends,
+                *secrets_fd,
             )
             if not fit or not self._may_park():
                 return
@@ -111,7 +122,7 @@ class PooledSupervisor:
             try:
                 data, received, _, _ = self._connection.recvmsg(
                     LAUNCH_BYTES,
-                    socket.CMSG_SPACE(DESCRIPTORS * _FD_BYTES),
+                    socket.CMSG_SPACE(_MOST_DESCRIPTORS * _FD_BYTES),
                     socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT,
                 )
             except BlockingIOError:
@@ -121,7 +132,7 @@ class PooledSupervisor:
                 self._say(OVER)
                 return None
             fds = _descriptors(received)
-            if len(fds) == DESCRIPTORS:
+            if DESCRIPTORS <= len(fds) <= _MOST_DESCRIPTORS:
                 return json.loads(data)["dir"], fds
             for fd in fds:
                 os.close(fd)

@@ -11,7 +11,7 @@ import signal
 import time
 
 from gpuq import user_files
-from gpuq.supervise import bundle, classify
+from gpuq.supervise import bundle, classify, limits, results
 from gpuq.supervise.spawn import AttemptSpec
 
 # Of a main process that ended so it cannot be told whether the stop did it; nobody else would have.
@@ -40,7 +40,8 @@ def record(
         time_limit_s=None if spec is None else spec.time_limit_s,
         max_output_bytes=None if spec is None else spec.max_output_bytes,
     )
-    return classify.exit_record(end, token=token, started_at=started_at)
+    left = {} if spec is None else results.left_in(records, spec.uid, spec.max_result_bytes)
+    return {**classify.exit_record(end, token=token, started_at=started_at), **left}
 
 
 def write(records: str, told: dict[str, object], reason: str | None) -> None:
@@ -53,6 +54,8 @@ def write(records: str, told: dict[str, object], reason: str | None) -> None:
 
 def _spec(records: str) -> AttemptSpec | None:
     try:
-        return AttemptSpec(bundle.read(records, bundle.SPEC) or {})
+        spec = AttemptSpec(bundle.read(records, bundle.SPEC) or {})
     except (OSError, ValueError):
         return None
+    limits.apply(limits.read(records, spec.token), spec)
+    return spec

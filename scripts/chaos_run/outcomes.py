@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,16 @@ def _over_its_limit(picture: Picture, run: Run, gone_s: float) -> Iterator[tuple
         yield run[0], f"attempt {run[1]} wrote {over:.1f} s after its time limit of {limit:g} s"
 
 
+def _lost_with(picture: Picture, job: int) -> bool:
+    """Whether it was to run after another one, as its history says, which had failed or was cancelled by then."""
+    ends = [event for event in picture.evidence.events if event["to_state"] in {"failed", "cancelled"}]
+    mine = max((event for event in ends if event["job_id"] == job), key=lambda event: event["id"], default=None)
+    named = re.match(r"job (\d+) .* only after its success$", (mine or {}).get("detail") or "")
+    if mine is None or named is None:
+        return False
+    return any(event["job_id"] == int(named[1]) and event["id"] < mine["id"] for event in ends)
+
+
 def _states(picture: Picture) -> Iterator[tuple[int, str]]:
     """The job's final state follows from its attempts, unless it was started anew by hand in between."""
     attempts: dict[int, list[dict[str, Any]]] = defaultdict(list)
@@ -94,7 +105,7 @@ def _states(picture: Picture) -> Iterator[tuple[int, str]]:
             yield job, f"is completed, and its last attempt is {last}"
         elif row["state"] != "completed" and any(one["outcome"] == "succeeded" for one in mine):
             yield job, f"is {row['state']}, and an attempt of it succeeded"
-        elif row["state"] == "cancelled" and not picture.requests["cancel"][job]:
+        elif row["state"] == "cancelled" and not picture.requests["cancel"][job] and not _lost_with(picture, job):
             yield job, "is cancelled, and nobody asked for it"
         elif row["state"] == "failed" and not picture.requests["retry"][job]:
             charged = [one for one in mine if (job, one["number"]) not in picture.given_back]

@@ -20,6 +20,7 @@ FIELDS = {
     "name": "1 to 200 characters; else the program's name",
     "cwd": "working directory; else the caller's home directory",
     "env": "variables, over those of a batch",
+    "secrets": "variables that are kept apart, encrypted, until the job's end; those of `env` come first; 64 KiB",
     "gpus": "how many; 0 is none",
     "gpu_mem_mb": "MiB on each GPU: the GPU is shared",
     "gpu_model": "only GPUs whose model contains this",
@@ -38,7 +39,12 @@ FIELDS = {
     "signal": "`USR1@60`: that signal, 60 s before the time limit or a preemption",
     "kill_grace_s": "seconds between SIGTERM and SIGKILL; else `GPUQ_KILL_GRACE`; with a limit, not beyond both",
     "requeue": "back in line at its time limit or with exit code 75; no retry used",
+    "keep_waiting": "when a job of `after` fails or is cancelled: stays blocked, for its retry; else it is cancelled",
     "sweep": "values by name, each as `1e-3,1e-4`, `0..4` or a list: one job for each combination",
+    "umask": "the umask that it starts with, 0 to 511 (decimal); else 18 (022)",
+    "limits": "soft limits that it starts with, -1 for none: `as`, `core`, `cpu`, `data`, `fsize`, `memlock`, `nofile`,"
+    " `nproc`, `stack`, in the units of setrlimit(2); at most the daemon's hard limits",
+    "nice": "0 to 19: its niceness, if the daemon's is not nicer already",
     "script": "text of a batch script (1 MiB), which runs with the arguments of `command`; its first line says"
     " what runs it, else bash; `command[0]` is then only what it is called",
 }

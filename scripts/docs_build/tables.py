@@ -93,6 +93,8 @@ EXITS = {
     3: "no such job, group, token or dead letter",
     4: "refused: state, owner, limit, can never run here",
     5: "daemon, Redis or database cannot be reached",
+    124: "of the job: it ran into its time limit",
+    125: "of the job: cancelled, or never run",
 }
 
 
@@ -119,9 +121,11 @@ VARIABLES = {
     "GPUQ_GPUS": "their indices, commas between",
     "GPUQ_RUN_DIR": "this attempt's own folder",
     "GPUQ_CHECKPOINT_DIR": "one folder for all attempts of the job",
+    "GPUQ_RESULT_FILE": "where the job may write its result",
+    "GPUQ_SHORT_RESULT_FILE": "where it may write its short result, one text of at most 1 kB",
     "GPUQ_ARRAY_ID": "of an element of an array: the id that stands for the whole array",
     "GPUQ_ARRAY_INDEX": "of an element of an array: its index",
-    "GPUQ_TIME_LIMIT_END": "with a time limit: when it ends, in epoch seconds",
+    "GPUQ_TIME_LIMIT_END": "with a time limit: when it ends, in epoch seconds, as of the start of the attempt",
     "GPUQ_HOME": "the daemon's home, so that `gpuq` inside a job finds it",
     "GPUQ_TOKEN_OF_ATTEMPT": "a mark by which processes that outlived their attempt are found; no secret",
     "PYTHONUNBUFFERED": "`1`, so that output is seen when it is written",

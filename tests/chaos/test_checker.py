@@ -311,6 +311,21 @@ def test_a_cancelled_job_that_nobody_cancelled_is_found() -> None:
     assert promises(evidence) == {"P4"}
 
 
+def test_a_job_that_is_cancelled_with_the_one_before_it_is_believed_only_if_that_was_lost() -> None:
+    evidence = Evidence(
+        jobs=[job(1, state="cancelled", attempt=0), job(2, state="cancelled", attempt=0)],
+        events=events(1, "queued", "cancelled") + events(2, "blocked", "cancelled"),
+        requests=[Request("cancel", 1, T, T + 1)],
+    )
+    evidence.events[-1]["detail"] = "job 1 was cancelled, and this job was to run only after its success"
+    assert promises(evidence) == set()
+    evidence.events[1]["id"] = 999
+    assert promises(evidence) == {"P4"}, "it was lost before"
+    evidence.events[1]["id"] = 101
+    evidence.events[-1]["detail"] = "cancelled while waiting"
+    assert promises(evidence) == {"P4"}
+
+
 def test_a_run_beyond_its_time_limit_is_found() -> None:
     evidence = good()
     evidence.jobs[0]["time_limit_s"] = 1.0

@@ -33,7 +33,7 @@ def test_every_option_arrives_as_its_field(gpuq: Gpuq, taking: StubDaemon) -> No
         "SIGUSR1@60", "--kill-grace", "2m", "--env", "K=V=W", "--", "true", "-x",
     )  # fmt: skip
     assert (done.code, done.err) == (0, "")
-    body = sent(taking)
+    body = {name: value for name, value in sent(taking).items() if name not in {"umask", "limits", "nice"}}
     assert body.pop("env")["K"] == "V=W"
     assert body == {
         "command": ["true", "-x"], "cwd": str(gpuq.work), "gpus": 2, "gpu_mem_mb": 18432, "gpu_model": "A100",
@@ -46,7 +46,7 @@ def test_every_option_arrives_as_its_field(gpuq: Gpuq, taking: StubDaemon) -> No
 def test_what_is_not_named_is_left_to_the_daemon(gpuq: Gpuq, taking: StubDaemon) -> None:
     done = gpuq("submit", "true")
     assert (done.code, done.out) == (0, "job 1 (true) is queued, position 3\n")
-    assert set(sent(taking)) == {"command", "cwd", "env"}
+    assert set(sent(taking)) - {"umask", "nice"} == {"command", "cwd", "env", "limits"}
 
 
 def test_parsable_prints_the_id_alone(gpuq: Gpuq, taking: StubDaemon) -> None:
@@ -69,16 +69,15 @@ def test_parsable_prints_one_id_for_each_line_of_a_file(gpuq: Gpuq, daemon: Stub
 def test_value_that_is_not_utf_8_is_left_out_and_told_apart_from_a_secret(gpuq: Gpuq, taking: StubDaemon) -> None:
     done = gpuq("submit", "true", PLACE="d\udcff", HF_TOKEN="t")
     assert done.err.splitlines() == [
-        "gpuq: left out, because they look like secrets: HF_TOKEN (use --env-keep NAME)",
         "gpuq: left out, because they are not UTF-8, and a job is stored as text: PLACE",
     ]
     assert not {"PLACE", "HF_TOKEN"} & set(sent(taking)["env"])
 
 
 def test_json_of_one_job_is_one_document(gpuq: Gpuq, taking: StubDaemon) -> None:
-    done = gpuq("submit", "--json", "true", HF_TOKEN="secret")
+    done = gpuq("submit", "--json", "true", HF_TOKEN="secret", PLACE="d\udcff")
     assert json.loads(done.out)["id"] == 1
-    assert "HF_TOKEN" in done.err
+    assert "PLACE" in done.err
 
 
 def test_shell_line_is_run_by_sh(gpuq: Gpuq, taking: StubDaemon) -> None:
@@ -86,7 +85,7 @@ def test_shell_line_is_run_by_sh(gpuq: Gpuq, taking: StubDaemon) -> None:
     assert sent(taking)["command"] == ["/bin/sh", "-c", "a | b"]
 
 
-def test_likely_secrets_stay_here_and_are_named(gpuq: Gpuq, taking: StubDaemon) -> None:
+def test_likely_secrets_travel_apart_and_nothing_is_said_of_them(gpuq: Gpuq, taking: StubDaemon) -> None:
     done = gpuq(
         "submit", "true", HF_TOKEN="t", WANDB_API_KEY="k", PGPASSWORD="p", TOKENIZERS_PARALLELISM="false",
         AWS_SECRET_ACCESS_KEY="s", DBUS_SESSION_BUS_ADDRESS="x", MAX_TOKENS="5",
@@ -94,8 +93,62 @@ def test_likely_secrets_stay_here_and_are_named(gpuq: Gpuq, taking: StubDaemon) 
     env = sent(taking)["env"]
     assert {"TOKENIZERS_PARALLELISM", "DBUS_SESSION_BUS_ADDRESS", "MAX_TOKENS", "PATH"} <= set(env)
     assert not {"HF_TOKEN", "WANDB_API_KEY", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY"} & set(env)
-    assert "AWS_SECRET_ACCESS_KEY, HF_TOKEN, PGPASSWORD, WANDB_API_KEY" in done.err
-    assert "--env-keep" in done.err
+    expected = {"HF_TOKEN": "t", "WANDB_API_KEY": "k", "PGPASSWORD": "p", "AWS_SECRET_ACCESS_KEY": "s"}
+    assert sent(taking)["secrets"].items() >= expected.items()
+    assert done.err == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "env", "secrets"),
+    [
+        ("--env A=1 --env B_TOKEN=2", {"A": "1"}, {"B_TOKEN": "2", "HF_TOKEN": "t"}),
+        ("--env HF_TOKEN=new", {}, {"HF_TOKEN": "new"}),
+        ("--env-keep HF_TOKEN --env HF_TOKEN=new", {"HF_TOKEN": "new"}, {}),
+        ("--env-drop HF_*,MINE", {}, {}),
+        ("--env-drop HF_* --env-drop MINE --env MINE=2", {"MINE": "2"}, {}),
+        ("--env-none", {}, {}),
+        ("--env-none --env-keep MINE --env B_KEY=1", {"MINE": "m"}, {"B_KEY": "1"}),
+        ("--env-all", {"HF_TOKEN": "t", "MINE": "m"}, {}),
+    ],
+)
+def test_what_goes_along_and_what_apart(
+    gpuq: Gpuq, taking: StubDaemon, line: str, env: dict[str, str], secrets: dict[str, str]
+) -> None:
+    done = gpuq("submit", *line.split(), "true", HF_TOKEN="t", MINE="m")
+    assert (done.code, done.err) == (0, "")
+    body = sent(taking)
+    ours = {"A", "MINE", "B_TOKEN", "B_KEY", "HF_TOKEN"}
+    if line.startswith("--env-none"):
+        assert set(body["env"]) - ours <= {"HOME", "USER", "PATH", "LANG", "PWD"}
+    elif "MINE" not in line and line != "--env-all":
+        env = {**env, "MINE": "m"}
+    assert {name: value for name, value in body["env"].items() if name in ours} == env
+    assert {name: value for name, value in body.get("secrets", {}).items() if name in ours} == secrets
+
+
+def test_the_installations_lists_and_nonsense_about_variables(gpuq: Gpuq, taking: StubDaemon) -> None:
+    done = gpuq("submit", "true", HF_TOKEN="t", LAB_ID="l", GPUQ_ENV_KEEP="HF_*", GPUQ_ENV_SECRET="LAB_*, X")
+    assert done.code == 0, done.err
+    assert sent(taking)["env"]["HF_TOKEN"] == "t"
+    assert sent(taking)["secrets"]["LAB_ID"] == "l"
+    for line in ("--env-none --env-all", "--env-keep HF_TOKEN --env-drop HF_*", "--env HF_TOKEN", "--env-keep UNSET"):
+        done = gpuq("submit", *line.split(), "true", HF_TOKEN="t")
+        assert done.code == 2
+        assert "hint:" in done.err
+
+
+def test_a_daemon_of_an_earlier_release_gets_what_it_knows(gpuq: Gpuq, daemon: StubDaemon) -> None:
+    def take(asked: Any) -> Answer:
+        new = [name for name in ("secrets", "limits", "umask", "nice") if name in asked.body]
+        if new:
+            error = {"code": "usage", "message": f"unknown field {new[0]!r}", "hint": "known: command"}
+            return Answer(422, {"error": error})
+        return Answer(201, job(1, position=3))
+
+    daemon.on("POST", "/jobs", take)
+    done = gpuq("submit", "true", HF_TOKEN="t")
+    assert (done.code, done.out) == (0, "job 1 (train) is queued, position 3\n")
+    assert "left out, because the daemon is of an earlier release, which keeps no secrets: HF_TOKEN" in done.err
 
 
 def test_kept_secret_is_stored_and_not_reported(gpuq: Gpuq, taking: StubDaemon) -> None:

@@ -39,6 +39,24 @@ def test_a_day_with_the_queue(up: Gpuq) -> None:
     assert found["daemon"] == "ok"
 
 
+def test_what_a_job_leaves_is_fetched_also_without_a_daemon(up: Gpuq) -> None:
+    script = r"printf 'a\377b' > $GPUQ_RESULT_FILE; echo done > $GPUQ_SHORT_RESULT_FILE"
+    assert up("submit", "--wait", "-g", "0", "--shell", script).code == 0
+    shown = json.loads(up("show", "1", "--json").out)
+    assert (shown["short_result"], shown["result_bytes"], shown["result_type"]) == ("done", 3, None)
+    target = up.home / "fetched"
+    assert up("result", "1", "-o", str(target)).code == 0
+    assert target.read_bytes() == b"a\xffb"
+    assert up("result", "1", "-o", str(up.home / "absent" / "x")).code == 2
+    up("submit", "--wait", "-g", "0", "true")
+    refused = up("result", "last")
+    assert (refused.code, "left no result" in refused.err) == (3, True)
+    up("down")
+    target.unlink()
+    assert up("result", "1", "-o", str(target)).code == 0
+    assert target.read_bytes() == b"a\xffb"
+
+
 def test_doctor_of_a_user_without_a_home_looks_at_the_daemon_alone(up: Gpuq) -> None:
     """What a daemon of that user's own would meet is no news of the one that answers."""
     done = up("doctor", "--json", GPUQ_HOME=str(up.home / "none"), GPUQ_SERVER=f"unix://{up.home}/gpuq.sock")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 from stub_daemon import Gpuq
@@ -41,8 +42,23 @@ def test_an_array_and_a_range_are_done_at_once(simulated: Gpuq) -> None:
     assert simulated("cancel", "1", "13_3", "15-30").out == "22 jobs cancelled\n"
     done = simulated("cancel", "1", "99")
     assert (done.code, done.out) == (4, "0 jobs cancelled\n")
-    assert "gpuq: job 1 is already cancelled" in done.err
-    assert "gpuq: 13 jobs were refused; those not told here: 1 not_found, 2 wrong_state" in done.err
+    assert done.err.splitlines()[-3:-1] == [
+        "gpuq: jobs 1-12 are already cancelled",
+        "gpuq: there is no job 99",
+    ]
+    for line, code, told in (
+        (
+            "cancel 1-12",
+            4,
+            "cancel: of jobs 1-12 none is blocked, held, delayed, queued, starting, running or stopping ",
+        ),
+        ("release 1-12", 4, "release: of jobs 1-12 none is held (12 cancelled)"),
+        ("cancel 4500-5001", 3, "there are no jobs 4500-5001"),
+    ):
+        done = simulated(*line.split())
+        assert (done.code, done.out) == (code, ""), line
+        assert told in done.err
+    assert simulated("release", "all", "-y").out == "nothing to release: no such job is held\n"
     assert simulated("retry", "all", "-y").out == "22 jobs queued again\n"
     assert len(json.loads(simulated("status", "--json").out)) == 24
 
@@ -109,6 +125,38 @@ def test_doctor_says_what_is_missing(simulated: Gpuq) -> None:
     assert found["daemon"]["status"] == "fail"
     assert "gpuq up" in found["daemon"]["hint"]
     assert found["gpus"]["status"] == "ok"
+
+
+def test_doctor_says_one_thing_of_a_database_that_was_emptied(simulated: Gpuq) -> None:
+    assert simulated("submit", "-g", "0", "true").code == 0
+    for path in simulated.home.glob("gpuq.db*"):
+        path.unlink()
+    findings = json.loads(simulated("doctor", "--json").out)
+    assert [found["status"] for found in findings if found["check"] == "database"] == ["fail"]
+
+
+NONSENSE = {
+    "cancel 99999999999999999999": "no job has an id of that many digits",
+    "status 1_99999999999999999999": "no job has an id of that many digits",
+    "show ''": "'' names no job",
+    "submit --after '' true": "--after: no job is named",
+    "submit --after-any , true": "--after-any: no job is named",
+    "submit --gpu-ids '' true": "--gpu-ids: no number is given",
+    "gpus drain 0-99999": "at most 1024 at once",
+    "gpus drain 3-1": "write the lower index first",
+    "sql ''": "see `gpuq sql --help`",
+    "token create ''": "see `gpuq token create --help`",
+    "simulate nofile.csv": "cannot read the trace nofile.csv: No such file or directory",
+}
+
+
+def test_nonsense_is_refused_with_what_is_wrong_and_what_to_do(simulated: Gpuq) -> None:
+    for line, told in NONSENSE.items():
+        done = simulated(*shlex.split(line))
+        assert (done.code, done.out) == (2, ""), line
+        assert told in done.err, line
+        assert "openapi" not in done.err, line
+    assert json.loads(simulated("status", "--json").out) == []
 
 
 def test_doctor_sends_nobody_to_start_a_daemon_of_another_home(simulated: Gpuq) -> None:

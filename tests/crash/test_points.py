@@ -41,6 +41,7 @@ ALONE = [
     "cancel.committed",
     "preempt.committed",
     "retry.committed",
+    "update.committed",
     "reap.proved",
     "mark.taken_on",
 ]
@@ -240,6 +241,22 @@ def test_a_retry_by_hand_that_was_only_written_down_is_carried_out(site: Any) ->
     site.until_dead_at("retry.committed")
     site.settle()
     assert site.outcomes(job_id) == ["exit_nonzero", "exit_nonzero"]
+
+
+def test_a_new_time_limit_that_was_only_written_down_reaches_the_supervisor(site: Any) -> None:
+    job_id = site.submit(site.diary.gated(), "-t", "1h", "--kill-grace", "0.5s", "--retries", "0")
+    site.until_started(job_id)
+    site.until_state(job_id, "running")
+    site.arm("update.committed")
+    # Not by the command line, which would ask again without the daemon.
+    with Calls(server=f"unix://{site.box.home}/gpuq.sock") as client, contextlib.suppress(GpuqError):
+        client.update(job_id, time_limit_s=0.5)
+    site.until_dead_at("update.committed")
+    assert (site.job(job_id)["state"], site.job(job_id)["time_limit_s"]) == ("running", 0.5)
+    # Nothing has told the supervisor, and nobody opens the gate.
+    site.settle()
+    assert site.outcomes(job_id) == ["time_limit"]
+    assert "time limit of 0.5 s" in site.job(job_id)["error"]
 
 
 def test_a_reaper_killed_in_its_work_is_followed_by_the_next(site: Any) -> None:

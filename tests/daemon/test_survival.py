@@ -256,7 +256,7 @@ def test_waiting_for_an_array_by_its_id_is_waiting_for_all_of_it(box: Any, tmp_p
     script = f"if [ $GPUQ_ARRAY_INDEX = 2 ]; then while [ ! -e {tmp_path}/gate ]; do sleep 0.02; done; fi"
     made = box.gpuq("submit", "--array", "0-2", "--json", "--", "bash", "-c", script).stdout
     ids = [str(job["id"]) for job in json.loads(made)]
-    then = box.submit("--after", ids[0], "--", "true")
+    then = box.submit("--after", ids[0], "--keep-waiting", "--", "true")
     box.until_state(int(ids[0]), "completed")
     box.until_state(int(ids[1]), "completed")
     assert box.show(then)["state"] == "blocked"

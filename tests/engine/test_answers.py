@@ -171,7 +171,7 @@ def test_why_a_job_waits_in_each_state(make_world: Any) -> None:
     waits = world.submit("a", time_limit_s=60)
     held = world.submit("a", hold=True)
     later = world.submit("a", begin=world.clock.now() + 90)
-    behind = world.submit("a", after=[waits, runs])
+    behind = world.submit("a", after=[waits, runs], keep_waiting=True)
     world.clock.forward(40)
 
     def why(job_id: int) -> tuple[str, str]:

@@ -184,10 +184,10 @@ def test_on_a_machine_without_gpus_the_refusal_says_how_to_go_on(make_world: Any
 def test_a_full_queue_takes_no_more_than_it_may_hold(make_world: Any) -> None:
     world = make_world("sim:4", max_waiting=4, user_max_waiting=2)
     bob, carol = Caller("bob"), Caller("carol")
-    with pytest.raises(Refused, match=r"you have as many waiting jobs as it may \(2\)"):
+    with pytest.raises(Refused, match=r"3 more jobs are too many: at most 2 may wait, and you have 0 waiting"):
         submit(world.ctx, [spec(array="1-3")], world.user)
     first, _ = submit(world.ctx, [spec(), spec(hold=True)], world.user)
-    with pytest.raises(Refused, match=r"you have as many"):
+    with pytest.raises(Refused, match=r"you have as many waiting jobs as it may \(2\)"):
         submit(world.ctx, [spec()], world.user)
     with pytest.raises(Refused, match=r"you have as many"):
         check(world.ctx, spec(), world.user, lambda _: None)

@@ -231,7 +231,7 @@ def test_pause_keeps_jobs_waiting_also_after_a_restart(world: Any) -> None:
 
 def test_dependents_start_only_after_success(world: Any) -> None:
     first = world.submit("prepare")
-    then = world.submit("train", after=[first])
+    then = world.submit("train", after=[first], keep_waiting=True)
     anyway = world.submit("tidy", after_any=[first])
     assert {world.state(then), world.state(anyway)} == {"blocked"}
     agent = world.agent()

@@ -12,7 +12,7 @@ from gpuq.domain.outcome import Outcome
 from gpuq.domain.oversight import Family, Sight, SupervisorState
 from gpuq.engine.actions.cancel import cancel
 from gpuq.engine.attempt.adopt import end_of
-from gpuq.engine.overseer import LOOK_S, SLOW_S, Overseer, Stop
+from gpuq.engine.overseer import LOOK_S, SLOW_S, Overseer, Stop, _what
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.queries.health import readyz
 from gpuq.errors import DatabaseUnavailable
@@ -101,6 +101,18 @@ def test_a_cancel_takes_the_attempt_over_when_continuing_does_not_help(world, fo
     # Long before the promised end, which is 5 s after the grace.
     assert oversight.taken_over == [(job_id, "cancel", grace_s)]
     assert why(world, job_id)["text"] == "its supervisor (pid 4711) stands still; gpuq ends the job without it"
+
+
+@pytest.mark.parametrize(
+    ("sight", "told"),
+    [
+        (Sight(SupervisorState.GONE), "its supervisor does not answer"),
+        (Sight(SupervisorState.UNSEEN), "its supervisor does not answer"),
+        (Sight(SupervisorState.RUNS, pid=4711, start=1), "its supervisor (pid 4711) does not answer"),
+    ],
+)
+def test_a_supervisor_is_named_by_its_pid_where_it_has_one(sight: Sight, told: str) -> None:
+    assert _what(sight) == told
 
 
 def test_a_supervisor_that_does_not_listen_is_replaced_before_the_grace_is_over(world) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpuq.domain.outcome import Outcome
+from gpuq.domain.times import iso
 
 MIN_RUN = 300.0
 
@@ -96,3 +97,26 @@ def test_the_limit_an_hour_is_a_setting(make_world: Any) -> None:
     world.submit("train")
     turn(world, agent, 10 * MIN_RUN)
     assert world.state(idle) == "running"
+
+
+def test_why_names_who_is_stopped_for_whom_and_when(make_world: Any) -> None:
+    world = make_world("sim:2")
+    cheap = world.submit("filler", gpus=2, preemptible=True, priority="low")
+    agent = world.agent()
+    agent.run_once()
+    world.launcher.run(cheap)
+    agent.run_once()
+    began = world.job(cheap).started_at
+    urgent = world.submit("urgent", gpus=1)
+    behind = world.submit("behind", gpus=1)
+    at = iso(began + 300)
+    told = [{"job_id": cheap, "beneficiary": urgent, "at": at}]
+    found = world.queries.why(urgent)
+    assert found["preemptions"] == told
+    minute = f"{at[11:16]} UTC"
+    said = f"job {cheap} (low, preemptible) will be stopped at {minute} to make room; needs 1 GPU, 0 free; "
+    assert found["reasons"][0]["text"].startswith(said)
+    assert found["estimated_start"] == at
+    victim = world.queries.why(cheap)
+    assert (victim["reason"], victim["preemptions"]) == (None, told)
+    assert world.queries.why(behind)["preemptions"] == []

@@ -17,9 +17,11 @@ BOB = Caller("bob", uid=1001, gid=1001)
 MIDNIGHT = 20_000 * DAY_S
 
 
-def rows(world: Any, kind: str, by: str, since: float | None = None) -> list[dict[str, Any]]:
-    columns, found = report(world.ctx, kind, by, since)
-    assert columns[0] in {by, "gpus"}
+def rows(
+    world: Any, kind: str, by: str, since: float | None = None, until: float | None = None
+) -> list[dict[str, Any]]:
+    columns, found = report(world.ctx, kind, by, since, until)
+    assert columns[0] in {by.split(",")[0], "gpus"}
     return [dict(zip(columns, row, strict=True)) for row in found]
 
 
@@ -55,17 +57,51 @@ def past(make_world: Any) -> Any:
     return world
 
 
-def test_usage_is_the_time_of_ended_runs_times_their_gpus(past: Any) -> None:
+def test_usage_is_the_time_of_runs_times_their_gpus_of_those_that_run_up_to_now(past: Any) -> None:
     by_user = {row["user"]: row for row in rows(past, "usage", "user")}
     assert {user: (r["jobs"], r["attempts"], r["gpu_hours"], r["run_hours"]) for user, r in by_user.items()} == {
-        "alice": (1, 1, 2.0, 1.0),
+        "alice": (2, 2, 2.25, 1.25),
         "bob": (1, 1, 0.5, 0.5),
     }
     assert [row["group"] for row in rows(past, "usage", "group")] == ["-", "g"]
-    assert {row["gpu"]: row["gpu_hours"] for row in rows(past, "usage", "gpu")} == {0: 1.5, 1: 1.0}
-    assert [(row["day"], row["gpu_hours"]) for row in rows(past, "usage", "day")] == [(iso(MIDNIGHT)[:10], 2.5)]
+    assert {row["gpu"]: row["gpu_hours"] for row in rows(past, "usage", "gpu")} == {0: 1.75, 1: 1.0}
+    assert [(row["day"], row["gpu_hours"]) for row in rows(past, "usage", "day")] == [(iso(MIDNIGHT)[:10], 2.75)]
     ended_later = rows(past, "usage", "user", MIDNIGHT + 2000)
-    assert [row["user"] for row in ended_later] == ["bob"]
+    assert [(row["user"], row["gpu_hours"]) for row in ended_later] == [("bob", 0.5), ("alice", 0.25)]
+
+
+def test_a_window_ends_where_until_says(past: Any) -> None:
+    first = rows(past, "usage", "user", None, MIDNIGHT + 2000)
+    assert [(row["user"], row["gpu_hours"]) for row in first] == [("alice", 2.0)]
+    assert rows(past, "usage", "user", past.clock.now() + 1) == []
+    assert [row["user"] for row in rows(past, "failures", "user", None, MIDNIGHT + 2000)] == ["alice"]
+    assert [row["jobs"] for row in rows(past, "waits", "user", None, MIDNIGHT)] == [1]
+    # Up to midnight: half an hour of both GPUs.
+    assert [
+        (row["user"], row["gpu_hours"], row["share_of_capacity"])
+        for row in rows(past, "utilization", "user", None, MIDNIGHT)
+    ] == [("alice", 1.0, 1.0)]
+
+
+def test_a_report_has_a_row_for_each_combination_of_several_keys(past: Any) -> None:
+    day = iso(MIDNIGHT)[:10]
+    found = rows(past, "usage", "user,day,gpu")
+    assert [(row["user"], row["day"], row["gpu"], row["gpu_hours"]) for row in found] == [
+        ("alice", day, 0, 1.25),
+        ("alice", day, 1, 1.0),
+        ("bob", day, 0, 0.5),
+    ]
+    assert [(row["user"], row["gpus"], row["jobs"]) for row in rows(past, "waits", "user,gpu")] == [
+        ("alice", 1, 1),
+        ("alice", 2, 1),
+        ("bob", 1, 1),
+    ]
+    assert [(row["group"], row["user"]) for row in rows(past, "failures", "group,user")] == [
+        ("-", "alice"),
+        ("g", "bob"),
+    ]
+    with pytest.raises(UsageError, match="one thing"):
+        report(past.ctx, "utilization", "user,day", None)
 
 
 def test_waits_are_from_submission_to_start(past: Any) -> None:

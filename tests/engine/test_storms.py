@@ -160,11 +160,12 @@ def test_those_that_wait_for_each_other_are_cancelled_together_and_nobody_is_wok
     outside = world.submit("c", after_any=[chain[2], chain[4]], by=BOB)
     later = world.submit("d", after_any=[first], begin=world.clock.now() + 60, by=BOB)
     never = world.submit("e", after=[first], by=BOB)
+    patient = world.submit("f", after=[first], by=BOB, keep_waiting=True)
     done = cancel_many(world.ctx, chain, world.user)
     assert [one.state for one in done] == [JobState.CANCELLED] * 5
     assert [world.story(job_id)[-1:] for job_id in chain] == [["cancelled"]] * 5
     assert {"queued"}.isdisjoint(state for job_id in chain for state in world.story(job_id))
-    assert states(world, [outside, later, never]) == ["queued", "delayed", "blocked"]
+    assert states(world, [outside, later, never, patient]) == ["queued", "delayed", "cancelled", "blocked"]
     assert [entry.job_id for entry in world.ctx.queue.heads(9)] == [outside]
     with world.ctx.records.read() as tx:
         assert tx.events(job_id=outside)[-1].detail == f"job {chain[2]} ended; nothing left to wait for"

@@ -28,7 +28,7 @@ RESULTS = {
     "hold": dict.fromkeys(WAITING, "held"),
     "release": {"held": "queued"},
     "top": {state: state for state in WAITING},
-    "update": {state: state for state in WAITING},
+    "update": {state: state for state in (*WAITING, "starting", "running")},
     "retry": {"failed": "queued", "cancelled": "queued"},
     "cancel": {
         **dict.fromkeys(WAITING, "cancelled"),
@@ -56,7 +56,7 @@ def jobs(make_world: Any) -> tuple[Any, dict[str, int]]:
     found["queued"] = world.submit("run")
     found["held"] = world.submit("run", hold=True)
     found["delayed"] = world.submit("run", begin=world.clock.now() + 1000)
-    found["blocked"] = world.submit("run", after=[found["queued"]])
+    found["blocked"] = world.submit("run", after=[found["queued"]], keep_waiting=True)
     found["cancelled"] = world.submit("run")
     cancel(world.ctx, found["cancelled"], world.user)
     assert {state: world.state(job_id) for state, job_id in found.items()} == {state: state for state in found}
@@ -267,7 +267,7 @@ def test_dependents_move_on_when_what_they_wait_for_has_ended(jobs: Any) -> None
     now = world.clock.now()
     ready = world.submit("run", after_any=[found["held"]])
     later = world.submit("run", after_any=[found["held"]], begin=now + 50)
-    never = world.submit("run", after=[found["held"]])
+    never = world.submit("run", after=[found["held"]], keep_waiting=True)
     done = Change(world, found["held"], cancel)
     detail = f"job {found['held']} ended; nothing left to wait for"
     assert events(world, ready)[-1] == ("blocked", "queued", "gpuq", now, detail, None)

@@ -253,7 +253,7 @@ def test_the_cancel_of_a_job_frees_those_that_waited_for_its_end(world: Any) -> 
     free, bound = world.submit("a", after_any=[first]), world.submit("a", after=[first])
     topics = topics_of(world)
     cancel(world.ctx, first, world.user)
-    assert (world.state(free), world.state(bound), topics) == ("queued", "blocked", ["queue", "events"])
+    assert (world.state(free), world.state(bound), topics) == ("queued", "cancelled", ["queue", "events"])
     assert [entry.job_id for entry in world.ctx.queue.heads(5)] == [free]
 
 

@@ -68,7 +68,7 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     """The code as if it were one migration further; gives that migration's file."""
     folder = tmp_path / "migrations-of-the-next-release"
     shutil.copytree(migrate.scripts(), folder)
-    path = folder / "versions" / "0009_more.py"
+    path = folder / "versions" / "9000_more.py"
     path.write_text(_NEXT.format(more=""))
     monkeypatch.setattr(migrate, "scripts", lambda: folder)
     monkeypatch.setattr(create, "HEAD", "0015")

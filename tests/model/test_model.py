@@ -44,6 +44,8 @@ from gpuq.ports.records import JobFilter
 
 GPUS = 3
 GPU_MB = 24_000
+# No story lasts so long.
+LONG_S = 1e8
 OF_REASON = {"cancel": Outcome.CANCELLED, "preempt": Outcome.PREEMPTED, "shutdown": Outcome.LOST}
 # Points at which a process of the daemon can die in this test; the supervisors are played.
 CRASHES = sorted(name for name in failpoints.POINTS if not name.startswith(("supervisor.", "launch.")))
@@ -89,6 +91,8 @@ class Queue(RuleBasedStateMachine):
         # Job id → how many attempts it had when it was cancelled, or ended well, for good.
         self.no_more: dict[int, int] = {}
         self.cancel_asked: set[int] = set()
+        # Jobs that somebody retried: one that waits for another which has not succeeded waits for a retry of that.
+        self.by_hand: set[int] = set()
         self.checked_events = 0
         self.states: dict[int, str | None] = {}
         self.launcher = self.world.launcher
@@ -177,7 +181,17 @@ class Queue(RuleBasedStateMachine):
         priority=st.sampled_from(["low", "normal", "high"]),
         retries=st.integers(0, 2),
         options=st.sampled_from(
-            [{}, {}, {"hold": True}, {"preemptible": True}, {"array": "0-2%2"}, {"begin": 40}, {"share": 10_000}]
+            [
+                {},
+                {},
+                {"hold": True},
+                {"preemptible": True},
+                {"array": "0-2%2"},
+                {"begin": 40},
+                {"share": 10_000},
+                {"time_limit_s": LONG_S},
+                {"keep_waiting": True},
+            ]
         ),
         behind=st.sampled_from([None, None, "after", "after_any"]),
         which=st.integers(0, 1000),
@@ -230,16 +244,22 @@ class Queue(RuleBasedStateMachine):
         if self.world.state(job_id) in {"failed", "cancelled"}:
             self.no_more.pop(job_id, None)
             self.cancel_asked.discard(job_id)
+            self.by_hand.add(job_id)
         retry(self.world.ctx, job_id, self.world.user)
 
     def change(self, job_id: int) -> None:
         for changes in ({"priority": "critical"}, {"gpus": 1}, {"gpus": 0, "gpu_mem_mb": None}, {"name": "n"}):
             update(self.world.ctx, job_id, self.world.user, changes)
 
+    def update(self, job_id: int) -> None:
+        """Another time limit, also of a job that runs."""
+        changes = {"time_limit_s": LONG_S} if self.world.job(job_id).time_limit_s is None else {"time_add_s": 3600}
+        update(self.world.ctx, job_id, self.world.user, changes)
+
     @precondition(lambda self: self.answered)
     @rule(
         which=st.integers(0, 1000),
-        verb=st.sampled_from(["cancel", "cancel", "retry", "change", "hold", "release", "top"]),
+        verb=st.sampled_from(["cancel", "cancel", "retry", "change", "update", "update", "hold", "release", "top"]),
         cut_off=st.booleans(),
     )
     def somebody_asks(self, which: int, verb: str, cut_off: bool) -> None:
@@ -249,7 +269,7 @@ class Queue(RuleBasedStateMachine):
         job_id = sorted(runs or self.answered)[which % len(runs or self.answered)]
         if cut_off and f"{verb}.committed" in failpoints.POINTS:
             self.bomb = (f"{verb}.committed", 1)
-        ours = {"cancel": self.cancel, "retry": self.retry, "change": self.change}
+        ours = {"cancel": self.cancel, "retry": self.retry, "change": self.change, "update": self.update}
         plain: dict[str, Callable[..., Any]] = {"hold": hold, "release": release, "top": top}
         if verb in ours:
             self.alive(lambda: ours[verb](job_id))
@@ -456,6 +476,27 @@ class Queue(RuleBasedStateMachine):
         for order in self.running():
             assert order.job_id not in stopping or self.asked_to_stop(order) is not None, order.job_id
 
+    def supervisors_go_by_the_limits_of_sql(self) -> None:
+        """Once the agent has had a turn while all was well."""
+        with self.world.ctx.records.read() as tx:
+            live = {attempt.token: job for job, attempt in tx.live_attempts("box")}
+        for order in self.running():
+            job = live.get(order.token)
+            if job is not None and job.state is not JobState.STOPPING:
+                known = self.launcher.limits(order.run_dir, order.token)
+                assert known is not None
+                assert known.time_limit_s == job.time_limit_s, f"job {job.id}"
+
+    @invariant()
+    def hopeless_jobs_are_cancelled(self) -> None:
+        """Unless they keep waiting, were retried or released since, or were held when the database was of the past."""
+        with self.world.ctx.records.read() as tx:
+            for job in tx.jobs(JobFilter(states=frozenset({JobState.BLOCKED}))):
+                if job.id in self.by_hand or tx.spec(job.id)[0].keep_waiting:
+                    continue
+                lost = [on for on, kind, state in tx.open_dependencies(job.id) if kind == "success" and state in FINAL]
+                assert not lost, f"job {job.id} waits in vain for {lost}"
+
     @invariant()
     def a_cancel_is_never_forgotten(self) -> None:
         # While the database takes no writes, the supervisor of an active job is told, and SQL hears of it later.
@@ -494,6 +535,7 @@ class Queue(RuleBasedStateMachine):
             promote(self.world.ctx)
             reap(self.world.ctx)
             self.turn(2)
+            self.supervisors_go_by_the_limits_of_sql()
             for order in self.running():
                 self.start(order)
                 if not self.launcher.alive(order.run_dir):

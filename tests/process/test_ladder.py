@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 from pathlib import Path
@@ -205,16 +206,17 @@ def test_a_spec_gives_every_field_and_the_absent_ones_their_defaults() -> None:
     assert least == {
         "token": "", "argv": ["x", "1"], "env": {"A": "2"}, "cwd": "/", "user": "", "uid": None, "gid": None,
         "umask": 0o022, "time_limit_s": None, "kill_grace_s": 30.0, "notice": None, "notice_before_s": 0.0,
-        "hide_devices": [], "max_output_bytes": None, "checkpoint_dir": "",
+        "hide_devices": [], "max_output_bytes": None, "max_result_bytes": None, "checkpoint_dir": "", "limits": {},
+        "nice": None,
     }  # fmt: skip
     whole = {
         "token": "t", "argv": ["x"], "env": {}, "cwd": "/tmp", "user": "alice", "uid": 0, "gid": 7, "umask": 0o1077,
         "time_limit_s": 0, "kill_grace_s": 0, "signal": {"name": "usr1", "before_s": 12}, "hide_devices": ["/dev/x"],
-        "max_output_bytes": 7, "checkpoint_dir": "/c",
+        "max_output_bytes": 7, "max_result_bytes": 8, "checkpoint_dir": "/c", "limits": {"core": 0}, "nice": 3,
     }  # fmt: skip
     assert vars(AttemptSpec(whole)) == {
         **{name: value for name, value in whole.items() if name != "signal"},
-        "umask": 0o077, "notice": USR1, "notice_before_s": 12.0,
+        "umask": 0o077, "notice": USR1, "notice_before_s": 12.0, "limits": {resource.RLIMIT_CORE: 0},
     }  # fmt: skip
 
 
@@ -222,6 +224,9 @@ def test_a_spec_gives_every_field_and_the_absent_ones_their_defaults() -> None:
 def test_what_is_no_number_of_seconds_counts_as_not_given(bad: object) -> None:
     spec = AttemptSpec({"argv": ["x"], "env": {}, "time_limit_s": bad, "kill_grace_s": bad, "uid": True, "umask": True})
     assert (spec.time_limit_s, spec.kill_grace_s, spec.uid, spec.umask) == (None, 30.0, None, 0o022)
+    limits = {"core": bad, "nofile": -2, "stack": 2**63, "unknown": 1}
+    assert AttemptSpec({"argv": ["x"], "env": {}, "limits": limits}).limits in ({}, {resource.RLIMIT_CORE: -1})
+    assert AttemptSpec({"argv": ["x"], "env": {}, "limits": bad}).limits == {}
 
 
 @pytest.mark.parametrize("record", [{}, {"argv": [], "env": {}}, {"argv": ["x"]}, {"argv": "x", "env": {}}])
@@ -249,3 +254,36 @@ def test_an_alarm_rings_when_its_moment_has_come_and_not_long_before() -> None:
         assert select.select([alarm.fd], [], [], 0)[0] == []
     finally:
         os.close(alarm.fd)
+
+
+def test_a_changed_limit_counts_from_the_start_and_has_its_own_notice_and_grace() -> None:
+    limited = ladder(time_limit_s=200.0, notice=USR1, notice_before_s=60.0)
+    assert limited.change(150.0, 400.0, 10.0)
+    assert steps(limited) == [(440.0, "notice"), (500.0, "terminate"), (510.0, "kill")]
+
+
+def test_a_notice_that_was_given_is_given_again_for_a_later_limit_and_not_for_a_sooner_one() -> None:
+    for limit, more in ((190.0, []), (400.0, [(440.0, "notice")])):
+        limited = ladder(time_limit_s=200.0, notice=USR1, notice_before_s=60.0)
+        assert limited.due(240.0) == ["notice"]
+        assert limited.change(245.0, limit, 30.0)
+        assert steps(limited) == [*more, (100.0 + limit, "terminate"), (130.0 + limit, "kill")]
+
+
+def test_a_changed_limit_that_is_over_stops_the_job_now_and_none_never() -> None:
+    late = ladder(time_limit_s=200.0, notice=USR1, notice_before_s=60.0)
+    assert late.change(150.0, 20.0, 30.0)
+    assert late.due(150.0) == ["notice", "terminate"]
+    assert late.next_at() == 180.0
+    endless = ladder(time_limit_s=200.0, notice=USR1, notice_before_s=60.0)
+    assert endless.change(150.0, None, 30.0)
+    assert endless.next_at() is None
+    assert endless.change(160.0, 100.0, 30.0)
+    assert endless.next_at() == 160.0
+
+
+def test_a_stop_that_goes_on_is_not_put_off_by_a_changed_limit() -> None:
+    stopped = ladder(time_limit_s=200.0)
+    stopped.request(110.0, "cancel")
+    assert not stopped.change(111.0, 4000.0, 90.0)
+    assert steps(stopped) == [(110.0, "terminate"), (140.0, "kill")]

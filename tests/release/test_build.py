@@ -15,6 +15,7 @@ import pytest
 from distributions import CLEAN, ROOT, Built, build, commit_all, git
 
 from gpuq import __version__
+from gpuq.cli.parse.command_table import COMMANDS
 from gpuq.cli.shadows import DISTRIBUTION
 
 pytestmark = pytest.mark.release
@@ -36,9 +37,20 @@ def test_the_wheel_has_the_whole_package_and_the_migrations_and_nothing_else(bui
     names = set(zipfile.ZipFile(built.wheel).namelist())
     tracked = git(built.tree, "ls-files", "gpuq", "migrations").splitlines()
     expected = {re.sub("^migrations/", "gpuq/_migrations/", name) for name in tracked} | {"gpuq/_revision.txt"}
-    assert {name for name in names if ".dist-info/" not in name} == expected
+    # Added by the build, as the note is.
+    expected.add("gpuq/server/pages/static/htmx.js")
+    assert {
+        name for name in names if ".dist-info/" not in name and ".data/data/share/man/man1/" not in name
+    } == expected
     assert {Path(name).suffix for name in expected} >= {".py", ".lua"}
     assert any(name.startswith("gpuq/_migrations/versions/") for name in names)
+
+
+def test_the_wheel_has_the_manual_page_of_every_command(built: Built) -> None:
+    names = zipfile.ZipFile(built.wheel).namelist()
+    pages = {name.partition(".data/data/")[2] for name in names if ".data/data/" in name}
+    expected = {"gpuq", *(f"gpuq-{name.replace(' ', '-')}" for name in COMMANDS)}
+    assert pages == {f"share/man/man1/{page}.1" for page in expected}
 
 
 def test_the_sdist_has_all_that_the_tests_and_the_next_build_need(built: Built) -> None:

@@ -41,6 +41,26 @@ def test_the_command_line_says_which_priority_is_the_highest(box: Any, accounts:
         assert "the highest for" in box.gpuq_as(accounts.alice, *words, code=4).stderr
 
 
+def test_a_running_job_is_made_longer_by_an_administrator_and_by_its_owner_at_nobodys_cost(
+    box: Any, accounts: Accounts
+) -> None:
+    job = box.submit_as(accounts.alice, "exec sleep 600", gpus=4, time_limit_s=3600)
+    box.until(lambda: box.call(None, "GET", f"/jobs/{job}").json["state"] == "running", "it runs")
+    assert box.call(accounts.bob, "PATCH", f"/jobs/{job}", {"time_limit_s": 1}).status == 403
+    assert box.call(accounts.alice, "PATCH", f"/jobs/{job}", {"time_add_s": 60}).json["time_limit_s"] == 3660
+    waits = box.submit_as(accounts.bob, "true", gpus=1)
+    refused = box.call(accounts.alice, "PATCH", f"/jobs/{job}", {"time_add_s": 7200})
+    assert (refused.status, refused.json["error"]["code"]) == (409, "refused")
+    assert f"job {waits} would start 2h00m later" in refused.json["error"]["message"]
+    many = {"ids": [job], "changes": {"time_add_s": 7200}}
+    assert box.call(accounts.alice, "POST", "/jobs/update", many).json[0]["error"]["code"] == "refused"
+    assert box.call(accounts.admin, "PATCH", f"/jobs/{job}", {"time_add_s": 7200}).json["time_limit_s"] == 10860
+    # One that is over already stops it, also through the limits of the supervisor of another user's job.
+    assert box.call(accounts.alice, "PATCH", f"/jobs/{job}", {"time_limit_s": 1}).json["time_limit_s"] == 1
+    box.until(lambda: box.call(None, "GET", f"/jobs/{job}").json["outcome"] == "time_limit", "it is stopped")
+    box.until(lambda: box.call(None, "GET", f"/jobs/{waits}").json["state"] == "completed", "the other has run")
+
+
 def test_top_passes_nobody_elses_jobs_but_by_an_administrator(box: Any, accounts: Accounts) -> None:
     assert box.call(accounts.admin, "POST", "/queue/pause").status == 200
     whose = (accounts.alice, accounts.bob, accounts.alice, accounts.bob)

@@ -119,6 +119,7 @@ def test_no_body_makes_the_server_fail(api: Any, body: bytes) -> None:
     for method, path in (
         ("POST", "/jobs"),
         ("POST", "/jobs/check"),
+        ("POST", "/jobs/place"),
         ("PATCH", "/jobs/1"),
         ("POST", "/sql"),
         ("POST", "/tokens"),

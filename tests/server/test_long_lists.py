@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import tempfile
+import threading
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import FINAL, JobState
 from gpuq.ports.records import JobFilter, Move, NewJob
 from gpuq.server.routes.long_lists import PAGE
+from gpuq.stores.sql.core import engine
 
 MANY = 2 * PAGE + 100
 
@@ -130,3 +132,28 @@ def test_idle_connections_keep_no_pages_and_answer_as_before(api: Any, many: lis
         api.ctx.records.spare_memory()
         assert tx.jobs(JobFilter(limit=3)) == before
         assert tx.jobs(JobFilter(states=FINAL)) == []
+
+
+def test_the_pages_of_every_connection_that_nobody_uses_are_freed(api: Any, many: list[int]) -> None:
+    database = api.ctx.records.database
+    freed: list[str] = []
+    with database.write_on_driver() as writing, database.read_on_driver() as one, database.read_on_driver() as other:
+        for name, driver in (("writing", writing), ("one", one), ("other", other)):
+            driver.set_trace_callback(lambda text, name=name: freed.append(name) if "shrink_memory" in text else None)
+    api.ctx.records.spare_memory()
+    assert sorted(freed) == ["one", "other", "writing"]
+
+
+def test_memory_is_not_freed_in_the_midst_of_a_write_and_nobody_minds(
+    api: Any, many: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "SPARE_WAIT_S", 0.01)
+    database = api.ctx.records.database
+    freed: list[str] = []
+    with database.write_on_driver() as driver:
+        driver.set_trace_callback(freed.append)
+        sparing = threading.Thread(target=api.ctx.records.spare_memory)
+        sparing.start()
+        sparing.join(30)
+        assert not sparing.is_alive()
+        assert not [text for text in freed if "shrink_memory" in text]

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 from gpuq.domain.job import JobView
 from gpuq.engine.queries.gpu_report import GpuView
 from gpuq.engine.queries.job_queries import WhyView
+from gpuq.server.routes import admin, jobs, queue
 from gpuq.server.routes.views import BulkItemView, JobDetailView, QueueAnswer
 
 PROMISED = {
@@ -21,6 +22,7 @@ PROMISED = {
     ("POST", "/jobs"),
     ("GET", "/jobs"),
     ("POST", "/jobs/check"),
+    ("POST", "/jobs/place"),
     ("GET", "/jobs/{job_id}"),
     ("DELETE", "/jobs/{job_id}"),
     ("PATCH", "/jobs/{job_id}"),
@@ -40,6 +42,9 @@ PROMISED = {
     ("GET", "/events"),
     ("GET", "/jobs/{job_id}/why"),
     ("GET", "/jobs/{job_id}/script"),
+    ("GET", "/jobs/{job_id}/result"),
+    ("GET", "/jobs/{job_id}/result.{extension}"),
+    ("GET", "/jobs/{job_id}/short_result"),
     ("POST", "/jobs/{job_id}/again"),
     ("POST", "/jobs/{job_id}/requeue"),
     ("POST", "/jobs/requeue"),
@@ -169,3 +174,9 @@ def test_what_is_answered_is_what_the_document_describes(api: Any, start: Any) -
         assert TypeAdapter(view).dump_python(described, mode="json") == answer.json()
     items = client.post("/jobs/release", json={"ids": [held["id"], 99]}).content
     TypeAdapter(list[BulkItemView]).validate_json(items)
+
+
+def test_the_routes_are_those_that_were_made_once_so_that_the_first_request_waits_for_none(api: Any) -> None:
+    made = [route for part in (jobs, queue, admin) for route in part.router.routes]
+    assert made
+    assert [route for route in made if not any(route is served for served in api.app.routes)] == []

@@ -114,6 +114,7 @@ def test_changes_answer_the_job_as_it_is_then(client: Client) -> None:
     assert client.release(job.id).state == "queued"
     assert client.top(job.id).position == 1
     assert client.update(job.id, priority="high", time_limit_s=60).priority == "high"
+    assert client.update(job.id, time_add_s=30).time_limit_s == 90
     assert client.update(job.id, time_limit_s=None).time_limit_s is None
     assert job.cancel(reason="no need").state == "cancelled"
     assert job.refresh().is_final

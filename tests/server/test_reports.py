@@ -108,6 +108,9 @@ def test_every_report_is_a_table_with_and_without_a_past(
     start(submit(api.daemon), gpus=(1,))
     assert table(api, kind, f"by={by}")
     assert isinstance(table(api, kind, f"by={by}&since=1000"), list)
+    assert table(api, kind, f"by={by}&until=1000") == []
+    if kind != "utilization":
+        assert table(api, kind, f"by={by},user,day")
 
 
 def test_a_day_that_an_attempt_spans_gets_its_own_part(api: Any, start: Callable[..., Any]) -> None:
@@ -123,7 +126,10 @@ def test_a_day_that_an_attempt_spans_gets_its_own_part(api: Any, start: Callable
     assert utilization._capacity("day", pieces[1][0], 2, midnight - 600, midnight + 300) == 600
 
 
-@pytest.mark.parametrize("query", ["/report/everything", "/report/usage?by=moon", "/report/usage?since=x"])
+@pytest.mark.parametrize(
+    "query",
+    ["/report/everything", "/report/usage?by=moon", "/report/usage?by=user,", "/report/utilization?by=user,day"],
+)
 def test_a_report_that_there_is_not_is_refused(api: Any, query: str) -> None:
     assert api.daemon.get(query).status_code == 422
 

@@ -7,6 +7,11 @@ import pytest
 
 from gpuq.server.http.middleware import MAX_BODY
 
+# What is not stored, but worked out when somebody looks.
+OUTLOOK = (
+    "position", "reason", "estimated_start", "estimated_end", "estimated_start_range", "estimated_end_range",
+)  # fmt: skip
+
 
 def test_one_spec_answers_one_job_that_is_stored(api: Any) -> None:
     answer = api.daemon.post("/jobs", json={"command": ["true"], "gpus": 2, "priority": "high", "cwd": "/"})
@@ -14,7 +19,7 @@ def test_one_spec_answers_one_job_that_is_stored(api: Any) -> None:
     job = answer.json()
     assert (job["user"], job["state"], job["gpus"], job["priority"]) == ("daemon", "queued", 2, "high")
     [stored] = api.daemon.get(f"/jobs?ids={job['id']}").json()
-    computed = {"position", "reason", "estimated_start", "estimated_end"}
+    computed = set(OUTLOOK)
     assert {k: v for k, v in job.items() if k not in computed} == {k: v for k, v in stored.items() if k not in computed}
 
 
@@ -35,11 +40,11 @@ def test_the_answer_to_a_submission_says_what_a_later_look_says(api: Any, spec: 
     plain = api.daemon.post("/jobs", json={**spec, "key": None}).json()
     plain = plain[0] if isinstance(plain, list) else plain
     [looked] = api.daemon.get(f"/jobs?ids={plain['id']}").json()
-    for name in ("position", "reason", "estimated_start", "estimated_end"):
+    for name in OUTLOOK:
         looked.pop(name)
         plain.pop(name, None)
     assert plain == looked
-    assert set(first) == set(plain) | {"position", "reason", "estimated_start", "estimated_end"}
+    assert set(first) == set(plain) | set(OUTLOOK)
     assert first["reason"] is not None
 
 
@@ -64,7 +69,7 @@ def test_every_job_of_a_mixed_list_is_answered_as_a_later_look_shows_it(api: Any
     answered = api.daemon.post("/jobs", json=[plain | changed for changed in variations]).json()
     looked = {job["id"]: job for job in api.daemon.get("/jobs").json()}
     for job in answered:
-        for name in ("position", "reason", "estimated_start", "estimated_end"):
+        for name in OUTLOOK:
             looked[job["id"]].pop(name)
             job.pop(name, None)
         assert job == looked[job["id"]]

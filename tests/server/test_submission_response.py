@@ -31,7 +31,8 @@ OTHER_ROW: dict[str, Any] = {
 LATER = {
     "reason", "outcome", "retries_used", "attempt", "started_at", "finished_at", "stop_deadline", "position",
     "estimated_start", "estimated_end", "progress", "node", "gpu_indices", "gpu_uuids", "pid", "exit_code", "signal",
-    "error", "peak_gpu_mem_mb", "log_path",
+    "error", "peak_gpu_mem_mb", "log_path", "short_result", "result_bytes", "result_type",
+    "estimated_start_range", "estimated_end_range",
 }  # fmt: skip
 
 

@@ -161,9 +161,11 @@ import json, sys
 from gpuq import wiring
 from gpuq.domain.caller import Caller
 from gpuq.engine.queries.job_queries import JobQueries
-from gpuq.linux import trim_heap
+from gpuq.linux import keep_large_blocks_apart
 from gpuq.server.routes.submission_clerk import Clerk, Request
 from gpuq.settings import Settings
+
+keep_large_blocks_apart()
 
 def resident():
     with open("/proc/self/status") as lines:
@@ -178,10 +180,10 @@ def serve(jobs):
     clerk.serve_all([Request(body.encode(), Caller("root", 0, 0, True), None, False, lambda: None, give)])
 
 serve(10)
-trim_heap()
+clerk.spare_memory()
 before = resident()
 serve(20_000)
-trim_heap()
+clerk.spare_memory()
 print(json.dumps([sizes[1][0], before, sizes[1][1], resident()]))
 """
 
@@ -191,5 +193,5 @@ def test_what_a_large_submission_takes_is_given_back(home: Path) -> None:
     assert done.returncode == 0, done.stderr
     status, before, most, after = json.loads(done.stdout)
     assert status == 201
-    # Some stays: the database has a cache of 16 MB.
-    assert after - before < (most - before) / 2
+    # Some stays, because a page of the heap is not free before all of it is.
+    assert after - before < (most - before) / 6

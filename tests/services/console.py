@@ -76,7 +76,7 @@ def steps(page: str) -> Iterator[Command | File | Left]:
         elif found["word"] == "not run":
             yield Left(found["about"])
         elif found["kind"] == "sh":
-            yield Left("for another machine or another user")
+            yield Left("")
         elif found["kind"] == "console":
             yield from commands(found["text"])
 

@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 _EMPTY = (
-    "TRUNCATE jobs, environments, requests, tokens, installation, maintenance_runs, totals RESTART IDENTITY CASCADE"
+    "TRUNCATE jobs, environments, secrets, requests, tokens, installation, maintenance_runs, totals"
+    " RESTART IDENTITY CASCADE"
 )
 _CUT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

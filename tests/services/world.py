@@ -33,10 +33,11 @@ from gpuq.engine.node_lock import NodeLocks
 from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.engine.run_times import RunTimes
 from gpuq.gpus.simulated import SimulatedGpus
-from gpuq.ports.launcher import LaunchOrder, Oversight
+from gpuq.ports.launcher import AttemptLimits, LaunchOrder, Oversight
 from gpuq.settings import Settings
 from gpuq.stores import redis as redis_stores
 from gpuq.stores import sql as sql_stores
+from gpuq.stores.secret_key import SecretKeyFile
 
 BOOT = "boot-1"
 WELL = Sight(SupervisorState.RUNS, pid=7, start=1)
@@ -134,6 +135,10 @@ class PlayedLauncher:
         self.oversight: Oversight = PlayedOversight(self)
         self.orders: list[LaunchOrder] = []
         self.stops: list[Stop] = []
+        # By folder of the attempt, what its supervisor goes by besides its order; `deaf`: of an earlier release.
+        self.limits_told: dict[str, tuple[float | None, float | None]] = {}
+        self.deaf = False
+        self.fail_limits: OSError | None = None
         self.fail_next: Exception | None = None
         self.fail_rehearsal: OSError | None = None
         self.rehearsal_over = True
@@ -261,6 +266,23 @@ class PlayedLauncher:
     def request_stop(self, run_dir: str, *, reason: str, grace_s: float, signal: str | None = None) -> None:
         self.stops.append(Stop(run_dir=run_dir, reason=reason, grace_s=grace_s, signal=signal))
 
+    def limits(self, run_dir: str, token: str) -> AttemptLimits | None:
+        for order in self.orders:
+            if (order.run_dir, order.token) == (run_dir, token):
+                time_limit_s, grace_s = order.spec["time_limit_s"], order.spec["kill_grace_s"]
+                told = self.limits_told.get(run_dir)
+                if told is not None:
+                    time_limit_s, grace_s = told[0], grace_s if told[1] is None else told[1]
+                return AttemptLimits(time_limit_s, grace_s, heard=not self.deaf)
+        return None
+
+    def change_limits(
+        self, run_dir: str, token: str, *, time_limit_s: float | None, kill_grace_s: float | None
+    ) -> None:
+        if self.fail_limits is not None:
+            raise self.fail_limits
+        self.limits_told[run_dir] = (time_limit_s, kill_grace_s)
+
     def progress(self, run_dir: str, uid: int | None) -> dict[str, Any] | None:
         return None
 
@@ -330,6 +352,7 @@ class World:
             epoch=epoch,
             boot_id=BOOT,
             new_token=lambda: f"{self.random.getrandbits(128):032x}",
+            secrets=SecretKeyFile(self.settings.home),
             random=Random(1),
         )
 

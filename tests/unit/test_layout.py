@@ -120,8 +120,10 @@ def _calls(*folders: Path) -> Iterator[tuple[Path, ast.Call]]:
 # A file of more lines, or a function, and why it is one.
 LONG_FILES = {
     "cli/parse/command_table.py": "one row a command",
+    "settings.py": "one setting after another, each with its bounds and its sentence",
     "ports/records.py": "one port, with what each call raises",
     "stores/sql/core/statements.py": "one reading statement after another",
+    "stores/sql/schema/tables.py": "one table after another",
     "supervise/shim.py": "one process from its first instruction to its last",
 }
 LONG_FUNCTIONS = {
@@ -129,6 +131,7 @@ LONG_FUNCTIONS = {
     "client/client.py submit": "one parameter a field of a submission, each described",
     "client/watch.py follow": "one loop that follows a log from attempt to attempt",
     "domain/job.py job_json": "one line a field of the JSON",
+    "engine/attempt/environment.py supervisor_spec": "one line a field of the record",
     "engine/intake/newborn.py job_of": "one line a field of the row",
     "scheduler/forecast.py forecast": "one loop through virtual time",
     "stores/sql/schema/views.py view_statements": "the text of the views",

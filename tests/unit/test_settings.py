@@ -158,3 +158,10 @@ def test_what_is_kept_for_ever_unless_told_otherwise_is_not_removed_by_a_nought(
             with pytest.raises(ConfigError, match=name):
                 load()
         monkeypatch.delenv(f"GPUQ_{name.upper()}")
+
+
+@pytest.mark.parametrize(("value", "most"), [("0", 0), ("2G", 2 * 1024**3), ("64", 64 * 1024**2)])
+def test_the_size_of_results_is_limited(monkeypatch: pytest.MonkeyPatch, value: str, most: int) -> None:
+    assert Settings().max_result_bytes == 64 * 1024**2
+    monkeypatch.setenv("GPUQ_MAX_RESULT", value)
+    assert load()[0].max_result_bytes == most

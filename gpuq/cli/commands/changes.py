@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gpuq.cli.connect import connect, print_json
-from gpuq.cli.messages import act_on_each, job_line, tell
+from gpuq.cli.connect import connect, print_json, say
+from gpuq.cli.messages import act_on_each, job_line, tell_refused
 from gpuq.cli.parse.options import Args
-from gpuq.cli.parse.select import ACTIVE, WAITING, select
-from gpuq.errors import UsageError
+from gpuq.cli.parse.select import ACTIVE, FILTER_NAMES, WAITING, in_ranges, select
+from gpuq.errors import NotFound, UsageError, WrongState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 FEW = 10
 # Jobs a request, as many as the daemon takes: what is cancelled or held in one request leaves the line in one step.
 _AT_ONCE = 10_000
-# Refusals that are told one by one.
-_TOLD = 10
+# What a running job can be changed in.
+_WHILE_RUNNING = {"priority", "time_limit_s", "time_add_s", "name", "group", "kill_grace_s"}
 
 
 def cancel(args: Args) -> int:
@@ -78,16 +78,34 @@ def requeue(args: Args) -> int:
 
 
 def update(args: Args) -> int:
-    """Changes the given fields of the chosen waiting jobs. Raises UsageError when no field is given."""
+    """Changes the given fields of the chosen jobs. Raises UsageError when no field is given."""
     from gpuq.cli.parse.spec import job_fields
 
     changes = job_fields(args)
     if not changes:
         raise UsageError("update: what shall change?", hint="gpuq update 7 --priority high --time 2h")
     client = connect()
-    return _all(
-        client, args, WAITING, lambda job_id: client.update(job_id, **changes), "update", "changed", changes=changes
-    )
+
+    def change(job_id: int) -> dict[str, Any]:
+        job = client.update(job_id, **changes)
+        _tell_of_running(job, changes)
+        return job
+
+    # `all` means what waits: nobody is to stop a running job by a word about all of them.
+    running = "all" not in args.words and set(changes) <= _WHILE_RUNNING
+    candidates = (*WAITING, *ACTIVE[:2]) if running else WAITING
+    return _all(client, args, candidates, change, "update", "changed", changes=changes)
+
+
+def _tell_of_running(job: dict[str, Any], changes: dict[str, Any]) -> None:
+    if job["state"] not in ACTIVE[:2]:
+        return
+    if {"time_limit_s", "time_add_s"} & set(changes):
+        from gpuq.domain.quantities import duration_text
+
+        say(f"gpuq: job {job['id']} has a time limit of {duration_text(job['time_limit_s'])} now")
+    if "priority" in changes:
+        say(f"gpuq: job {job['id']} runs already: its priority counts for its next attempt")
 
 
 def pause(args: Args) -> int:
@@ -109,43 +127,27 @@ def _all(
     client: Calls, args: Args, candidates: Iterable[str], verb: Verb, name: str, done: str, **words: object
 ) -> int:
     """Few jobs one by one, many in few requests with `words`. `done`: what became of them, as a participle."""
+    candidates = tuple(candidates)
     ids = select(client, args, candidates)
+    if not ids:
+        return _nothing(client, args, candidates)
     if len(ids) <= FEW:
-        return _one_by_one(args, ids, verb)
+        return _one_by_one(args, ids, verb, done)
     changed: list[Any] = []
     refused: list[Any] = []
     for some in _pieces(ids, _AT_ONCE):
         answer = client.act(name, some, **words)
         if answer is None:
-            return _one_by_one(args, ids, verb)
+            return _one_by_one(args, ids, verb, done)
         for item in answer:
             (refused if "error" in item else changed).append(item)
-    code = _tell_refused(refused)
+    from gpuq.client.errors import from_error
+
+    code = tell_refused([(item["id"], from_error(item["error"])) for item in refused])
     if args.flag("json"):
         print_json([job for some in _pieces(changed, 1000) for job in _as_they_are(client, some)])
     else:
         print(_summary(changed, done))
-    return code
-
-
-def _tell_refused(refused: list[Any]) -> int:
-    """The first on stderr in full, the others counted; returns the largest exit code."""
-    import sys
-
-    from gpuq.client.errors import from_error
-
-    code = 0
-    for item in refused[:_TOLD]:
-        code = max(code, tell(from_error(item["error"])))
-    more: dict[str, int] = {}
-    for item in refused[_TOLD:]:
-        name = item["error"]["code"]
-        if name not in more:
-            code = max(code, from_error(item["error"]).exit_code)
-        more[name] = more.get(name, 0) + 1
-    if more:
-        counts = ", ".join(f"{count:,} {name}" for name, count in sorted(more.items()))
-        print(f"gpuq: {len(refused):,} jobs were refused; those not told here: {counts}", file=sys.stderr)
     return code
 
 
@@ -164,17 +166,43 @@ def _pieces(items: list[Any], size: int) -> list[list[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _one_by_one(args: Args, ids: list[int], verb: Verb) -> int:
-    done: list[Any] = []
-    code = act_on_each(ids, lambda job_id: done.append(verb(job_id)))
+def _one_by_one(args: Args, ids: list[int], verb: Verb, done: str) -> int:
+    changed: list[Any] = []
+    code = act_on_each(ids, lambda job_id: changed.append(verb(job_id)))
     if args.flag("json"):
-        print_json(done)
-    elif not ids:
-        print("no such jobs")
+        print_json(changed)
+    elif len(args.words) == 1 and args.words[0].isdigit() and len(changed) > 1:
+        # An array by its one id: what is said of it is one line, however many it has.
+        print(_summary(changed, done))
     else:
-        for job in done:
+        for job in changed:
             print(_changed_line(job))
     return code
+
+
+def _nothing(client: Calls, args: Args, candidates: tuple[str, ...]) -> int:
+    """Nothing that was named is one of `candidates`, the states. Raises NotFound and WrongState where ranges of ids
+    were named: those who wrote them believe that something is there."""
+    name = args.command.name
+    if not args.any_of(FILTER_NAMES):
+        words = ", ".join(args.words)
+        counts = in_ranges(client, args.words)
+        if counts:
+            told = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+            raise WrongState(
+                f"{name}: of jobs {words} none is {_either(candidates)} ({told})", hint=f"see `gpuq {name} --help`"
+            )
+        if counts is not None:
+            raise NotFound(f"there are no jobs {words}", hint="`gpuq status -a` lists every job")
+    if args.flag("json"):
+        print_json([])
+    else:
+        print(f"nothing to {name}: no such job is {_either(candidates)}")
+    return 0
+
+
+def _either(states: tuple[str, ...]) -> str:
+    return " or ".join(states) if len(states) < 3 else f"{', '.join(states[:-1])} or {states[-1]}"
 
 
 def _changed_line(job: Any) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from gpuq.cli.commands.log_lines import last_state
 from gpuq.cli.connect import connect, print_json
+from gpuq.cli.fitting import fitted
 from gpuq.cli.messages import act_on_each, tell
 from gpuq.cli.parse.options import Args
 from gpuq.cli.parse.select import one, resolve_ids
-from gpuq.cli.render import count, full_time, printable, table
+from gpuq.cli.render import count, cut, full_time, local_times, printable, width, wrapped
 from gpuq.errors import GpuqError, NotFound, Unavailable, UsageError
 
 TYPE_CHECKING = False
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from gpuq.client.calls import Calls
 
 HEADER = ("ID", "NAME", "USER", "FAILED", "TRIES", "OUTCOME", "ERROR")
+# What a narrow terminal does without, so that the errors are seen.
+LESS = (("NAME", 24), ("TRIES", 0), ("NAME", 10), ("USER", 0))
 
 
 def show_all(args: Args) -> int:
@@ -28,7 +32,7 @@ def show_all(args: Args) -> int:
         print_json(letters)
         return 0
     if letters:
-        print(table(HEADER, [_row(letter) for letter in letters], right=("ID", "TRIES"), state=""))
+        print(fitted(HEADER, [_row(letter) for letter in letters], matters="ERROR", less=LESS, right=("ID", "TRIES")))
     print(count(len(letters), "dead letter"))
     return 0
 
@@ -123,14 +127,17 @@ def _answer() -> str:
 
 
 def _print(letter: Any) -> None:
-    print(
+    limit = width()
+    told = (
         f"job {letter['job_id']} ({printable(letter['name'])}) of {letter['user']} failed at "
         f"{full_time(letter['failed_at'])} after {count(letter['attempts'], 'attempt')}: {letter['outcome']}"
     )
+    print(wrapped(told, 2, limit))
     if letter["error"]:
-        print(f"  {printable(letter['error'])}")
-    for line in (letter["log_tail"] or "").splitlines():
-        print(f"  | {printable(line)}")
+        print(wrapped(f"  {printable(local_times(letter['error']))}", 4, limit))
+    tail = (letter["log_tail"] or "").rstrip("\n")
+    for line in tail.split("\n") if tail else ():
+        print(cut(f"  | {printable(last_state(line.encode(errors='replace')).decode())}", limit))
 
 
 def _row(letter: Any) -> list[str]:
@@ -141,5 +148,5 @@ def _row(letter: Any) -> list[str]:
         full_time(letter["failed_at"]),
         str(letter["attempts"]),
         letter["outcome"],
-        letter["error"] or "",
+        local_times(letter["error"] or ""),
     ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from gpuq.cli.commands.job_detail import outgrown
 from gpuq.cli.connect import connect, print_json, say
+from gpuq.cli.fitting import fitted
 from gpuq.cli.parse.options import LONGEST_NUMBER, Args
-from gpuq.cli.render import memory, table
+from gpuq.cli.render import local_times, memory
 from gpuq.errors import UsageError
 
 TYPE_CHECKING = False
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 # A range longer than that is a slip of the finger.
 MOST_GPUS = 1024
 HEADER = ("GPU", "STATE", "MODEL", "MEMORY", "UTIL", "TEMP", "POWER", "HOLDER", "UUID")
+RIGHT = ("GPU", "MEMORY", "UTIL", "TEMP", "POWER")
+# What a narrow terminal does without, so that the holders are seen.
+LESS = (("UUID", 0), ("POWER", 0), ("TEMP", 0), ("MODEL", 14), ("UTIL", 0), ("MODEL", 0))
 
 
 def gpus(args: Args) -> int:
@@ -23,7 +27,7 @@ def gpus(args: Args) -> int:
     if args.flag("json"):
         print_json(rows)
     elif rows:
-        print(table(HEADER, [_row(row) for row in rows], right=("GPU", "MEMORY", "UTIL", "TEMP", "POWER")))
+        print(fitted(HEADER, [_row(row) for row in rows], matters="HOLDER", less=LESS, right=RIGHT))
     else:
         say("gpuq: no GPUs here; jobs with -g 0 run all the same, GPUQ_GPUS=sim:4 simulates four")
     return 0
@@ -57,7 +61,8 @@ def _indices(args: Args) -> list[int]:
             raise UsageError(f"{word!r} is not the index of a GPU", hint="`gpuq gpus` lists them")
         low, high = int(ends[0]), int(ends[-1])
         if not low <= high < low + MOST_GPUS:
-            raise UsageError(f"{word!r} is no range of GPUs", hint="write the lower index first, as in 0-3")
+            wrong = "write the lower index first, as in 0-3" if low > high else f"at most {MOST_GPUS} at once"
+            raise UsageError(f"{word!r} is no range of GPUs", hint=wrong)
         found.extend(range(low, high + 1))
     return list(dict.fromkeys(found))
 
@@ -87,5 +92,5 @@ def _holder(gpu: Any) -> str:
         for process in gpu["processes"]
     ]
     if not holders and gpu["reason"]:
-        holders.append(gpu["reason"]["text"])
+        holders.append(local_times(gpu["reason"]["text"]))
     return "; ".join(holders)

@@ -7,9 +7,10 @@ import sys
 from gpuq.cli.commands.job_detail import detail
 from gpuq.cli.commands.status import row_limit
 from gpuq.cli.connect import connect, print_json
+from gpuq.cli.fitting import fitted
 from gpuq.cli.parse.options import Args, require_text
 from gpuq.cli.parse.select import FINAL, MANY, filters, matches, resolve_ids
-from gpuq.cli.render import full_time, since, table
+from gpuq.cli.render import cut, full_time, since, table
 from gpuq.errors import UsageError
 
 TYPE_CHECKING = False
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 HEADER = ("ID", "STATE", "USER", "PRIO", "GPUS", "NAME", "FINISHED", "WAITED", "RAN", "TRIES", "END")
 RIGHT = ("ID", "GPUS", "WAITED", "RAN", "TRIES")
+# What a narrow terminal does without, so that it is seen how the jobs ended.
+LESS = (("PRIO", 0), ("NAME", 16), ("TRIES", 0), ("WAITED", 0), ("USER", 8), ("NAME", 10), ("USER", 0))
 
 
 def history(args: Args) -> int:
@@ -37,7 +40,7 @@ def history(args: Args) -> int:
         print_json(shown)
         return 0
     if shown:
-        print(table(HEADER, [_row(job) for job in shown], right=RIGHT))
+        print(fitted(HEADER, [_row(job) for job in shown], matters="END", less=LESS, right=RIGHT))
     print(
         f"the newest {len(shown):,} shown; --limit or --all"
         if len(shown) < len(jobs)
@@ -71,7 +74,7 @@ def _row(job: Any) -> list[str]:
         job["user"],
         job["priority"],
         str(job["gpus"]),
-        job["name"] if len(job["name"]) <= 24 else job["name"][:23] + "…",
+        cut(job["name"], 24),
         full_time(job["finished_at"]),
         since(job["submitted_at"], job["started_at"] or job["finished_at"]),
         since(job["started_at"], job["finished_at"]),
@@ -86,11 +89,29 @@ def report(args: Args) -> int:
     kinds = ("usage", "waits", "failures", "utilization", "disk")
     if kind not in kinds:
         raise UsageError(f"unknown report {kind!r}", hint="there are: " + ", ".join(kinds))
-    if kind == "disk" and args.given("since"):
-        raise UsageError("report disk tells what is there now; --since has no meaning", hint="leave it out")
-    by = args.choice("by", ("user", "group", "job") if kind == "disk" else ("user", "group", "gpu", "day"), "user")
-    _print_table(args, connect().report(kind, by=by, since=_moment(args, "since")))
+    if kind == "disk" and args.any_of(("since", "until")):
+        raise UsageError(
+            "report disk tells what is there now; --since and --until have no meaning", hint="leave it out"
+        )
+    by = _grouping(args, kind)
+    found = connect().report(kind, by=by, since=_moment(args, "since"), until=_moment(args, "until"))
+    if not args.any_of(("json", "csv")):
+        # The other times are the reader's; a day that was added up is the daemon's.
+        found["columns"] = ["day (UTC)" if name == "day" else name for name in found["columns"]]
+    _print_table(args, found)
     return 0
+
+
+def _grouping(args: Args, kind: str) -> str:
+    """What --by says, once each. Raises UsageError."""
+    possible = ("user", "group", "job") if kind == "disk" else ("user", "group", "gpu", "day")
+    keys = list(dict.fromkeys(args.parts("by"))) or ["user"]
+    for key in keys:
+        if key not in possible:
+            raise UsageError(f"--by: {key!r} is not possible", hint="use " + ", ".join(possible))
+    if len(keys) > 1 and kind in {"disk", "utilization"}:
+        raise UsageError(f"report {kind} groups by one thing", hint="use " + ", ".join(possible))
+    return ",".join(keys)
 
 
 def sql(args: Args) -> int:

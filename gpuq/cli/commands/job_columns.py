@@ -6,7 +6,7 @@ Pure but for the clock: jobs as the daemon answers them in, lines of text out.
 from __future__ import annotations
 
 from gpuq.cli.commands.job_detail import detail, index_text
-from gpuq.cli.render import command_text, full_time, since, span, table, when
+from gpuq.cli.render import about, cells_of, command_text, cut, full_time, since, span, table, when
 from gpuq.errors import UsageError
 
 TYPE_CHECKING = False
@@ -60,8 +60,14 @@ def _time(job: Any) -> str:
 def _start(job: Any) -> str:
     if not _is_waiting(job):
         return when(job["started_at"])
-    expected = job["estimated_start"] or (job.get("eligible_at") if job["state"] == "delayed" else None)
+    if job["estimated_start"]:
+        return f"~{about(job['estimated_start'], job.get('estimated_start_range'))}"
+    expected = job.get("eligible_at") if job["state"] == "delayed" else None
     return f"~{when(expected)}" if expected else ""
+
+
+def _end(job: Any) -> str:
+    return about(job["estimated_end"], job.get("estimated_end_range"))
 
 
 def _why(job: Any) -> str:
@@ -97,7 +103,7 @@ COLUMNS: dict[str, Column] = {
     "submitted": Column("SUBMITTED", "when it was submitted", lambda job: full_time(job["submitted_at"])),
     "started": Column("STARTED", "when it started", lambda job: full_time(job["started_at"])),
     "finished": Column("FINISHED", "when it ended", lambda job: full_time(job["finished_at"])),
-    "end": Column("END", "when it is expected to end", lambda job: when(job["estimated_end"])),
+    "end": Column("END", "when it is expected to end", _end),
     "limit": Column("LIMIT", "its time limit", lambda job: span(job["time_limit_s"]), right=True),
     "attempt": Column("TRY", "the number of its last attempt", lambda job: job["attempt"], right=True),
     "node": Column("NODE", "the machine that it runs on", lambda job: job["node"]),
@@ -145,11 +151,6 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def cut(text: str, most: int | None) -> str:
-    """At most `most` characters (None: any number); an ellipsis for what is left out."""
-    return text if most is None or len(text) <= most else text[: most - 1] + "…"
-
-
 def _fitting(jobs: Sequence[Any], width: int | None) -> tuple[list[str], dict[str, int]]:
     """Which columns there is room for beside a useful reason, and how long some of them may be."""
     most = {"name": NAME_MOST}
@@ -157,7 +158,7 @@ def _fitting(jobs: Sequence[Any], width: int | None) -> tuple[list[str], dict[st
         return list(DEFAULT), most
     needs = {}
     for name in DEFAULT:
-        longest = max((len(_text(COLUMNS[name].cell(job))) for job in jobs), default=0)
+        longest = max((cells_of(_text(COLUMNS[name].cell(job))) for job in jobs), default=0)
         if longest:
             needs[name] = max(len(COLUMNS[name].heading), longest)
     enough = min(max(WHY_LEAST, width // 3), needs.pop("why", 0))

@@ -21,7 +21,7 @@ def index_text(indices: Sequence[int] | None) -> str:
 
 def detail(job: Any) -> str:
     """What matters most about a job in its state."""
-    from gpuq.cli.render import epoch, local_times, span, when
+    from gpuq.cli.render import about, epoch, local_times, span
 
     parts = []
     if job["state"] in {"starting", "running", "stopping"}:
@@ -37,9 +37,9 @@ def detail(job: Any) -> str:
             left = deadline - time.time()
             parts.append(f"killed in {span(left)}" if left > 0 else "being killed")
         elif job["estimated_end"]:
-            parts.append(f"ends ~{when(job['estimated_end'])}")
+            parts.append(f"ends ~{about(job['estimated_end'], job.get('estimated_end_range'))}")
     elif job["finished_at"] is not None:
-        parts.append(ending(job))
+        parts.append(local_times(ending(job)))
     elif job["reason"]:
         parts.append(f"{job['reason']['code']}: {local_times(job['reason']['text'])}")
     return ", ".join(part for part in parts if part)

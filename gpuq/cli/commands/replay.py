@@ -110,7 +110,8 @@ def read_trace(path: Path) -> list[TraceJob]:
                 return list(_jobs(csv.DictReader(_lines(text, path)), path))
     except (OSError, EOFError, zlib.error, UnicodeError, csv.Error) as error:
         hint = f"a trace is a CSV file with {COLUMNS}"
-        raise UsageError(f"cannot read the trace {path}: {error}", hint=hint) from None
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UsageError(f"cannot read the trace {path}: {why}", hint=hint) from None
 
 
 def _lines(text: TextIO, path: Path) -> Iterator[str]:

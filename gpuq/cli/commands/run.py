@@ -6,7 +6,7 @@ import sys
 
 from gpuq.cli.commands.wait import wait_for
 from gpuq.cli.connect import connect, say
-from gpuq.cli.messages import submitted_line
+from gpuq.cli.messages import submitted_line, tell_left_out
 from gpuq.cli.parse.options import Args
 from gpuq.client.watch import follow
 from gpuq.errors import GpuqError, UsageError, WrongState
@@ -38,6 +38,7 @@ def run(args: Args) -> int:
     client.require_daemon("`gpuq run`")
     # Whoever looks on decides for himself whether to run it again.
     job = client.post_jobs({"max_retries": 0, **build(args, client)}, outlook=True)
+    tell_left_out(client)
     say(f"gpuq: {submitted_line(job)}")
     return _Follower(client, job["id"], max(1, job["attempt"])).follow()
 

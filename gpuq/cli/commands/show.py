@@ -6,32 +6,68 @@ import sys
 
 from gpuq.cli.commands.job_detail import detail, ending
 from gpuq.cli.connect import connect, print_json
+from gpuq.cli.fitting import print_facts
 from gpuq.cli.parse.options import Args
-from gpuq.cli.parse.select import one
-from gpuq.cli.render import command_text, full_time, local_times, memory, printable, since, span, table, when
+from gpuq.cli.parse.select import one, resolve_ids
+from gpuq.cli.render import (
+    about,
+    command_text,
+    full_time,
+    local_times,
+    memory,
+    printable,
+    since,
+    span,
+    table,
+    when,
+    width,
+    wrapped,
+)  # fmt: skip
+from gpuq.domain.ids import parse_selection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from gpuq.client.calls import Calls
+
 
 def show(args: Args) -> int:
-    """Prints one job with its attempts and events."""
+    """Prints jobs with their attempts and events; of an array how its elements fare."""
     client = connect()
-    job_id = one(client, args.words[0])
-    if args.flag("script") and not args.flag("json"):
-        sys.stdout.write(client.script(job_id))
+    ids, named = resolve_ids(client, args.words), parse_selection(args.words)
+    if args.flag("json"):
+        found = [_document(client, args, job_id) for job_id in ids]
+        # Of what may be several, a list, however many there are.
+        many = len(ids) > 1 or named.ranges or named.slices
+        print_json(found if many else found[0])
         return 0
+    if args.flag("script"):
+        for job_id in ids:
+            sys.stdout.write(client.script(job_id))
+        return 0
+    for number, job_id in enumerate(ids):
+        if number:
+            print()
+        job = client.job(job_id)
+        if job_id in named.ids and job["array_id"] == job_id:
+            from gpuq.cli.commands.show_array import print_array
+
+            print_array(client, job)
+        else:
+            _print(job)
+    return 0
+
+
+def _document(client: Calls, args: Args, job_id: int) -> Any:
     job = client.job(job_id)
     if args.flag("script"):
         job["script"] = client.script(job_id) if job.get("script_bytes") else None
-    if args.flag("json"):
-        print_json(job)
-        return 0
-    facts = _facts(job)
-    widest = max(len(name) for name, _ in facts)
-    for name, value in facts:
-        print(f"{name.ljust(widest)}  {printable(value)}")
+    return job
+
+
+def _print(job: Any) -> None:
+    print_facts([*_facts(job), *_left(job)])
     if job["attempts"]:
         print("\nAttempts")
         header = ("NO", "OUTCOME", "STARTED", "TOOK", "NODE", "GPUS", "PID", "PEAK", "END")
@@ -39,7 +75,6 @@ def show(args: Args) -> int:
     if job["events"]:
         print("\nEvents")
         print(table(("AT", "FROM", "TO", "BY", "DETAIL"), [_event(event) for event in job["events"]], state="TO"))
-    return 0
 
 
 def why(args: Args) -> int:
@@ -49,14 +84,25 @@ def why(args: Args) -> int:
     if args.flag("json"):
         print_json(found)
         return 0
+    limit = width()
+
+    def line(text: str) -> None:
+        print(wrapped(f"  {printable(local_times(text))}", 4, limit))
+
     print(f"job {found['id']} is {found['state']}" + _place(found))
     reasons = found["reasons"] or ([found["reason"]] if found["reason"] else [])
     for reason in reasons:
-        print(f"  {reason['code']}: {printable(local_times(reason['text']))}")
+        line(f"{reason['code']}: {reason['text']}")
+    for one_of_them in found.get("preemptions") or ():
+        if one_of_them["job_id"] == found["id"]:
+            at = when(one_of_them["at"])
+            line(f"job {one_of_them['beneficiary']} waits for it: it will be stopped at {at} and put back in line")
     if found["estimated_start"]:
-        print(f"  it starts about {when(found['estimated_start'])}")
+        line(f"it starts about {about(found['estimated_start'], found.get('estimated_start_range'))}")
+    elif found["state"] == "running" and found["estimated_end"]:
+        line(f"it ends about {about(found['estimated_end'], found.get('estimated_end_range'))}")
     if found.get("error"):
-        print(f"  {found['outcome']}: {printable(found['error'])}")
+        line(f"{found['outcome']}: {found['error']}")
     return 0
 
 
@@ -78,8 +124,8 @@ def _facts(job: Any) -> list[tuple[str, str]]:
         ("Job", f"{job['id']}  {job['name']}"),
         ("State", job["state"] + (f"  {said}" if (said := detail(job)) else "")),
         ("Position", "" if job["position"] is None else str(job["position"])),
-        ("Estimated start", when(job["estimated_start"])),
-        ("Estimated end", when(job["estimated_end"]) if job["started_at"] else ""),
+        ("Estimated start", about(job["estimated_start"], job.get("estimated_start_range"))),
+        ("Estimated end", about(job["estimated_end"], job.get("estimated_end_range")) if job["started_at"] else ""),
         ("User", job["user"] + (f", group {job['group']}" if job["group"] else "")),
         ("Priority", job["priority"] + (", preemptible" if job["preemptible"] else "")),
         ("GPUs", gpus),
@@ -105,6 +151,14 @@ def _facts(job: Any) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
+def _left(job: Any) -> list[tuple[str, str]]:
+    """What it left; a daemon of an earlier release knows of nothing."""
+    size, kind = job.get("result_bytes"), job.get("result_type")
+    result = "" if size is None else f"{size} bytes" + (f", {kind}" if kind else "")
+    facts = [("Short result", job.get("short_result") or ""), ("Result", result)]
+    return [(name, value) for name, value in facts if value]
+
+
 def _cancelled(job: Any) -> str:
     """Who asked for it and why, of a job that is cancelled or being so."""
     if job["state"] not in {"stopping", "cancelled"}:
@@ -126,7 +180,9 @@ def _expected(job: Any) -> str:
     expected = job.get("expected")
     if not expected:
         return ""
-    return f"{span(expected['seconds'])} (from {expected['source']}, {expected['samples']} runs)"
+    low, high = expected.get("low_s"), expected.get("high_s")
+    between = f", between {span(low)} and {span(high)}" if low is not None and high is not None else ""
+    return f"{span(expected['seconds'])}{between} (from {expected['source']}, {expected['samples']} runs)"
 
 
 def _attempt(attempt: Any) -> list[str]:
@@ -139,7 +195,7 @@ def _attempt(attempt: Any) -> list[str]:
         ",".join(map(str, attempt["gpu_indices"] or [])),
         str(attempt["pid"] or ""),
         memory(attempt["peak_gpu_mem_mb"]),
-        ending(attempt),
+        local_times(ending(attempt)),
     ]
 
 
@@ -149,5 +205,5 @@ def _event(event: Any) -> list[str]:
         event["from_state"] or "",
         event["to_state"],
         event["actor"],
-        event["detail"] or "",
+        local_times(event["detail"] or ""),
     ]

@@ -185,7 +185,8 @@ def _show(args: Args, listing: Listing, *, window: bool = False) -> None:
 def screen(listing: Listing, names: Sequence[str] | None, width: int | None, height: int | None) -> list[str]:
     """The lines of a listing, none longer than `width` columns and no more than `height` of them (None: any number);
     the last one counts the jobs, also those that there is no room for. `names`: the columns; None: what fits."""
-    from gpuq.cli.commands.job_columns import cut, lines
+    from gpuq.cli.commands.job_columns import lines
+    from gpuq.cli.render import cut
 
     jobs = listing.jobs if height is None else listing.jobs[: max(0, height - 2)]
     totals = _totals(listing)

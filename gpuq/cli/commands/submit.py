@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from gpuq.cli.connect import connect, print_json, say
-from gpuq.cli.messages import submitted_line
+from gpuq.cli.messages import submitted_line, tell_left_out
 from gpuq.cli.parse.options import Args
 from gpuq.errors import UsageError
 
@@ -33,7 +33,7 @@ def _submit(args: Args, *, wait: bool, max_retries: int | None = None) -> int:
     if "--from-file" in args.command.flags() and args.given("from_file"):
         from gpuq.cli.parse.batch import read
 
-        body: Any = read(args)
+        body: Any = read(args, client)
         if args.flag("test_only"):
             raise UsageError("--test-only looks at one job", hint="leave --from-file out")
     elif args.given("like"):
@@ -68,6 +68,12 @@ def _submit(args: Args, *, wait: bool, max_retries: int | None = None) -> int:
 
 
 def _post(client: Calls, args: Args, body: Any) -> Any:
+    answer = _posted(client, args, body)
+    tell_left_out(client)
+    return answer
+
+
+def _posted(client: Calls, args: Args, body: Any) -> Any:
     if args.given("like"):
         jobs = client.submit_again(*body)
         return jobs if len(jobs) > 1 or jobs[0]["array_id"] is not None else jobs[0]

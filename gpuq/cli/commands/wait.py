@@ -20,7 +20,7 @@ def wait(args: Args) -> int:
     from gpuq.cli.parse.select import ACTIVE, WAITING, select
 
     client = connect()
-    ids = select(client, args, WAITING + ACTIVE)
+    ids = select(client, args, WAITING + ACTIVE, elements_too=True)
     timeout = args.seconds("timeout")
     try:
         jobs, code = wait_for(client, ids, timeout)

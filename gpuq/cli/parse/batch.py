@@ -18,7 +18,20 @@ if TYPE_CHECKING:
 
 # Options that say how to submit; what to submit stands in the file.
 _ALLOWED = frozenset(
-    {"from_file", "json", "parsable", "wait", "no_check", "env", "env_keep", "env_all", "chdir", "test_only"}
+    {
+        "from_file",
+        "json",
+        "parsable",
+        "wait",
+        "no_check",
+        "env",
+        "env_keep",
+        "env_all",
+        "env_none",
+        "env_drop",
+        "chdir",
+        "test_only",
+    }
 )
 
 # What the daemon takes as one request.
@@ -37,28 +50,28 @@ class BatchLine:
 
 
 class BatchFile:
-    """The lines of a file and the environment that lies under that of each."""
+    """The lines of a file and what lies under each: `env` and other fields."""
 
-    __slots__ = ("env", "lines")
+    __slots__ = ("lines", "under")
 
-    def __init__(self, lines: list[BatchLine], env: dict[str, str]) -> None:
+    def __init__(self, lines: list[BatchLine], under: dict[str, Any]) -> None:
         self.lines = lines
-        self.env = env
+        self.under = under
 
 
-def read(args: Args) -> BatchFile:
+def read(args: Args, client: Calls) -> BatchFile:
     """Raises UsageError that names the file and the line."""
     name = args.path("from_file") or ""
     wrong = [option for option in args.values if option not in _ALLOWED]
     if wrong or args.words:
         what = f"--{wrong[0].replace('_', '-')}" if wrong else repr(args.words[0])
         raise UsageError(f"--from-file and {what} cannot go together", hint="write it into the lines of the file")
-    env = environment(args)
     cwd = directory(args.text("chdir"))
-    lines = _lines(name, env, cwd, check=not args.flag("no_check"))
+    under = environment(args, client, cwd)
+    lines = _lines(name, under["env"], cwd, check=not args.flag("no_check") and not client.is_remote)
     if not lines:
         raise UsageError(f"{_shown(name)} has no jobs", hint=HINT)
-    return BatchFile(lines, env)
+    return BatchFile(lines, under)
 
 
 def _lines(name: str, env: dict[str, str], cwd: str, *, check: bool) -> list[BatchLine]:
@@ -137,7 +150,7 @@ def _is_text(raw: bytes, spec: object) -> bool:
 def post(client: Calls, name: str, batch: BatchFile) -> list[Any]:
     """In one transaction. Raises the daemon's error with the number of the line that it is about."""
     lines = batch.lines
-    body = {"env": batch.env, "jobs": [line.spec for line in lines]}
+    body = {**batch.under, "jobs": [line.spec for line in lines]}
     try:
         reply = client.send_jobs(body, accept=(404, 409, 413, 422))
     except RecursionError:

@@ -18,6 +18,7 @@ FILTERS = (
 LIMIT = Option("--limit", "int", "at most so many rows (default 50)")
 ALL = Option("-a --all", "flag", "every row; `status`: finished jobs, too")
 SINCE = Option("--since", "text", "from then on: 7d (ago), 2026-11-22, 14:00", "TIME")
+UNTIL = Option("--until", "text", "up to then", "TIME")
 
 # What may stand on the command line, and in the #GPUQ lines of a script.
 JOB = (
@@ -32,6 +33,7 @@ JOB = (
     Option("--retries", "int", "retries after failures of the program"),
     Option("--after", "list", "start after these jobs succeeded", "ID,ID"),
     Option("--after-any", "list", "start after these jobs ended, however", "ID,ID"),
+    Option("--keep-waiting", "flag", "when a job of --after fails: wait on, for its retry, instead of being cancelled"),
     Option("--begin", "text", "not before: 2h, 18:30, 2026-11-22T10:00, 'tomorrow 9:00'", "TIME"),
     Option("--array", "text", "one job per index: 0-15, 0-15:2 (step), 0-15%4 (four at a time)", "RANGE"),
     Option("--sweep", "list", "one job for each combination: lr=1e-3,1e-4 or seed=0..4; {lr} in CMD", "N=V,V"),
@@ -43,8 +45,10 @@ JOB = (
     Option("--kill-grace", "duration", "between SIGTERM and SIGKILL"),
     Option("-C --chdir", "text", "working directory (default: here)", "DIR"),
     Option("--env", "list", "set a variable", "K=V"),
-    Option("--env-keep", "list", "store this variable although its name looks like a secret", "NAME"),
-    Option("--env-all", "flag", "store every variable, secrets too"),
+    Option("--env-keep", "list", "store this variable as it is, although its name looks like a secret", "NAME"),
+    Option("--env-drop", "list", "leave this variable out: a name, or a pattern like 'CI_*'", "NAME"),
+    Option("--env-none", "flag", "leave out all but HOME, USER, PATH, LANG and what is named here"),
+    Option("--env-all", "flag", "store every variable as it is, secrets too"),
 )
 SHELL = Option("--shell", "text", "run this by /bin/sh instead of CMD: 'a | b'", "LINE")
 IGNORE = Option("--ignore-directives", "flag", "do not read the #GPUQ and #SBATCH lines of a script")
@@ -64,7 +68,11 @@ SUBMIT = (
     Option("--test-only", "flag", "check, print the estimated start, queue nothing"),
 )
 # What stands in brackets there is true of a new job only.
-_OF_A_WAITING_JOB = {"gpus": "GPUs (0: none)", "name": "name"}
+_OF_A_WAITING_JOB = {
+    "gpus": "GPUs (0: none)",
+    "name": "name",
+    "time": "time limit, or so much more or less: 4h, +2h, -30m",
+}
 CHANGES = tuple(
     Option(" ".join(option.flags), option.kind, _OF_A_WAITING_JOB.get(option.name, option.help), option.metavar)
     for option in JOB
@@ -128,24 +136,34 @@ COMMANDS: dict[str, Command] = {
             Option("--format", "text", "these columns: id,name,state,why (help: what there is)", "COLUMNS"), JSON,
         ),
         Command(
-            "show", "show:show", "everything about one job, with its attempts and events",
-            words="ID", least=1, most=1,
+            "show", "show:show", "everything about a job, with its attempts and events; of an array, how it fares",
+            words=_IDS, least=1, most=None,
             options=(Option("--script", "flag", "print its batch script; with --json, add it"), JSON),
-            examples="gpuq show 7\ngpuq show last --json\ngpuq show 7 --script",
+            examples="gpuq show 7\ngpuq show last --json\ngpuq show 9_3\ngpuq show 7 --script",
         ),
         Command(
             "why", "show:why", "why a job is not running, and when it is expected to",
             words="ID", least=1, most=1, options=(JSON,), examples="gpuq why 7",
         ),
         Command(
-            "logs", "logs:logs", "a job's output, also after it ended",
-            words="ID", least=1, most=1,
+            "logs", "logs:logs", "a job's output, also after it ended; of several, each line with its job",
+            words=_IDS, least=1, most=None,
             options=(
-                Option("-f --follow", "flag", "until the job ends; its exit code is ours"),
-                Option("-n --lines", "int", "the last lines only", "LINES"),
+                Option("-f --follow", "flag", "until the jobs end; the largest of their exit codes is ours"),
+                Option("-n --lines", "int", "the last lines only; with --grep: the last found", "LINES"),
                 Option("--attempt", "int", "of this attempt (default: the newest)"),
+                Option("--all-attempts", "flag", "of every attempt, in order, each under a heading"),
+                Option("--grep", "text", "only lines in which this regular expression (Python's) is found", "PATTERN"),
+                Option("--raw", "flag", "the bytes as written, also of lines that were written over (progress bars)"),
             ),
-            examples="gpuq logs 7 -f\ngpuq logs last -n 20\ngpuq logs 7 --attempt 1",
+            examples="gpuq logs 7 -f\ngpuq logs last -n 20\ngpuq logs 7 --attempt 1\n"
+            "gpuq logs 9 -f                  # an array: every element\ngpuq logs 9_3 --grep 'loss|nan' -n 5",
+        ),
+        Command(
+            "result", "result:result", "what a job left in $GPUQ_RESULT_FILE",
+            words="ID", least=1, most=1,
+            options=(Option("-o --output", "text", "write it to this file (- for stdout)", "FILE"),),
+            examples="gpuq result 7 -o plot.png\ngpuq result last",
         ),
         _many(
             "wait", "wait:wait", "wait until all are final; the largest of their exit codes is ours",
@@ -172,8 +190,8 @@ COMMANDS: dict[str, Command] = {
             "gpuq top 7", *FILTERS, YES, JSON,
         ),
         _many(
-            "update", "changes:update", "change waiting jobs",
-            "gpuq update 7 --priority high --time 2h\ngpuq update 7-9 -g 1", *CHANGES, YES, JSON,
+            "update", "changes:update", "change waiting jobs, and the time limit of running ones",
+            "gpuq update 7 --priority high --time 2h\ngpuq update 7-9 -g 1\ngpuq update 7 -t +2h", *CHANGES, YES, JSON,
         ),
         _many(
             "retry", "changes:retry", "queue failed or cancelled jobs again, retries reset",
@@ -213,7 +231,7 @@ COMMANDS: dict[str, Command] = {
         _many(
             "history", "history:history", "finished jobs, newest first",
             "gpuq history --since 7d\ngpuq history --me -s failed --json",
-            *FILTERS, SINCE, Option("--until", "text", "up to then", "TIME"), LIMIT, ALL, JSON,
+            *FILTERS, SINCE, UNTIL, LIMIT, ALL, JSON,
         ),
         Command(
             "clean", "clean:clean", "remove the output of finished jobs; says how much, and asks first",
@@ -230,8 +248,11 @@ COMMANDS: dict[str, Command] = {
         Command(
             "report", "history:report", "tables: usage, waits, failures, utilization or disk",
             words="usage|waits|failures|utilization|disk", least=1, most=1,
-            options=(Option("--by", "text", "user, group, gpu or day; of disk: job", "WHAT"), SINCE, JSON, CSV),
-            examples="gpuq report usage --by user --since 30d\ngpuq report waits --csv\ngpuq report disk --by job",
+            options=(
+                Option("--by", "list", "user, group, gpu or day, or several: user,day; of disk: job", "WHAT"),
+                SINCE, UNTIL, JSON, CSV,
+            ),
+            examples="gpuq report usage --by user,day --since 30d\ngpuq report waits --csv\ngpuq report disk --by job",
         ),
         Command(
             "sql", "history:sql", "a read-only question to the history", words="'SELECT …'", least=1, most=1,

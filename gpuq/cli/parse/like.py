@@ -17,11 +17,11 @@ def read(args: Args, client: Calls) -> tuple[int, dict[str, Any]]:
     """The job, and the fields of a submission that the line changes. Raises UsageError, NotFound."""
     from gpuq.cli.parse.select import one, resolve_ids
 
-    for name in ("env_all", "test_only"):
+    for name in ("env_all", "env_none", "test_only"):
         if args.given(name):
             raise UsageError(
                 f"--like and --{name.replace('_', '-')} cannot go together",
-                hint="the environment is the earlier job's; --env and --env-keep add to it",
+                hint="the environment is the earlier job's; --env and --env-keep add to it, --env-drop takes from it",
             )
     word = args.text("like") or ""
     changes: dict[str, Any] = {}
@@ -36,8 +36,7 @@ def read(args: Args, client: Calls) -> tuple[int, dict[str, Any]]:
         changes["array"] = word.rpartition("_")[2]
     if args.given("chdir"):
         changes["cwd"] = directory(args.text("chdir"))
-    if env := added_environment(args):
-        changes["env"] = env
+    changes.update(added_environment(args, client))
     changes.update(job_fields(args))
     for field in ("after", "after_any"):
         if words := args.parts(field):

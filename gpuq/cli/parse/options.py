@@ -11,6 +11,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+STATES = (
+    "blocked", "held", "delayed", "queued", "starting", "running", "stopping", "completed", "failed", "cancelled",
+)  # fmt: skip
+WAITING, ACTIVE, FINAL = STATES[:4], STATES[4:7], STATES[7:]
 PRIORITIES = ("critical", "high", "normal", "low", "0", "1", "2", "3")
 
 # What stands for an option's value in --help. A `flag` has none; `list` may be given several times.
@@ -144,7 +148,10 @@ class Args:
         """`0,2` → [0, 2]; None when not given."""
         if not self.given(name):
             return None
-        return [self._integer(name, part, 0) for part in self.parts(name)]
+        parts = self.parts(name)
+        if not parts:
+            raise UsageError(f"{self._shown(name)}: no number is given", hint="write 0,2, or leave it out")
+        return [self._integer(name, part, 0) for part in parts]
 
     def seconds(self, name: str) -> float | None:
         """A duration: `90s`, `2h`, `1-12:00:00`."""

@@ -112,6 +112,12 @@ def _dependency(value: str) -> Meaning:
     return {name: ",".join(ids) for name, ids in found.items()}
 
 
+def _hopeless(value: str) -> Meaning:
+    if value.lower() not in {"yes", "no"}:
+        raise _Refused("write yes or no")
+    return {"keep_waiting": ""} if value.lower() == "no" else {}
+
+
 def _signal(value: str) -> Meaning:
     """`[B:]USR1[@60]`; the processes that handle the signal get it, so `B:` says nothing more."""
     name, _, before = value.upper().removeprefix("B:").partition("@")
@@ -133,8 +139,10 @@ def _begin(value: str) -> Meaning:
 
 def _export(value: str) -> Meaning:
     names = value.split(",")
+    if names[0].upper() == "NONE" and len(names) == 1:
+        return {"env_none": ""}
     if names[0].upper() != "ALL" or not all("=" in pair for pair in names[1:]):
-        raise _Refused("the whole environment is sent, less likely secrets; write --export=ALL,NAME=VALUE for more")
+        raise _Refused("all of the environment is sent, secrets apart; write --export=ALL,NAME=VALUE, or --export=NONE")
     return {"env": "\n".join(names[1:])} if names[1:] else {}
 
 
@@ -154,6 +162,7 @@ OPTIONS: tuple[tuple[str, str, Callable[[str], Meaning], str], ...] = (
     ("time", "t", _time, "="),
     ("array", "a", _same("array"), "="),
     ("dependency", "d", _dependency, "="),
+    ("kill-on-invalid-dep", "", _hopeless, "="),
     ("begin", "b", _begin, "="),
     ("hold", "H", lambda value: {"hold": ""}, ""),
     ("chdir", "D", _same("chdir"), "="),

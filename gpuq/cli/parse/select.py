@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from gpuq.cli.parse.options import ACTIVE as ACTIVE
+from gpuq.cli.parse.options import FINAL as FINAL
+from gpuq.cli.parse.options import STATES as STATES
+from gpuq.cli.parse.options import WAITING as WAITING
 from gpuq.domain.ids import parse_selection
 from gpuq.errors import NotFound, UsageError
 
@@ -14,10 +18,6 @@ if TYPE_CHECKING:
     from gpuq.client.calls import Calls
 
 FILTER_NAMES = ("me", "user", "state", "group", "name")
-STATES = (
-    "blocked", "held", "delayed", "queued", "starting", "running", "stopping", "completed", "failed", "cancelled",
-)  # fmt: skip
-WAITING, ACTIVE, FINAL = STATES[:4], STATES[4:7], STATES[7:]
 # As many as the daemon gives in one answer.
 MANY = 100_000
 
@@ -54,23 +54,29 @@ def resolve_ids(client: Calls, words: list[str], *, arrays: bool = False) -> lis
     if selection.ranges and not found:
         raise NotFound(f"there are no jobs {words[0]}", hint="`gpuq status` and `gpuq history` list the jobs")
     found += _elements(client, selection.elements)
+    found += _in_slices(client, selection.slices, {})
     if selection.last:
         found.append(newest(client))
     return list(dict.fromkeys(found))
 
 
-def whole_arrays(client: Calls, ids: Iterable[int]) -> list[int]:
-    """The id that an array was given stands for all its elements (`7_0` is the first of them alone)."""
+def whole_arrays(client: Calls, ids: Iterable[int], query: Mapping[str, Any] | None = None) -> list[int]:
+    """The id that an array was given stands for all its elements (`7_0` is the first of them alone); with `query`, for
+    those that it finds, and where it finds none, for the first, of which the daemon says what is wrong with it."""
     ids = tuple(ids)
     arrays = _arrays(client, ids)
-    return [element for job_id in ids for element in (arrays.get(job_id) or {0: job_id}).values()]
+    meant = arrays if not (query and arrays) else _arrays(client, arrays, query)
+    found: list[int] = []
+    for job_id in ids:
+        found += (meant.get(job_id) or dict(list(arrays.get(job_id, {0: job_id}).items())[:1])).values()
+    return found
 
 
-def _arrays(client: Calls, ids: Iterable[int]) -> dict[int, dict[int, int]]:
-    """Elements by index of those of these ids that are arrays."""
+def _arrays(client: Calls, ids: Iterable[int], query: Mapping[str, Any] | None = None) -> dict[int, dict[int, int]]:
+    """Elements by index of those of these ids that are arrays; with `query`, those alone that it finds."""
     arrays: dict[int, dict[int, int]] = {}
     for some in _pieces(list(dict.fromkeys(ids))):
-        for job_id, array_id, index in client.names(array_ids=",".join(map(str, some)), limit=MANY):
+        for job_id, array_id, index in client.names(array_ids=",".join(map(str, some)), limit=MANY, **(query or {})):
             arrays.setdefault(array_id, {})[index] = job_id
     return arrays
 
@@ -80,17 +86,30 @@ def _pieces(ids: list[int]) -> list[list[int]]:
     return [ids[start : start + 1000] for start in range(0, len(ids), 1000)]
 
 
+def labels(client: Calls, ids: list[int]) -> dict[int, str]:
+    """What to call each of several jobs: `9_3` of an array, else its id."""
+    found = {
+        job_id: f"{array_id}_{index}" if array_id is not None else str(job_id)
+        for some in _pieces(ids)
+        for job_id, array_id, index in client.names(ids=",".join(map(str, some)), limit=len(some))
+    }
+    return {job_id: found.get(job_id, str(job_id)) for job_id in ids}
+
+
 def one(client: Calls, word: str) -> int:
     """The one job that the word names."""
     found = resolve_ids(client, [word])
+    if not found:
+        raise UsageError(f"{word!r} names no job", hint="name one job: 7, 7_3 or last")
     if len(found) != 1:
         raise UsageError(f"{word!r} is more than one job", hint="name one job")
     return found[0]
 
 
-def select(client: Calls, args: Args, candidates: Iterable[str]) -> list[int]:
+def select(client: Calls, args: Args, candidates: Iterable[str], *, elements_too: bool = False) -> list[int]:
     """The jobs that a command is to act on. Ids that were written out are taken as they are, so that the daemon
-    says what is wrong with one; ranges, `all` and filters mean those of `candidates` (states) that are there.
+    says what is wrong with one; arrays, ranges, `all` and filters mean those of `candidates` (states) that are there.
+    `elements_too`: of an array all elements, whatever their state.
 
     Raises UsageError for nothing named, and for `all` with neither a filter nor --yes.
     """
@@ -113,7 +132,9 @@ def select(client: Calls, args: Args, candidates: Iterable[str]) -> list[int]:
     if selection.all or not args.words:
         return [job_id for job_id, _, _ in client.names(**query, limit=MANY)]
     found = [job_id for low, high in selection.ranges for job_id in _in_range(client, low, high, query)]
-    named = [*whole_arrays(client, selection.ids), *_elements(client, selection.elements)]
+    of_arrays = None if elements_too else {"state": query["state"]}
+    named = [*whole_arrays(client, selection.ids, of_arrays), *_elements(client, selection.elements)]
+    named += _in_slices(client, selection.slices, of_arrays)
     if selection.last:
         named.append(newest(client))
     if wanted and named:
@@ -143,6 +164,17 @@ def matches(job: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return all(job[name] == wanted[name] for name in ("user", "group", "name") if name in wanted)
 
 
+def in_ranges(client: Calls, words: list[str]) -> dict[str, int] | None:
+    """How many jobs the ranges among the words hold, by state; None when there is no range."""
+    ranges = parse_selection(words).ranges
+    if not ranges:
+        return None
+    counts = {
+        state: sum(len(_in_range(client, low, high, {"state": state})) for low, high in ranges) for state in STATES
+    }
+    return {state: count for state, count in counts.items() if count}
+
+
 def _in_range(client: Calls, low: int, high: int, query: Mapping[str, Any]) -> list[int]:
     found = client.names(**query, after_id=max(0, low - 1), until_id=high, limit=high - low + 1)
     return [job_id for job_id, _, _ in found if low <= job_id <= high]
@@ -157,4 +189,21 @@ def _elements(client: Calls, wanted: Iterable[tuple[int, int]]) -> list[int]:
         if index not in arrays.get(array_id, ()):
             raise NotFound(f"there is no job {array_id}_{index}", hint=f"`gpuq show {array_id}` tells about the array")
         found.append(arrays[array_id][index])
+    return found
+
+
+def _in_slices(client: Calls, wanted: Iterable[tuple[int, int, int]], query: Mapping[str, Any] | None) -> list[int]:
+    """The elements with these indices (array id, first, last) that are there; with `query`, that it finds. Raises
+    NotFound where there is none at all."""
+    wanted = tuple(wanted)
+    found: list[int] = []
+    arrays = _arrays(client, (array_id for array_id, _, _ in wanted))
+    meant = _arrays(client, arrays, query) if query else arrays
+    for array_id, low, high in wanted:
+        there = [job_id for index, job_id in sorted(arrays.get(array_id, {}).items()) if low <= index <= high]
+        if not there:
+            hint = f"`gpuq show {array_id}` tells about the array"
+            raise NotFound(f"there is no job {array_id}_[{low}-{high}]", hint=hint)
+        acting = set(meant.get(array_id, {}).values())
+        found += [job_id for job_id in there if job_id in acting] or there[:1]
     return found

@@ -6,7 +6,7 @@ import os
 
 from gpuq.cli.connect import say
 from gpuq.cli.parse.options import Args, require_text
-from gpuq.client.environment import collect
+from gpuq.client.environment import LEAST, Rules, collect, matches, surroundings
 from gpuq.errors import UsageError
 
 TYPE_CHECKING = False
@@ -25,20 +25,28 @@ def build(args: Args, client: Calls) -> dict[str, Any]:
     """
     command, args, script = command_of(args)
     cwd = directory(args.text("chdir"))
-    if not os.path.isdir(cwd):
+    if not client.is_remote and not os.path.isdir(cwd):
         raise UsageError(f"the directory {cwd} does not exist", hint="give -C a directory that is there")
-    env = environment(args)
+    taken = environment(args, client, cwd)
+    env = taken["env"]
     for word in command:
         require_text(word, "", hint="rename the file, or write the command into a script")
     if script is not None:
         env = script.environment(env)
     if not args.flag("no_check"):
-        check_command(command if script is None else script.interpreter(), cwd, env.get("PATH"))
-    spec: dict[str, Any] = {"command": command, "cwd": cwd, "env": env, **job_fields(args)}
+        program = command if script is None else script.interpreter()
+        check = client.check_place if client.is_remote else check_command
+        check(program, cwd, env.get("PATH"))
+    spec: dict[str, Any] = {"command": command, "cwd": cwd, **taken, "env": env, **job_fields(args)}
     if script is not None:
         spec["script"] = script.text
     after = {"after": args.parts("after"), "after_any": args.parts("after_any")}
     for field, words in after.items():
+        if args.given(field) and not words:
+            # An empty variable of a script: the job would run without what it needs.
+            raise UsageError(
+                f"--{field.replace('_', '-')}: no job is named", hint="give the ids of jobs, or leave it out"
+            )
         if words:
             from gpuq.cli.parse.select import resolve_ids
 
@@ -65,7 +73,7 @@ def job_fields(args: Args) -> dict[str, Any]:
         "priority": args.priority(),
         "name": args.text("name"),
         "group": args.text("group"),
-        "time_limit_s": _time_limit(args),
+        **_time(args),
         "max_retries": args.integer("retries"),
         "array": args.text("array"),
         "sweep": _sweep(args),
@@ -74,6 +82,7 @@ def job_fields(args: Args) -> dict[str, Any]:
         "hold": args.flag("hold") or None,
         "preemptible": args.flag("preemptible") or None,
         "requeue": args.flag("requeue") or None,
+        "keep_waiting": args.flag("keep_waiting") or None,
     }
     if begin := args.text("begin"):
         from gpuq.cli.parse.times import parse_time
@@ -97,6 +106,20 @@ def _sweep(args: Args) -> dict[str, str] | None:
     return found or None
 
 
+def _time(args: Args) -> dict[str, Any]:
+    """A limit; for `update` also so much more (`+2h`) or less (`-30m`) of it."""
+    text = (args.text("time") or "").strip()
+    if args.command.name != "update" or text[:1] not in {"+", "-"}:
+        return {"time_limit_s": _time_limit(args)}
+    from gpuq.domain.quantities import parse_duration
+
+    try:
+        seconds = parse_duration(text[1:])
+    except UsageError as error:
+        raise UsageError(f"-t/--time: {error.message}", hint="write 4h, +2h (more) or -30m (less)") from None
+    return {"time_add_s": -seconds if text[0] == "-" else seconds}
+
+
 def _time_limit(args: Args) -> float | None:
     """Seconds."""
     limit = args.seconds("time")
@@ -114,37 +137,77 @@ def _time_limit(args: Args) -> float | None:
     return limit
 
 
-def environment(args: Args) -> dict[str, str]:
-    """The submitter's, less likely secrets (named on stderr), with --env on top."""
-    keep = _kept(args)
-    env, secrets, no_text = collect(keep=keep, everything=args.flag("env_all"))
+def environment(args: Args, client: Calls, cwd: str) -> dict[str, Any]:
+    """Fields of a submission: `env` and `secrets`, with --env on top; and of a daemon on this machine the umask, the
+    limits and the niceness. Over TCP only variables that are named. Raises UsageError."""
+    rules = _rules(args, client)
+    env, secrets, no_text = collect(rules)
     for name in no_text:
-        if name in keep:
+        if name in rules.keep:
             raise UsageError(
                 f"--env-keep: the value of {name} is not UTF-8, and a job is stored as text",
                 hint=f"set it to text, or give it with --env {name}=VALUE",
             )
-    env["PWD"] = directory(args.text("chdir"))
+    env["PWD"] = cwd
     given = _assigned(args)
-    if left_out := [name for name in secrets if name not in given]:
-        say(f"gpuq: left out, because they look like secrets: {', '.join(left_out)} (use --env-keep NAME)")
     if left_out := [name for name in no_text if name not in given]:
         say(f"gpuq: left out, because they are not UTF-8, and a job is stored as text: {', '.join(left_out)}")
-    return {**env, **given}
+    found = {"env": env, "secrets": secrets}
+    _put(found, given, rules)
+    if not client.is_remote:
+        found.update(surroundings())
+    if not found["secrets"]:
+        del found["secrets"]
+    return found
 
 
-def added_environment(args: Args) -> dict[str, str]:
-    """What --env and --env-keep name, and nothing else. Raises UsageError."""
-    kept = {name: require_text(os.environ[name], f"--env-keep: {name}") for name in _kept(args)}
-    return {**kept, **_assigned(args)}
+def added_environment(args: Args, client: Calls) -> dict[str, Any]:
+    """Changes for a job like an earlier one: what --env and --env-keep name, what --env-drop takes away, and this
+    environment's secrets, of which the daemon takes those that the earlier job had. Raises UsageError."""
+    rules = _rules(args, client)
+    kept = {name: require_text(os.environ[name], f"--env-keep: {name}") for name in rules.keep}
+    found: dict[str, Any] = {"env": {}, "secrets": {}}
+    _put(found, {**kept, **_assigned(args)}, rules)
+    if not client.is_remote and not rules.none:
+        found["offered_secrets"] = collect(rules)[1]
+    found["env_drop"] = list(rules.drop)
+    return {field: value for field, value in found.items() if value}
 
 
-def _kept(args: Args) -> list[str]:
+def _rules(args: Args, client: Calls) -> Rules:
+    none = args.flag("env_none")
+    if none and args.flag("env_all"):
+        raise UsageError("--env-none and --env-all cannot go together", hint="choose one")
     keep = args.parts("env_keep")
     missing = [name for name in keep if name not in os.environ]
     if missing:
         raise UsageError(f"--env-keep: {missing[0]} is not set", hint="set it, or give it with --env")
-    return keep
+    return Rules(
+        keep=keep,
+        # Of another machine's environment only what is named has a meaning there.
+        site_keep=() if client.is_remote else client.address.env_keep,
+        site_secret=client.address.env_secret,
+        drop=_dropped(args, keep),
+        none=none or client.is_remote,
+        least=() if client.is_remote else LEAST,
+        everything=args.flag("env_all"),
+    )
+
+
+def _dropped(args: Args, keep: list[str]) -> list[str]:
+    drop = args.parts("env_drop")
+    both = next((name for name in keep if matches(name, drop)), None)
+    if both is not None:
+        raise UsageError(f"{both} cannot be both kept and dropped", hint="leave out --env-keep or --env-drop")
+    return drop
+
+
+def _put(found: dict[str, Any], given: dict[str, str], rules: Rules) -> None:
+    """What was written on the command line goes over what the environment has."""
+    for name, value in given.items():
+        to, other = ("secrets", "env") if rules.is_secret(name) else ("env", "secrets")
+        found[other].pop(name, None)
+        found[to][name] = value
 
 
 def _assigned(args: Args) -> dict[str, str]:

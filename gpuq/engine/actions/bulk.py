@@ -10,6 +10,7 @@ from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
 from gpuq.domain.priority import Priority, Ranking
 from gpuq.domain.states import JobState
+from gpuq.engine.attempt.limit_order import LimitOrder, try_limits
 from gpuq.engine.attempt.stop_request import try_stop
 from gpuq.engine.context import ActionContext
 from gpuq.engine.hot.queue_hints import publish_jobs, unpublish_jobs
@@ -53,6 +54,7 @@ class ActionTransaction:
     gone: list[tuple[int, int]] = field(default_factory=list)
     ready: list[QueueEntry] = field(default_factory=list)
     stops: list[Stop] = field(default_factory=list)
+    limits: list[LimitOrder] = field(default_factory=list)
     # Who is to look again: `changed` what it remembers of jobs, `delayed` at the earliest begin.
     topics: set[Topic] = field(default_factory=set)
     # (score, id) of the first waiting job of a priority and a user (None: of all), as this step has left it; and of the
@@ -66,6 +68,8 @@ class ActionTransaction:
     # What a verb has read of its jobs beforehand: what they wait for, the time of their begin.
     waits_for: dict[int, list[Dependency]] = field(default_factory=dict)
     begins: dict[int, float | str | None] = field(default_factory=dict)
+    # Those whose secrets are deleted.
+    without_secrets: frozenset[int] = frozenset()
 
     def move(self, change: Move) -> None:
         """Decides a change of state; it is written with the others."""
@@ -83,6 +87,8 @@ class ActionTransaction:
         for stop in self.stops:
             # After the commit: the records' request must never say more than SQL does.
             try_stop(self.ctx, stop.job_id, stop.run_dir, reason=stop.reason, grace_s=stop.grace_s, signal=stop.signal)
+        for order in self.limits:
+            try_limits(self.ctx, order)
         for topic in sorted(self.topics):
             # Before the members show up: what the agent remembers of them is out of date.
             self.ctx.notifier.publish(topic)

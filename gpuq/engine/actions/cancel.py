@@ -17,7 +17,7 @@ from gpuq.engine.access import require_owner
 from gpuq.engine.actions.bulk import ActionResult, ActionTransaction, BulkAction, Stop, run_many, run_one
 from gpuq.engine.attempt.stop_request import try_stop
 from gpuq.engine.context import ActionContext
-from gpuq.engine.outcome.dependents import wake_dependents_of
+from gpuq.engine.outcome.dependents import settle_dependents_of
 from gpuq.errors import DatabaseUnavailable, GpuqError, WrongState
 from gpuq.ports.records import Change, Move
 
@@ -76,7 +76,7 @@ def cancel_many(
 def cancelling(*, force: bool, grace_s: float | None, reason: str | None) -> BulkAction:
     """`cancel` as a verb for many jobs."""
     verb = _Cancel(force, grace_s, reason)
-    return BulkAction(verb.act, committed=_committed, prepare=verb.read, written=_wake, at_once=True)
+    return BulkAction(verb.act, committed=_committed, prepare=verb.read, written=_settle, at_once=True)
 
 
 class _Cancel:
@@ -110,10 +110,10 @@ class _Cancel:
         return JobState.STOPPING
 
 
-def _wake(step: ActionTransaction) -> None:
-    """Whoever waited for the end of one of these, and was not cancelled with it."""
+def _settle(step: ActionTransaction) -> None:
+    """Whoever waited for one of these, and was not cancelled with it."""
     ended = [move.job_id for move in step.moves if move.to is JobState.CANCELLED]
-    step.ready.extend(wake_dependents_of(step.tx, ended, step.now))
+    step.ready.extend(settle_dependents_of(step.tx, ended, step.now))
 
 
 def _committed() -> None:

@@ -21,7 +21,8 @@ from gpuq.ports.records import Move
 
 def retry(ctx: ActionContext, job_id: int, caller: Caller) -> Job:
     """Retries are counted anew and the job stands where one submitted now would stand. Leaves the dead-letter
-    queue. Raises NotFound, Forbidden, WrongState, Refused (its `--key` has meanwhile been taken)."""
+    queue. Raises NotFound, Forbidden, WrongState, Refused (its `--key` has meanwhile been taken; its secrets are
+    gone)."""
     return run_one(ctx, job_id, caller, RETRY)
 
 
@@ -29,9 +30,17 @@ def _retry(step: ActionTransaction, job: Job) -> JobState:
     tx = step.tx
     require_owner(job, step.caller, "retry")
     if job.state not in {JobState.FAILED, JobState.CANCELLED}:
-        raise WrongState(f"job {job.id} is {job.state}; only a failed or cancelled job can be retried")
+        raise WrongState(
+            f"job {job.id} is {job.state}; only a failed or cancelled job can be retried",
+            hint=f"`gpuq submit --like {job.id}` queues it once more" if job.state is JobState.COMPLETED else None,
+        )
     if step.ctx.strays is not None:
         step.ctx.strays.refuse(job.id)
+    if job.id in step.without_secrets:
+        raise Refused(
+            f"the secrets of job {job.id} were deleted with its end, so it cannot run as it did",
+            hint=f"`gpuq submit --like {job.id}` queues it anew, with the secrets of your environment now",
+        )
     if job.key is not None:
         other = step.keys.get((job.user, job.key)) or tx.job_with_key(job.user, job.key)
         if other is not None:
@@ -70,6 +79,7 @@ def _line(step: ActionTransaction, user: str) -> tuple[Ranking, int]:
 
 
 def _read(step: ActionTransaction, jobs: Sequence[Job]) -> None:
+    step.without_secrets = step.tx.without_secrets([job.id for job in jobs])
     step.waits_for = step.tx.dependencies_of([job.id for job in jobs])
 
 

@@ -12,6 +12,7 @@ from gpuq.domain.proof_of_death import Verdict, doubt, is_forsaken, judge
 from gpuq.domain.states import JobState
 from gpuq.domain.stopping import grace_left_s, notice_of
 from gpuq.engine.attempt import families
+from gpuq.engine.attempt.limit_order import see_told
 from gpuq.engine.attempt.mishaps import alone
 from gpuq.engine.attempt.stop_request import try_stop
 from gpuq.engine.attempt.tracked import TrackedAttempt, recorded
@@ -33,7 +34,7 @@ def adopt(ctx: Context, *, known: Collection[str] = ()) -> Adopted:
     """Every active attempt of this node, apart from the tokens that are `known`. `result` is set for those that are
     not alive any more.
 
-    A stop that was asked for and may not have reached the supervisor is asked for again.
+    A stop that was asked for, and a new limit, that may not have reached the supervisor are told again.
     """
     with ctx.records.read() as tx:
         found = tx.live_attempts(ctx.node)
@@ -64,6 +65,10 @@ def _adopt_one(ctx: Context, tracked: TrackedAttempt, attempt: Attempt) -> None:
     # Also where only its folder is gone: a supervisor that hears of it obeys.
     if tracked.result is None and tracked.job.state is JobState.STOPPING:
         ask_again(ctx, tracked.job, tracked.run_dir)
+    elif tracked.result is None:
+        tracked.limits_changed = True
+        with ctx.records.read() as tx:
+            see_told(ctx, tx, tracked)
 
 
 def holds_lock(ctx: Context, tracked: TrackedAttempt) -> bool:

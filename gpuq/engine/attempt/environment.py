@@ -8,6 +8,7 @@ from typing import Any
 from gpuq.domain import batch_script
 from gpuq.domain.attempt_mark import MARK, mark_of
 from gpuq.domain.gpu import Gpu
+from gpuq.domain.results import RESULT, SHORT_RESULT
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.stopping import effective_grace_s, notice_of
 from gpuq.domain.sweep import VARIABLE
@@ -31,6 +32,8 @@ def job_environment(
             "GPUQ_ATTEMPT": str(tracked.number),
             "GPUQ_RUN_DIR": tracked.run_dir,
             "GPUQ_CHECKPOINT_DIR": checkpoint_dir,
+            "GPUQ_RESULT_FILE": f"{tracked.run_dir}/{RESULT}",
+            "GPUQ_SHORT_RESULT_FILE": f"{tracked.run_dir}/{SHORT_RESULT}",
             "PYTHONUNBUFFERED": "1",
             MARK: mark_of(tracked.token),
         }
@@ -76,11 +79,13 @@ def supervisor_spec(
     kill_grace_s: float,
     hide_devices: Sequence[str] = (),
     max_output_bytes: int | None = None,
+    max_result_bytes: int = 0,
     checkpoint_dir: str | None = None,
 ) -> dict[str, Any]:
     """What `spec.json` of the attempt holds. `kill_grace_s`: of the installation, for a job without its own.
     `hide_devices`: paths of device nodes that the job must not be able to open. `max_output_bytes` None: it may write
-    as much as it likes. `checkpoint_dir` is removed at the end of the attempt when it is empty then."""
+    as much as it likes. `max_result_bytes`: of its result; 0: no limit. `checkpoint_dir` is removed at the end of the
+    attempt when it is empty then."""
     job = tracked.job
     name, before_s = notice_of(spec.signal)
     return {
@@ -97,8 +102,11 @@ def supervisor_spec(
         "time_limit_s": job.time_limit_s,
         "kill_grace_s": effective_grace_s(spec.kill_grace_s, kill_grace_s),
         "max_output_bytes": max_output_bytes,
+        "max_result_bytes": max_result_bytes,
         "signal": None if name is None else {"name": name, "before_s": before_s},
-        "umask": None,
+        "umask": spec.umask,
+        "limits": spec.limits,
+        "nice": spec.nice,
         "hide_devices": list(hide_devices),
         "checkpoint_dir": checkpoint_dir,
     }

@@ -10,6 +10,7 @@ from gpuq.domain.states import JobState
 from gpuq.ports.history import FinishedRun
 from gpuq.ports.launcher import Launcher, LaunchOrder
 from gpuq.scheduler.snapshot import Holding
+from gpuq.scheduler.spread import Span
 
 
 @dataclass(eq=False)
@@ -27,7 +28,8 @@ class TrackedAttempt:
     `peak_mb`, `utilisation`: what was seen of its GPUs so far; `busy_at`: when one of them was last seen at work, or
     first looked at. `idle_told`: people were told that they stand still; None: not known yet. `flagged_mb`: the peak
     with which it was last said to have outgrown its request. `grouped`: a control group holds all its
-    processes; else `family` is what was last noted of them (see families.py), None for nothing yet.
+    processes; else `family` is what was last noted of them (see families.py), None for nothing yet. `limits_changed`:
+    its limits are, or may be, others than at its launch; `limits_untold`: its supervisor is to be told them (again).
     """
 
     job: Job
@@ -56,6 +58,8 @@ class TrackedAttempt:
     idle_told: bool | None = None
     grouped: bool = False
     family: list[tuple[int, int]] | None = None
+    limits_changed: bool = False
+    limits_untold: bool = False
 
     @classmethod
     def of_record(cls, job: Job, attempt: Attempt, launched: Launched | None) -> TrackedAttempt:
@@ -93,8 +97,14 @@ class TrackedAttempt:
             return None
         return self.launched.started_at + self.job.time_limit_s
 
-    def holding(self, expected_s: float, preemptions_last_hour: int = 0) -> Holding:
-        """`expected_s`: seconds for the whole run, as known now."""
+    def take_changes(self, job: Job) -> None:
+        """What people changed of the job since the attempt began; `job` as SQL has it now."""
+        self.limits_changed = self.limits_changed or job.time_limit_s != self.job.time_limit_s
+        changed = {name: getattr(job, name) for name in ("name", "group", "priority", "time_limit_s", "score")}
+        self.job = replace(self.job, **changed)
+
+    def holding(self, expected_s: float, preemptions_last_hour: int = 0, span: Span | None = None) -> Holding:
+        """`expected_s`: seconds for the whole run, as known now; `span`: how short and how long it may be."""
         return Holding(
             job_id=self.job.id,
             user=self.job.user,
@@ -109,6 +119,7 @@ class TrackedAttempt:
             preemptible=self.job.preemptible,
             stopping=self.stopping,
             preemptions_last_hour=preemptions_last_hour,
+            span=span,
         )
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from gpuq.domain import failpoints
 from gpuq.domain.caller import ACTOR
 from gpuq.domain.states import JobState
-from gpuq.domain.stopping import StopTimes, effective_grace_s
+from gpuq.domain.stopping import StopTimes, effective_grace_s, notice_of
 from gpuq.engine.attempt import families
 from gpuq.engine.attempt.mishaps import alone
 from gpuq.engine.attempt.running import record_running
@@ -88,9 +88,21 @@ def record_limits_reached(ctx: Context, tracked_attempts: Collection[TrackedAtte
                 _record_limit_reached(ctx, tracked, now)
 
 
+def _limit_reached(signal: str | None) -> str:
+    """With the `--signal` that its supervisor had to send before."""
+    name, before_s = notice_of(signal)
+    return "time limit reached" + (f"; {name} was due {before_s:g} s before" if name else "")
+
+
 def _record_limit_reached(ctx: Context, tracked: TrackedAttempt, now: float) -> None:
     try:
         with ctx.records.write() as tx:
+            job = tx.job(tracked.job.id)
+            if job.token == tracked.token and job.time_limit_s != tracked.job.time_limit_s:
+                # It was changed, and that has not been heard yet.
+                tracked.take_changes(job)
+                tracked.stopping = False
+                return
             spec, _, _ = tx.spec(tracked.job.id)
             grace = effective_grace_s(spec.kill_grace_s, ctx.settings.kill_grace)
             times = StopTimes.of("time_limit", now, grace)
@@ -101,7 +113,7 @@ def _record_limit_reached(ctx: Context, tracked: TrackedAttempt, now: float) -> 
                     frozenset({JobState.RUNNING}),
                     ACTOR,
                     now,
-                    detail="time limit reached",
+                    detail=_limit_reached(spec.signal),
                     attempt=tracked.number,
                     token=tracked.token,
                     set={"stop_reason": "time_limit", "stop_deadline": times.kill_at},

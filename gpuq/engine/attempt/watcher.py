@@ -18,15 +18,20 @@ from gpuq.engine.attempt import stuck
 from gpuq.engine.attempt.adopt import adopt, end_of, holds_lock
 from gpuq.engine.attempt.launch import launch
 from gpuq.engine.attempt.launch_breaker import LaunchCircuitBreaker, is_machines_fault, told
+from gpuq.engine.attempt.limit_order import see_told
 from gpuq.engine.attempt.mishaps import alone
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
+from gpuq.errors import DatabaseUnavailable
+from gpuq.ports.notify import Topic
 
 log = logging.getLogger(__name__)
 
 Happened = Sequence[tuple[selectors.SelectorKey, int]]
 # A look at everything that could tell whether an attempt is dead takes some time.
 DOUBT_AGAIN_S = 2.0
+# After the database was away, or a supervisor could not be told its limits.
+REFRESH_AGAIN_S = 5.0
 
 
 class AttemptWatcher:
@@ -40,6 +45,10 @@ class AttemptWatcher:
         self.tracked: dict[int, TrackedAttempt] = {}
         self._ended: list[TrackedAttempt] = []
         self.unrecorded: list[TrackedAttempt] = []
+        # Somebody has changed an active job, which is looked at from `_refresh_at` on.
+        self._stale = False
+        self._refresh_at = 0.0
+        self._unsubscribe: Callable[[], None] | None = None
         self._selector = selectors.DefaultSelector()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector.register(self._wake_fd, selectors.EVENT_READ, None)
@@ -50,6 +59,8 @@ class AttemptWatcher:
 
     def close(self) -> None:
         """Stops watching; the attempts live on."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
         for tracked in self.tracked.values():
             self._unwatch(tracked)
         self._selector.close()
@@ -74,6 +85,8 @@ class AttemptWatcher:
 
     def adopt(self) -> None:
         """What SQL says is alive here: watched if its lock is held, ended as its exit record says if not."""
+        if self._unsubscribe is None:
+            self._unsubscribe = self._ctx.notifier.subscribe(self._on_topic)
         found = adopt(self._ctx, known={tracked.token for tracked in self.tracked.values()})
         alive = {attempt.token for attempt in found.attempts}
         for tracked in [one for one in self.holding if one.result is None and one.token not in alive]:
@@ -148,7 +161,31 @@ class AttemptWatcher:
                 with alone(self._ctx, tracked):
                     self._poll(tracked)
         self._tell_doubts()
+        if now >= self._refresh_at and (self._stale or any(one.limits_untold for one in self.tracked.values())):
+            self._refresh(now)
         return woken
+
+    def _on_topic(self, topic: Topic) -> None:
+        if topic is Topic.LIVE:
+            self._stale = True
+
+    def _refresh(self, now: float) -> None:
+        """Takes in what people changed of active jobs, and sees to it that their supervisors were told."""
+        # Before the look: what is changed during it is looked at again.
+        self._stale = False
+        try:
+            with self._ctx.records.read() as tx:
+                for job, _ in tx.live_attempts(self._ctx.node):
+                    tracked = self.tracked.get(job.id)
+                    if tracked is not None and tracked.token == job.token:
+                        tracked.take_changes(job)
+                        if tracked.limits_changed:
+                            see_told(self._ctx, tx, tracked)
+        except DatabaseUnavailable as error:
+            log.info("what was changed of running jobs is looked at later: %s", error.message)
+            self._stale = True
+        if self._stale or any(one.limits_untold for one in self.tracked.values()):
+            self._refresh_at = now + REFRESH_AGAIN_S
 
     def _hear(self, tracked: TrackedAttempt) -> None:
         if tracked.launched is None:

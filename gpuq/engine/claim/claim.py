@@ -94,7 +94,8 @@ def _write_together(ctx: Context, ends: Sequence[End], leased: Sequence[Leased],
             try:
                 written.claimed.append(record_starting(ctx, tx, item))
             except (WrongState, LeaseLost, NotFound):
-                # Cancelled, held or changed since it was read. The guard matched no row, so nothing is written.
+                # Cancelled, held or changed since it was read. The guard matched no row, so nothing is written; but one
+                # whose secrets cannot be read is held with this.
                 continue
         if ends:
             failpoints.point("finish.before_commit")

@@ -10,9 +10,11 @@ from gpuq.domain.gpu import Gpu
 from gpuq.domain.job import Attempt, Job
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import JobState
+from gpuq.engine.accounts import Account
 from gpuq.engine.attempt.environment import job_environment, supervisor_spec
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.claim.leased import Leased
+from gpuq.engine.claim.secrets import secrets_of
 from gpuq.engine.context import Context
 from gpuq.engine.intake.newborn import job_of
 from gpuq.errors import WrongState
@@ -22,7 +24,8 @@ from gpuq.ports.records import Move, NewJob, Writer
 
 def record_starting(ctx: Context, tx: Writer, item: Leased) -> TrackedAttempt:
     """Nothing is launched yet: that waits in its `order`. Raises WrongState, LeaseLost or NotFound when the job is not
-    waiting any more as it was planned with; then nothing is written."""
+    waiting any more as it was planned with; then nothing is written. WrongState also when it is held now, because its
+    secrets cannot be read: that is written."""
     job = tx.job(item.waiting.id)
     return _record(ctx, tx, item, job, *tx.spec(job.id))
 
@@ -40,6 +43,7 @@ def _record(
     if (why := ctx.accounts.why_not(job.user, job.uid)) is not None:
         # Lost since the plan. The member of the line is brought back by the next comparison with SQL.
         raise WrongState(f"job {job.id} waits: {why}")
+    secrets = secrets_of(ctx, tx, job, spec) if spec.secrets else {}
     tracked = _tracked(ctx, job, item)
     _move(tx, job, item, tracked.claimed_at)
     tx.add_attempt(
@@ -57,7 +61,7 @@ def _record(
             claimed_at=tracked.claimed_at,
         )
     )
-    tracked.order = _order(ctx, tracked, item.gpus, spec, uid, gid)
+    tracked.order = _order(ctx, tracked, item.gpus, spec, uid, gid, secrets)
     return tracked
 
 
@@ -95,7 +99,13 @@ def _move(tx: Writer, job: Job, item: Leased, now: float) -> None:
 
 
 def _order(
-    ctx: Context, tracked: TrackedAttempt, gpus: Sequence[Gpu], spec: JobSpec, uid: int | None, gid: int | None
+    ctx: Context,
+    tracked: TrackedAttempt,
+    gpus: Sequence[Gpu],
+    spec: JobSpec,
+    uid: int | None,
+    gid: int | None,
+    secrets: dict[str, str],
 ) -> LaunchOrder:
     job_id = tracked.job.id
     account = ctx.accounts.of(tracked.job.user) if ctx.accounts.apart else None
@@ -104,6 +114,8 @@ def _order(
         gid = account.gid
     checkpoint_dir = ctx.checkpoint_dir(job_id)
     env = job_environment(spec, tracked, gpus, home=str(ctx.home), checkpoint_dir=checkpoint_dir)
+    if "HOME" not in env:
+        env = {**_whose(account or ctx.accounts.of(ctx.accounts.daemon_uid)), **env}
     hidden = ctx.gpus.hidden_from(tracked.gpu_uuids) if ctx.isolates_gpus else ()
     payload = supervisor_spec(
         spec,
@@ -114,6 +126,14 @@ def _order(
         kill_grace_s=ctx.settings.kill_grace,
         hide_devices=hidden,
         max_output_bytes=ctx.settings.max_output_bytes,
+        max_result_bytes=ctx.settings.max_result_bytes,
         checkpoint_dir=checkpoint_dir,
     )
-    return LaunchOrder(job_id, tracked.number, tracked.token, tracked.run_dir, tracked.log_path, payload, spec.script)
+    return LaunchOrder(
+        job_id, tracked.number, tracked.token, tracked.run_dir, tracked.log_path, payload, spec.script, secrets
+    )
+
+
+def _whose(account: Account | None) -> dict[str, str]:
+    """For a job that was submitted without an environment of its own, from another machine for instance."""
+    return {} if account is None else {"HOME": account.home, "USER": account.name, "LOGNAME": account.name}

@@ -8,7 +8,7 @@ from gpuq.domain.caller import Caller
 from gpuq.domain.gpu import Gpu, suits
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.context import IntakeContext
-from gpuq.errors import Constraint, Forbidden
+from gpuq.errors import Constraint, Forbidden, Refused
 
 
 def check_fits(ctx: IntakeContext, specs: Sequence[JobSpec]) -> None:
@@ -21,6 +21,17 @@ def check_fits(ctx: IntakeContext, specs: Sequence[JobSpec]) -> None:
         if spec.gpus > 0 and (error := _misfit(ctx, spec, inventory)) is not None:
             error.index = index
             raise error
+
+
+def require_room_in_limits(ctx: IntakeContext, spec: JobSpec) -> None:
+    """Raises Refused for a job that a limit would keep waiting for ever: it asks for more than its user may hold with
+    nothing else running."""
+    most = ctx.settings.user_max_gpus
+    if 0 < most < spec.gpus:
+        raise Refused(
+            f"the job asks for {spec.gpus} GPUs; one user may hold at most {most} at once (GPUQ_USER_MAX_GPUS)",
+            hint=f"ask for at most {most} with -g, or ask an administrator of this queue for more",
+        )
 
 
 def require_honest_limit(ctx: IntakeContext, caller: Caller, spec: JobSpec) -> None:

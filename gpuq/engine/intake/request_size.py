@@ -76,6 +76,12 @@ def check_lengths(spec: JobSpec) -> None:
                 f"script: has {in_bytes} bytes, at most {batch_script.MAX_BYTES} are kept",
                 hint="give the job what is long as a file, and let the script read that",
             )
+    # Most jobs have none of the others.
+    if len(spec.cwd or "") > _LONGEST["cwd"] or spec.gpu_model or spec.gpu_ids or spec.signal or spec.array:
+        _check_others(spec)
+
+
+def _check_others(spec: JobSpec) -> None:
     for name, most in _LONGEST.items():
         value = getattr(spec, name)
         if value is not None and len(value) > most:
@@ -85,9 +91,8 @@ def check_lengths(spec: JobSpec) -> None:
 def _length_of_others(spec: JobSpec) -> int:
     """The characters that a job takes in the database besides its command and its environment, about; the text of an
     array is stored with each of its elements."""
-    return sum(len(text) for text in (spec.cwd, spec.gpu_model, spec.array, spec.script) if text) + 4 * len(
-        spec.gpu_ids or ()
-    )
+    length = len(spec.cwd or "") + len(spec.gpu_model or "") + len(spec.array or "") + len(spec.script or "")
+    return length + 4 * len(spec.gpu_ids or ())
 
 
 def too_many_jobs(most: int) -> TooLarge:

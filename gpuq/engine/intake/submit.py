@@ -18,16 +18,20 @@ from gpuq.domain.times import iso
 from gpuq.engine.access import require_account, require_priority
 from gpuq.engine.context import IntakeContext
 from gpuq.engine.hot.ranking import ahead, ranking
-from gpuq.engine.intake.constraints import check_fits, require_honest_limit
+from gpuq.engine.intake.constraints import check_fits, require_honest_limit, require_room_in_limits
 from gpuq.engine.intake.elements import array_of, name_of, parameters_of
 from gpuq.engine.intake.newborn import UNBORN, waiting_of
 from gpuq.engine.intake.request import Asked, Submitted
 from gpuq.engine.intake.request_size import check_size
+from gpuq.engine.intake.sealing import Sealing
 from gpuq.engine.intake.to_agent import Chance, tell
 from gpuq.errors import DatabaseUnavailable, GpuqError, NotFound, Refused, UsageError
 from gpuq.ports.records import AnsweredRequest, JobFilter, NewJob, Reader, Waiting, Writer
 
 log = logging.getLogger(__name__)
+
+# Final states after which nobody's success is to be waited for.
+_IN_VAIN = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 
 def submit(
@@ -37,7 +41,8 @@ def submit(
 
     `request_key` names the request: the same key from the same user again returns the same jobs. A spec's own
     `key` that a live or successful job already carries returns that job. Raises UsageError, TooLarge, Constraint,
-    NotFound (a dependency), Refused (a limit), Forbidden (the priority, no account), DatabaseUnavailable.
+    NotFound (a dependency), SecretsUnavailable, Refused (a limit), Forbidden (the priority, no account),
+    DatabaseUnavailable.
     """
     done = store(ctx, Asked(specs, caller, request_key))
     tell(ctx, done)
@@ -120,6 +125,7 @@ def _made(
     new: list[NewJob] = []
     keys_here: set[str] = set()
     states: dict[int, JobState] = {}
+    sealing = Sealing(ctx)
     for index, spec in enumerate(specs):
         try:
             if spec.key is not None:
@@ -127,7 +133,7 @@ def _made(
                 if existing is not None:
                     ids.append(existing)
                     continue
-            rows = _rows(ctx, tx, spec, caller, now, rule, waiting + len(new), states)
+            rows = sealing.seal(_rows(ctx, tx, spec, caller, now, rule, waiting + len(new), states))
         except GpuqError as error:
             error.index = index
             raise
@@ -188,6 +194,7 @@ def _rows(
     """`waiting`: jobs of the caller that stand before these. `states`: of jobs that others of the request wait for."""
     require_priority(ctx.settings.user_priority, caller, spec.priority)
     require_honest_limit(ctx, caller, spec)
+    require_room_in_limits(ctx, spec)
     begin = begin_time(spec.begin)
     state = JobState.HELD if spec.hold else waiting_state(_depends(tx, spec, states), begin, now)
     cwd = spec.cwd if spec.cwd is not None else _home_of(ctx, caller)
@@ -239,7 +246,8 @@ def _elements(one: NewJob, array: Array, spacing_s: float) -> list[NewJob]:
 
 
 def _depends(tx: Reader, spec: JobSpec, states: dict[int, JobState]) -> bool:
-    """Whether some dependency is still open; raises NotFound for one that does not exist. `states` is filled in."""
+    """Whether some dependency is still open; raises NotFound for one that does not exist, and Refused for one that will
+    not succeed any more, unless the job is to wait all the same. `states` is filled in."""
     wanted = (*spec.after, *spec.after_any)
     if not wanted:
         return False
@@ -249,6 +257,12 @@ def _depends(tx: Reader, spec: JobSpec, states: dict[int, JobState]) -> bool:
     for job_id in wanted:
         if job_id not in states:
             raise NotFound(f"cannot wait for job {job_id}: no such job", hint="`gpuq status -a` lists the jobs")
+        if job_id in spec.after and states[job_id] in _IN_VAIN and not spec.keep_waiting:
+            how = "failed" if states[job_id] is JobState.FAILED else "was cancelled"
+            raise Refused(
+                f"cannot run after job {job_id}, which {how}",
+                hint=f"`gpuq retry {job_id}` first; or give --keep-waiting (keep_waiting) to wait until somebody does",
+            )
     return any(states[job_id] is not JobState.COMPLETED for job_id in spec.after) or any(
         states[job_id] not in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED} for job_id in spec.after_any
     )
@@ -260,10 +274,13 @@ def _check_room(ctx: IntakeContext, tx: Reader, caller: Caller, extra: int) -> N
         (caller.user, ctx.settings.user_max_waiting, "you have"),
     )
     for user, limit, whose in limits:
-        if limit and extra and tx.count(JobFilter(states=WAITING, user=user)) + extra > limit:
+        waiting = tx.count(JobFilter(states=WAITING, user=user)) if limit and extra else 0
+        if limit and extra and waiting + extra > limit:
             raise Refused(
-                f"the queue is full: {whose} as many waiting jobs as it may ({limit})",
-                hint="wait until some have started, or cancel some",
+                f"the queue is full: {whose} as many waiting jobs as it may ({limit})"
+                if waiting >= limit
+                else f"{extra} more jobs are too many: at most {limit} may wait, and {whose} {waiting} waiting",
+                hint="wait until some have started, or cancel some" if waiting else f"submit at most {limit} at a time",
             )
 
 

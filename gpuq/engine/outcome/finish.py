@@ -11,6 +11,7 @@ from typing import Any
 from gpuq.domain.caller import ACTOR
 from gpuq.domain.job import Job
 from gpuq.domain.outcome import Outcome, Result
+from gpuq.domain.results import RESULT_COLUMNS
 from gpuq.domain.retry import RetryDecision, decide_retry, is_quick_failure
 from gpuq.domain.states import JobState
 from gpuq.engine.attempt.running import record_running
@@ -18,7 +19,7 @@ from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import Context
 from gpuq.engine.hot.queue_hints import publish_jobs
 from gpuq.engine.outcome.classification import End
-from gpuq.engine.outcome.dependents import wake_dependents
+from gpuq.engine.outcome.dependents import settle_dependents
 from gpuq.engine.outcome.gpu_memory_request import memory_request
 from gpuq.engine.outcome.requeue import place_in_line, requeued
 from gpuq.ports.hot_queue import QueueEntry
@@ -81,7 +82,7 @@ def record_end(ctx: Context, tx: Writer, end: End, written: Written) -> None:
     if decision.state is JobState.QUEUED:
         written.queued.append(QueueEntry(job.id, job.gpus, place.get("score", job.score)))
     elif decision.state in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}:
-        written.queued.extend(wake_dependents(tx, job.id, now))
+        written.queued.extend(settle_dependents(tx, job.id, decision.state, now))
 
 
 def _is_quick_failure(ctx: Context, tx: Writer, job: Job, result: Result, began: float | None) -> bool:
@@ -130,8 +131,16 @@ def _columns(job: Job, result: Result, decision: RetryDecision, now: float, star
             error=result.error if decision.state is not JobState.CANCELLED else None,
             started_at=result.started_at or started_at,
             finished_at=result.finished_at or now,
+            **_results(job, result),
         )
     return values
+
+
+def _results(job: Job, result: Result) -> dict[str, Any]:
+    """The columns of what the job left; most leave nothing, and nothing is written then. A job that was retried may
+    have left something at an earlier end."""
+    some = any(getattr(each, name) is not None for each in (result, job) for name in RESULT_COLUMNS)
+    return {name: getattr(result, name) for name in RESULT_COLUMNS} if some else {}
 
 
 def _detail(result: Result, decision: RetryDecision) -> str:
@@ -140,6 +149,8 @@ def _detail(result: Result, decision: RetryDecision) -> str:
         parts.append(result.error)
     elif result.exit_code:
         parts.append(f"exit code {result.exit_code}")
+    if result.result_error:
+        parts.append(result.result_error)
     if decision.delay_s is not None:
         parts.append(f"again in {decision.delay_s:.1f} s")
     if decision.why:

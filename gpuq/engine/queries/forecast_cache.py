@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from gpuq.domain.job import Attempt, Job
+from gpuq.domain.reasons import Reason
 from gpuq.engine.attempt.tracked import TrackedAttempt, recorded
 from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.snapshot.builder import SnapshotBuilder
-from gpuq.engine.snapshot.candidates import candidate, expectation
+from gpuq.engine.snapshot.candidates import ExpectedRuns, candidate
 from gpuq.engine.snapshot.limit_bypass import past_limits
 from gpuq.engine.switches import Switches, read_switches
 from gpuq.ports.records import Waiting
 from gpuq.scheduler.explain import Explainer
 from gpuq.scheduler.forecast import Forecast, forecast
+from gpuq.scheduler.making_room import with_preemptions
 from gpuq.scheduler.snapshot import Snapshot
 
 # The forecast looks this far down the line; those behind it get no estimate.
@@ -54,6 +56,10 @@ class ForecastPicture:
         """Whether it belongs into the forecast and is not in it."""
         return job.id not in self.known and job.score < self.reach
 
+    def reasons(self, job_id: int) -> list[Reason]:
+        """Of one waiting job, the one that decides first. Empty when it is not in the snapshot."""
+        return with_preemptions(self.explainer.reasons(job_id), self.snapshot, self.forecast, job_id, self.at)
+
 
 class ForecastCache:
     """One per process; thread-safe."""
@@ -66,9 +72,9 @@ class ForecastCache:
         self._picture: ForecastPicture | None = None
         self._cost_s = 0.0
 
-    def picture(self, wanted: Job | None = None) -> ForecastPicture:
+    def picture(self, wanted: Job | None = None, *, fresh: bool = False) -> ForecastPicture:
         """`wanted`: a queued job that somebody asks about; if it came after the last picture it is worth a new one,
-        unless that takes long."""
+        unless that takes long. `fresh`: one that has all that was committed, whatever it costs."""
         with self._lock:
             now = self._ctx.clock.now()
             begun = self._ctx.clock.monotonic()
@@ -78,7 +84,7 @@ class ForecastCache:
                 if kept is not None and kept.switches == switches:
                     same = kept.event_id == event_id
                     missing = not same and self._cost_s < QUICK_S and wanted is not None and kept.misses(wanted)
-                    max_age_s = FORECAST_MAX_AGE_S if same else FORECAST_COST_FACTOR * self._cost_s
+                    max_age_s = FORECAST_MAX_AGE_S if same else 0.0 if fresh else FORECAST_COST_FACTOR * self._cost_s
                     if now - kept.at < max_age_s and not missing:
                         return kept
                 line = tx.line(limit=FORECAST_JOBS)
@@ -110,11 +116,12 @@ class ForecastCache:
         new = candidate(job)
         line = sorted([*picture.snapshot.waiting, new], key=lambda c: (c.score, c.id))
         known = picture.snapshot.expected
-        its_own = expectation(self._ctx, [job], use_median=True)(new)
+        its_own = ExpectedRuns(self._ctx, [job], use_median=True).seconds(new)
         supposed = replace(
             picture.snapshot,
             waiting=line,
             expected=lambda c: known(c) if known is not None and c.id != job.id else its_own,
+            span=None,
         )
         return forecast(supposed, self._ctx.clock.now()).start.get(job.id)
 

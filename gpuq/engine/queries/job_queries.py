@@ -14,12 +14,13 @@ from gpuq.domain.job import Job, JobStatus
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.reasons import Reason, ReasonCode, ReasonView
 from gpuq.domain.states import ACTIVE, FINAL, WAITING, JobState
-from gpuq.domain.times import iso
+from gpuq.domain.times import iso, iso_range
 from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.queries.array_lines import ArrayCounts, ArrayView, lumped_page
 from gpuq.engine.queries.forecast_cache import ForecastCache
 from gpuq.engine.queries.job_status import job_status, last_error
+from gpuq.engine.queries.longer_jobs import LongerJobs
 from gpuq.engine.queries.queue_page import queue_page
 from gpuq.engine.switches import stuck_attempts
 from gpuq.ports.records import JobFilter, Reader, Waiting
@@ -39,8 +40,18 @@ class QueueView:
     total: int
 
 
+class PreemptionView(TypedDict):
+    """A preemptible job that will be stopped and put back in line when another one, the beneficiary, can have its GPUs;
+    `at`: about when."""
+
+    job_id: int
+    beneficiary: int
+    at: str | None
+
+
 class WhyView(TypedDict):
-    """The JSON of why a job does not run. `reason`: the first of `reasons`. Times: ISO 8601 in UTC."""
+    """The JSON of why a job does not run. `reason`: the first of `reasons`. Times: ISO 8601 in UTC; `…_range`: from
+    when to when, in four of five cases. `preemptions`: those that will make room for it, or that will stop it."""
 
     id: int
     state: JobState
@@ -49,6 +60,9 @@ class WhyView(TypedDict):
     position: int | None
     estimated_start: str | None
     estimated_end: str | None
+    estimated_start_range: list[str | None] | None
+    estimated_end_range: list[str | None] | None
+    preemptions: list[PreemptionView]
     outcome: Outcome | None
     error: str | None
 
@@ -61,6 +75,8 @@ class JobQueries:
         self.agent = AgentLiveness(ctx)
         self._forecasts = ForecastCache(ctx, self.agent)
         self._arrays = ArrayCounts(ctx)
+        # For those who ask for more time.
+        self.first_delayed = LongerJobs(ctx, self._forecasts).first_delayed
 
     def estimate(self, job: Waiting) -> float | None:
         """When a job that is not stored would start, epoch seconds; None beyond the forecast's reach."""
@@ -149,7 +165,7 @@ class JobQueries:
         reasons = [status.reason] if status.reason else []
         lost = status.reason is not None and status.reason.code is ReasonCode.NO_ACCOUNT
         if job.state is JobState.QUEUED and not lost and self.agent.is_alive():
-            found = self._forecasts.picture().explainer.reasons(job_id)
+            found = self._forecasts.picture().reasons(job_id)
             # Whose turn it is by the plan is no answer while something is in its way.
             reasons.extend(
                 reason for reason in found if reason not in reasons and reason.code is not ReasonCode.STARTING
@@ -162,6 +178,19 @@ class JobQueries:
             "position": status.position,
             "estimated_start": iso(status.estimated_start),
             "estimated_end": iso(status.estimated_end),
+            "estimated_start_range": iso_range(status.estimated_start_range),
+            "estimated_end_range": iso_range(status.estimated_end_range),
+            "preemptions": self._preemptions(job),
             "outcome": job.outcome,
             "error": job.error,
         }
+
+    def _preemptions(self, job: Job) -> list[PreemptionView]:
+        """As the forecast has them, soonest first."""
+        if job.state not in {JobState.QUEUED, JobState.RUNNING} or not self.agent.is_alive():
+            return []
+        yields = self._forecasts.picture().forecast.yields
+        found = sorted(
+            (one.at, job_id, one.beneficiary) for job_id, one in yields.items() if job.id in {job_id, one.beneficiary}
+        )
+        return [{"job_id": job_id, "beneficiary": other, "at": iso(at)} for at, job_id, other in found]

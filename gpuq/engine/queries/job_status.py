@@ -26,6 +26,7 @@ def job_status(
         return JobStatus(
             reason=_active_reason(ctx, job),
             estimated_end=picture.forecast.end.get(job.id),
+            estimated_end_range=picture.forecast.end_span.get(job.id),
             progress=read_progress(ctx, job),
         )
     reason = _waiting_reason(ctx, tx, job, picture, agent)
@@ -40,6 +41,8 @@ def job_status(
         reason=reason,
         estimated_start=start,
         estimated_end=picture.forecast.end.get(job.id) if start is not None else None,
+        estimated_start_range=picture.forecast.start_span.get(job.id) if start is not None else None,
+        estimated_end_range=picture.forecast.end_span.get(job.id) if start is not None else None,
     )
 
 
@@ -57,6 +60,12 @@ def _waiting_reason(ctx: QueryContext, tx: Reader, job: Job, picture: ForecastPi
             f" see `gpuq logs {job.id}`, then `gpuq release {job.id}` runs it again, `gpuq cancel {job.id}` does not"
         )
         return Reason(ReasonCode.HELD_BY_ADMIN, text)
+    if job.state is JobState.HELD and job.held_by == "secrets":
+        text = (
+            "its secrets cannot be read, because the key of this home is not the one that they were encrypted with (see"
+            f" `gpuq show {job.id}`); with that key back in its place `gpuq release {job.id}` lets it start"
+        )
+        return Reason(ReasonCode.SECRETS_UNREADABLE, text)
     if job.state is JobState.HELD:
         code = ReasonCode.HELD_BY_ADMIN if job.held_by == "admin" else ReasonCode.HELD_BY_USER
         who = "an administrator" if job.held_by == "admin" else job.user
@@ -78,7 +87,7 @@ def _waiting_reason(ctx: QueryContext, tx: Reader, job: Job, picture: ForecastPi
     if picture.switches.launch_trouble is not None:
         text = f"nothing can be started on this machine now: {picture.switches.launch_trouble}"
         return Reason(ReasonCode.LAUNCH_TROUBLE, text)
-    found = picture.explainer.reasons(job.id)
+    found = picture.reasons(job.id)
     if found:
         return found[0]
     return Reason(ReasonCode.PRIORITY, "jobs before it in line come first")

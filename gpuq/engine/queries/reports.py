@@ -49,85 +49,127 @@ _KEYS = {"user": 'j."user"', "group": "coalesce(j.\"group\", '-')"}
 _EARLIER = "SELECT 1 FROM attempts e WHERE e.job_id = a.job_id AND e.number < a.number AND e.started_at IS NOT NULL"
 
 
-def report(ctx: QueryContext, kind: str, by: str, since: float | None) -> Table:
-    """Columns and rows. `since` in epoch seconds cuts by the end of a run (`waits`: by its start).
+@dataclass(frozen=True, slots=True)
+class Window:
+    """From `since` to `until`, in epoch seconds; None: without bound. `now`: when it is asked."""
+
+    since: float | None
+    until: float | None
+    now: float
+
+    def holds(self, column: str) -> str:
+        """SQL that a time lies within."""
+        bounds = [f"{column} >= {self.since!r}"] if self.since is not None else [f"{column} IS NOT NULL"]
+        return " AND ".join([*bounds, *([f"{column} <= {self.until!r}"] if self.until is not None else [])])
+
+    @property
+    def is_open(self) -> bool:
+        """Whether now lies within."""
+        return (self.since is None or self.since <= self.now) and (self.until is None or self.now <= self.until)
+
+
+def report(ctx: QueryContext, kind: str, by: str, since: float | None, until: float | None = None) -> Table:
+    """Columns and rows. `by`: one or several of GROUPINGS, commas between. `since` and `until` in epoch seconds cut by
+    the end of a run (`waits`: by its start); a run that has not ended counts up to now.
 
     Raises UsageError for an unknown kind or grouping.
     """
     if kind not in KINDS:
         raise UsageError(f"unknown report {kind!r}", hint="there are: " + ", ".join(KINDS))
-    if by not in GROUPINGS:
-        raise UsageError(f"cannot group by {by!r}", hint="by: user, group, gpu or day")
+    keys = list(dict.fromkeys(part.strip() for part in by.split(",")))
+    for key in keys:
+        if key not in GROUPINGS:
+            raise UsageError(f"cannot group by {key!r}", hint="by: user, group, gpu or day, or several: user,day")
     dialect = SQLITE if ctx.settings.database_url.startswith("sqlite") else POSTGRES
+    window = Window(since, until, ctx.clock.now())
     if kind == "utilization":
-        return utilization(ctx, dialect.cards, dialect.whole, by, since)
+        if len(keys) > 1:
+            raise UsageError("report utilization groups by one thing", hint="by user, group, gpu or day")
+        return utilization(ctx, dialect.cards, dialect.whole, keys[0], since, until)
     if kind == "waits":
-        return ctx.history.query(waits(dialect, by, since))
+        return ctx.history.query(waits(dialect, keys, window))
     statement = usage if kind == "usage" else failures
-    return ctx.history.query(statement(dialect, by, since, [gpu.index for gpu in ctx.gpus.inventory()]))
+    return ctx.history.query(statement(dialect, keys, window, [gpu.index for gpu in ctx.gpus.inventory()]))
 
 
-def _since(since: float | None) -> str:
-    """An attempt that has ended, since then."""
-    return "a.finished_at IS NOT NULL" if since is None else f"a.finished_at >= {since!r}"
-
-
-def _source(dialect: Dialect, by: str, gpus: list[int]) -> tuple[str, str]:
-    """The grouping expression and the FROM clause, on the attempts. By `gpu` an attempt counts once for each GPU
-    that it held and that the machine still has."""
-    source = FROM
-    if by != "gpu":
-        return (dialect.day.format("a.finished_at") if by == "day" else _KEYS[by]), source
+def _source(dialect: Dialect, keys: list[str], gpus: list[int], end: str) -> tuple[list[str], str]:
+    """The grouping expressions and the FROM clause, on the attempts, which end at `end`. By `gpu` an attempt counts
+    once for each GPU that it held and that the machine still has."""
+    known = {**_KEYS, "gpu": "gpu", "day": dialect.day.format(end)}
+    expressions = [known[key] for key in keys]
+    if "gpu" not in keys:
+        return expressions, FROM
     there = " UNION ALL ".join(f"SELECT {index} AS gpu" for index in gpus) or "SELECT 0 AS gpu WHERE 1 = 0"
     # The list is text such as [0, 2]; neither database has a function for its elements that the other has too.
     held = "replace(replace(replace(a.gpu_indices, '[', ','), ']', ','), ' ', '')"
-    return "gpu", f"{source} JOIN ({there}) cards ON {held} LIKE '%,' || gpu || ',%'"
+    return expressions, f"{FROM} JOIN ({there}) cards ON {held} LIKE '%,' || gpu || ',%'"
 
 
-def usage(dialect: Dialect, by: str, since: float | None, gpus: list[int]) -> str:
-    """The statement for GPU hours and run hours by user, group, GPU or day."""
-    key, source = _source(dialect, by, gpus)
-    ran = "a.finished_at - a.started_at"
-    run_s = dialect.seconds.format(ran)
-    # Per GPU an attempt counts its own length; otherwise its length times its GPUs.
-    times = dialect.cards.format("a.gpu_uuids")
-    seconds = run_s if by == "gpu" else dialect.seconds.format(f"({ran}) * {times}")
-    return f"""SELECT {key} AS "{by}", count(DISTINCT a.job_id) AS jobs, count(*) AS attempts,
-  round(cast(coalesce(sum({seconds}), 0) / 3600.0 AS numeric), 3) AS gpu_hours,
-  round(cast(coalesce(sum({run_s}), 0) / 3600.0 AS numeric), 3) AS run_hours,
-  max(a.peak_gpu_mem_mb) AS peak_gpu_mem_mb
-FROM {source} WHERE j.id = a.job_id AND a.started_at IS NOT NULL AND {_since(since)}
-GROUP BY 1 ORDER BY 4 DESC, 1"""
+def _grouped(keys: list[str], most: str) -> str:
+    """GROUP BY and ORDER BY: a single key by the figure in column `most`, several by themselves."""
+    places = ", ".join(str(place + 1) for place in range(len(keys)))
+    return f"GROUP BY {places} ORDER BY {f'{most} DESC, 1' if len(keys) == 1 else places}"
 
 
-def waits(dialect: Dialect, by: str, since: float | None) -> str:
+def _named(expressions: list[str], keys: list[str]) -> str:
+    return ", ".join(f'{expression} AS "{key}"' for expression, key in zip(expressions, keys, strict=True))
+
+
+def usage(dialect: Dialect, keys: list[str], window: Window, gpus: list[int]) -> str:
+    """The statement for GPU hours and run hours by user, group, GPU or day, running attempts up to now."""
+    # What has ended within the window, and what runs: each has its index.
+    parts = [("a.finished_at", window.holds("a.finished_at"))]
+    if window.is_open:
+        parts.append((repr(window.now), "a.outcome IS NULL"))
+    times = "1" if "gpu" in keys else dialect.cards.format("a.gpu_uuids")
+    rows = []
+    for end, within in parts:
+        expressions, source = _source(dialect, keys, gpus, end)
+        # Per GPU an attempt counts its own length; otherwise its length times its GPUs.
+        ran = dialect.seconds.format(f"{end} - a.started_at")
+        seconds = dialect.seconds.format(f"({end} - a.started_at) * {times}")
+        rows.append(
+            f"SELECT {_named(expressions, keys)}, a.job_id, {seconds} AS gpu_s, {ran} AS run_s, a.peak_gpu_mem_mb"
+            f" FROM {source} WHERE j.id = a.job_id AND a.started_at IS NOT NULL AND {within}"
+        )
+    names = ", ".join(f'"{key}"' for key in keys)
+    return f"""SELECT {names}, count(DISTINCT job_id) AS jobs, count(*) AS attempts,
+  round(cast(coalesce(sum(gpu_s), 0) / 3600.0 AS numeric), 3) AS gpu_hours,
+  round(cast(coalesce(sum(run_s), 0) / 3600.0 AS numeric), 3) AS run_hours,
+  max(peak_gpu_mem_mb) AS peak_gpu_mem_mb
+FROM ({" UNION ALL ".join(rows)}) held {_grouped(keys, "4")}"""
+
+
+def waits(dialect: Dialect, keys: list[str], window: Window) -> str:
     """By `gpu`: by how many GPUs were asked for, since a waiting job has none. Nearest-rank percentiles."""
-    key = {"gpu": "j.gpus", "day": dialect.day.format("j.submitted_at")}.get(by) or _KEYS[by]
-    name = "gpus" if by == "gpu" else by
+    known = {**_KEYS, "gpu": "j.gpus", "day": dialect.day.format("j.submitted_at")}
+    named = ["gpus" if key == "gpu" else key for key in keys]
     wait = dialect.seconds.format("a.started_at - j.submitted_at")
-    started = "a.started_at IS NOT NULL" if since is None else f"a.started_at >= {since!r}"
-    # What started within the window has ended within it or runs: each has its index.
+    ended = "a.finished_at IS NOT NULL" if window.since is None else f"a.finished_at >= {window.since!r}"
+    # What started within the window has ended since it began or runs: each has its index.
     first = " UNION ALL ".join(
-        f"SELECT {key} AS key, {wait} AS wait_s FROM {FROM}"
-        f" WHERE j.id = a.job_id AND {state} AND {started} AND (a.number = 1 OR NOT EXISTS ({_EARLIER}))"
-        for state in (_since(since), "a.outcome IS NULL")
+        f"SELECT {_named([known[key] for key in keys], named)}, {wait} AS wait_s FROM {FROM} WHERE j.id = a.job_id"
+        f" AND {state} AND {window.holds('a.started_at')} AND (a.number = 1 OR NOT EXISTS ({_EARLIER}))"
+        for state in (ended, "a.outcome IS NULL")
     )
-    return f"""SELECT key AS "{name}", count(*) AS jobs, round(cast(avg(wait_s) AS numeric), 1) AS mean_s,
+    names = ", ".join(f'"{name}"' for name in named)
+    return f"""SELECT {names}, count(*) AS jobs, round(cast(avg(wait_s) AS numeric), 1) AS mean_s,
   min(CASE WHEN place * 2 >= n THEN wait_s END) AS median_s,
   min(CASE WHEN place * 100 >= n * 95 THEN wait_s END) AS p95_s, max(wait_s) AS max_s
-FROM (SELECT key, wait_s, row_number() OVER (PARTITION BY key ORDER BY wait_s) AS place,
-  count(*) OVER (PARTITION BY key) AS n FROM ({first}) first) ranked
-GROUP BY key ORDER BY key"""
+FROM (SELECT {names}, wait_s, row_number() OVER (PARTITION BY {names} ORDER BY wait_s) AS place,
+  count(*) OVER (PARTITION BY {names}) AS n FROM ({first}) first) ranked
+GROUP BY {names} ORDER BY {names}"""
 
 
-def failures(dialect: Dialect, by: str, since: float | None, gpus: list[int]) -> str:
+def failures(dialect: Dialect, keys: list[str], window: Window, gpus: list[int]) -> str:
     """The statement for how attempts ended. Cancelled and preempted ones are counted, but not as failed."""
-    key, source = _source(dialect, by, gpus)
+    expressions, source = _source(dialect, keys, gpus, "a.finished_at")
     bad = [str(outcome) for outcome in Outcome if outcome is not Outcome.SUCCEEDED]
     columns = ",\n  ".join(f"sum(CASE WHEN a.outcome = '{name}' THEN 1 ELSE 0 END) AS {name}" for name in bad)
     counted = ", ".join(f"'{name}'" for name in bad if name not in {Outcome.CANCELLED, Outcome.PREEMPTED})
     rate = f"avg(CASE WHEN a.outcome IN ({counted}) THEN 1.0 ELSE 0.0 END)"
-    return f"""SELECT {key} AS "{by}", count(*) AS attempts, round(cast({rate} AS numeric), 3) AS failed_share,
+    return f"""SELECT {_named(expressions, keys)}, count(*) AS attempts,
+  round(cast({rate} AS numeric), 3) AS failed_share,
   {columns}
-FROM {source} WHERE j.id = a.job_id AND {_since(since)}
-GROUP BY 1 ORDER BY 3 DESC, 1"""
+FROM {source} WHERE j.id = a.job_id AND {window.holds("a.finished_at")}
+{_grouped(keys, "3")}"""

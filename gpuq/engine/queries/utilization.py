@@ -33,11 +33,13 @@ class _Sums:
         return self.ends - self.starts
 
 
-def utilization(ctx: QueryContext, cards: str, whole: str, by: str, since: float | None) -> Table:
-    """Running jobs are counted up to now. `cards`: SQL for the length of a list `{0}`; `whole`: for
-    a number without its fraction. Without `since` from the first
-    start on. `mean_gpu_util` is what the driver saw on average while they were held."""
-    now = ctx.clock.now()
+def utilization(
+    ctx: QueryContext, cards: str, whole: str, by: str, since: float | None, until: float | None = None
+) -> Table:
+    """Running jobs are counted up to now, and everything up to `until`. `cards`: SQL for the length of a list `{0}`;
+    `whole`: for a number without its fraction. Without `since` from the first start on. `mean_gpu_util` is what the
+    driver saw on average while they were held."""
+    now = ctx.clock.now() if until is None else min(until, ctx.clock.now())
     begin = since if since is not None else _first_start(ctx, now)
     seconds: dict[str, float] = defaultdict(float)
     looked: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -73,7 +75,7 @@ def _first_start(ctx: QueryContext, now: float) -> float:
 def _statement(cards: str, whole: str, by: str, since: float | None, begin: float, now: float) -> str:
     """What is added up by the database: attempts alike in user, group, GPUs, or days of start and end."""
     start = f"(CASE WHEN a.started_at > {begin!r} THEN a.started_at ELSE {begin!r} END)"
-    end = f"coalesce(a.finished_at, {now!r})"
+    end = f"(CASE WHEN a.finished_at < {now!r} THEN a.finished_at ELSE {now!r} END)"
     keys = {
         "user": ('j."user"', "0"),
         "group": ("coalesce(j.\"group\", '-')", "0"),

@@ -11,7 +11,7 @@ from gpuq.domain.gpu import GpuObservation
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import SnapshotContext
 from gpuq.engine.hot.queue_hints import unpublish_jobs
-from gpuq.engine.snapshot.candidates import candidate, expectation
+from gpuq.engine.snapshot.candidates import ExpectedRuns, candidate
 from gpuq.engine.snapshot.devices import devices
 from gpuq.engine.snapshot.gpu_processes import belongs_to, exists
 from gpuq.engine.snapshot.ledger import ledger
@@ -23,7 +23,7 @@ from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.records import Waiting
 from gpuq.scheduler.limits import Usage
 from gpuq.scheduler.overtaking import PATIENCE_S
-from gpuq.scheduler.snapshot import Action, Candidate, Snapshot, Wait
+from gpuq.scheduler.snapshot import Action, Candidate, Holding, Snapshot, Wait
 
 log = logging.getLogger(__name__)
 
@@ -209,6 +209,7 @@ class SnapshotBuilder:
         supervisors = {tracked.launched.supervisor_pid for tracked in tracked_attempts if tracked.launched}
         sessions = {tracked.launched.pid for tracked in tracked_attempts if tracked.launched}
         often = self._preemptions(waiting, tracked_attempts)
+        runs = ExpectedRuns(ctx, waiting, use_median=self._use_median)
         return Snapshot(
             devices=devices(
                 ctx.gpus.inventory(),
@@ -219,17 +220,16 @@ class SnapshotBuilder:
                 lambda pid: not exists(pid) or belongs_to(pid, supervisors, sessions),
                 ctx.strays,
             ),
-            holdings=[
-                tracked.holding(self._expected(tracked), often.get(tracked.job.id, 0)) for tracked in tracked_attempts
-            ],
+            holdings=[self._holding(tracked, often.get(tracked.job.id, 0)) for tracked in tracked_attempts],
             waiting=[
                 replace(one, preemptions_last_hour=often[one.id]) if one.id in often else one
                 for one in map(self._candidate, waiting)
             ],
             policy=policy(ctx, switches, self._no_account),
             paused=switches.paused,
-            expected=expectation(ctx, waiting, use_median=self._use_median),
+            expected=runs.seconds,
             promises=self._promises,
+            span=runs.span if self._use_median else None,
         )
 
     def _candidate(self, job: Waiting) -> Candidate:
@@ -248,12 +248,13 @@ class SnapshotBuilder:
         with self._ctx.records.read() as tx:
             return tx.preemptions(ids, since=self._ctx.clock.now() - 3600.0)
 
-    def _expected(self, tracked: TrackedAttempt) -> float:
+    def _holding(self, tracked: TrackedAttempt, preemptions: int) -> Holding:
         job = tracked.job
         elapsed = max(0.0, self._ctx.clock.now() - tracked.started_at)
-        return self._ctx.run_times.expect(
+        found = self._ctx.run_times.expect(
             job.user, job.command, job.gpus, job.time_limit_s, elapsed, use_median=self._use_median
-        ).seconds
+        )
+        return tracked.holding(found.seconds, preemptions, found.span)
 
     def remember_reservations(self, actions: Sequence[Action]) -> None:
         """Keeps the start time that the first job in line was given first, so that its reservation does not drift."""

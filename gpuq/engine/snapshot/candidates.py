@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from gpuq.engine.context import SnapshotContext
 from gpuq.ports.records import Waiting
+from gpuq.scheduler.expect import Expectation
 from gpuq.scheduler.snapshot import Candidate
+from gpuq.scheduler.spread import Span
 
 
-def expectation(
-    ctx: SnapshotContext, waiting: Sequence[Waiting], *, use_median: bool = False
-) -> Callable[[Candidate], float]:
-    """Run times in seconds, worked out for those candidates only that a decision asks about. `use_median`: medians."""
-    by_id = {job.id: job for job in waiting}
-    known: dict[int, float] = {}
+class ExpectedRuns:
+    """Run times, worked out for those candidates only that somebody asks about. `use_median`: medians with their spans,
+    for people."""
 
-    def seconds(job: Candidate) -> float:
-        if job.id not in known:
-            facts = by_id[job.id]
-            found = ctx.run_times.expect(
-                facts.user, facts.command, facts.gpus, facts.time_limit_s, use_median=use_median
+    def __init__(self, ctx: SnapshotContext, waiting: Sequence[Waiting], *, use_median: bool = False) -> None:
+        self._ctx = ctx
+        self._by_id = {job.id: job for job in waiting}
+        self._use_median = use_median
+        self._known: dict[int, Expectation] = {}
+
+    def seconds(self, job: Candidate) -> float:
+        return self._of(job).seconds
+
+    def span(self, job: Candidate) -> Span | None:
+        return self._of(job).span
+
+    def _of(self, job: Candidate) -> Expectation:
+        found = self._known.get(job.id)
+        if found is None:
+            facts = self._by_id[job.id]
+            found = self._known[job.id] = self._ctx.run_times.expect(
+                facts.user, facts.command, facts.gpus, facts.time_limit_s, use_median=self._use_median
             )
-            known[job.id] = found.seconds
-        return known[job.id]
-
-    return seconds
+        return found
 
 
 def candidate(job: Waiting) -> Candidate:

@@ -10,6 +10,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gpuq.server.http.joined_writes import JoinedWrites
+
 # Key of `scope["extensions"]`; absent for a connection that came over TCP.
 EXTENSION = "gpuq.peer"
 # Likewise: a function for any thread that says whether the client has gone. Absent where there is no connection.
@@ -48,6 +50,13 @@ class PeerProtocol(HttpToolsProtocol):
         peer = peer_of(transport)
         self.extensions = {} if peer is None else {EXTENSION: peer}
         super().connection_made(transport)
+        self._answers = JoinedWrites(transport, self.loop)
+
+    def on_headers_complete(self) -> None:
+        """The request goes on its way, and its answer is written in one piece."""
+        super().on_headers_complete()
+        if self.cycle is not None:
+            self.cycle.transport = self._answers  # type: ignore[assignment]
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -21,7 +21,7 @@ from gpuq.engine.context import Context
 from gpuq.engine.file_lock import FileLock
 from gpuq.errors import UsageError
 from gpuq.home import prepare_home
-from gpuq.linux import raise_descriptor_limit
+from gpuq.linux import keep_large_blocks_apart, raise_descriptor_limit
 from gpuq.observe import log as daemon_log
 from gpuq.server import machine_socket
 from gpuq.server.process.detach import Interrupted
@@ -198,6 +198,7 @@ def _settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    keep_large_blocks_apart()
 
 
 def _addresses(ctx: Context, addresses: list[str]) -> list[str]:

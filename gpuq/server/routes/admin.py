@@ -91,19 +91,27 @@ def show_metrics(request: Request, ctx: Ctx, queries: Queries) -> Response:
     return Response(page, headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
+_GROUPING = "^({0})(,({0}))*$".format("|".join(reports.GROUPINGS))
+
+
 @router.get("/report/{kind}", summary="usage, waits, failures or utilization as a table")
 def report(
     ctx: Ctx,
     caller: Who,
     kind: Annotated[str, Path(json_schema_extra={"enum": list(reports.KINDS)})],
     by: Annotated[
-        str, Query(description="user, group, gpu or day", json_schema_extra={"enum": list(reports.GROUPINGS)})
+        str,
+        Query(
+            description="user, group, gpu or day; several with commas between (of utilization: one)",
+            json_schema_extra={"pattern": _GROUPING, "examples": ["user,day"]},
+        ),
     ] = "user",
     since: Moment = None,
+    until: Moment = None,
 ) -> Answer[TableView]:
-    start = params.moment("since", since)
+    start, end = params.moment("since", since), params.moment("until", until)
     with PLACES.asking(caller.user):
-        found = _table(*reports.report(ctx, kind, by, start))
+        found = _table(*reports.report(ctx, kind, by, start, end))
         ctx.records.spare_memory()
         return found
 

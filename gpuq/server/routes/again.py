@@ -34,7 +34,11 @@ def submit_again(
     job_id: JobId,
     changes: Annotated[
         dict[str, Any],
-        Body(description="fields of a submission; `env` is added to the job's own", examples=[{"gpus": 2}]),
+        Body(
+            description="fields of a submission; `env` and `secrets` are added to the job's own. `offered_secrets`:"
+            " values for those that it had; `env_drop`: patterns of variables that it is not to have any more",
+            examples=[{"gpus": 2}],
+        ),
     ],
     idempotency_key: Annotated[
         str | None,
@@ -48,7 +52,9 @@ def submit_again(
 ) -> Answer[list[JobView]]:
     """One job, or the elements of an array."""
     spec = again(ctx, job_id, caller, changes)
-    asked = f"again {job_id} {json.dumps(changes, sort_keys=True)}".encode()
+    # Stored as a hash, so nothing of a secret goes into it.
+    told = {name: value for name, value in changes.items() if name not in {"secrets", "offered_secrets"}}
+    asked = f"again {job_id} {json.dumps(told, sort_keys=True)}".encode()
     print_of = blake2b(asked, digest_size=16).hexdigest() if idempotency_key is not None else None
     done = store(ctx, Asked([spec], caller, idempotency_key, print_of))
     tell(ctx, done)

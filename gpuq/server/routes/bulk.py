@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from gpuq.domain.spec import JobId
 from gpuq.engine.actions.bulk import ActionResult, BulkAction, run_many
 from gpuq.engine.actions.cancel import cancel_many
-from gpuq.engine.actions.change import TOP, updating
+from gpuq.engine.actions.change import TOP, update_many
 from gpuq.engine.actions.hold import HOLD, RELEASE
 from gpuq.engine.actions.requeue import requeueing
 from gpuq.engine.actions.retry import RETRY
 from gpuq.errors import GpuqError
 from gpuq.ports.records import JobFilter
-from gpuq.server.http.dependencies import Ctx, Who
+from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import params
 from gpuq.server.routes.params import Ids, Limit, States, Text
 from gpuq.server.routes.views import Answer, BulkItemView, ErrorView
@@ -120,9 +120,9 @@ def cancel_jobs(ctx: Ctx, caller: Who, named: Cancelled) -> Answer[list[BulkItem
     return _answer(done)
 
 
-@router.post("/jobs/update", summary="Change many waiting jobs", response_description=_ANSWER)
-def update_jobs(ctx: Ctx, caller: Who, named: Changed) -> Answer[list[BulkItemView]]:
-    return _answer(run_many(ctx, named.ids, caller, updating(named.changes)))
+@router.post("/jobs/update", summary="Change many jobs", response_description=_ANSWER)
+def update_jobs(ctx: Ctx, queries: Queries, caller: Who, named: Changed) -> Answer[list[BulkItemView]]:
+    return _answer(update_many(ctx, named.ids, caller, named.changes, queries.first_delayed))
 
 
 def _route(name: str, verb: BulkAction, summary: str) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
 
+from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job, JobStatus, JobView, job_json
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import FINAL
@@ -17,6 +18,7 @@ from gpuq.engine.attempt import logs
 from gpuq.engine.context import Context
 from gpuq.engine.intake import submit
 from gpuq.engine.queries.job_queries import JobQueries, WhyView
+from gpuq.engine.queries.results import shown_to
 from gpuq.errors import GpuqError, NotFound
 from gpuq.ports.records import JobFilter
 from gpuq.server.http.dependencies import Ctx, Queries, Who
@@ -39,14 +41,14 @@ def listed(queries: JobQueries, jobs: list[Job]) -> list[JobView]:
     return [job_json(job, seen.get(job.id, JobStatus())) for job in jobs]
 
 
-def listing(ctx: Context, queries: JobQueries, where: JobFilter) -> list[JobView] | FileResponse:
-    """What the filter finds, however much it is."""
+def listing(ctx: Context, queries: JobQueries, where: JobFilter, caller: Caller) -> list[JobView] | FileResponse:
+    """What the filter finds, however much it is; of other users' jobs nothing that they wrote."""
     with ctx.records.read() as reader:
         pages = long_lists.pages_of(reader, where)
         first = next(pages, [])
         if len(first) < long_lists.PAGE or where.limit == long_lists.PAGE:
-            return listed(queries, first)
-        answer = long_lists.answer(listed(queries, page) for page in chain([first], pages))
+            return listed(queries, shown_to(ctx, caller, first))
+        answer = long_lists.answer(listed(queries, shown_to(ctx, caller, page)) for page in chain([first], pages))
     ctx.records.spare_memory()
     return answer
 
@@ -59,6 +61,7 @@ def _one(queries: JobQueries, job: Job) -> JobView:
 def list_jobs(
     ctx: Ctx,
     queries: Queries,
+    caller: Who,
     state: States = None,
     user: Text = None,
     group: Text = None,
@@ -80,7 +83,7 @@ def list_jobs(
         limit=limit,
         newest_first=newest_first,
     )
-    return listing(ctx, queries, where)
+    return listing(ctx, queries, where, caller)
 
 
 @router.post("/jobs/check", summary="Whether a job could be queued, and when it would start; queues nothing")
@@ -95,9 +98,9 @@ def check_job(ctx: Ctx, queries: Queries, caller: Who, spec: JobSpec) -> Answer[
 
 
 @router.get("/jobs/{job_id}", summary="One job, with its attempts and events")
-def show_job(ctx: Ctx, queries: Queries, job_id: JobId) -> Answer[JobDetailView]:
+def show_job(ctx: Ctx, queries: Queries, caller: Who, job_id: JobId) -> Answer[JobDetailView]:
     with ctx.records.read() as reader:
-        job = reader.job(job_id)
+        [job] = shown_to(ctx, caller, [reader.job(job_id)])
         attempts = [attempt.to_json() for attempt in reader.attempts(job_id)]
         events = [event.to_json() for event in reader.events(job_id=job_id)]
         script = reader.spec(job_id)[0].script
@@ -112,7 +115,14 @@ def _expected(ctx: Context, job: Job) -> ExpectedView | None:
         return None
     elapsed = max(0.0, ctx.clock.now() - job.started_at) if job.started_at is not None else 0.0
     found = ctx.run_times.expect(job.user, job.command, job.gpus, job.time_limit_s, elapsed, use_median=True)
-    return {"seconds": round(found.seconds, 3), "source": found.source, "samples": found.samples}
+    low, high = found.span or (found.seconds, found.seconds)
+    return {
+        "seconds": round(found.seconds, 3),
+        "source": found.source,
+        "samples": found.samples,
+        "low_s": round(low, 3),
+        "high_s": round(high, 3),
+    }
 
 
 @router.delete("/jobs/{job_id}", summary="Cancel: a waiting job at once, a running one within its grace")
@@ -130,7 +140,7 @@ def cancel_job(
     return _one(queries, cancel.cancel(ctx, job_id, caller, force=force, grace_s=grace_s, reason=reason))
 
 
-@router.patch("/jobs/{job_id}", summary="Change a waiting job")
+@router.patch("/jobs/{job_id}", summary="Change a waiting job, or the limits of a running one")
 def change_job(
     ctx: Ctx,
     queries: Queries,
@@ -141,7 +151,7 @@ def change_job(
         Body(description="fields of a submission", examples=[{"priority": "high", "time_limit_s": 3600}]),
     ],
 ) -> Answer[JobView]:
-    return _one(queries, change.update(ctx, job_id, caller, changes))
+    return _one(queries, change.update(ctx, job_id, caller, changes, queries.first_delayed))
 
 
 @router.post("/jobs/{job_id}/hold", summary="Take a waiting job out of line")

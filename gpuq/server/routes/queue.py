@@ -131,6 +131,7 @@ def resume_queue(ctx: Ctx, caller: Who) -> Answer[QueuePauseView]:
 def history(
     ctx: Ctx,
     queries: Queries,
+    caller: Who,
     state: FinalStates = None,
     user: Text = None,
     group: Text = None,
@@ -156,7 +157,7 @@ def history(
         limit=limit,
         last_ended_first=True,
     )
-    return listing(ctx, queries, where)
+    return listing(ctx, queries, where, caller)
 
 
 @router.get("/gpus", summary="Every GPU with its state and its holder")

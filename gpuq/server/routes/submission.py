@@ -23,7 +23,6 @@ from gpuq.engine.context import Context
 from gpuq.engine.intake.to_agent import Agent
 from gpuq.engine.queries.job_queries import JobQueries
 from gpuq.errors import UsageError
-from gpuq.linux import trim_heap
 from gpuq.server.http.peer import GONE
 from gpuq.server.routes.submission_clerk import Clerk, Request
 from gpuq.server.routes.submission_lane import Lane
@@ -36,8 +35,8 @@ _PRINTABLE = "^[!-~\\xa1-\\xac\\xae-\\xff]([ -~\\xa1-\\xac\\xae-\\xff]*[!-~\\xa1
 # Bytes. A larger body has many jobs: it would keep single submissions waiting while it is parsed.
 _LARGE = 256 * 1024
 _LARGE_AT_ONCE = 4
-# Seconds: by then the client has read its answer, as a rule.
-_GIVE_BACK_AFTER_S = 1.0
+# Seconds: by then the client has read its answer, as a rule; or by then.
+_GIVE_BACK_AFTER_S = (1.0, 6.0)
 
 _SCHEMA = {
     "oneOf": [
@@ -141,12 +140,13 @@ class Submission:
         response = await answer
         await response(scope, receive, send)
         if len(body) > _LARGE:
-            asyncio.get_running_loop().call_later(_GIVE_BACK_AFTER_S, self._give_memory_back)
+            for seconds in _GIVE_BACK_AFTER_S:
+                asyncio.get_running_loop().call_later(seconds, self._give_memory_back)
 
     def _give_memory_back(self) -> None:
         """What a large submission took is free by now, and the C library keeps it for the next one."""
         with contextlib.suppress(RuntimeError):  # The daemon goes down.
-            self._large.submit(trim_heap)
+            self._large.submit(self._clerk.spare_memory)
 
     def close(self) -> None:
         """Returns when every submission under way is stored."""

@@ -74,7 +74,7 @@ class Parsed:
     def asked(self) -> Asked:
         """For the engine."""
         request = self.request
-        fingerprint = None if request.key is None else blake2b(request.body, digest_size=16).hexdigest()
+        fingerprint = None if request.key is None else fingerprint_of(request.body, self.specs)
         return Asked(self.specs, request.caller, request.key, fingerprint, request.leave_if_gone)
 
     def refuse(self, error: Exception) -> None:
@@ -85,6 +85,22 @@ class Parsed:
             self.request.answer(error)
 
 
+def fingerprint_of(body: bytes, specs: Sequence[JobSpec]) -> str:
+    """Tells two submissions apart. It is stored, so nothing of a secret goes into it: who reads it could try
+    passwords."""
+    if not any(spec.secrets for spec in specs):
+        return blake2b(body, digest_size=16).hexdigest()
+    told = blake2b(digest_size=16)
+    # Jobs of a batch share one dictionary.
+    env: object = None
+    for spec in specs:
+        if spec.env is not env:
+            env = spec.env
+            told.update(to_json(env))
+        told.update(spec.model_dump_json(exclude={"env", "secrets"}, exclude_defaults=True).encode())
+    return told.hexdigest()
+
+
 class Clerk:
     """Any thread. `agent`: the one of this process, if it has one."""
 
@@ -93,6 +109,7 @@ class Clerk:
         self._queries = queries
         self._agent = agent
         self._bodies = Bodies(ctx.settings.max_batch)
+        self._encoder = SubmissionEncoder()
 
     def serve_all(self, requests: Sequence[Request]) -> None:
         """From the bodies to the answers, and what comes behind them. Small ones are stored together, and so in one
@@ -106,6 +123,10 @@ class Clerk:
         for each in parsed:
             if each not in together:
                 self._serve_alone(each)
+
+    def spare_memory(self) -> None:
+        """After a large submission: gives back what it took and the next ones do not need."""
+        self._ctx.records.spare_memory()
 
     def _parsed(self, request: Request) -> Parsed | None:
         """None for one that is answered already, because it makes no sense."""
@@ -161,7 +182,6 @@ class Clerk:
                 jobs = reader.jobs(JobFilter(ids=tuple(dict.fromkeys(known))))
             found = {job.id: to_json(job_json(job)) for job in jobs}
         array_id: int | None = None
-        encoder = SubmissionEncoder()
         for job_id in done.ids:
             new = done.stored.get(job_id)
             if new is None:
@@ -169,7 +189,7 @@ class Clerk:
                 continue
             if new.array_first:
                 array_id = job_id
-            yield encoder.fill_in(job_id, new, array_id if new.array_index is not None else None)
+            yield self._encoder.fill_in(job_id, new, array_id if new.array_index is not None else None)
 
     def _described(self, ids: Sequence[int]) -> list[bytes]:
         with self._ctx.records.read() as reader:

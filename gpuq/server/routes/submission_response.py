@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
@@ -28,12 +29,14 @@ _AS_JSON: dict[str, Callable[[Any], Any]] = {
     "parameters": lambda parameters: None if parameters is None else dict(parameters),
 }
 
-# Filled in for every job; all else is the same for jobs of one form.
-_SINGLE = ("name", "command")
-_LISTS = tuple(name for name in _FROM_SPEC if "list[" in str(JobView.__annotations__[name]) and name not in _SINGLE)
-_row_form = attrgetter(*(name for name in _FROM_ROW if name not in _SINGLE))
-_spec_form = attrgetter(*(name for name in _FROM_SPEC if name not in _SINGLE and name not in _LISTS))
+# Filled in for every job, in the order of its JSON; all else is the same for jobs of one form.
+_FILLED_IN = ("id", "name", "command", "array_index", "key", "submitted_at", "parameters")
+_LISTS = tuple(name for name in _FROM_SPEC if "list[" in str(JobView.__annotations__[name]) and name not in _FILLED_IN)
+_row_form = attrgetter(*(name for name in _FROM_ROW if name not in _FILLED_IN))
+_spec_form = attrgetter(*(name for name in _FROM_SPEC if name not in _FILLED_IN and name not in _LISTS))
 _list_form = attrgetter(*_LISTS)
+# Forms that are kept. Their texts are of users.
+_MOST_FORMS = 64
 
 
 def stored_json(job_id: int, new: NewJob, array_id: int | None) -> dict[str, Any]:
@@ -49,35 +52,47 @@ def stored_json(job_id: int, new: NewJob, array_id: int | None) -> dict[str, Any
 
 
 class SubmissionEncoder:
-    """The JSON of jobs that were just stored, as text. Most jobs of a submission differ in their id, name and command
-    alone: what stands between and behind these is made once for all that share it."""
+    """The JSON of jobs that were just stored, as text. Most jobs differ in few fields alone: what stands between these
+    is made once for all that share it, in this submission and in later ones. Any thread."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], tuple[bytes, bytes]] = {}
+        self._templates: dict[tuple[object, ...], bytes] = {}
+        self._moment: tuple[float, bytes] = (0.0, to_json(iso(0.0)))
 
     def fill_in(self, job_id: int, new: NewJob, array_id: int | None) -> bytes:
         """The JSON text of one job. `array_id`: the id of the first job of its array, if it is part of one."""
         spec = new.spec
-        lists = [None if each is None else tuple(each) for each in _list_form(spec)]
-        form = (array_id, _row_form(new), _spec_form(spec), *lists)
-        texts = self._known.get(form)
-        if texts is None:
-            texts = self._known[form] = _texts(stored_json(job_id, new, array_id))
-        between, behind = texts
-        return b'{"id":%d,"name":%b,%b,"command":%b,%b' % (
+        # Lists of numbers, mostly empty.
+        form = (array_id, _row_form(new), _spec_form(spec), repr(_list_form(spec)))
+        template = self._templates.get(form)
+        if template is None:
+            if len(self._templates) >= _MOST_FORMS:
+                self._templates.clear()
+            template = self._templates[form] = _template(stored_json(job_id, new, array_id))
+        return template % (
             job_id,
             to_json(new.name),
-            between,
             to_json(new.command),
-            behind,
+            b"null" if new.array_index is None else b"%d" % new.array_index,
+            b"null" if spec.key is None else to_json(spec.key),
+            self._told(new.submitted_at),
+            b"null" if new.parameters is None else to_json(dict(new.parameters)),
         )
 
+    def _told(self, moment: float) -> bytes:
+        known, text = self._moment
+        if known != moment:
+            text = to_json(iso(moment))
+            self._moment = moment, text
+        return text
 
-def _texts(job: dict[str, Any]) -> tuple[bytes, bytes]:
-    """What stands between the name and the command, and what comes after it with the closing brace."""
-    names = list(job)
-    at = names.index("command")
-    assert names[:2] == ["id", "name"]
-    between = {name: job[name] for name in names[2:at]}
-    behind = {name: job[name] for name in names[at + 1 :]}
-    return to_json(between)[1:-1], to_json(behind)[1:]
+
+def _template(job: dict[str, Any]) -> bytes:
+    """For bytes' `%`, with a place for each value of _FILLED_IN."""
+    parts: list[bytes] = []
+    for filled_in, names in groupby(job, _FILLED_IN.__contains__):
+        if filled_in:
+            parts += [b'"%b":%b' % (name.encode(), b"%d" if name == "id" else b"%b") for name in names]
+        else:
+            parts.append(to_json({name: job[name] for name in names})[1:-1].replace(b"%", b"%%"))
+    return b"{" + b",".join(parts) + b"}"

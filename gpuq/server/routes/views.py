@@ -39,11 +39,14 @@ Answer = Annotated[T, _Unchecked()]
 
 
 class ExpectedView(TypedDict):
-    """How long a job is expected to run, what that rests on, and on how many runs."""
+    """How long a job is expected to run, what that rests on, and on how many runs; in four of five cases between
+    `low_s` and `high_s`."""
 
     seconds: float
     source: str
     samples: int
+    low_s: float
+    high_s: float
 
 
 class JobDetailView(JobView):
@@ -62,6 +65,12 @@ class CheckView(TypedDict):
     ok: bool
     estimated_start: str | None
     reason: ReasonView | None
+
+
+class PlaceView(TypedDict):
+    """What is wrong with a directory or a program on the daemon's machine; null: nothing that can be seen."""
+
+    complaint: str | None
 
 
 class ErrorView(TypedDict):

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpuq.domain.spec import JobSpec
 from gpuq.errors import GpuqError, WrongState
-from gpuq.ports.records import Change, Dependency, Move, ReadyDependent
+from gpuq.ports.records import Change, Dependency, HopelessDependent, Move, ReadyDependent
 from gpuq.stores.sql.core import many_statements as many
 from gpuq.stores.sql.core import write_statements as to
 from gpuq.stores.sql.core.errors import violated
@@ -47,6 +47,14 @@ class SqlManyWriter(SqlWriter):
     def ready_dependents_of(self, ids: Collection[int]) -> list[tuple[int, ReadyDependent]]:
         rows = self._of(many.ready_dependents_of, ids, no_begin='"begin":null')
         return [(row[0], ReadyDependent(*(*row[1:-1], _begin(row[-1])))) for row in rows]
+
+    def hopeless_dependents_of(self, ids: Collection[int]) -> list[HopelessDependent]:
+        return [
+            HopelessDependent(job_id, state_from(state), attempt, token, on_id, state_from(on_state), outcome, code)
+            for job_id, state, attempt, token, on_id, on_state, outcome, code in self._of(
+                many.hopeless_dependents_of, ids
+            )
+        ]
 
     def stored_specs(self, ids: Collection[int]) -> dict[int, str]:
         return dict(self._of(many.stored_specs_of, ids))

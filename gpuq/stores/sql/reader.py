@@ -15,6 +15,7 @@ from gpuq.domain.states import JobState
 from gpuq.domain.totals import WAIT_BOUNDS, Totals
 from gpuq.errors import NotFound
 from gpuq.ports.records import FIRST_PLACE, AnsweredRequest, DeadLetter, JobFilter, ReadyDependent, Waiting
+from gpuq.ports.secrets import Sealed
 from gpuq.stores.sql.core import statements as sql
 from gpuq.stores.sql.core.filters import counted, filter_shape, filtered, named
 from gpuq.stores.sql.core.rows import (
@@ -27,6 +28,7 @@ from gpuq.stores.sql.core.rows import (
     state_from,
     waiting_from,
 )
+from gpuq.stores.sql.secrets import sealed_of, without_secrets
 
 
 def no_such_job(job_id: int) -> NotFound:
@@ -146,6 +148,13 @@ class SqlReader:
     def specs(self, ids: Sequence[int]) -> dict[int, JobSpec]:
         rows = self._rows(sql.specs_of, ids=self._ids(ids)) if ids else ()
         return {job_id: _spec(text, env) for job_id, text, env in rows}
+
+    def sealed(self, job_id: int) -> Sealed | None:
+        rows = self._rows(sealed_of, job_id=job_id)
+        return Sealed(*rows[0]) if rows else None
+
+    def without_secrets(self, ids: Sequence[int]) -> frozenset[int]:
+        return frozenset(row[0] for row in self._rows(without_secrets, ids=self._ids(ids))) if ids else frozenset()
 
     def attempts(self, job_id: int) -> list[Attempt]:
         return [attempt_from(row) for row in self._rows(sql.attempts_of, job_id=job_id)]

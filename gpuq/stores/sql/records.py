@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from gpuq.errors import GpuqError
+from gpuq.errors import DatabaseUnavailable, GpuqError
 from gpuq.linux import trim_heap
 from gpuq.ports.records import GivenNumbers, Reader, Writer
 from gpuq.stores.sql.core.engine import Database
@@ -43,7 +43,9 @@ class SqlRecords:
             self._numbers.note(writer.last_event, writer.last_job)
 
     def spare_memory(self) -> None:
-        # Idle SQLite connections keep pages that they have read, each 16 MB after a long list.
+        # Idle SQLite connections keep pages that they have read or written, each 16 MB after much of either.
+        with suppress(DatabaseUnavailable):
+            self.database.spare_memory()
         if self.database.path is not None:
             pool: Any = self.database.engine.pool
             with ExitStack() as stack:

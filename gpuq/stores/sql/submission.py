@@ -21,6 +21,7 @@ from gpuq.stores.sql.core.rows import clean, json_text
 from gpuq.stores.sql.core.statements import Statements, word
 from gpuq.stores.sql.schema.kept import environments
 from gpuq.stores.sql.schema.tables import dependencies, jobs, requests, specs
+from gpuq.stores.sql.secrets import add_secrets
 
 # In the order of `_job_rows`; every other column starts with its default.
 _JOB_COLUMNS = (
@@ -29,16 +30,21 @@ _JOB_COLUMNS = (
     "array_limit", "submitted_at", "eligible_at", "held_by", "parameters",
 )  # fmt: skip
 _SPEC_COLUMNS = ("job_id", "gid", "spec", "env_id")
-_DEPENDENCY_COLUMNS = ("job_id", "on_id", "kind")
+_DEPENDENCY_COLUMNS = ("job_id", "on_id", "kind", "keep_waiting")
 
 
+_APART = {"env", "secrets"}
+_BEGIN = f'{{"schema":{SCHEMA},'
 _write_spec = JobSpec.__pydantic_serializer__.to_json
 
 
 def stored_spec(spec: JobSpec) -> str:
-    """What is not said in it is as it is by default; the variables stand in `environments`."""
-    said = _write_spec(spec, exclude={"env"}, exclude_defaults=True)
-    return f'{{"schema":{SCHEMA},' + str(said, "utf-8")[1:]
+    """What is not said in it is as it is by default; variables stand in `environments`, secrets in `secrets`."""
+    said = _write_spec(spec, exclude=_APART, exclude_defaults=True)
+    if spec.secrets:
+        # Their names alone.
+        said = b'{"secrets":' + to_json(dict.fromkeys(sorted(spec.secrets))) + b"," + said[1:]
+    return _BEGIN + said.decode()[1:]
 
 
 def _json(value: object) -> str:
@@ -75,6 +81,13 @@ def reserve_ids(driver: Any, statements: Statements, count: int) -> list[int]:
         return list(range(first, first + count))
     rows = statements.of(_reserved_ids)(driver, {"count": count}).fetchall()
     return sorted(int(row[0]) for row in rows)
+
+
+def _insert_jobs() -> ClauseElement:
+    # By default SQLite can undo a single statement. As each of these runs a trigger, it would have to keep a copy of
+    # every page that the row changes, a third of the row's time. Nobody needs that: a row that is refused has changed
+    # nothing before, and whoever hears of it undoes all that the request has written.
+    return insert(jobs).prefix_with("OR FAIL", dialect="sqlite")
 
 
 def _job_rows(new: Sequence[NewJob], ids: Sequence[int]) -> Iterator[tuple[Any, ...]]:
@@ -130,10 +143,13 @@ def _spec_rows(
         yield job_id, job.gid, stored, env_id
 
 
-def dependency_rows(job_id: int, after: Sequence[int], after_any: Sequence[int]) -> list[tuple[Any, ...]]:
-    """Rows of `dependencies` for one job: (job, the job it waits for, whether that must succeed or may end anyhow)."""
+def dependency_rows(
+    job_id: int, after: Sequence[int], after_any: Sequence[int], keep_waiting: bool
+) -> list[tuple[Any, ...]]:
+    """Rows of `dependencies` for one job: (job, the job it waits for, whether that must succeed or may end anyhow,
+    whether it goes on waiting when that fails)."""
     wanted = {(on_id, "success") for on_id in after} | {(on_id, "any") for on_id in after_any}
-    return [(job_id, on_id, kind) for on_id, kind in sorted(wanted)]
+    return [(job_id, on_id, kind, keep_waiting) for on_id, kind in sorted(wanted)]
 
 
 def add_dependencies(driver: Any, statements: Statements, rows: list[tuple[Any, ...]]) -> None:
@@ -160,7 +176,7 @@ def add_jobs(
     """The id of the last event, if the driver tells. Raises Refused for a key or request key that is taken, NotFound
     for an unknown dependency."""
     try:
-        prepared = statements.made(_job_rows, lambda: insert(jobs), _JOB_COLUMNS)
+        prepared = statements.made(_job_rows, _insert_jobs, _JOB_COLUMNS)
         prepared.insert_rows(driver, _JOB_COLUMNS, _job_rows(new, ids), len(new))
     except statements.integrity_error as error:
         if violated(error, "uq_jobs_key", "jobs.user", "jobs.key"):
@@ -169,10 +185,11 @@ def add_jobs(
     prepared = statements.made(_spec_rows, lambda: insert(specs), _SPEC_COLUMNS)
     # A list: on the way rows for shared environments are written.
     prepared.insert_rows(driver, _SPEC_COLUMNS, list(_spec_rows(driver, statements, new, ids)), len(new))
+    add_secrets(driver, statements, new, ids)
     waits: list[tuple[Any, ...]] = []
     for job_id, job in zip(ids, new, strict=True):
         if job.spec.after or job.spec.after_any:
-            waits += dependency_rows(job_id, job.spec.after, job.spec.after_any)
+            waits += dependency_rows(job_id, job.spec.after, job.spec.after_any, job.spec.keep_waiting)
     add_dependencies(driver, statements, waits)
     events = statements.of(_submitted_events)(driver, {"actor": clean(actor), "first": ids[0], "last": ids[-1]})
     last_event: int | None = getattr(events, "lastrowid", None)

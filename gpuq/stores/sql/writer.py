@@ -11,6 +11,7 @@ from sqlalchemy import ClauseElement, insert, null, update
 from gpuq.domain.job import Attempt, Launched
 from gpuq.domain.outcome import Result
 from gpuq.domain.priority import UNDECLARED_S
+from gpuq.domain.results import RESULT_COLUMNS
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import FIELDS_OF_STATES, JobState, allowed
 from gpuq.errors import LeaseLost, Refused
@@ -32,7 +33,7 @@ CHANGEABLE = frozenset(
         "eligible_at", "held_by", "stop_reason", "stop_deadline", "error",
     }
 )  # fmt: skip
-SETTABLE = CHANGEABLE | frozenset(FIELDS_OF_STATES) | {"attempt"}
+SETTABLE = CHANGEABLE | frozenset(FIELDS_OF_STATES) | {"attempt", *RESULT_COLUMNS}
 
 
 def _move_columns(source: JobState, to: JobState, given: frozenset[str]) -> frozenset[str]:
@@ -253,7 +254,8 @@ class SqlWriter(SqlReader):
         self._run(to.write_spec, spec=json_text(spec), job_id=job_id)
         if "after" in values or "after_any" in values:
             self._run(to.forget_dependencies, job_id=job_id)
-            rows = dependency_rows(job_id, spec.get("after") or (), spec.get("after_any") or ())
+            keep = bool(spec.get("keep_waiting"))
+            rows = dependency_rows(job_id, spec.get("after") or (), spec.get("after_any") or (), keep)
             add_dependencies(self._driver, self._statements, rows)
 
     def rescore(self, per_priority: float, per_declared_s: float) -> int:

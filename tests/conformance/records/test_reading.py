@@ -7,7 +7,7 @@ import pytest
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.priority import Priority
 from gpuq.domain.states import FINAL, WAITING, JobState
-from gpuq.ports.records import DeadLetter, JobFilter, ReadyDependent, Waiting
+from gpuq.ports.records import DeadLetter, HopelessDependent, JobFilter, ReadyDependent, Waiting
 from gpuq.stores.sql import SqlRecords
 
 S = JobState
@@ -231,6 +231,28 @@ def test_ready_dependents_are_the_blocked_ones_with_nothing_left_to_wait_for(job
             ReadyDependent(dated, 1, 100.0, 0, None, "2026-11-22T10:00:00Z"),
         ]
         assert reader.ready_dependents(other) == []
+
+
+def test_hopeless_dependents_are_the_waiting_ones_that_can_never_run_with_whom_they_wait_for(
+    jobs: Any, records: SqlRecords
+) -> None:
+    failed, ok = jobs.in_state(S.FAILED), jobs.in_state(S.COMPLETED)
+    first = jobs.add(state=S.BLOCKED, after=[ok, failed])
+    patient = jobs.add(state=S.BLOCKED, after=[failed], keep_waiting=True)
+    jobs.add(state=S.BLOCKED, after_any=[failed])
+    jobs.add(state=S.BLOCKED, after=[patient])
+    jobs.add(state=S.HELD, after=[failed], held_by="past")
+    second = jobs.add(state=S.BLOCKED, after=[first, failed])
+    third = jobs.add(state=S.HELD, after=[second])
+    jobs.move(jobs.add(state=S.BLOCKED, after=[failed]), S.CANCELLED, S.BLOCKED, **jobs.fields_for(S.CANCELLED))
+    outcome = jobs.get(failed).outcome
+    with records.write() as tx:
+        assert tx.hopeless_dependents_of([failed]) == [
+            HopelessDependent(first, S.BLOCKED, 0, None, failed, S.FAILED, outcome, jobs.get(failed).exit_code),
+            HopelessDependent(second, S.BLOCKED, 0, None, failed, S.FAILED, outcome, jobs.get(failed).exit_code),
+            HopelessDependent(third, S.HELD, 0, None, second, S.BLOCKED, None, None),
+        ]
+        assert tx.hopeless_dependents_of([]) == []
 
 
 def test_a_dependent_of_a_failed_job_is_ready_only_if_any_end_will_do(jobs: Any, records: SqlRecords) -> None:

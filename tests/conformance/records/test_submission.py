@@ -70,6 +70,21 @@ def test_ids_follow_the_order_of_the_submission(jobs: Any, records: SqlRecords) 
     ]
 
 
+@pytest.mark.parametrize("count", [19, 20, 21, 40, 47])
+def test_a_list_of_any_length_comes_back_whole_and_in_order(jobs: Any, records: SqlRecords, count: int) -> None:
+    new = [jobs.new(name=f"job-{n}", score=float(n), gpus=n % 3, key=f"k{n}" if n % 2 else None) for n in range(count)]
+    with records.write() as tx:
+        ids = tx.add_jobs(new, actor="alice")
+    with records.read() as reader:
+        found = reader.jobs(JobFilter())
+        specs = [reader.spec(job.id)[0] for job in found]
+    assert [job.id for job in found] == ids == list(range(ids[0], ids[0] + count))
+    assert [(job.name, job.score, job.gpus, job.key) for job in found] == [
+        (job.name, job.score, job.spec.gpus, job.spec.key) for job in new
+    ]
+    assert specs == [job.spec for job in new]
+
+
 def test_an_empty_submission_stores_nothing(jobs: Any, records: SqlRecords) -> None:
     with records.write() as tx:
         assert tx.add_jobs([], actor="alice", request_key="r") == []

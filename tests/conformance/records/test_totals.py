@@ -11,7 +11,8 @@ from sqlalchemy import text
 
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import JobState
-from gpuq.ports.records import DeadLetter
+from gpuq.errors import Refused
+from gpuq.ports.records import DeadLetter, JobFilter
 from gpuq.stores.sql import SqlRecords, open_records
 from gpuq.stores.sql.schema import totals
 
@@ -72,6 +73,23 @@ def test_what_was_undone_is_not_counted(jobs: Any, records: SqlRecords) -> None:
     with pytest.raises(RuntimeError, match="half way"):
         half_way()
     assert told(records) == before == counted(records.database)
+
+
+@pytest.mark.parametrize("place", [0, 7, 20, 39, 44])
+def test_a_list_that_is_refused_in_its_midst_leaves_nothing_and_is_not_counted(
+    jobs: Any, records: SqlRecords, place: int
+) -> None:
+    jobs.add(key="taken")
+    some = [jobs.new(key="taken" if n == place else None) for n in range(45)]
+    with records.write() as tx:
+        with pytest.raises(Refused), tx.part():
+            tx.add_jobs(some, actor="alice")
+        [after] = tx.add_jobs([jobs.new()], actor="alice")
+    assert told(records) == counted(records.database)
+    assert told(records)["jobs"] == {"queued": 2}
+    with records.read() as reader:
+        assert len(reader.jobs(JobFilter())) == 2
+        assert reader.job(after).state is S.QUEUED
 
 
 def test_another_process_and_a_person_change_them_too(jobs: Any, records: SqlRecords, url: str) -> None:

@@ -8,7 +8,7 @@ from gpuq.domain.ids import new_token
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.states import FIELDS_OF_STATES, FINAL, TRANSITIONS, JobState
 from gpuq.errors import LeaseLost, NotFound, WrongState
-from gpuq.ports.records import Move
+from gpuq.ports.records import JobFilter, Move
 from gpuq.stores.sql import SqlRecords
 
 S = JobState
@@ -196,3 +196,15 @@ def test_a_new_rule_of_the_line_moves_every_job_that_is_not_final(jobs: Any, rec
     for state, job_id in ids.items():
         assert jobs.get(job_id).score == (100.0 if state in FINAL else 100.0 + 2 * 1000.0 + 2.0 * 8 * 3600)
     assert jobs.get(declared).score == 50.0 + 3 * 1000.0 + 120.0
+
+
+def test_what_a_job_leaves_is_stored_with_its_end_and_read_with_every_job(jobs: Any, records: SqlRecords) -> None:
+    left = {"result_bytes": 2**40, "result_type": "image/png", "short_result": "loss \N{GREEK SMALL LETTER ALPHA} 0.1"}
+    for source, target in ((S.RUNNING, S.COMPLETED), (S.RUNNING, S.FAILED), (S.STOPPING, S.CANCELLED)):
+        job_id = jobs.in_state(source)
+        jobs.move(job_id, target, source, **{**jobs.fields_for(target), **left})
+        job = jobs.get(job_id)
+        assert {name: getattr(job, name) for name in left} == left
+    with records.read() as reader:
+        [listed] = reader.jobs(JobFilter(ids=(job_id,)))
+    assert listed == job

@@ -19,29 +19,45 @@ EXAMPLE = ROOT / "scripts/examples/submit_and_wait.py"
 NAMES = (
     *("Attempt", "Changes", "Check", "Client", "ConfigError", "Constraint", "DaemonUnreachable", "DeadLetter", "Event"),
     *("Expected", "Forbidden", "Gpu", "GpuJob", "GpuProcess", "GpuqError", "Group", "Job", "LogChunk", "NotFound"),
-    *("Options", "Pause", "Queue", "Reason", "Refused", "Stats", "Submission", "Table", "Unauthenticated"),
+    *(
+        "Options",
+        "Pause",
+        "Preemption",
+        "Queue",
+        "Reason",
+        "Refused",
+        "Stats",
+        "Submission",
+        "Table",
+        "Unauthenticated",
+    ),
     *("Unavailable", "UsageError", "Why", "WrongState", "__version__"),
+    *("Executor", "GpuOutOfMemory", "JobCancelled", "JobFailed", "JobFuture", "JobLost", "RemoteError", "TimeLimit"),
+    *("Current", "attach", "checkpoint_dir", "current", "progress", "result", "short_result"),
 )
 
 FIELDS = {
     "Job": "id name user group state reason outcome command cwd priority gpus gpu_mem_mb gpu_model gpu_ids cpus mem_mb "
     "nodes time_limit_s max_retries retries_used attempt array_id array_index parameters labels key after after_any "
     "preemptible submitted_at eligible_at started_at finished_at stop_deadline position estimated_start estimated_end "
-    "expected progress node gpu_indices gpu_uuids pid exit_code signal error peak_gpu_mem_mb log_path pool callback "
+    "estimated_start_range estimated_end_range expected "
+    "progress node gpu_indices gpu_uuids pid exit_code signal error peak_gpu_mem_mb log_path pool callback "
     "short_result result_bytes result_type script_bytes attempts events",
     "Attempt": "number outcome exit_code signal node gpu_indices gpu_uuids pid started_at finished_at peak_gpu_mem_mb "
     "avg_gpu_util error log_path",
     "Event": "id at job_id attempt from_state to_state actor detail",
     "Gpu": "index uuid model memory_mb used_mb utilisation temperature_c power_w jobs job state reason processes",
     "Reason": "code text",
-    "Why": "id state reason reasons position estimated_start estimated_end outcome error",
+    "Why": "id state reason reasons position estimated_start estimated_end estimated_start_range "
+    "estimated_end_range preemptions outcome error",
     "Queue": "running queued waiting total paused jobs",
     "DeadLetter": "job_id name user failed_at outcome error attempts log_tail",
 }
 
 SIGNATURES = {
-    "Client.submit": "command name cwd env gpus gpu_mem_mb gpu_model gpu_ids priority group time_limit_s max_retries "
-    "after after_any begin array hold key preemptible signal kill_grace_s script requeue sweep request_key",
+    "Client.submit": "command name cwd env secrets umask limits nice gpus gpu_mem_mb gpu_model gpu_ids priority group "
+    "time_limit_s max_retries after after_any begin array hold key preemptible signal kill_grace_s script requeue "
+    "keep_waiting sweep request_key",
     "Client.submit_many": "specs request_key",
     "Client.check": "spec",
     "Client.job": "job_id",
@@ -49,6 +65,8 @@ SIGNATURES = {
     "Client.queue": "limit offset user",
     "Client.history": "state user group name since until limit",
     "Client.why": "job_id",
+    "Client.result": "job_id",
+    "Client.user": "",
     "Client.logs": "job_id attempt last_bytes",
     "Client.log": "job_id offset limit attempt",
     "Client.follow": "job_id",
@@ -70,7 +88,7 @@ SIGNATURES = {
     "Client.groups": "",
     "Client.limit_group": "group limit",
     "Client.stats": "",
-    "Client.report": "kind by since",
+    "Client.report": "kind by since until",
     "Client.sql": "query",
     "Client.close": "",
     "Client.is_direct": "",
@@ -80,6 +98,7 @@ SIGNATURES = {
     "Job.wait": "timeout_s",
     "Job.cancel": "force grace_s reason",
     "Job.logs": "attempt last_bytes",
+    "Job.result": "timeout_s",
     "Job.why": "",
 }
 

@@ -38,15 +38,20 @@ ASKED: dict[str, Any] = {
     "group": "g", "gpu_mem_mb": 1000, "gpu_model": "a100", "gpu_ids": (0, 3), "time_limit_s": 90.5, "key": "k",
     "preemptible": True, "array_id": 5, "array_index": 2, "after": (1, 2), "after_any": (3,), "priority": Priority.HIGH,
 }  # fmt: skip
+LEFT: dict[str, Any] = {"short_result": "loss 0.1", "result_bytes": 3, "result_type": "image/png"}
 CASES: dict[str, tuple[dict[str, Any], JobStatus]] = {
     "blocked": ({**ASKED}, JobStatus(reason=Reason(ReasonCode.DEPENDENCY, "waits for job 1 (running)"))),
     "held": ({"held_by": "admin"}, JobStatus(reason=Reason(ReasonCode.HELD_BY_ADMIN, "held by an administrator"))),
     "delayed": ({"eligible_at": AT + 30}, JobStatus(reason=Reason(ReasonCode.RETRY_BACKOFF, "next in 30s"))),
-    "queued": ({}, JobStatus(3, Reason(ReasonCode.PRIORITY, "others first"), AT + 5, AT + 65)),
+    # Retried by a release that knew of no results: what it left before is not that of its next end.
+    "queued": ({**LEFT}, JobStatus(3, Reason(ReasonCode.PRIORITY, "others first"), AT + 5, AT + 65)),
     "starting": ({**RUN, "started_at": None, "pid": None}, JobStatus(reason=Reason(ReasonCode.STARTING, "launching"))),
     "running": ({**RUN, **ASKED}, JobStatus(estimated_end=AT + 500, progress=0.25)),
     "stopping": ({**RUN, "stop_reason": "cancel", "stop_deadline": AT + 90}, JobStatus(estimated_end=AT + 90)),
-    "completed": ({**RUN, "finished_at": AT + 99, "outcome": Outcome.SUCCEEDED, "exit_code": 0}, JobStatus()),
+    "completed": (
+        {**RUN, **LEFT, "finished_at": AT + 99, "outcome": Outcome.SUCCEEDED, "exit_code": 0},
+        JobStatus(),
+    ),
     "failed": (
         {**RUN, "finished_at": AT + 99, "outcome": Outcome.SIGNAL, "signal": 11, "error": "SIGSEGV"},
         JobStatus(),

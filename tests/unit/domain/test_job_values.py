@@ -42,6 +42,8 @@ def test_what_a_job_does_not_have_is_null() -> None:
         "position",
         "estimated_start",
         "estimated_end",
+        "estimated_start_range",
+        "estimated_end_range",
         "progress",
     )
     assert [found[name] for name in absent] == [None] * len(absent)
@@ -63,11 +65,13 @@ def test_every_field_that_is_no_secret_is_passed_on_as_it_is() -> None:
 
 def test_the_outlook_of_a_job_is_part_of_it() -> None:
     reason = Reason(ReasonCode.HELD_BY_USER, "ann holds it")
-    found = job_json(job(), JobStatus(3, reason, 10.0, 20.5, 0.25))
+    found = job_json(job(), JobStatus(3, reason, 10.0, 20.5, 0.25, (9.0, 12.5), (19.0, 30.0)))
     assert found["reason"] == {"code": "HeldByUser", "text": "ann holds it"}
     assert (found["position"], found["progress"]) == (3, 0.25)
     assert found["estimated_start"] == "1970-01-01T00:00:10.000Z"
     assert found["estimated_end"] == "1970-01-01T00:00:20.500Z"
+    assert found["estimated_start_range"] == ["1970-01-01T00:00:09.000Z", "1970-01-01T00:00:12.500Z"]
+    assert found["estimated_end_range"] == ["1970-01-01T00:00:19.000Z", "1970-01-01T00:00:30.000Z"]
 
 
 def test_an_attempt_and_an_event_have_their_times_as_text() -> None:

@@ -64,7 +64,17 @@ def test_selections_take_ids_ranges_elements_and_words() -> None:
     assert not chosen.all
 
 
-@pytest.mark.parametrize("word", ["x", "9-3", "-4", "7_", "1-999999999", "7.0"])
+def test_a_piece_of_an_array_is_written_in_brackets() -> None:
+    chosen = parse_selection(["7,9_[1-4,8],11", "3_[0]"])
+    assert chosen.ids == (7, 11)
+    assert chosen.slices == ((9, 1, 4), (9, 8, 8), (3, 0, 0))
+    assert not chosen.elements
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["x", "9-3", "-4", "7_", "1-999999999", "7.0", "9_[4-1]", "9_[]", "9_[1-", "9_[1,]", "[1-4]", "9_[0-999999]"],
+)
 def test_nonsense_ids_are_refused(word: str) -> None:
     with pytest.raises(UsageError):
         parse_selection([word])

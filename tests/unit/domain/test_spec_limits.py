@@ -47,7 +47,7 @@ def test_what_a_submission_does_not_say_is_the_plainest_value() -> None:
         "gpu_ids": None, "priority": Priority.NORMAL, "group": None, "time_limit_s": None, "max_retries": None,
         "after": [], "after_any": [], "begin": None, "array": None, "hold": False, "key": None, "preemptible": False,
         "signal": None, "kill_grace_s": None, "script": None, "sweep": None,
-        "requeue": False,
+        "requeue": False, "keep_waiting": False, "secrets": {}, "umask": None, "limits": {}, "nice": None,
     }  # fmt: skip
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gpuq.ports.history import FinishedRun
-from gpuq.scheduler.expect import BUCKETS, DEFAULT_S, RECENT, Expectations, command_shape
+from gpuq.scheduler.expect import BUCKETS, DEFAULT_S, RECENT, Expectation, Expectations, command_shape
+from gpuq.scheduler.spread import Span
 
 TRAIN = ("python", "/home/alice/train.py", "--lr", "0.1")
 
@@ -87,7 +90,7 @@ def test_what_people_are_told_is_the_median() -> None:
     known = knowing(*[run(s) for s in (10.0, 20.0, 60.0, 1000.0, 5000.0)])
     found = known.expect("alice", TRAIN, 1, None, use_median=True)
     assert found.seconds == 60.0
-    assert found.source == "median of the last 5 runs of this command by alice on 1 GPU with this --time"
+    assert found.source == "median of the last 5 runs of exactly this command by alice on 1 GPU"
     assert known.expect("alice", TRAIN, 1, None, 30.0, use_median=True).seconds == 1000.0
 
 
@@ -138,7 +141,7 @@ def test_command_shapes(command: tuple[str, ...], shape: tuple[str, ...]) -> Non
 @pytest.mark.parametrize(
     ("elapsed", "use_median", "seconds", "samples"),
     [
-        (0.0, False, 15.0, 4), (0.0, True, 10.0, 4), (0.5, False, 30.0, 2), (0.5, True, 30.0, 2),
+        (0.0, False, 15.0, 4), (0.0, True, 10.0, 4), (0.5, False, 30.0, 2), (0.5, True, 3600.0, 0),
         (20.0, False, 40.0, 1),
         (19.9, False, 30.0, 2), (40.0, False, 3600.0, 0), (1800.0, False, 3600.0, 0), (1801.0, True, 3602.0, 0),
     ],
@@ -183,7 +186,6 @@ def test_words_for_several_gpus_for_one_run_and_for_everyone() -> None:
     known = knowing(run(10.0, command=()), run(30.0, command=(), user="bob"))
     assert known.expect("alice", (), 2, None).source == "the only run so far of alice"
     assert known.expect("carol", (), 1, None).source == "mean of the last 2 runs of everyone"
-    assert known.expect("carol", (), 1, None, use_median=True).source == "median of the last 2 runs of everyone"
     for elapsed in (0.5, 5.0):
         assert known.expect("carol", (), 1, None, elapsed).source == "nothing known yet"
     wide = Expectations()
@@ -233,3 +235,48 @@ def test_of_too_many_circles_the_one_unused_for_longest_is_forgotten() -> None:
 )
 def test_a_shape_is_program_script_and_flags(command: tuple[str, ...], shape: tuple[str, ...]) -> None:
     assert command_shape(command) == shape
+
+
+def told(known: Expectations, limit: float | None = None, elapsed: float = 0.0, **who: Any) -> Expectation:
+    """What people are told of a run of TRAIN by alice."""
+    asked: dict[str, Any] = {"user": "alice", "command": TRAIN, "gpus": 1, **who}
+    return known.expect(time_limit_s=limit, elapsed_s=elapsed, use_median=True, **asked)
+
+
+@pytest.mark.parametrize("runs", [0, 1, 2])
+def test_people_are_told_the_limit_and_not_what_one_or_two_short_runs_say(runs: int) -> None:
+    found = told(knowing(*[run(5.0)] * runs), limit=7200.0)
+    assert (found.seconds, found.samples, found.span) == (7200.0, 0, Span(0.0, 7200.0))
+    assert found.source == "its --time; too few such runs are known"
+    unlimited = told(knowing(*[run(5.0)] * runs))
+    assert (unlimited.seconds, unlimited.span) == (DEFAULT_S, Span(0.0, 4 * DEFAULT_S))
+
+
+def test_the_same_arguments_come_first_then_the_same_command_then_others_of_it() -> None:
+    other = ("python", "train.py", "--lr", "0.2")
+    known = knowing(*[run(100.0)] * 3, *[run(900.0, command=other)] * 4)
+    assert (told(known).seconds, told(known).samples) == (100.0, 3)
+    assert "exactly this command" in told(known).source
+    third = told(known, command=("python", "train.py", "--lr", "0.3"))
+    assert (third.seconds, third.samples) == (900.0, 7)
+    stranger = told(known, user="bob")
+    assert (stranger.seconds, stranger.source) == (900.0, "median of the last 7 runs of this command by others")
+
+
+def test_few_runs_have_a_wide_span_and_many_their_percentiles() -> None:
+    alike = told(knowing(*[run(100.0)] * 3)).span
+    assert alike == pytest.approx(Span(95.0, 105.0))
+    few = told(knowing(*map(run, (50.0, 100.0, 200.0)))).span
+    assert few is not None
+    assert few.low < 50.0 < 200.0 < few.high
+    many = told(knowing(*[run(float(n)) for n in range(1, 51)])).span
+    assert many == Span(5.0, 46.0)
+
+
+def test_a_limit_ends_the_span_and_what_has_passed_begins_it() -> None:
+    known = knowing(*[run(float(n)) for n in range(10, 500, 10)])
+    assert told(known, limit=300.0).span == Span(40.0, 300.0)
+    late = told(known, elapsed=400.0).span
+    assert late is not None
+    assert late.low >= 400.0
+    assert told(known, limit=300.0, elapsed=301.0).seconds == 602.0

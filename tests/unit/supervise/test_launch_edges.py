@@ -96,7 +96,10 @@ def test_a_lock_that_is_held_for_a_moment_is_tried_twenty_times(
     sent: list[Any] = []
     monkeypatch.setattr(launcher.server, "launch", lambda records, fds: sent.append(records))
     order: Any = SimpleNamespace(
-        run_dir=str(tmp_path / "1"), spec={"token": "t", "uid": os.geteuid(), "gid": os.getegid()}, script=None
+        secrets={},
+        run_dir=str(tmp_path / "1"),
+        spec={"token": "t", "uid": os.geteuid(), "gid": os.getegid()},
+        script=None,
     )
     before = descriptors()
     with pytest.raises(BlockingIOError, match="this attempt has a live supervisor"):
@@ -127,7 +130,7 @@ def test_a_hand_over_that_fails_leaves_nothing_open(
 
     monkeypatch.setattr(launcher.server, "launch", fail)
     order: Any = SimpleNamespace(
-        run_dir=str(tmp_path / "1"), spec={"uid": os.geteuid(), "gid": os.getegid()}, script=None
+        secrets={}, run_dir=str(tmp_path / "1"), spec={"uid": os.geteuid(), "gid": os.getegid()}, script=None
     )
     before = descriptors()
     with pytest.raises(BrokenPipeError):

@@ -49,6 +49,7 @@ class Monitor(Changing):
         self._seconds = self._looked_at = 0
 
     def compose(self) -> ComposeResult:
+        """Head, GPUs, tabs, a line for trouble, the table beside or above the pane, the filter, the keys."""
         yield Static(id="head")
         yield Static(id="gpus")
         yield Static(id="tabs")
@@ -60,6 +61,7 @@ class Monitor(Changing):
         yield Footer(compact=True)
 
     def on_mount(self) -> None:
+        """Begins to look, and to listen."""
         self.query_one(JobTable).focus()
         self._draw_head()
         self.look()
@@ -67,9 +69,11 @@ class Monitor(Changing):
         self.set_interval(1.0, self.tick)
 
     def on_unmount(self) -> None:
+        """Ends the stream of events."""
         self._events.close()
 
     def on_resize(self, event: Resize) -> None:
+        """Puts the pane beside the table where there is room."""
         self.query_one("#middle").set_class(event.size.width >= WIDE, "wide")
         self.call_after_refresh(self.draw)
 
@@ -189,9 +193,11 @@ class Monitor(Changing):
             detail.about(job_id, mode)
 
     def on_data_table_row_highlighted(self) -> None:
+        """The cursor is on another job: the pane follows."""
         self._turn()
 
     def on_data_table_row_selected(self) -> None:
+        """Enter: opens the pane."""
         self.action_side(self.query_one(Detail).mode)
 
     # -- keys ---------------------------------------------------------------------------------------------------
@@ -240,6 +246,7 @@ class Monitor(Changing):
         line.focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Takes the filter, or says what is wrong with it."""
         try:
             view = self.view.filtered(event.value)
         except UsageError as error:

@@ -58,6 +58,7 @@ class Listener:
         self._closing = Event()
 
     def start(self) -> None:
+        """Begins to listen, in a thread of its own."""
         Thread(target=self._run, name="gpuq-events", daemon=True).start()
 
     def close(self) -> None:

@@ -11,7 +11,6 @@ from textual.message import Message
 
 from gpuq.cli.commands.monitor import verbs
 from gpuq.cli.commands.monitor.background import Lanes, Then
-from gpuq.cli.commands.monitor.detail import Detail
 from gpuq.cli.commands.monitor.feed import Seen
 from gpuq.cli.commands.monitor.job_table import JobTable
 from gpuq.cli.commands.monitor.widgets import Dialog
@@ -58,7 +57,7 @@ class Changing(App[None]):
 
     def on_answered(self, message: Answered) -> None:
         """In the thread that draws; too late when the screen is being taken down."""
-        if self.query(JobTable) and self.query(Detail):
+        if self.query("#table") and self.query("#detail"):
             message.then(message.answer)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -136,7 +135,7 @@ class Changing(App[None]):
         self.push_screen(Dialog(text, question=True), answered)
 
     def say(self, answer: Any) -> None:
-        """A line for a moment."""
+        """Shows a line for a moment: what was done, or an error with what to do next."""
         wrong = isinstance(answer, Exception)
         hint = answer.hint if isinstance(answer, GpuqError) else None
         text = f"{answer} ({hint})" if hint else str(answer)

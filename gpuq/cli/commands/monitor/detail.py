@@ -36,10 +36,12 @@ class Detail(Vertical):
         self.mode = MODES[0]
 
     def compose(self) -> ComposeResult:
+        """The names of its sides, and the lines of one."""
         yield Static(id="modes")
         yield LineView(id="lines")
 
     def on_mount(self) -> None:
+        """Shows the names of its sides."""
         self._draw_modes()
 
     def about(self, job_id: int, mode: str | None = None) -> None:

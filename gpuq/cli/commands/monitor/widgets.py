@@ -43,6 +43,7 @@ class LineView(ScrollView, can_focus=True):
         self.scroll_home(animate=False, immediate=True)
 
     def on_resize(self) -> None:
+        """Wraps anew."""
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -78,6 +79,7 @@ class Dialog(ModalScreen[bool]):
         self._keys = "y: yes    n: no" if question else "escape: back"
 
     def compose(self) -> ComposeResult:
+        """The text, and which keys answer."""
         with VerticalScroll():
             yield Static(Text(self.text))
             yield Static(Text(self._keys, style="bold"))

@@ -7,7 +7,7 @@ shows, whatever has piled up behind it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import BindParameter, ClauseElement, Integer, TextClause, bindparam, text
@@ -15,7 +15,7 @@ from sqlalchemy import BindParameter, ClauseElement, Integer, TextClause, bindpa
 from gpuq.domain.states import FINAL, JobState
 from gpuq.ports.records import JobFilter
 from gpuq.stores.sql.core.statements import job_select, moment, number, word
-from gpuq.stores.sql.schema.tables import in_list, jobs
+from gpuq.stores.sql.schema.tables import jobs
 
 UNSUCCESSFUL = frozenset({JobState.FAILED, JobState.CANCELLED})
 _CONDITIONS = {
@@ -40,6 +40,11 @@ _TYPES: dict[str, Callable[[str], BindParameter[Any]]] = {
     **dict.fromkeys(("finished_since", "finished_until"), moment),
     "limit": lambda name: bindparam(name, type_=Integer),
 }
+
+
+def in_list(values: Iterable[str]) -> str:
+    """`('a', 'b')`, sorted."""
+    return "(" + ", ".join(f"'{value}'" for value in sorted(map(str, values))) + ")"
 
 
 def filter_shape(where: JobFilter) -> Hashable:

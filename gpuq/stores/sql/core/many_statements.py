@@ -42,5 +42,30 @@ def ready_dependents_of(dialect: str) -> ClauseElement:
     ).bindparams(bindparam("no_begin", type_=Text))
 
 
+# A dependency `d` that keeps a job `j` from ever running, once the other job has not succeeded. What a database of the
+# past made held may have run already: that is for a person to judge.
+_HOPELESS = (
+    "d.kind = 'success' AND NOT d.keep_waiting"
+    " AND (j.state = 'blocked' OR j.state = 'held' AND coalesce(j.held_by, '') <> 'past')"
+)
+
+
+def hopeless_dependents_of(dialect: str) -> ClauseElement:
+    """The waiting jobs that were to run after the success of one of these, and of one another, and so on; each with the
+    first that it cannot run after, and how that one ended."""
+    # CROSS JOIN keeps SQLite on the order of the tables: the others by their keys.
+    join = "CROSS JOIN jobs j" if dialect == "sqlite" else "JOIN jobs j"
+    on = "WHERE j.id = d.job_id AND" if dialect == "sqlite" else "ON j.id = d.job_id WHERE"
+    return text(
+        "WITH RECURSIVE hopeless(id, on_id) AS ("
+        f"SELECT d.job_id, d.on_id FROM dependencies d {join} {on} {among(dialect, 'd.on_id')} AND {_HOPELESS}"
+        f" UNION SELECT d.job_id, d.on_id FROM hopeless w JOIN dependencies d ON d.on_id = w.id {join}"
+        f" {on} {_HOPELESS})"
+        " SELECT j.id, j.state, j.attempt, j.token, o.id, o.state, o.outcome, o.exit_code"
+        " FROM (SELECT id, min(on_id) AS on_id FROM hopeless GROUP BY id) w"
+        " JOIN jobs j ON j.id = w.id JOIN jobs o ON o.id = w.on_id ORDER BY j.id"
+    )
+
+
 def remove_dead_letters(dialect: str) -> ClauseElement:
     return text(f"DELETE FROM dead_letter_queue WHERE {among(dialect, 'job_id')}")

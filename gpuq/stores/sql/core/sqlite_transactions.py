@@ -12,6 +12,7 @@ Connect = Callable[[], sqlite3.Connection]
 
 # Of connections that nobody reads on now; each has a page cache of its own.
 _KEPT = 8
+_FREE_PAGES = "PRAGMA shrink_memory"
 
 
 class SqliteWriter:
@@ -41,6 +42,11 @@ class SqliteWriter:
             connection.rollback()
         except sqlite3.Error:
             self.close()
+
+    def spare_memory(self) -> None:
+        """Between two transactions: frees the pages that the connection keeps. Raises sqlite3.Error."""
+        if self._connection is not None:
+            self._connection.execute(_FREE_PAGES)
 
     def close(self) -> None:
         """The next transaction connects again."""
@@ -87,6 +93,17 @@ class SqliteReaders:
             idle.append(connection)
         else:
             connection.close()
+
+    def spare_memory(self) -> None:
+        """Frees the pages that idle connections keep. Raises sqlite3.Error."""
+        idle = self._idle
+        for _ in range(len(idle)):
+            try:
+                connection = idle.popleft()
+            except IndexError:
+                return
+            connection.execute(_FREE_PAGES)
+            self._give_back(connection, idle)
 
     def close(self) -> None:
         """Later snapshots connect again; what is being read on is closed at its end."""

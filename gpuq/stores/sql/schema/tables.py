@@ -28,6 +28,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     text,
+    true,
 )
 
 from gpuq.domain.outcome import Outcome
@@ -35,14 +36,8 @@ from gpuq.domain.priority import Priority
 from gpuq.domain.states import FIELDS_OF_STATES, REQUIRED_IN_STATES, JobState
 
 metadata = MetaData()
-
 # SQLite gives out ids itself only for a column that is declared INTEGER, to the letter.
 Id = BigInteger().with_variant(Integer, "sqlite")
-
-
-def in_list(values: Iterable[str]) -> str:
-    """`('a', 'b')`, sorted."""
-    return "(" + ", ".join(f"'{value}'" for value in sorted(map(str, values))) + ")"
 
 
 def one_of(column: str, values: Iterable[str]) -> str:
@@ -122,6 +117,10 @@ jobs = Table(
     Column("signal", Integer),
     Column("error", Text),
     Column("parameters", Text),
+    Column("result_bytes", BigInteger),
+    Column("result_type", Text),
+    Column("short_result", Text),
+    Column("secrets_id", BigInteger),
     *_job_checks(),
     sqlite_autoincrement=True,
 )
@@ -218,6 +217,8 @@ dependencies = Table(
     Column("job_id", Id, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("on_id", Id, ForeignKey("jobs.id"), nullable=False),
     Column("kind", Text, nullable=False),
+    # Whether the job goes on waiting when the other one fails; the rows of releases that do not know it do.
+    Column("keep_waiting", Boolean, nullable=False, server_default=true()),
     PrimaryKeyConstraint("job_id", "on_id", "kind", name="pk_dependencies"),
     CheckConstraint("kind IN ('any', 'success')", name="ck_dependencies_kind"),
     CheckConstraint("job_id <> on_id", name="ck_dependencies_self"),
