@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from gpuq.cli.__main__ import main
 from gpuq.errors import DaemonUnreachable, Forbidden, UsageError
 
 pytest.importorskip("textual", reason="the monitor needs the extra `tui`")
@@ -217,45 +221,44 @@ def test_more_gpus_than_there_is_room_for_are_counted() -> None:
     assert "58 more GPUs" in lines[-1][0][0]
 
 
-@pytest.mark.parametrize(
-    ("key", "job", "wanted"),
-    [
-        ("h", a_job(2), ("hold", (2,), {})),
+def test_a_key_makes_the_request_of_the_command() -> None:
+    keys = [
+        ("h", a_job(1), ("hold", (1,), {})),
         ("r", a_job(2, "held"), ("release", (2,), {})),
-        ("r", a_job(2, "failed"), ("retry", (2,), {})),
-        ("t", a_job(2), ("top", (2,), {})),
-        ("plus", a_job(2), ("update", (2,), {"changes": {"priority": "high"}})),
-        ("minus", a_job(2), ("update", (2,), {"changes": {"priority": "low"}})),
-    ],
-)
-def test_a_key_makes_the_request_of_the_command(key: str, job: Any, wanted: Any) -> None:
-    daemon = Daemon(job)
+        ("r", a_job(3, "failed"), ("retry", (3,), {})),
+        ("t", a_job(4), ("top", (4,), {})),
+        ("plus", a_job(5), ("update", (5,), {"changes": {"priority": "high"}})),
+        ("minus", a_job(6), ("update", (6,), {"changes": {"priority": "low"}})),
+    ]
+    daemon = Daemon(*(job for _, job, _ in keys))
 
     async def story(app: Monitor, pilot: Pilot[None]) -> None:
-        await pilot.press(key)
-        await until(pilot, lambda: daemon.changes() == [wanted])
-        await until(pilot, lambda: f"gpuq {wanted[0]}" in app.last_line)
+        for number, (key, _, wanted) in enumerate(keys, start=1):
+            await pilot.press(key)
+            await until(pilot, lambda number=number: len(daemon.changes()) == number)  # type: ignore[misc]
+            assert daemon.changes()[-1] == wanted
+            assert app.last_line.startswith(f"gpuq {wanted[0]} ")
+            await pilot.press("down")
 
     play(daemon, story)
 
 
-@pytest.mark.parametrize(("key", "words"), [("C", {}), ("K", {"force": True})])
-def test_what_cannot_be_undone_asks_with_the_jobs_name(key: str, words: Any) -> None:
+def test_what_cannot_be_undone_asks_with_the_jobs_name() -> None:
     daemon = Daemon(a_job(2, name="bert"), a_job(3))
 
     async def story(app: Monitor, pilot: Pilot[None]) -> None:
-        for answer in ("n", "enter", "escape"):
+        for key, answer in (("C", "n"), ("K", "enter"), ("C", "escape")):
             await pilot.press(key)
             assert isinstance(app.screen, Dialog)
             assert "job 2 “bert” of alice?" in app.screen.text
             await pilot.press(answer)
             await until(pilot, lambda: not isinstance(app.screen, Dialog))
+        await pilot.press("c", "k", "y", "escape")
         assert daemon.changes() == []
-        await pilot.press(key, "y")
-        await until(pilot, lambda: daemon.changes() == [("cancel", (2,), words)])
-        await pilot.press(key.lower(), "c", "k")
-        await pilot.pause()
-        assert len(daemon.changes()) == 1
+        await pilot.press("C", "y")
+        await until(pilot, lambda: daemon.changes() == [("cancel", (2,), {})])
+        await pilot.press("K", "y")
+        await until(pilot, lambda: daemon.changes()[1:] == [("cancel", (2,), {"force": True})])
 
     play(daemon, story)
 
@@ -403,7 +406,14 @@ def test_many_events_are_told_as_one() -> None:
 
 
 def test_a_long_line_is_asked_for_by_the_page() -> None:
-    daemon = Daemon(*(a_job(number) for number in range(1, 100_001)))
+    class LongLine(Daemon):
+        def queue(self, *, limit: int | None = None, offset: int = 0, **filters: Any) -> dict[str, Any]:
+            self.asked.append(("queue", limit))
+            assert limit is not None
+            jobs = [a_job(number) for number in range(offset + 1, min(offset + limit, 100_000) + 1)]
+            return {"running": 0, "waiting": 100_000, "queued": 0, "paused": None, "total": 100_000, "jobs": jobs}
+
+    daemon = LongLine()
 
     async def story(app: Monitor, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: "page 1 of 1,000" in screen(app))
@@ -506,3 +516,30 @@ def test_what_a_key_cannot_do_is_said() -> None:
         verbs.steps("raise", [a_job(1, priority="critical")])
     kept = verbs.steps("lower", [a_job(1), a_job(2, priority="high"), a_job(3)])
     assert [step.line for step in kept] == ["gpuq update --priority low 1 3", "gpuq update --priority normal 2"]
+
+
+def test_without_a_terminal_it_says_what_to_use_instead(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["monitor"]) == 2
+    assert "`gpuq status`" in capsys.readouterr().err
+
+
+def test_without_textual_one_line_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["monitor"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "gpuq: the monitor needs Textual, which is not installed",
+        "hint: pip install 'gpu-job-queue[tui]' installs it",
+    ]
+
+
+def test_no_other_command_loads_textual() -> None:
+    code = (
+        "import sys, pkgutil, importlib, gpuq.cli.commands as all\n"
+        "for one in pkgutil.iter_modules(all.__path__): importlib.import_module(f'gpuq.cli.commands.{one.name}')\n"
+        "import gpuq.cli.commands.monitor.command\n"
+        "assert 'gpuq.cli.commands.status' in sys.modules\n"
+        "sys.exit('textual' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
