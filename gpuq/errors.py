@@ -11,6 +11,7 @@
     │   ├── Misdirected          exit 4  HTTP 421  the request names another host
     │   ├── TooLarge             exit 4  HTTP 413  more at once than is taken
     │   ├── Constraint           exit 4  HTTP 422  can never run on this machine
+    │   ├── QueueFull            exit 4  HTTP 503  as many jobs wait as may; try again later
     │   ├── WrongState           exit 4  HTTP 409  the job's state does not allow it
     │   ├── AlreadyRunning       exit 4  HTTP 409  a second daemon on one home or node
     │   ├── NamespaceTaken       exit 4  HTTP 409  Redis holds another installation under this namespace
@@ -127,6 +128,14 @@ class Constraint(Refused):
 
     code = "constraint"
     http_status = 422
+
+
+class QueueFull(Refused):
+    """As many jobs wait as may. `retry_after_s`: when there may be room again, if somebody worked that out."""
+
+    code = "queue_full"
+    http_status = 503
+    retry_after_s: float | None = None
 
 
 class WrongState(Refused):

@@ -132,6 +132,10 @@ class Settings(BaseSettings):
     user_max_running: Annotated[int, Field(ge=0, description="jobs one user may have running; 0 is no limit")] = 0
     user_max_waiting: Annotated[int, Field(ge=0, description="jobs one user may have waiting; 0 is no limit")] = 0
     max_waiting: Annotated[int, Field(ge=0, description="jobs that may wait in all; 0 is no limit")] = 0
+    max_waiting_critical: Annotated[int, Field(ge=0, description="of those, of this priority; 0 is no limit")] = 0
+    max_waiting_high: Annotated[int, Field(ge=0, description="of those, of this priority; 0 is no limit")] = 0
+    max_waiting_normal: Annotated[int, Field(ge=0, description="of those, of this priority; 0 is no limit")] = 0
+    max_waiting_low: Annotated[int, Field(ge=0, description="of those, of this priority; 0 is no limit")] = 0
     admins: Annotated[
         str, Field(description="users, commas between, who may act on anybody's jobs (root always may)")
     ] = ""

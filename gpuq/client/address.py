@@ -16,9 +16,10 @@ KNOWN = frozenset(
     (
         "home", "database_url", "redis_url", "namespace", "gpus", "server", "token", "lease_ttl", "kill_grace",
         "status_format", "default_max_retries", "order", "backfill", "retry_base", "node", "cpu_jobs",
-        "user_max_gpus", "user_max_running", "user_max_waiting", "max_waiting", "preempt_min_run",
-        "preempt_max_per_hour", "priority_aging", "user_spacing", "admins", "web_hosts", "max_batch",
-        "isolate_gpus", "report_database_url", "user_priority", "ca_file", "max_output", "retry_quick", "keep_output",
+        "user_max_gpus", "user_max_running", "user_max_waiting", "max_waiting", "max_waiting_critical",
+        "max_waiting_high", "max_waiting_normal", "max_waiting_low", "preempt_min_run", "preempt_max_per_hour",
+        "priority_aging", "user_spacing", "admins", "web_hosts", "max_batch", "isolate_gpus",
+        "report_database_url", "user_priority", "ca_file", "max_output", "retry_quick", "keep_output",
         "keep_history", "keep_checkpoints", "idle_warn", "max_result", "result_file", "short_result_file",
         "env_keep", "env_secret", "dlq_max", "dlq_days", "log_level", "job_id", "job_name", "attempt",
         "gpu_count", "run_dir", "checkpoint_dir", "array_id", "array_index", "time_limit_end",

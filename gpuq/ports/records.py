@@ -118,6 +118,7 @@ class JobFilter:
     user: str | None = None
     group: str | None = None
     name: str | None = None
+    priority: Priority | None = None
     ids: tuple[int, ...] | None = None
     array_id: int | None = None
     array_ids: tuple[int, ...] | None = None

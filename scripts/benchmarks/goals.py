@@ -55,6 +55,13 @@ GOALS: dict[str, tuple[Goal, ...]] = {
     **{f"storm: {verb}": (Goal(2),) for verb in ("hold", "release", "top", "update", "cancel", "retry")},
     "watching: processor": (Goal(0.3),),
     "watching: p95": (Goal(100),),
+    **{
+        f"page: {view}": (Goal(300),)
+        for view in ("now", "now, of one user", "lanes", "job", "history", "dead letters", "reports", "admin")
+    },
+    "page: memory": (Goal(15),),
+    "page: processor": (Goal(1),),
+    "page: told": (Goal(2000),),
     "idle: processor": (Goal(0.1),),
     "idle: resident": (Goal(80),),
     "supervisor: memory": (Goal(12),),

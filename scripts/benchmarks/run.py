@@ -13,6 +13,7 @@ import goals
 import gpuq_figures as own
 from floors import commit, floors
 from foretold import foretold
+from page import page
 from restarts import restarts
 from stats import HEAD, Figure
 from watching import storms, watching
@@ -33,6 +34,7 @@ def plan(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "forecast": lambda: foretold(20 if quick else 1),
         "storms": storms,
         "watching": lambda: watching(10, 5 if quick else 30),
+        "page": lambda: page(5 if quick else 20, 10 if quick else 60),
         "idle": lambda: own.idle(20 if quick else 60),
     }
 

@@ -115,7 +115,11 @@ def test_a_job_waits_for_others_as_it_asks_to(make_world: Any) -> None:
     def state(**fields: Any) -> str:
         return world.state(world.submit("a", **fields))
 
-    assert [state(after=[job_id]) for job_id in (good, bad, gone, runs)] == ["queued", "blocked", "blocked", "blocked"]
+    for job_id in (bad, gone):
+        with pytest.raises(Refused, match=f"cannot run after job {job_id}"):
+            state(after=[job_id])
+    kept = [state(after=[job_id], keep_waiting=True) for job_id in (good, bad, gone, runs)]
+    assert kept == ["queued", "blocked", "blocked", "blocked"]
     assert [state(after_any=[job_id]) for job_id in (good, bad, gone, runs)] == ["queued"] * 3 + ["blocked"]
     assert state(after=[good], after_any=[bad]) == "queued"
     assert state(after=[good], after_any=[runs]) == "blocked"

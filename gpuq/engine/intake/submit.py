@@ -20,6 +20,7 @@ from gpuq.engine.context import IntakeContext
 from gpuq.engine.hot.ranking import ahead, ranking
 from gpuq.engine.intake.constraints import check_fits, require_honest_limit, require_room_in_limits
 from gpuq.engine.intake.elements import array_of, name_of, parameters_of
+from gpuq.engine.intake.full_queue import check_line
 from gpuq.engine.intake.newborn import UNBORN, waiting_of
 from gpuq.engine.intake.request import Asked, Submitted
 from gpuq.engine.intake.request_size import check_size
@@ -99,6 +100,7 @@ def _write(ctx: IntakeContext, tx: Writer, asked: Asked, chance: Chance | None =
         _check_same(before, asked.fingerprint)
         return Submitted(before.job_ids, {})
     ids, new = _made(ctx, tx, asked.specs, caller, now)
+    check_line(ctx, tx, new)
     _check_room(ctx, tx, caller, len(new))
     fresh = tx.add_jobs(new, actor=caller.user, request_key=key, fingerprint=asked.fingerprint) if new else []
     if chance is not None and fresh:
@@ -174,6 +176,7 @@ def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[
     with ctx.records.read() as tx:
         rule = ranking(ctx, tx)
         rows = _rows(ctx, tx, spec, caller, now, rule, ahead(tx, rule, caller.user), {})
+        check_line(ctx, tx, rows)
         _check_room(ctx, tx, caller, len(rows))
     first = rows[0]
     if first.state is not JobState.QUEUED:
@@ -269,10 +272,7 @@ def _depends(tx: Reader, spec: JobSpec, states: dict[int, JobState]) -> bool:
 
 
 def _check_room(ctx: IntakeContext, tx: Reader, caller: Caller, extra: int) -> None:
-    limits = (
-        (None, ctx.settings.max_waiting, "the queue holds"),
-        (caller.user, ctx.settings.user_max_waiting, "you have"),
-    )
+    limits = ((caller.user, ctx.settings.user_max_waiting, "you have"),)
     for user, limit, whose in limits:
         waiting = tx.count(JobFilter(states=WAITING, user=user)) if limit and extra else 0
         if limit and extra and waiting + extra > limit:

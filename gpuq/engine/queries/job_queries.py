@@ -82,6 +82,13 @@ class JobQueries:
         """When a job that is not stored would start, epoch seconds; None beyond the forecast's reach."""
         return self._forecasts.estimate(job)
 
+    def room_in_s(self) -> float | None:
+        """In how many seconds a waiting job is expected to start, so that another may wait in its place; at most an
+        hour. None when nobody knows."""
+        starts = self._forecasts.picture().forecast.start.values() if self.agent.is_alive() else ()
+        soonest = min(starts, default=None)
+        return None if soonest is None else min(max(soonest - self._ctx.clock.now(), 1.0), 3600.0)
+
     def forecast_gpus(self) -> tuple[dict[int, float], dict[int, tuple[int, ...]]]:
         """Of the waiting jobs that the forecast reaches: when each starts (epoch seconds), and on which GPUs by index;
         none while nothing is started."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,8 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from gpuq.domain.validation_messages import complaint
-from gpuq.errors import GpuqError, Unauthenticated
+from gpuq.errors import GpuqError, QueueFull, Unauthenticated
 
+# Seconds that somebody is asked to wait where nobody knows better.
+RETRY_AFTER_S = 60.0
 _MALFORMED = "the body is not valid JSON"
 
 
@@ -29,6 +32,8 @@ def failure(
 def response_of(error: GpuqError, **more: Any) -> Response:
     """The HTTP response for one of our errors; `more` goes into its body."""
     headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else None
+    if isinstance(error, QueueFull):
+        headers = {"Retry-After": str(ceil(error.retry_after_s or RETRY_AFTER_S))}
     return failure(error.http_status, error.code, error.message, error.hint, headers=headers, **more)
 
 

@@ -13,7 +13,7 @@ from gpuq.domain.priority import Priority
 from gpuq.domain.quantities import parse_duration, parse_memory_mb
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.intake import again, submit
-from gpuq.errors import GpuqError, UsageError
+from gpuq.errors import GpuqError, QueueFull, UsageError
 from gpuq.server.pages.forms import fields
 from gpuq.server.pages.render import HEADERS, page
 
@@ -80,7 +80,7 @@ def _act(request: Request, given: dict[str, str]) -> Response:
             return _form(request, given, told={"start": start})
         job = submit.submit(ctx, [spec], caller)[0]
     except GpuqError as error:
-        if error.http_status >= 500:
+        if error.http_status >= 500 and not isinstance(error, QueueFull):
             raise
         return _form(request, given, error=error)
     return RedirectResponse(f"/ui/jobs/{job.id}", 303, headers=HEADERS)

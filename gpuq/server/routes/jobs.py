@@ -19,7 +19,7 @@ from gpuq.engine.context import Context
 from gpuq.engine.intake import submit
 from gpuq.engine.queries.job_queries import JobQueries, WhyView
 from gpuq.engine.queries.results import shown_to
-from gpuq.errors import GpuqError, NotFound
+from gpuq.errors import GpuqError, NotFound, QueueFull
 from gpuq.ports.records import JobFilter
 from gpuq.server.http.dependencies import Ctx, Queries, Who
 from gpuq.server.routes import long_lists, params
@@ -91,7 +91,7 @@ def check_job(ctx: Ctx, queries: Queries, caller: Who, spec: JobSpec) -> Answer[
     try:
         start = submit.check(ctx, spec, caller, queries.estimate)
     except GpuqError as error:
-        if error.http_status >= 500:
+        if error.http_status >= 500 and not isinstance(error, QueueFull):
             raise
         return {"ok": False, "estimated_start": None, "reason": {"code": error.code, "text": error.message}}
     return {"ok": True, "estimated_start": start, "reason": None}

@@ -12,13 +12,14 @@ from starlette.responses import Response
 
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import job_json
+from gpuq.domain.quantities import duration_text
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.context import Context
 from gpuq.engine.intake import submit
 from gpuq.engine.intake.request import Asked, Submitted
 from gpuq.engine.intake.to_agent import Agent, chance_of, tell, tell_all
 from gpuq.engine.queries.job_queries import JobQueries
-from gpuq.errors import GpuqError
+from gpuq.errors import GpuqError, QueueFull
 from gpuq.ports.records import JobFilter
 from gpuq.server.http.error_handlers import malformed, response_of
 from gpuq.server.routes.submission_body import BadSubmission, Bodies, of_item
@@ -157,7 +158,7 @@ class Clerk:
                 request.answer(_response(parsed, self._answers(done)))
             tell(ctx, done, agent)
         except Exception as error:  # noqa: BLE001 - it is the answer
-            parsed.refuse(error)
+            self._refuse(parsed, error)
 
     def _serve_together(self, several: Sequence[Parsed]) -> None:
         try:
@@ -168,11 +169,19 @@ class Clerk:
                     stored.append(outcome)
                     parsed.request.answer(_response(parsed, self._answers(outcome)))
                 else:
-                    parsed.refuse(outcome)
+                    self._refuse(parsed, outcome)
             tell_all(self._ctx, stored, self._agent)
         except Exception as error:  # noqa: BLE001 - it is the answer
             for parsed in several:
                 parsed.request.answer(error)
+
+    def _refuse(self, parsed: Parsed, error: Exception) -> None:
+        """Of a full queue with the time at which there may be room; that is only known here."""
+        if isinstance(error, QueueFull):
+            error.retry_after_s = self._queries.room_in_s()
+            if error.retry_after_s is not None:
+                error.hint = f"try again in about {duration_text(error.retry_after_s)}, or cancel some"
+        parsed.refuse(error)
 
     def _answers(self, done: Submitted) -> Iterator[bytes]:
         known = [job_id for job_id in done.ids if job_id not in done.stored]

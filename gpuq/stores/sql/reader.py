@@ -79,6 +79,8 @@ class SqlReader:
     def _filter_values(self, where: JobFilter) -> dict[str, Any]:
         names = ("user", "group", "name", "array_id", "finished_since", "finished_until", "after_id", "until_id")
         values = {name: getattr(where, name) for name in names if getattr(where, name) is not None}
+        if where.priority is not None:
+            values["priority"] = int(where.priority)
         if where.ids is not None:
             values["ids"] = self._ids(where.ids)
         if where.array_ids is not None:

@@ -23,6 +23,7 @@ NAMES = (
         "Options",
         "Pause",
         "Preemption",
+        "QueueFull",
         "Queue",
         "Reason",
         "Refused",

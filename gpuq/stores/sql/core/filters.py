@@ -22,6 +22,7 @@ _CONDITIONS = {
     "user": 'jobs."user" = :user',
     "group": 'jobs."group" = :group',
     "name": "jobs.name = :name",
+    "priority": "jobs.priority = :priority",
     "ids": "",
     "array_id": "jobs.array_id = :array_id",
     "array_ids": "",
@@ -36,7 +37,7 @@ _AMONG = {
 }
 _TYPES: dict[str, Callable[[str], BindParameter[Any]]] = {
     **dict.fromkeys(("user", "group", "name"), word),
-    **dict.fromkeys(("array_id", "after_id", "until_id"), number),
+    **dict.fromkeys(("priority", "array_id", "after_id", "until_id"), number),
     **dict.fromkeys(("finished_since", "finished_until"), moment),
     "limit": lambda name: bindparam(name, type_=Integer),
 }
