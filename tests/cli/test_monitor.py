@@ -405,6 +405,22 @@ def test_many_events_are_told_as_one() -> None:
     assert set(rests) == {1.0}
 
 
+def test_without_a_stream_a_change_is_looked_for_all_the_same() -> None:
+    told: list[bool] = []
+    listener = Listener(lambda: None, lambda: told.append(True))
+
+    class Closing:
+        def is_set(self) -> bool:
+            return len(told) >= 2
+
+        def wait(self, seconds: float) -> None:
+            assert seconds >= 1.0
+
+    listener._closing = Closing()  # type: ignore[assignment]
+    listener._run()
+    assert len(told) == 2
+
+
 def test_a_long_line_is_asked_for_by_the_page() -> None:
     class LongLine(Daemon):
         def queue(self, *, limit: int | None = None, offset: int = 0, **filters: Any) -> dict[str, Any]:

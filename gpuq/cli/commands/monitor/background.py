@@ -15,7 +15,7 @@ from gpuq.client.stream import EventStream
 # Seconds: between two times that a change is told, between two looks whether to end, and before a new stream is tried.
 TOLD_S = 1.0
 LOOK_S = 1.0
-AGAIN_S = 2.0
+AGAIN_S = 5.0
 
 Work = Callable[[], Any]
 Then = Callable[[Any], None]
@@ -50,7 +50,7 @@ class Lanes:
 
 class Listener:
     """Calls `tell` when something in the queue may have changed, at most once in `TOLD_S` seconds: the daemon's events
-    are only heard, never read. While there is no stream, one is tried again and again."""
+    are only heard, never read. While there is no stream, it is called every `AGAIN_S` seconds, and one is tried for."""
 
     def __init__(self, listen: Callable[[], EventStream | None], tell: Callable[[], None]) -> None:
         self._listen = listen
@@ -70,6 +70,7 @@ class Listener:
             stream = self._listen()
             if stream is None:
                 self._closing.wait(AGAIN_S)
+                self._tell()
                 continue
             try:
                 self._hear(stream)

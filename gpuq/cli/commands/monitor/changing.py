@@ -143,8 +143,10 @@ class Changing(App[None]):
 
     def action_line(self) -> None:
         """Shows what does the same in a shell."""
-        ids = " ".join(str(job["id"]) for job in self._chosen())
-        lines = [f"gpuq {verb} {ids}" for verb in ("show", "why", "logs -f", "hold", "cancel")] if ids else []
+        ids = [str(job["id"]) for job in self._chosen()]
+        asking = ("show", "why", "logs -f") if len(ids) == 1 else ("status",)
+        changing = () if self.readonly else ("hold", "release", "top", "retry", "cancel")
+        lines = [f"gpuq {verb} {' '.join(ids)}" for verb in (*asking, *changing)] if ids else []
         if self.last_line:
             lines += ["", "done last:", self.last_line]
         self.push_screen(Dialog("\n".join(lines) or "gpuq status", question=False))
