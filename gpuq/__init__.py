@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gpuq.client.calls import LogChunk
     from gpuq.client.client import Client
     from gpuq.client.job import Expected, Job, Queue
+    from gpuq.client.rules import Limit, PlannedDrain
     from gpuq.client.submission import Changes, Options, Submission
     from gpuq.client.values import (
         Attempt,
@@ -88,10 +89,12 @@ __all__ = [
     "JobFailed",
     "JobFuture",
     "JobLost",
+    "Limit",
     "LogChunk",
     "NotFound",
     "Options",
     "Pause",
+    "PlannedDrain",
     "Preemption",
     "Queue",
     "QueueFull",
@@ -120,6 +123,7 @@ __all__ = [
 _HOMES = {
     "gpuq.client.calls": ("LogChunk",),
     "gpuq.client.job": ("Expected", "Job", "Queue"),
+    "gpuq.client.rules": ("Limit", "PlannedDrain"),
     "gpuq.client.submission": ("Changes", "Options", "Submission"),
     "gpuq.client.client": ("Client",),
     "gpuq.client.values": (

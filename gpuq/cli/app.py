@@ -19,10 +19,10 @@ ABOUT = "A durable GPU job queue for a team that shares one machine."
 # Every command stands under one heading of `gpuq --help`, in this order.
 HEADINGS = {
     "Jobs": "submit run status show why logs result wait cancel hold release top update retry requeue",
-    "Queue": "pause resume group dlq simulate",
+    "Queue": "pause resume drain undrain group limit dlq simulate",
     "Machine": "gpus who monitor web up down doctor",
     "History": "history report sql clean",
-    "Administration": "config token db server agent maintain",
+    "Administration": "config token db install-service contrib server agent maintain",
 }
 
 # typer brings its own copy of click since 0.26; its error classes are reached through what typer exports.

@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Self
 
 from gpuq.client.calls import Calls
+from gpuq.client.rules import Limit, PlannedDrain
 from gpuq.client.submission import moment_text
 from gpuq.client.values import DeadLetter, Gpu, Group, Pause, Stats, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
 
 class Administration:
@@ -68,6 +69,28 @@ class Administration:
         """Puts a drained GPU back. Raises NotFound, Forbidden."""
         return Gpu.from_json(self.session.undrain(index))
 
+    def planned_drain(self) -> PlannedDrain | None:
+        """The drain that is planned, or has begun; None without one."""
+        return PlannedDrain.from_answer(self.session.planned_drain())
+
+    def plan_drain(
+        self,
+        at: datetime | float | str,
+        until: datetime | float | str | None = None,
+        *,
+        gpus: Sequence[int] | None = None,
+        reason: str | None = None,
+    ) -> PlannedDrain | None:
+        """Takes the machine, or these GPUs, out of the queue from `at` on (a `datetime`, epoch seconds or ISO 8601),
+        in place of what was planned before: what would not end before does not start. Raises Forbidden, UsageError,
+        NotFound."""
+        wanted = {"at": moment_text(at), "until": moment_text(until), "gpus": gpus, "reason": reason}
+        return PlannedDrain.from_answer(self.session.plan_drain(**wanted))
+
+    def cancel_drain(self) -> None:
+        """Jobs start again as if no drain had been planned. Raises Forbidden."""
+        self.session.cancel_drain()
+
     def groups(self) -> list[Group]:
         """The groups that have a limit or jobs that have not ended, by name."""
         return [Group.from_json(group) for group in self.session.groups()]
@@ -75,6 +98,18 @@ class Administration:
     def limit_group(self, group: str, limit: int) -> None:
         """How many jobs of `group` may run at once; 0: as many as fit. Jobs that run go on. Raises Forbidden."""
         self.session.limit_group(group, limit)
+
+    def limits(self, *, user: str | None = None, group: str | None = None) -> list[Limit]:
+        """The limits that are set, and what counts for the caller; of one user or group alone, if it is named."""
+        return [Limit.from_json(limit) for limit in self.session.limits(user=user, group=group)]
+
+    def set_limits(
+        self, kind: str, name: str | None = None, **limits: float | str | Mapping[str, float] | None
+    ) -> list[Limit]:
+        """Of a `user`, a `group`, or (`default`, without a name) of every user that has none of his own: `gpus`,
+        `running`, `waiting`, `gpu_hours` (`{"hours": 100, "window_s": 604800}`), `time_s` (seconds). None removes a
+        limit, "unlimited" lifts it; what is not named stays. Returns what counts then. Raises Forbidden, UsageError."""
+        return [Limit.from_json(limit) for limit in self.session.set_limits(kind, name, **limits)]
 
     def dead_letters(self) -> list[DeadLetter]:
         """The jobs whose retries are used up, newest first."""

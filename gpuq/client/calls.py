@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from gpuq.client.session import Session
+from gpuq.client.rule_calls import RuleCalls
 from gpuq.errors import UsageError
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ class LogChunk:
         self.final = reply.headers.get("x-final") == "1"
 
 
-class Calls(Session):
+class Calls(RuleCalls):
     """The queue as JSON. `Calls().submit(["python", "train.py"], gpus=2)` returns the job as a dict.
 
     Finds the daemon as the command line does: that of the own home, else the machine's; `server` and `token` override
@@ -257,13 +257,6 @@ class Calls(Session):
 
     def undrain(self, index: int) -> Any:
         return self.call("POST", f"/gpus/{index}/undrain", repeat=True)
-
-    def groups(self) -> list[Any]:
-        return self._list("GET", "/groups")
-
-    def limit_group(self, group: str, limit: int) -> Any:
-        """`limit` 0: no limit."""
-        return self.call("POST", "/groups", body={"group": group, "limit": limit}, repeat=True)
 
     def stats(self) -> dict[str, Any]:
         return self._dict("GET", "/stats")

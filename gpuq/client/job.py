@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Protocol, Self
 
+from gpuq.client.rules import PlannedDrain
 from gpuq.client.values import Attempt, Event, Pause, Read, Reason, Value, Why, many, moment, moments
 from gpuq.client.watch import FINAL
 from gpuq.errors import Forbidden, GpuOutOfMemory, JobCancelled, JobFailed, JobLost, NotFound, TimeLimit, UsageError
@@ -255,16 +256,18 @@ def failure(job: Job) -> JobFailed:
 @dataclass(frozen=True, kw_only=True)
 class Queue(Value):
     """The line: running jobs, then waiting ones in order. `running`, `queued` and `waiting` count them all, `total`
-    those that match, also where `jobs` is only a page of them. `paused` is None while jobs start."""
+    those that match, also where `jobs` is only a page of them. `paused` is None while jobs start, `drain` while none is
+    planned."""
 
     running: int = 0
     queued: int = 0
     waiting: int = 0
     total: int = 0
     paused: Pause | None = None
+    drain: PlannedDrain | None = None
     jobs: tuple[Job, ...] = ()
 
-    _read: ClassVar[Mapping[str, Read]] = {"paused": Pause.from_json}
+    _read: ClassVar[Mapping[str, Read]] = {"paused": Pause.from_json, "drain": PlannedDrain.from_json}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], client: JobClient | None = None) -> Self:

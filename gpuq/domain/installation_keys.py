@@ -11,7 +11,9 @@ class InstallationKey(StrEnum):
 
     PAUSED = "paused"  # {"by", "reason", "at"} while no new job may start
     DRAINED = "drained"  # of (node, GPU uuid): {"by", "reason", "at"}
+    MAINTENANCE = "maintenance"  # of (node,): a planned drain, as `gpuq.domain.window.Window` stores it
     GROUP_LIMIT = "group-limit"  # of (group,): {"running", "by", "at"}
+    LIMIT = "limit"  # of (kind,) or (kind, name): what `gpuq.domain.limits.Limits` has; the running of a group above
     LAUNCH_TROUBLE = "obstacle"  # of (node,): why nothing can be started there, a text for people
     STUCK = "stuck"  # of (node, job id): {"attempt", "text"} of one that does not come to its end
     IDLE = "idle"  # of (node, job id): {"attempt", "since"} of one whose GPUs stand still

@@ -68,3 +68,11 @@ def duration_text(seconds: float) -> str:
     if total < 86400:
         return f"{total // 3600}h{total % 3600 // 60:02d}m"
     return f"{total // 86400}d{total % 86400 // 3600:02d}h"
+
+
+def plain_duration(seconds: float) -> str:
+    """As one would write it: `7d`, `24h`, `90m`; what is no whole number of a unit as `duration_text` has it."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
+    return duration_text(seconds)

@@ -30,6 +30,7 @@ class ReasonCode(StrEnum):
     LAUNCH_TROUBLE = "LaunchTrouble"
     NO_ACCOUNT = "NoAccount"
     STUCK = "Stuck"
+    MAINTENANCE = "Maintenance"
     SECRETS_UNREADABLE = "SecretsUnreadable"
 
 
@@ -51,6 +52,7 @@ SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.STARTING: "its turn has come; it is being started",
     ReasonCode.LAUNCH_TROUBLE: "nothing can be started here now: the disk is full, for instance, or Redis away",
     ReasonCode.STUCK: "it does not come to its end: its supervisor stands still, or what is left of it cannot be ended",
+    ReasonCode.MAINTENANCE: "it would not end before a planned drain, or that has begun",
     ReasonCode.SECRETS_UNREADABLE: "its secrets were encrypted with a key that is not there now",
     ReasonCode.NO_ACCOUNT: "its user has no account on this machine now, or not the one that submitted it",
 }

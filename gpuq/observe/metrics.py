@@ -25,6 +25,11 @@ def render(stats: Mapping[str, Any]) -> bytes:
     `gpus`              state → how many GPUs of this node are in it now
     `gpu_utilisation`   GPU index → 0 to 1 (None where unknown)
     `gpu_used_mb`       GPU index → MiB in use
+    `gpu_holders`       (GPU index, job id, user) of each job on a GPU of this node
+    `waiting`           priority → how many jobs of it wait, for whatever
+    `user_running`, `user_waiting`, `user_gpus`   user → jobs that run, jobs that wait, GPUs held
+    `stuck`             running jobs of this node that do not come to their end
+    `disk_free_bytes`, `disk_bytes`   of the disk that output and records are on
     `attempts_finished` outcome → how many attempts ended so, ever
     `dead_letters`      how many stand in the dead-letter queue
     `queue_wait`        `{"counts": […], "count": n, "sum": seconds}`; `counts[i]` waits took at most `WAIT_BOUNDS[i]` s
@@ -51,11 +56,18 @@ _LABELLED_GAUGES = (
     ("gpus", "gpuq_gpus", "GPUs of this node by state.", "state", 1),
     ("gpu_utilisation", "gpuq_gpu_utilisation_ratio", "GPU utilisation, 0 to 1.", "gpu", 1),
     ("gpu_used_mb", "gpuq_gpu_memory_used_bytes", "GPU memory in use.", "gpu", 1024 * 1024),
+    ("waiting", "gpuq_waiting_jobs", "Jobs that wait, for whatever, by priority.", "priority", 1),
+    ("user_running", "gpuq_user_running_jobs", "Jobs that run, by user; beyond 50 users: `other`.", "user", 1),
+    ("user_waiting", "gpuq_user_waiting_jobs", "Jobs that wait, by user; beyond 50 users: `other`.", "user", 1),
+    ("user_gpus", "gpuq_user_gpus", "GPUs held, by user; beyond 50 users: `other`.", "user", 1),
 )
 _PLAIN_GAUGES = (
     ("dead_letters", "gpuq_dead_letters", "Jobs in the dead-letter queue."),
     ("agent_heartbeat_age_s", "gpuq_agent_heartbeat_age_seconds", "Seconds since the agent was last heard."),
     ("paused", "gpuq_queue_paused", "1 while no new job may start."),
+    ("stuck", "gpuq_stuck_jobs", "Jobs that do not come to their end; `gpuq doctor` says why."),
+    ("disk_free_bytes", "gpuq_disk_free_bytes", "Free for users on the disk of gpuq's home."),
+    ("disk_bytes", "gpuq_disk_size_bytes", "Size of the disk of gpuq's home."),
     ("ready", "gpuq_ready", "1 while jobs can be started; 0: nothing can, `/readyz` says why."),
 )
 
@@ -70,6 +82,12 @@ def _families(stats: Mapping[str, Any]) -> Iterator[Metric]:
             for at, value in known.items():
                 family.add_metric([str(at)], value * factor)
             yield family
+    if stats.get("gpu_holders"):
+        # Not `job`: that label is Prometheus' own name of the scrape.
+        holders = GaugeMetricFamily("gpuq_gpu_holder_info", "Always 1.", labels=["gpu", "job_id", "user"])
+        for holder in stats["gpu_holders"]:
+            holders.add_metric([str(part) for part in holder], 1)
+        yield holders
     for key, name, text in _PLAIN_GAUGES:
         if stats.get(key) is not None:
             yield GaugeMetricFamily(name, text, value=float(stats[key]))

@@ -205,6 +205,19 @@ class AnsweredRequest:
     fingerprint: str | None
 
 
+class LimitChange(NamedTuple):
+    """Who changed which limit of whom, and when (epoch seconds). `before` and `after` as people write them; None: it
+    was, or is, not set."""
+
+    at: float
+    actor: str
+    kind: str
+    name: str
+    limit: str
+    before: str | None
+    after: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Which database it is (None: not named yet), and the highest ids of events and jobs that it has given, 0 for none.
@@ -233,7 +246,18 @@ class GivenNumbers(Protocol):
         """Nothing is given any more."""
 
 
-class Reader(Protocol):
+class LimitReader(Protocol):
+    """Of a `Reader`, what is asked for limits."""
+
+    def some_values(self, keys: Collection[str]) -> dict[str, Any]:
+        """As `value` of each key that has one, in one question."""
+
+    def gpu_seconds(self, since: float) -> dict[tuple[str, str | None], float]:
+        """By user and group: seconds times GPUs of the attempts that have ended since the full hour in which this time
+        (epoch seconds) is. It reads a row for each user, group and hour, however many attempts there were."""
+
+
+class Reader(LimitReader, Protocol):
     """Reads of one transaction on the truth."""
 
     def job(self, job_id: int) -> Job:
@@ -473,6 +497,9 @@ class Writer(Reader, ManyWriter, Protocol):
 
     def set_value(self, key: str, value: Any | None, at: float) -> None:
         """None removes it."""
+
+    def add_limit_change(self, change: LimitChange) -> None:
+        """Kept for ever."""
 
     def forget_requests(self, before: float) -> int:
         """Removes the request keys older than `before` (epoch seconds). Returns how many."""

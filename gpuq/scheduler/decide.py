@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from math import inf
 
+from gpuq.scheduler.closing import closing_of
 from gpuq.scheduler.fit import Machine, Room, expected_end
 from gpuq.scheduler.limits import Usage
 from gpuq.scheduler.order import Line, Shape, line_of
@@ -64,9 +65,9 @@ def decide(snapshot: Snapshot, now: float) -> Decision:
     """What to start and to preempt now (`now` in epoch seconds), from the snapshot alone; a paused queue starts
     nothing."""
     policy = snapshot.policy
-    machine = Machine(snapshot.devices)
-    room = occupied(machine, snapshot, now)
-    decision = Decision(room, line_of(snapshot.waiting, policy), Usage(policy, snapshot.holdings))
+    room = occupied(Machine(snapshot.devices), snapshot, now)
+    ends_in = None if room.closing is None else room.closing.ends_in
+    decision = Decision(room, line_of(snapshot.waiting, policy, ends_in), Usage(policy, snapshot.holdings))
     if snapshot.paused is not None:
         decision.paused = True
         return decision
@@ -76,7 +77,7 @@ def decide(snapshot: Snapshot, now: float) -> Decision:
 
 def occupied(machine: Machine, snapshot: Snapshot, now: float) -> Room:
     """The machine's GPUs with what holds them now, and when each is expected to be free."""
-    room = Room(machine)
+    room = Room(machine, closing_of(snapshot, now))
     for held in snapshot.holdings:
         end = yields_at(held, snapshot.policy, now)
         for uuid in held.gpu_uuids:
@@ -122,7 +123,6 @@ class _Turn:
         self._promises = snapshot.promises
         # Shapes that may outlast the reservation: none, once one was found to push it, for room only shrinks.
         self._pushes: set[Shape] = set()
-        self._fits: dict[Shape, bool] = {}
 
     def run(self) -> None:
         shapes = self._decision.line.shapes
@@ -131,10 +131,11 @@ class _Turn:
         self._lane([(shape, bucket) for shape, bucket in shapes.items() if shape.gpus == 0])
         if self._room.free or self._room.shared:
             overtaking = self._overtake()
-            # Preemptible jobs fill what the others leave: one that has just yielded must not start again before the one
-            # it yielded to, however early it was submitted.
-            if self._gpus([(s, bucket) for s, bucket in shapes.items() if s.gpus and not s.preemptible], overtaking):
-                self._gpus([(s, bucket) for s, bucket in shapes.items() if s.gpus and s.preemptible], None)
+            # One that has just yielded must not start before the one it yielded to, however early it was submitted.
+            for tier in range(3):
+                asking = [(s, bucket) for s, bucket in shapes.items() if s.gpus and s.tier == tier]
+                if not self._gpus(asking, None if tier else overtaking):
+                    break
         elif self._policy.backfill != "greedy":
             self._overtake()
             self._reserve_only([(shape, bucket) for shape, bucket in shapes.items() if shape.gpus])
@@ -143,7 +144,7 @@ class _Turn:
         """A job that is alone in line and has room passes nobody: the walks would find the same."""
         [(shape, bucket)] = self._decision.line.shapes.items()
         usage, job = self._decision.usage, bucket[0]
-        if len(bucket) > 1 or usage.reached(job) is not None or not self._room.fits(shape):
+        if len(bucket) > 1 or self._room.shut(shape) or usage.reached(job) or not self._room.fits(shape):
             return False
         if shape.gpus:
             self._try(shape, job, set())
@@ -154,10 +155,10 @@ class _Turn:
     def _lane(self, buckets: list[tuple[Shape, list[Candidate]]]) -> None:
         """Jobs without GPUs have a lane of their own: they wait for its limit, never for a GPU."""
         usage = self._decision.usage
-        for _, job, drop in walk(buckets):
+        for shape, job, drop in walk(buckets):
             if usage.cpu_lane_full:
                 return
-            if usage.reached(job) is not None:
+            if usage.reached(job) or self._room.shut(shape):
                 drop()
             else:
                 self._start(job, 0)

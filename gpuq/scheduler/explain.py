@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from math import inf
 
+from gpuq.domain.quantities import duration_text, plain_duration
 from gpuq.domain.reasons import Reason, ReasonCode
+from gpuq.domain.window import Window
 from gpuq.scheduler.decide import Decision, decide, yields_at
 from gpuq.scheduler.fit import expected_end
 from gpuq.scheduler.order import Shape
@@ -49,6 +53,8 @@ def reasons(decision: Decision, snapshot: Snapshot, job: Candidate, now: float) 
     reached = decision.usage.reached(job)
     if reached is not None:
         return [Reason(ReasonCode.USER_LIMIT, reached.text)]
+    if _kept_for_drain(decision, shape):
+        return [Reason(ReasonCode.MAINTENANCE, drain_text(decision, job, now))]
     if job.gpus == 0:
         running, limit = decision.usage.cpu_jobs, snapshot.policy.cpu_jobs
         return [Reason(ReasonCode.RESOURCES, f"{running} of at most {limit} jobs without GPUs are running")]
@@ -57,8 +63,49 @@ def reasons(decision: Decision, snapshot: Snapshot, job: Candidate, now: float) 
     return list(_held_back(decision, snapshot, job, shape, now))
 
 
+def _kept_for_drain(decision: Decision, shape: Shape) -> bool:
+    """Whether a planned drain alone leaves too little for it."""
+    room, machine = decision.room, decision.room.machine
+    if shape.gpus == 0:
+        return room.shut(shape)
+    closed = room.kept_for_drain(shape)
+    left = machine.allowed(shape) & machine.usable & ~closed
+    return bool(closed) and not any((left & node).bit_count() >= shape.gpus for node in machine.nodes)
+
+
+def drain_text(decision: Decision, job: Candidate, now: float) -> str:
+    """`the machine is drained at 14:00 UTC for a new driver: the job's limit of 8h does not end before`."""
+    closing, devices = decision.room.closing, decision.room.machine.devices
+    assert closing is not None
+    window = closing.window
+    text = window_text(window, [device.index for device in devices if window.covers(device.uuid)], now)
+    if window.began(now):
+        return text
+    if job.time_limit_s is not None:
+        return f"{text}: the job's limit of {plain_duration(job.time_limit_s)} does not end before"
+    seconds = closing.longest(job)
+    if seconds < inf:
+        return f"{text}: the job is expected to run for {duration_text(seconds)}, which does not end before"
+    return f"{text}: the job declares no --time, and nothing is known of how long such a job runs"
+
+
+def window_text(window: Window, indices: Sequence[int], now: float) -> str:
+    """What is drained and when; `indices`: of the GPUs, if it is not the whole machine."""
+    gpus = f"gpu{'s' if len(indices) != 1 else ''} {','.join(map(str, indices))}"
+    what = "the machine is" if window.gpus is None else f"{gpus} {'are' if len(indices) != 1 else 'is'}"
+    when = "since" if window.at <= now else "at"
+    text = f"{what} drained {when} {clock(window.at, now)}"
+    if window.until is not None:
+        text += f" until {clock(window.until, now)}"
+    return text + (f" for {window.reason}" if window.reason else "")
+
+
 def _held_back(decision: Decision, snapshot: Snapshot, job: Candidate, shape: Shape, now: float) -> Iterator[Reason]:
     first = decision.first
+    if shape.over_hours is not None:
+        obstacle = "others come first" if decision.room.fits(shape) else _room(decision, snapshot, shape, now)
+        yield Reason(ReasonCode.USER_LIMIT, f"{shape.over_hours}: it runs when nobody else wants the GPUs; {obstacle}")
+        return
     if first is not None and first.job.id == job.id:
         place = _why_it_overtakes(decision, job) or "first in line"
         yield Reason(ReasonCode.RESOURCES, f"{_room(decision, snapshot, shape, now)}; {place}")
@@ -102,6 +149,10 @@ def _room(decision: Decision, snapshot: Snapshot, shape: Shape, now: float) -> s
         device = machine.devices[at]
         if device.unavailable is not None:
             ends.append((float("inf"), at, device.unavailable.text))
+            continue
+        if room.kept_for_drain(shape) >> at & 1 and room.closing is not None:
+            window = room.closing.window
+            ends.append((room.closing.reopens, at, window_text(replace(window, gpus=()), [device.index], now)))
             continue
         holders = [held for held in snapshot.holdings if device.uuid in held.gpu_uuids]
         starting = [job for job, mask in decision.starts if mask >> at & 1]

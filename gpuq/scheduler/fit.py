@@ -11,6 +11,7 @@ from functools import lru_cache
 from math import inf
 
 from gpuq.domain import gpu
+from gpuq.scheduler.closing import Closing
 from gpuq.scheduler.order import Shape
 from gpuq.scheduler.placement import closest, distances, positions
 from gpuq.scheduler.snapshot import Device, Holding
@@ -84,8 +85,14 @@ def suits(device: Device, shape: Shape) -> bool:
 class Room:
     """Holders of every device: (expected end, MiB of a share or None for alone). Grows as a plan starts jobs."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, closing: Closing | None = None) -> None:
         self.machine = machine
+        self.closing = closing
+        # What a planned drain covers, as a mask.
+        self.closed = 0
+        if closing is not None:
+            covered = (at for at, device in enumerate(machine.devices) if closing.window.covers(device.uuid))
+            self.closed = sum(1 << at for at in covered)
         self.holders: list[list[tuple[float, int | None]]] = [[] for _ in machine.devices]
         self.free = machine.usable
         self.shared = 0
@@ -106,9 +113,23 @@ class Room:
         device = self.machine.devices[at]
         return device.memory_mb - device.unaccounted_mb - sum(mem or 0 for _, mem in self.holders[at])
 
+    def kept_for_drain(self, shape: Shape) -> int:
+        """Devices on which no job of this shape may start now, because a planned drain would come before its end."""
+        closing = self.closing
+        return self.closed if closing is not None and closing.blocks(shape.ends_in, closing.now) else 0
+
+    def shut(self, shape: Shape) -> bool:
+        """The same of a job without GPUs, which only a drain of the whole machine concerns."""
+        closing = self.closing
+        if shape.gpus or closing is None or closing.window.gpus is not None:
+            return False
+        return closing.blocks(shape.ends_in, closing.now)
+
     def fitting(self, shape: Shape) -> int:
         """Devices that have room for one GPU of this shape now."""
         allowed = self.machine.allowed(shape)
+        if self.closed:
+            allowed &= ~self.kept_for_drain(shape)
         mask = self.free & allowed
         if shape.mem_mb is not None:
             for at in positions(self.shared & allowed):
@@ -150,7 +171,15 @@ class Room:
         return sum(1 << at for at in tightest)
 
     def fits_at(self, at: int, shape: Shape) -> float:
-        """When this device has room for one GPU of the shape; inf for one that is out of service."""
+        """When this device has room for one GPU of the shape, and time enough before a planned drain; inf for one that
+        is out of service, and for one that is not known to come back from the drain in time."""
+        time = self._free_at(at, shape)
+        closing = self.closing
+        if closing is not None and self.closed >> at & 1 and closing.blocks(shape.ends_in, time):
+            return max(time, closing.reopens)
+        return time
+
+    def _free_at(self, at: int, shape: Shape) -> float:
         if not self.machine.usable >> at & 1:
             return inf
         holders = self.holders[at]

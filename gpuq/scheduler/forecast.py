@@ -8,6 +8,8 @@ from heapq import heapify, heappop, heappush
 from math import hypot, inf
 from typing import NamedTuple
 
+from gpuq.domain.window import Window
+from gpuq.scheduler.closing import closing_of
 from gpuq.scheduler.decide import Decision, decide, yields_at
 from gpuq.scheduler.fit import expected_end
 from gpuq.scheduler.order import Line
@@ -51,7 +53,8 @@ def forecast(snapshot: Snapshot, now: float, *, most: int | None = None) -> Fore
     result = Forecast()
     known = snapshot.expected
     seconds: Callable[[Candidate], float] = known if known is not None else lambda job: job.expected_s
-    line = Line(snapshot.waiting, snapshot.policy)
+    closing = closing_of(snapshot, now)
+    line = Line(snapshot.waiting, snapshot.policy, ends_in=None if closing is None else closing.ends_in)
     running: dict[int, Holding] = {}
     ends: list[tuple[float, int]] = []
     doubts = _Doubts(snapshot, now, result)
@@ -91,14 +94,36 @@ def forecast(snapshot: Snapshot, now: float, *, most: int | None = None) -> Fore
             heappop(ends)
         if yielding:
             continue
-        if not ends:
+        soonest = min(ends[0][0] if ends else inf, _window_moment(snapshot.window, time))
+        if soonest == inf:
             break
-        time = max(time, min(ends[0][0], _next_to_yield(decision, snapshot.policy, running.values(), time)))
+        time = max(time, min(soonest, _next_to_yield(decision, snapshot.policy, running.values(), time)))
+        for job_id in _yield_to_drain(snapshot.window, running.values(), time):
+            del running[job_id]
+            result.end.pop(job_id, None)
+            result.end_span.pop(job_id, None)
         while ends and ends[0][0] <= time:
             ended = heappop(ends)[1]
             doubts.ended(ended)
             running.pop(ended, None)
     return result
+
+
+def _window_moment(window: Window | None, time: float) -> float:
+    """When a planned drain begins or ends next; inf where nothing comes."""
+    moment = None if window is None else window.next_moment(time)
+    return inf if moment is None else moment
+
+
+def _yield_to_drain(window: Window | None, running: Iterable[Holding], time: float) -> list[int]:
+    """Who makes room for a drain that has begun: as far as is known here, those that are preemptible."""
+    if window is None or not window.began(time):
+        return []
+    return [
+        held.job_id
+        for held in running
+        if held.preemptible and not held.over_hours and (window.gpus is None or any(map(window.covers, held.gpu_uuids)))
+    ]
 
 
 class _Doubts:
@@ -156,4 +181,5 @@ def _holding(job: Candidate, mask: int, snapshot: Snapshot, time: float, run_s: 
         array_id=job.array_id,
         preemptible=job.preemptible,
         preemptions_last_hour=job.preemptions_last_hour,
+        over_hours=job.over_hours is not None,
     )

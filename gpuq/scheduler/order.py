@@ -12,11 +12,13 @@ from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from typing import NamedTuple, overload
 
-from gpuq.scheduler.snapshot import Candidate, Policy
+from gpuq.scheduler.snapshot import Candidate, Longest, Policy
 
 
 class Shape(NamedTuple):
-    """`user`, `group` and `array_id` are set only where a limit can stop all jobs of that user, group or array."""
+    """`user`, `group` and `array_id` are set only where a limit can stop all jobs of that user, group or array;
+    `over_hours` tells whose GPU-hours are used up, and so only jobs of that user or group apart. `ends_in`: seconds
+    after which it is over as far as is known, only while a drain is planned."""
 
     gpus: int
     mem_mb: int | None = None
@@ -26,6 +28,13 @@ class Shape(NamedTuple):
     user: str | None = None
     group: str | None = None
     array_id: int | None = None
+    over_hours: str | None = None
+    ends_in: float | None = None
+
+    @property
+    def tier(self) -> int:
+        """Who comes first: jobs that keep their GPUs, then preemptible ones, then those over their GPU-hours."""
+        return 2 if self.over_hours is not None else int(self.preemptible)
 
 
 _place = attrgetter("score", "id")
@@ -34,16 +43,33 @@ _NO_LIMITS = Policy()
 
 
 class Line(Sequence[Candidate]):
-    """A sequence in line order. `add` and `remove` keep it. `in_order`: the jobs come in line order already.
+    """A sequence in line order. `add` and `remove` keep it. `in_order`: the jobs come in line order already. `ends_in`:
+    of each job, the field of its shape; the same for the same job as long as the line is kept.
 
     Building one costs time for every job, so whoever plans again and again over a long line keeps it.
     """
 
-    def __init__(self, jobs: Iterable[Candidate] = (), policy: Policy = _NO_LIMITS, *, in_order: bool = False) -> None:
-        self._by_user = policy.user_max_gpus > 0 or policy.user_max_running > 0
-        self._groups = policy.group_limits
+    def __init__(
+        self,
+        jobs: Iterable[Candidate] = (),
+        policy: Policy = _NO_LIMITS,
+        *,
+        in_order: bool = False,
+        ends_in: Longest | None = None,
+    ) -> None:
+        self._ends_in = ends_in
+        book = policy.limits
+        self._by_user = policy.user_max_gpus > 0 or policy.user_max_running > 0 or book.everybody
+        self._users = book.users
+        self._groups = {**policy.group_limits, **book.groups}
         self.shapes: dict[Shape, list[Candidate]] = {}
-        by_user, groups = self._by_user, self._groups
+        self._fill(jobs, in_order)
+        # By submission, for those that `oldest` is asked for again; jobs that have left are dropped when they come up.
+        self._ages: dict[int, list[tuple[float, int, Candidate]]] = {}
+        self._asked: set[int] = set()
+
+    def _fill(self, jobs: Iterable[Candidate], in_order: bool) -> None:
+        by_user, users, groups, ends_in = self._by_user, self._users, self._groups, self._ends_in
         # The shape as a bare tuple: naming it for every one of many jobs would be the larger part of the work.
         buckets: dict[tuple[object, ...], list[Candidate]] = {}
         for job in jobs:
@@ -53,9 +79,11 @@ class Line(Sequence[Candidate]):
                 job.gpu_model,
                 job.gpu_ids,
                 job.preemptible,
-                job.user if by_user else None,
+                job.user if by_user or job.user in users else None,
                 job.group if job.group in groups else None,
                 job.array_id if job.array_limit is not None else None,
+                job.over_hours,
+                None if ends_in is None else ends_in(job),
             )
             bucket = buckets.get(key)
             if bucket is None:
@@ -66,9 +94,6 @@ class Line(Sequence[Candidate]):
             if not in_order:
                 bucket.sort(key=_place)
             self.shapes[self.shape_of(bucket[0])] = bucket
-        # By submission, for those that `oldest` is asked for again; jobs that have left are dropped when they come up.
-        self._ages: dict[int, list[tuple[float, int, Candidate]]] = {}
-        self._asked: set[int] = set()
 
     def shape_of(self, job: Candidate) -> Shape:
         """What decides whether the job fits. User, group and array are part of it only where a limit depends on
@@ -79,9 +104,11 @@ class Line(Sequence[Candidate]):
             job.gpu_model,
             job.gpu_ids,
             job.preemptible,
-            job.user if self._by_user else None,
+            job.user if self._by_user or job.user in self._users else None,
             job.group if job.group in self._groups else None,
             job.array_id if job.array_limit is not None else None,
+            job.over_hours,
+            None if self._ends_in is None else self._ends_in(job),
         )
 
     def add(self, job: Candidate) -> None:
@@ -144,5 +171,6 @@ class Line(Sequence[Candidate]):
         return self.ordered()[index]
 
 
-def line_of(waiting: Sequence[Candidate], policy: Policy) -> Line:
-    return waiting if isinstance(waiting, Line) else Line(waiting, policy, in_order=True)
+def line_of(waiting: Sequence[Candidate], policy: Policy, ends_in: Longest | None = None) -> Line:
+    """`waiting` itself if it is a line already."""
+    return waiting if isinstance(waiting, Line) else Line(waiting, policy, in_order=True, ends_in=ends_in)

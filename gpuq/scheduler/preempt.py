@@ -7,6 +7,7 @@ Never ping-pong: a job runs at least `preempt_min_run_s` before it is asked, and
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from gpuq.scheduler.decide import Decision, occupied
 from gpuq.scheduler.placement import positions
@@ -14,15 +15,15 @@ from gpuq.scheduler.snapshot import Holding, Policy, Preempt, Snapshot
 
 
 def victims(decision: Decision, snapshot: Snapshot, now: float) -> list[Preempt]:
-    """Those whose end lets the first in line start, the youngest first, none more than it needs; empty when the
-    jobs that are being stopped already make room enough."""
+    """Those whose end lets the first in line start, none more than it needs: first those over their GPU-hours, then the
+    youngest. Empty when the jobs that are being stopped already make room enough."""
     first = decision.first
     if first is None:
         return []
     able = [held for held in snapshot.holdings if _may_be_asked(held, snapshot.policy, now)]
     if not able:
         return []
-    able.sort(key=lambda held: (-held.started_at, held.job_id))
+    able.sort(key=lambda held: (not held.over_hours, -held.started_at, held.job_id))
     if _fits_without(set(), decision, snapshot, now):
         return []
     gone: list[Holding] = []
@@ -51,7 +52,7 @@ def _may_be_asked(held: Holding, policy: Policy, now: float) -> bool:
 
 def _fits_without(gone: Collection[int], decision: Decision, snapshot: Snapshot, now: float) -> bool:
     staying = [held for held in snapshot.holdings if held.job_id not in gone and not held.stopping]
-    room = occupied(decision.room.machine, Snapshot(snapshot.devices, staying, (), snapshot.policy), now)
+    room = occupied(decision.room.machine, replace(snapshot, holdings=staying, waiting=()), now)
     for job, mask in decision.starts:
         for at in positions(mask):
             room.hold(at, now, job.gpu_mem_mb)

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
+from math import inf
 from statistics import median
 from typing import Literal
 
 from gpuq.domain.outcome import Outcome
 from gpuq.domain.priority import Priority, Ranking
+from gpuq.domain.window import Window
 from gpuq.ports.history import FinishedRun
 from gpuq.scheduler.decide import decide
 from gpuq.scheduler.expect import Expectation, Expectations
@@ -93,16 +95,17 @@ def simulate(
     expect: Knowledge = "history",
     priority_aging_s: float | None = None,
     user_spacing_s: float = 0.0,
+    window: Window | None = None,
     watch: Watch | None = None,
 ) -> Replay:
     """`expect`: what reservations know of run times; `exact` is the truth, `history` what has ended by then.
     `priority_aging_s`: seconds of waiting that are worth a step of priority; None: priorities are strict.
-    `user_spacing_s`: how much later a job stands for each waiting job of its user. `watch` is shown every
-    job as it arrives, what a forecast sees then, and the time."""
+    `user_spacing_s`: how much later a job stands for each waiting job of its user. `window`: a planned
+    drain of all nodes, in the trace's seconds; a job may take as long as it declares, or, where `expect` is exact, as
+    long as it does. `watch` is shown every job as it arrives, what a forecast sees then, and the time."""
     possible = [job for job in jobs if job.gpus <= gpus]
-    ranking = Ranking(order, priority_aging_s, user_spacing_s)
-    policy = Policy(backfill=backfill, ranking=ranking)
-    run = _Run(gpus, nodes, ranking, policy, expect, watch)
+    policy = Policy(backfill=backfill, ranking=Ranking(order, priority_aging_s, user_spacing_s))
+    run = _Run(gpus, nodes, policy, expect, window, watch)
     placements = run.all(sorted(possible, key=lambda job: (job.submit_s, job.row)))
     placements.sort(key=lambda placement: placement.job.row)
     return Replay(placements, [job for job in jobs if job.gpus > gpus], gpus, nodes)
@@ -110,11 +113,11 @@ def simulate(
 
 class _Run:
     def __init__(
-        self, gpus: int, nodes: int, ranking: Ranking, policy: Policy, expect: Knowledge, watch: Watch | None
+        self, gpus: int, nodes: int, policy: Policy, expect: Knowledge, window: Window | None, watch: Watch | None
     ) -> None:
         self._gpus = gpus
         self._watch = watch
-        self._ranking = ranking
+        self._ranking = policy.ranking
         self._waiting: Counter[str] = Counter()
         self._policy = policy
         self._expectations = Expectations() if expect == "history" else None
@@ -124,7 +127,10 @@ class _Run:
             for index in range(gpus)
         ]
         self._free = len(self._devices)
-        self._line = Line((), policy)
+        self._window = window
+        self._longest = _exactly if expect == "exact" else _declared
+        # What a job's shape says must not change while it waits.
+        self._line = Line((), policy, ends_in=None if window is None else self._longest)
         self._jobs: dict[int, TraceJob] = {}
         self._holdings: dict[int, Holding] = {}
         self._placed: dict[int, Placement] = {}
@@ -135,9 +141,16 @@ class _Run:
 
     def all(self, arrivals: Sequence[TraceJob]) -> list[Placement]:
         coming = 0
-        while coming < len(arrivals) or self._ends:
+        now = -inf
+        while True:
             times = [arrivals[coming].submit_s] if coming < len(arrivals) else []
-            now = min([*times, self._ends[0][0]] if self._ends else times)
+            if self._line.shapes and self._window is not None and (moment := self._window.next_moment(now)) is not None:
+                times.append(moment)
+            if self._ends:
+                times.append(self._ends[0][0])
+            if not times:
+                break
+            now = min(times)
             while self._ends and self._ends[0][0] <= now:
                 self._finish(heappop(self._ends)[1])
             new = coming
@@ -194,6 +207,8 @@ class _Run:
             policy=self._policy,
             expected=None if expected is None else lambda job: expected(job).seconds,
             promises=self._promises,
+            window=self._window,
+            longest=self._longest,
             span=None if expected is None else lambda job: expected(job).span,
         )
 
@@ -245,6 +260,14 @@ class _Run:
             return found
 
         return expected
+
+
+def _declared(job: Candidate) -> float:
+    return inf if job.time_limit_s is None else job.time_limit_s
+
+
+def _exactly(job: Candidate) -> float:
+    return job.expected_s
 
 
 def summary(replay: Replay) -> dict[str, float | int]:

@@ -9,14 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gpuq.domain.limits import LimitBook
 from gpuq.domain.priority import Priority, Ranking
 from gpuq.domain.reasons import Reason
+from gpuq.domain.window import Window
 from gpuq.scheduler.spread import Span
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A `queued` job. `expected_s` is how long it is expected to run; reservations use it, the order does not."""
+    """A `queued` job. `expected_s` is how long it is expected to run; reservations use it, the order does not.
+    `over_hours`: why it comes behind all others (its GPU-hours are used up); it is `preemptible` then."""
 
     id: int
     score: float
@@ -35,6 +38,10 @@ class Candidate:
     submitted_at: float = 0.0
     preemptions_last_hour: int = 0
     uid: int | None = None
+    over_hours: str | None = None
+
+
+Longest = Callable[[Candidate], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ class Holding:
     preemptible: bool = False
     stopping: bool = False
     preemptions_last_hour: int = 0
+    over_hours: bool = False
     span: Span | None = None
 
 
@@ -82,7 +90,9 @@ class Device:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Limits of 0 are no limit. `group_limits`: running jobs per group. `ranking`: the rule that gave the jobs their
-    scores. `no_account`: why nothing of these users, with the uid that they had, may start now."""
+    scores. `no_account`: why nothing of these users, with the uid that they had, may start now. `limits`: what was set
+    of users and groups meanwhile, before which the others yield. `over_users` and `over_groups`: whose jobs come behind
+    all others, and the sentence why."""
 
     backfill: Literal["easy", "greedy", "none"] = "easy"
     cpu_jobs: int = 0
@@ -93,6 +103,9 @@ class Policy:
     preempt_max_per_hour: int = 2
     ranking: Ranking = field(default_factory=Ranking)
     no_account: Mapping[tuple[str, int | None], str] = field(default_factory=dict)
+    limits: LimitBook = field(default_factory=LimitBook)
+    over_users: Mapping[str, str] = field(default_factory=dict)
+    over_groups: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +114,9 @@ class Snapshot:
     all that can start now. `paused` is the reason text while no job may start. `expected` gives a candidate's
     run time in seconds only when a decision needs it; None: the candidates' own `expected_s`. `promises`: the
     `reserved_at` that earlier plans gave, by job id; None when nobody keeps them, and reservations have no slack.
-    `span`: how short and how long a candidate's run time may be, for forecasts; None: exactly as expected."""
+    `window`: the planned drain. `longest`: the seconds after which a candidate is over as far as is known, inf where it
+    is not; None: its time limit. `span`: how short and how long a candidate's run time may be, for forecasts; None:
+    exactly as expected."""
 
     devices: Sequence[Device]
     holdings: Sequence[Holding]
@@ -110,6 +125,8 @@ class Snapshot:
     paused: str | None = None
     expected: Callable[[Candidate], float] | None = None
     promises: Mapping[int, float] | None = None
+    window: Window | None = None
+    longest: Longest | None = None
     span: Callable[[Candidate], Span | None] | None = None
 
 

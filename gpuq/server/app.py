@@ -24,7 +24,9 @@ from gpuq.server.routes import (
     again,
     bulk,
     disk,
+    drain,
     jobs,
+    limits,
     logins,
     places,
     questions,
@@ -98,7 +100,7 @@ def create_app(
     app.add_middleware(AccessMiddleware, ctx=ctx)
     fast = Submission(ctx, app.state.queries, agent)
     app.mount_fast_path(fast, AccessMiddleware(fast, ctx, MAX_BODY))
-    parts = (again, places, bulk, jobs, results, queue, streaming, questions, disk, admin, logins)
+    parts = (again, places, bulk, jobs, results, queue, drain, limits, streaming, questions, disk, admin, logins)
     routers = [part.router for part in parts]
     for router in (_other_methods(routers), *routers):
         # Not `include_router`: it makes every route once more, all of them at the first request, which waits for that.

@@ -5,7 +5,7 @@ have nulls. The release before does not know the columns, and goes on with this 
 left stays in its row, and is not shown until the next end, which writes all three.
 
 Revision ID: 0013
-Revises: 0010
+Revises: 0012
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0013"
-down_revision = "0010"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 

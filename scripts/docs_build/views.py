@@ -17,6 +17,7 @@ ABOUT = {
     "attempt_history": "One row an attempt; those that run have no end yet.",
     "dead_letters": "One row a dead letter that has not been retried or removed.",
     "job_events": "One row a change of state, written in the transaction that made the change.",
+    "limit_changes": "One row for each limit that was set, changed or removed.",
     "job_parameters": "One row for each value of a sweep that a job has.",
 }
 # A sentence for each column; `view.column` where it differs from view to view.
@@ -34,6 +35,13 @@ COLUMNS = {
     "dead_letters.attempts": "how many attempts there were",
     "job_events.id": "grows with every event",
     "job_events.attempt": "number of the attempt, if it is about one",
+    "limit_changes.id": "grows with every change",
+    "limit_changes.actor": "who changed it",
+    "limit_changes.name": "of which user or group; empty for the default",
+    "kind": "`user`, `group` or `default`",
+    "limit": 'which limit; write it in quotes: `"limit"`',
+    "before": "what it was; null: not set",
+    "after": "what it is from then on; null: not set",
     "job_parameters.name": "the name that the sweep gave it",
     "value": "the value, as text",
     "id": "",

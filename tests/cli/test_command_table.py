@@ -36,6 +36,8 @@ PUBLIC = {
     "pause": "--reason", "resume": "",
     "gpus": "--json", "gpus drain": "", "gpus undrain": "",
     "group": "--json", "group limit": "",
+    "drain": "--at --until --reason --json", "undrain": "",
+    "limit": "--gpus --running --waiting --gpu-hours --time --json",
     "history": "--me -u --user -s --state -g --group -n --name --limit -a --all --since --until --json",
     "clean": "--older-than --me -u --user -s --state -g --group --checkpoints --dry-run -y --yes --json",
     "report": "--by --since --until --json --csv",
@@ -46,6 +48,7 @@ PUBLIC = {
     "db reporter": "--new-password --json",
     "config": "--json", "doctor": "--end-strays --import-strays --json",
     "who": "--json", "web": "--print --json", "monitor": "--readonly",
+    "install-service": "--user --print --force", "contrib": "",
     "token create": "", "token list": "--json", "token revoke": "",
 }  # fmt: skip
 
@@ -126,6 +129,8 @@ def test_every_example_is_a_line_that_the_command_reads(command: Command) -> Non
         "gpus undrain 0 2-3",
         "group --json",
         "group limit nightly 2",
+        "limit user alice --gpus 4 --gpu-hours 100/7d",
+        "drain --at 14:00 --until 2h 0 2-3",
         "logs 7 -fn 20",
         "history --since 7d -s failed,cancelled",
         "submit -g 1 -g 4 true",

@@ -174,7 +174,7 @@ def test_the_pause_goes_on_with_what_the_disk_says_as_long_as_nothing_can_be_wri
     breaker.trip("no memory")
     assert breaker.is_open()
     assert said(world) == "no memory"
-    breaker.reset()
+    breaker.launched(1)
     assert said(world) == "no memory"
     world.clock.forward(1)
     open_file = Path.open
@@ -196,7 +196,7 @@ def test_the_pause_goes_on_with_what_the_disk_says_as_long_as_nothing_can_be_wri
     assert not breaker.is_open()
     assert list((world.settings.home / "jobs").glob(".probe*")) == []
     assert said(world) is None
-    breaker.reset()
+    breaker.launched(1)
     # A first pause again.
     breaker.trip("no memory")
     world.clock.forward(1)

@@ -149,7 +149,8 @@ def test_a_group_runs_at_most_as_many_jobs_as_it_may(make_world: Any) -> None:
     assert active(world, his) == his[:2]
     assert [world.state(job) for job in (hers, other, free)] == ["queued", "starting", "starting"]
     told = world.queries.why(hers)["reason"]
-    assert told == {"code": "UserLimit", "text": "group nightly has 2 of at most 2 jobs running"}
+    set_by = "(`gpuq limit group nightly`, set by root)"
+    assert told == {"code": "UserLimit", "text": f"group nightly has 2 of at most 2 jobs running {set_by}"}
     assert report(world.ctx) == [
         {"group": "daily", "running": 1, "waiting": 0, "limit": None, "limited_by": None},
         {"group": "nightly", "running": 2, "waiting": 499, "limit": 2, "limited_by": "root"},

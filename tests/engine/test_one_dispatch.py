@@ -25,13 +25,14 @@ class Queue:
         self.told: list[Any] = []
         self.victims: list[int] = []
         snapshots = SimpleNamespace(
-            switches=lambda: SimpleNamespace(paused=self.paused),
+            switches=lambda: SimpleNamespace(paused=self.paused, window=None),
+            hours=SimpleNamespace(note_ended=lambda ended: None),
             waiting=self._waiting,
             snapshot=lambda waiting, tracked: SimpleNamespace(devices=[SimpleNamespace(unavailable=self.unavailable)]),
             remember_reservations=lambda actions: self.told.append("reservations"),
             drop=lambda started: self.told.append(started),
             forget=lambda: self.told.append("forget"),
-            usage=lambda tracked: [one.job.id for one in tracked],
+            usage=lambda tracked, waiting: [one.job.id for one in tracked],
         )
         clock = SimpleNamespace(monotonic=lambda: self.now, now=lambda: 1000.0)
         monkeypatch.setattr(dispatcher, "plan", self._plan)

@@ -61,6 +61,13 @@ def test_metrics_are_a_page_for_prometheus(api: Any, start: Callable[..., Any]) 
     assert 'gpuq_attempts_finished_total{outcome="exit_nonzero"} 1.0' in lines
     assert 'gpuq_queue_wait_seconds_bucket{le="+Inf"} 1.0' in lines
     assert 'gpuq_gpus{state="free"} 4.0' in lines
+    assert 'gpuq_waiting_jobs{priority="normal"} 2.0' in lines
+    assert 'gpuq_user_waiting_jobs{user="daemon"} 2.0' in lines
+    assert "gpuq_stuck_jobs 0.0" in lines
+    running = start(submit(api.bin, gpus=1))
+    lines = api.daemon.get("/metrics").text.splitlines()
+    assert f'gpuq_gpu_holder_info{{gpu="0",job_id="{running.job_id}",user="bin"}} 1.0' in lines
+    assert 'gpuq_user_gpus{user="bin"} 1.0' in lines
 
 
 def test_metrics_of_an_empty_record_are_a_page_too(api: Any) -> None:

@@ -119,6 +119,24 @@ def test_a_job_runs_from_submission_to_its_true_end(daemon: Callable[..., Daemon
         assert client.get("/metrics").status_code == 200
 
 
+def test_systemd_is_told_when_jobs_can_be_submitted_and_no_process_inherits_its_socket(
+    daemon: Callable[..., Daemon], home: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(home / "notify"))
+        manager.settimeout(60)
+        up = daemon("up", NOTIFY_SOCKET=str(home / "notify"))
+        assert manager.recv(100) == b"READY=1"
+        with up.client() as client:
+            job = until(client, submit(client, "sh", "-c", "tr '\\0' '\\n' < /proc/$PPID/environ; env"), "completed")
+            seen = client.get(f"/jobs/{job['id']}/log").text
+        assert "GPUQ_JOB_ID" in seen
+        assert "NOTIFY_SOCKET" not in seen
+        up.process.send_signal(signal.SIGTERM)
+        assert manager.recv(100) == b"STOPPING=1"
+        up.rest()
+
+
 def test_a_second_daemon_on_one_home_is_refused(daemon: Callable[..., Daemon]) -> None:
     first = daemon().until_up()
     second = daemon()

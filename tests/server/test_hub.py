@@ -262,8 +262,8 @@ def test_an_idle_log_is_followed_without_a_question_to_the_record(
     async def scene() -> None:
         async with AsyncExitStack() as stack:
             streams = Streams(api.ctx)
-            followers = [streaming._Follower(api.ctx, job.job_id, 1, 0, only=False) for _ in range(20)]
-            logs = [streaming._log(streams, follower, lambda: None) for follower in followers]
+            followers = [streaming.LogFollower(api.ctx, job.job_id, 1, 0, only=False) for _ in range(20)]
+            logs = [streaming.follow_log(streams, follower, lambda: None) for follower in followers]
             for stream in logs:
                 stack.push_async_callback(stream.aclose)
                 assert (await piece_of(stream))["text"] == "one\n"

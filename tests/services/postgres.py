@@ -21,7 +21,7 @@ import pytest
 
 _EMPTY = (
     "TRUNCATE jobs, environments, secrets, requests, tokens, installation, maintenance_runs, totals"
-    " RESTART IDENTITY CASCADE"
+    ", gpu_seconds, limit_audit RESTART IDENTITY CASCADE"
 )
 _CUT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

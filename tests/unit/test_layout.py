@@ -122,7 +122,6 @@ LONG_FILES = {
     "cli/parse/command_table.py": "one row a command",
     "settings.py": "one setting after another, each with its bounds and its sentence",
     "ports/records.py": "one port, with what each call raises",
-    "stores/sql/reader.py": "one reading call after another",
     "stores/sql/core/statements.py": "one reading statement after another",
     "stores/sql/schema/tables.py": "one table after another",
     "supervise/shim.py": "one process from its first instruction to its last",

@@ -23,11 +23,16 @@ LESS = (("UUID", 0), ("POWER", 0), ("TEMP", 0), ("MODEL", 14), ("UTIL", 0), ("MO
 
 def gpus(args: Args) -> int:
     """Prints the GPUs with their state and holder."""
-    rows = connect().gpus()
+    client = connect()
+    rows = client.gpus()
     if args.flag("json"):
         print_json(rows)
     elif rows:
         print(fitted(HEADER, [_row(row) for row in rows], matters="HOLDER", less=LESS, right=RIGHT))
+        if (planned := client.planned_drain()["drain"]) is not None:
+            from gpuq.cli.commands.drain_line import drain_line
+
+            print(drain_line(planned))
     else:
         say("gpuq: no GPUs here; jobs with -g 0 run all the same, GPUQ_GPUS=sim:4 simulates four")
     return 0
@@ -36,7 +41,7 @@ def gpus(args: Args) -> int:
 def drain(args: Args) -> int:
     """Takes GPUs out of service; what runs on them goes on."""
     client = connect()
-    for index in _indices(args):
+    for index in indices(args.words):
         client.drain(index, args.text("reason"))
         print(f"gpu {index} is drained: what runs on it goes on, nothing new starts there")
     return 0
@@ -45,16 +50,17 @@ def drain(args: Args) -> int:
 def undrain(args: Args) -> int:
     """Puts drained GPUs back in service."""
     client = connect()
-    for index in _indices(args):
+    for index in indices(args.words):
         client.undrain(index)
         print(f"gpu {index} is back in the queue")
     return 0
 
 
-def _indices(args: Args) -> list[int]:
-    """`0 2`, `0,2` and `0-2`, each once and in the order given. All are read before anything is done."""
+def indices(words: list[str]) -> list[int]:
+    """`0 2`, `0,2` and `0-2`, each once and in the order given. All are read before anything is done. Raises
+    UsageError."""
     found: list[int] = []
-    for word in ",".join(args.words).split(","):
+    for word in ",".join(words).split(","):
         first, dash, last = word.partition("-")
         ends = [first, last] if dash else [first]
         if not all(end.isascii() and end.isdigit() and len(end) <= LONGEST_NUMBER for end in ends):

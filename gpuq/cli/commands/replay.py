@@ -16,6 +16,7 @@ from typing import TextIO
 
 from gpuq.domain.priority import Priority
 from gpuq.domain.quantities import duration_text, parse_duration
+from gpuq.domain.window import Window
 from gpuq.errors import UsageError
 from gpuq.scheduler.simulate import Replay, TraceJob, summary
 from gpuq.scheduler.simulate import simulate as replay_trace
@@ -59,6 +60,7 @@ def simulate(
     expect: Expect,
     priority_aging: str | None,
     user_spacing: str,
+    drain: str | None,
     out: Path | None,
     plot: Path | None,
     as_json: bool,
@@ -80,6 +82,7 @@ def simulate(
         expect=expect.value,
         priority_aging_s=_aging(priority_aging),
         user_spacing_s=parse_duration(user_spacing),
+        window=_window(drain),
     )
     if replay.impossible:
         print(f"{len(replay.impossible)} jobs ask for more than {gpus} GPUs and are left out", file=sys.stderr)
@@ -92,6 +95,18 @@ def simulate(
         print(json.dumps({**numbers, "left_out": len(replay.impossible)}))
     else:
         _print_table(numbers)
+
+
+def _window(text: str | None) -> Window | None:
+    """From `2d/12h`: a drain two days into the trace, for twelve hours. Raises UsageError."""
+    if text is None:
+        return None
+    at, slash, length = text.partition("/")
+    seconds = parse_duration(length) if slash else 0.0
+    if seconds <= 0:
+        raise UsageError(f"--drain: {text!r} has no length", hint="write --drain 2d/12h: after two days, for 12 hours")
+    begin = parse_duration(at)
+    return Window(begin, begin + seconds, None, "the trace")
 
 
 def _aging(text: str | None) -> float | None:

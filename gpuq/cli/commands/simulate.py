@@ -22,6 +22,7 @@ def simulate(args: Args) -> int:
         expect=replay.Expect(args.choice("expect", [*replay.Expect], "history")),
         priority_aging=args.text("priority_aging"),
         user_spacing=args.text("user_spacing") or "0",
+        drain=args.text("drain"),
         out=_path(args, "out"),
         plot=_path(args, "plot"),
         as_json=args.flag("json"),

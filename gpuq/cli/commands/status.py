@@ -221,6 +221,10 @@ def _totals(listing: Listing) -> str:
         if paused:
             reason = f": {printable(paused['reason'])}" if paused.get("reason") else ""
             parts.append(f"the queue is paused by {paused['by']}{reason}")
+        if planned := listing.counts.get("drain"):
+            from gpuq.cli.commands.drain_line import drain_line
+
+            parts.append(drain_line(planned))
     shown = sum(job["lump"]["waiting"] if job.get("lump") else 1 for job in listing.jobs)
     if shown < listing.total:
         parts.append(f"{shown:,} of {listing.total:,} shown; --limit or --all")

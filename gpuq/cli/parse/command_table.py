@@ -221,12 +221,39 @@ COMMANDS: dict[str, Command] = {
             examples="gpuq gpus undrain 3\ngpuq gpus undrain 0-3",
         ),
         Command(
+            "drain", "drain:drain", "planned maintenance: what would not end before does not start",
+            words="[INDEX…]", most=None, options=(
+                Option("--at", "text", "from then on: 14:00, 2h, 2026-11-22T10:00, now", "TIME"),
+                Option("--until", "text", "back by itself: 16:00, 2h (after --at); else by `gpuq undrain`", "TIME"),
+                Option("--reason", "text", "shown to those who wait"),
+                JSON,
+            ),
+            examples="gpuq drain --at 14:00 --until 16:00 --reason 'new driver'\ngpuq drain --at 2h 0 2-3\ngpuq drain",
+        ),
+        Command(
+            "undrain", "drain:undrain", "cancel the planned drain, also one that has begun", examples="gpuq undrain"
+        ),
+        Command(
             "group", "groups:groups", "the groups, their jobs and their limits", options=(JSON,),
             examples="gpuq group\ngpuq group limit nightly 2",
         ),
         Command(
             "group limit", "groups:limit", "how many jobs of a group may run at once (0: no limit)",
             words="GROUP N", least=2, most=2, examples="gpuq group limit nightly 2\ngpuq group limit nightly 0",
+        ),
+        Command(
+            "limit", "limits:limit", "limits of users and groups, and what is used of them; sets them",
+            words="[user NAME|group NAME|default]", most=2, options=(
+                Option("--gpus", "text", "GPUs at once; of each: none removes it, unlimited lifts it", "N"),
+                Option("--running", "text", "jobs running at once", "N"),
+                Option("--waiting", "text", "jobs waiting", "N"),
+                Option("--gpu-hours", "text", "GPU-hours in a window; beyond, jobs run as preemptible ones", "100/7d"),
+                Option("--time", "text", "longest time limit of a job", "D"),
+                JSON,
+            ),
+            examples="gpuq limit\ngpuq limit default --gpus 4 --gpu-hours 100/7d\n"
+            "gpuq limit user alice --gpus 8 --time 24h\ngpuq limit group nightly --running 2\n"
+            "gpuq limit user alice --gpus none",
         ),
         _many(
             "history", "history:history", "finished jobs, newest first",
@@ -282,6 +309,7 @@ COMMANDS: dict[str, Command] = {
                 Option("--expect", "text", "what reservations know of run times: history or exact", "WHAT"),
                 Option("--priority-aging", "text", "waiting that is worth a step of priority: 1d", "TIME"),
                 Option("--user-spacing", "text", "later for each waiting job of the same user: 15m", "TIME"),
+                Option("--drain", "text", "a planned drain: after so long, for so long", "2d/12h"),
                 Option("--out", "text", "write every start and end to this file", "SCHEDULE.csv"),
                 Option("--plot", "text", "draw GPUs over time and the waits", "FILE.png"),
                 JSON,
@@ -332,6 +360,20 @@ COMMANDS: dict[str, Command] = {
             "monitor", "monitor.command:monitor", "a full-screen view of queue, GPUs and output",
             options=(Option("--readonly", "flag", "offer nothing that changes anything"),),
             examples="gpuq monitor\ngpuq monitor --readonly",
+        ),
+        Command(
+            "install-service", "service:install", "a systemd service that runs `gpuq up`: the machine's, or your own",
+            options=(
+                Option("--user", "flag", "a service of your own, not of the machine"),
+                Option("--print", "flag", "print the unit, write nothing"),
+                Option("--force", "flag", "replace a unit that differs; take a gpuq that others than root may change"),
+            ),
+            examples="sudo gpuq install-service\ngpuq install-service --user\ngpuq install-service --print",
+        ),
+        Command(
+            "contrib", "contrib:contrib", "print a file for other programs: rules for Prometheus, a Grafana board",
+            words="alerts|grafana", least=1, most=1,
+            examples="gpuq contrib alerts\ngpuq contrib grafana",
         ),
         Command(
             "token create", "tokens:create", "a token for the TCP interface; printed once",

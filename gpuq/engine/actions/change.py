@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from gpuq.domain import failpoints
 from gpuq.domain.caller import Caller
 from gpuq.domain.job import Job
+from gpuq.domain.limits import LimitBook
 from gpuq.domain.priority import Ranking
 from gpuq.domain.spec import JobSpec, usage_error
 from gpuq.domain.states import WAITING, JobState
@@ -29,7 +30,9 @@ from gpuq.engine.actions.new_limit import TIME_ADD, check_time_add, resolved
 from gpuq.engine.context import ActionContext
 from gpuq.engine.hot.ranking import ranking
 from gpuq.engine.intake.constraints import check_fits, require_honest_limit, require_room_in_limits
+from gpuq.engine.intake.limits import require_allowed_time
 from gpuq.engine.intake.request_size import check_lengths
+from gpuq.engine.limit_values import read_limits
 from gpuq.errors import GpuqError, UsageError, WrongState
 from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.notify import Topic
@@ -98,6 +101,9 @@ def _committed() -> None:
     failpoints.point("update.committed")
 
 
+_NO_LIMITS = LimitBook()
+
+
 class _Update:
     """One set of changes, for one transaction at a time. Jobs with the same submission (the elements of an array) are
     judged once."""
@@ -113,6 +119,7 @@ class _Update:
         self._stored: dict[int, str] = {}
         self._judged: dict[str, tuple[JobSpec, JobSpec, str] | GpuqError] = {}
         self._rule: Ranking | None = None
+        self._book = _NO_LIMITS
 
     def read(self, step: ActionTransaction, jobs: Sequence[Job]) -> None:
         """What the jobs asked for, for all of them at once."""
@@ -120,6 +127,7 @@ class _Update:
         states = WAITING | CHANGEABLE_STATES
         self._stored = step.tx.stored_specs([job.id for job in jobs if job.state in states])
         self._rule = ranking(step.ctx, step.tx) if {"priority", "time_limit_s"} & set(self._names) else None
+        self._book = read_limits(step.tx, {}) if {"gpus", "time_limit_s"} & set(self._names) else _NO_LIMITS
 
     def act(self, step: ActionTransaction, job: Job) -> JobState:
         """Raises what `update` raises."""
@@ -130,6 +138,7 @@ class _Update:
         if job.state in CHANGEABLE_STATES:
             change_running(step, job, self._names, (old, spec, text), place, self._longer.get(job.id))
             return job.state
+        self._require_within_limits(step, job, old, spec)
         values: dict[str, Any] = {
             name: getattr(spec, name) for name in self._names if name not in {"signal", "kill_grace_s"}
         }
@@ -158,6 +167,13 @@ class _Update:
                 f"job {job.id} is {job.state}; its {fixed[0]} can be changed only while it waits",
                 hint=f"while it runs: {known}",
             )
+
+    def _require_within_limits(self, step: ActionTransaction, job: Job, old: JobSpec, new: JobSpec) -> None:
+        """Of a waiting job; of a running one that is to run longer, `may_be_longer` has asked."""
+        if new.gpus != old.gpus:
+            require_room_in_limits(step.ctx, self._book, job.user, new)
+        if "time_limit_s" in self._names and not step.caller.admin:
+            require_allowed_time(self._book, job.user, new.group, new.time_limit_s)
 
     def _shown(self, spec: JobSpec, name: str) -> Any:
         return self._changes[name] if name in self._changes else getattr(spec, name)
@@ -195,8 +211,6 @@ class _Update:
         _require_rights(ctx, step.caller, old, spec)
         check_lengths(spec)
         check_fits(ctx, [spec])
-        if spec.gpus != old.gpus:
-            require_room_in_limits(ctx, spec)
         if "name" in self._changes and spec.name is None:
             raise UsageError("name: a job cannot lose its name")
         kept |= {name: getattr(spec, name) for name in self._names}

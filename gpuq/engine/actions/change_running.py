@@ -18,6 +18,7 @@ from gpuq.domain.states import JobState
 from gpuq.domain.stopping import effective_grace_s
 from gpuq.engine.access import may_act_on
 from gpuq.engine.actions.bulk import ActionTransaction
+from gpuq.engine.actions.longer_limits import Bounds
 from gpuq.engine.actions.new_limit import LIMIT_FIELDS, new_limit_s
 from gpuq.engine.attempt.limit_order import LimitOrder
 from gpuq.engine.context import ActionContext
@@ -62,6 +63,7 @@ def may_be_longer(
         return found
     with ctx.records.read() as tx:
         jobs = tx.jobs(JobFilter(ids=tuple(ids), states=CHANGEABLE_STATES))
+        bounds = Bounds(ctx, tx, jobs)
     granted: dict[int, tuple[float | None, float | None]] = {}
     for job in jobs:
         try:
@@ -76,7 +78,8 @@ def may_be_longer(
                 f"at most {MOST_LONGER} running jobs can be made longer at once", hint="ask for the others afterwards"
             )
         else:
-            error = _refusal(job, delays({**granted, job.id: limits}))
+            error = bounds.refusal(job, changes.get("group", job.group), limits)
+            error = error or _refusal(job, delays({**granted, job.id: limits}))
         if error is None:
             granted[job.id] = limits
         found[job.id] = Longer(job.attempt, limits, error)

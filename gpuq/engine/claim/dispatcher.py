@@ -13,11 +13,12 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.claim.chance import Chance, look_for_chance
 from gpuq.engine.claim.claim import claim
+from gpuq.engine.claim.drain_window import DrainWindow
 from gpuq.engine.claim.preempt import preempt
 from gpuq.engine.claim.stray_leases import StrayLeases
 from gpuq.engine.context import Context
@@ -54,6 +55,7 @@ class Dispatcher:
     def __init__(self, ctx: Context, snapshots: SnapshotBuilder, fence: Fence, obstacles: StartObstacles) -> None:
         self._ctx = ctx
         self._strays = StrayLeases(ctx, obstacles)
+        self._window = DrainWindow(ctx)
         self._fence = fence
         self._snapshots = snapshots
         self._stale = True
@@ -111,9 +113,18 @@ class Dispatcher:
         """One plan and its commit. `tracked_attempts` hold their GPUs; those of `ended` are free, and their ends are
         written with the starts, if there are any. `room`: how many may be started at most. Raises HotStoreUnavailable,
         DatabaseUnavailable and NodeTaken; then nothing is written."""
+        window = self._snapshots.switches().window
+        self._window.act(window, tracked_attempts)
+        done = self._start_some(tracked_attempts, ended, room)
+        return replace(done, again_s=self._window.soon(window, done.again_s)) if window is not None else done
+
+    def _start_some(
+        self, tracked_attempts: Collection[TrackedAttempt], ended: Sequence[TrackedAttempt], room: int
+    ) -> Dispatched:
         if self._snapshots.switches().paused is not None:
             return Dispatched()
         self._strays.look_again([*tracked_attempts, *ended])
+        self._snapshots.hours.note_ended(ended)
         waiting = self._waiting(tracked_attempts)
         if not waiting or not room:
             return Dispatched(crowded=bool(waiting))
@@ -136,7 +147,7 @@ class Dispatcher:
             self._strays.look([*tracked_attempts, *ended, *claimed])
         more = False
         if claimed and len(waiting) >= HEADS:
-            usage = self._snapshots.usage([*tracked_attempts, *claimed])
+            usage = self._snapshots.usage([*tracked_attempts, *claimed], waiting)
             more = more_behind(waiting, started, usage, HEADS)
             # What was read does not reach further.
             self._stale = self._stale or more

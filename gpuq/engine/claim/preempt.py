@@ -17,6 +17,11 @@ from gpuq.ports.records import Move
 def preempt(ctx: Context, tracked: TrackedAttempt, beneficiary: int) -> None:
     """`running → stopping` and the request to its supervisor: signal, grace, then back to the queue with the same id
     and checkpoint folder, no retry used."""
+    make_yield(ctx, tracked, f"preempted for job {beneficiary}")
+
+
+def make_yield(ctx: Context, tracked: TrackedAttempt, why: str) -> None:
+    """The same for another reason than a job's. Does nothing where it is being stopped, or not running."""
     if tracked.stopping:
         return
     now = ctx.clock.now()
@@ -34,7 +39,7 @@ def preempt(ctx: Context, tracked: TrackedAttempt, beneficiary: int) -> None:
                     frozenset({JobState.RUNNING}),
                     ACTOR,
                     now,
-                    detail=f"preempted for job {beneficiary}",
+                    detail=why,
                     attempt=tracked.number,
                     token=tracked.token,
                     set={"stop_reason": "preempt", "stop_deadline": times.kill_at},

@@ -7,7 +7,9 @@ transaction that begins a rebuild of the hot queue, which then takes the new sco
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 from gpuq.domain.installation_keys import InstallationKey
 from gpuq.domain.priority import Ranking
@@ -26,7 +28,11 @@ def wanted(ctx: HotContext) -> Ranking:
 
 def ranking(ctx: HotContext, tx: Reader) -> Ranking:
     """The rule in force; before the first rebuild, what the settings say."""
-    stored = tx.value(InstallationKey.RANKING)
+    return ranking_of(ctx, tx.value(InstallationKey.RANKING))
+
+
+def ranking_of(ctx: HotContext, stored: Mapping[str, Any] | None) -> Ranking:
+    """The same, from what is stored of it."""
     return wanted(ctx) if stored is None else Ranking(**stored)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gpuq.domain.caller import Caller
 from gpuq.domain.gpu import Gpu, suits
+from gpuq.domain.limits import LimitBook
 from gpuq.domain.spec import JobSpec
 from gpuq.engine.context import IntakeContext
 from gpuq.errors import Constraint, Forbidden, Refused
@@ -23,11 +24,12 @@ def check_fits(ctx: IntakeContext, specs: Sequence[JobSpec]) -> None:
             raise error
 
 
-def require_room_in_limits(ctx: IntakeContext, spec: JobSpec) -> None:
+def require_room_in_limits(ctx: IntakeContext, book: LimitBook, user: str, spec: JobSpec) -> None:
     """Raises Refused for a job that a limit would keep waiting for ever: it asks for more than its user may hold with
-    nothing else running."""
+    nothing else running. What is set of the user while the queue runs counts in place of the setting, and such a limit
+    only lets the job wait: it may change at any time."""
     most = ctx.settings.user_max_gpus
-    if 0 < most < spec.gpus:
+    if 0 < most < spec.gpus and book.of_user(user, "gpus") is None:
         raise Refused(
             f"the job asks for {spec.gpus} GPUs; one user may hold at most {most} at once (GPUQ_USER_MAX_GPUS)",
             hint=f"ask for at most {most} with -g, or ask an administrator of this queue for more",

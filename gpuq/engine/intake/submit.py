@@ -11,16 +11,18 @@ from gpuq.domain.array import Array
 from gpuq.domain.caller import Caller
 from gpuq.domain.eligibility import begin_time, waiting_state
 from gpuq.domain.job import Job
+from gpuq.domain.limits import LimitBook
 from gpuq.domain.priority import Ranking
 from gpuq.domain.spec import JobSpec
-from gpuq.domain.states import WAITING, JobState
+from gpuq.domain.states import JobState
 from gpuq.domain.times import iso
 from gpuq.engine.access import require_account, require_priority
 from gpuq.engine.context import IntakeContext
-from gpuq.engine.hot.ranking import ahead, ranking
+from gpuq.engine.hot.ranking import ahead
 from gpuq.engine.intake.constraints import check_fits, require_honest_limit, require_room_in_limits
 from gpuq.engine.intake.elements import array_of, name_of, parameters_of
 from gpuq.engine.intake.full_queue import check_line
+from gpuq.engine.intake.limits import check_room, rules_for, within_longest
 from gpuq.engine.intake.newborn import UNBORN, waiting_of
 from gpuq.engine.intake.request import Asked, Submitted
 from gpuq.engine.intake.request_size import check_size
@@ -99,9 +101,9 @@ def _write(ctx: IntakeContext, tx: Writer, asked: Asked, chance: Chance | None =
     if key is not None and (before := tx.request(caller.user, key)) is not None:
         _check_same(before, asked.fingerprint)
         return Submitted(before.job_ids, {})
-    ids, new = _made(ctx, tx, asked.specs, caller, now)
+    ids, new, book = _made(ctx, tx, asked.specs, caller, now)
     check_line(ctx, tx, new)
-    _check_room(ctx, tx, caller, len(new))
+    check_room(ctx, tx, caller.user, new, book)
     fresh = tx.add_jobs(new, actor=caller.user, request_key=key, fingerprint=asked.fingerprint) if new else []
     if chance is not None and fresh:
         chance.claim(tx, fresh[0], new[0])
@@ -119,9 +121,10 @@ def admit(ctx: IntakeContext, asked: Asked) -> None:
 
 def _made(
     ctx: IntakeContext, tx: Reader, specs: Sequence[JobSpec], caller: Caller, now: float
-) -> tuple[list[int | None], list[NewJob]]:
-    """In the order asked for, the ids of jobs that are there already, None for each new one; and the new ones."""
-    rule = ranking(ctx, tx)
+) -> tuple[list[int | None], list[NewJob], LimitBook]:
+    """In the order asked for, the ids of jobs that are there already, None for each new one; and the new ones, with
+    the limits that they have to keep."""
+    rule, book = rules_for(ctx, tx, caller.user, specs)
     waiting = ahead(tx, rule, caller.user)
     ids: list[int | None] = []
     new: list[NewJob] = []
@@ -135,13 +138,14 @@ def _made(
                 if existing is not None:
                     ids.append(existing)
                     continue
+            spec = _within_limits(ctx, book, caller.user, spec)
             rows = sealing.seal(_rows(ctx, tx, spec, caller, now, rule, waiting + len(new), states))
         except GpuqError as error:
             error.index = index
             raise
         new.extend(rows)
         ids.extend([None] * len(rows))
-    return ids, new
+    return ids, new, book
 
 
 def _with_key(tx: Reader, spec: JobSpec, caller: Caller, keys_here: set[str]) -> int | None:
@@ -174,14 +178,20 @@ def check(ctx: IntakeContext, spec: JobSpec, caller: Caller, estimate: Callable[
     now = ctx.clock.now()
     admit(ctx, Asked([spec], caller))
     with ctx.records.read() as tx:
-        rule = ranking(ctx, tx)
+        rule, book = rules_for(ctx, tx, caller.user, [spec])
+        spec = _within_limits(ctx, book, caller.user, spec)
         rows = _rows(ctx, tx, spec, caller, now, rule, ahead(tx, rule, caller.user), {})
         check_line(ctx, tx, rows)
-        _check_room(ctx, tx, caller, len(rows))
+        check_room(ctx, tx, caller.user, rows, book)
     first = rows[0]
     if first.state is not JobState.QUEUED:
         return iso(first.eligible_at)
     return iso(estimate(waiting_of(UNBORN, first, None)))
+
+
+def _within_limits(ctx: IntakeContext, book: LimitBook, user: str, spec: JobSpec) -> JobSpec:
+    require_room_in_limits(ctx, book, user, spec)
+    return within_longest(book, user, spec)
 
 
 def _rows(
@@ -197,7 +207,6 @@ def _rows(
     """`waiting`: jobs of the caller that stand before these. `states`: of jobs that others of the request wait for."""
     require_priority(ctx.settings.user_priority, caller, spec.priority)
     require_honest_limit(ctx, caller, spec)
-    require_room_in_limits(ctx, spec)
     begin = begin_time(spec.begin)
     state = JobState.HELD if spec.hold else waiting_state(_depends(tx, spec, states), begin, now)
     cwd = spec.cwd if spec.cwd is not None else _home_of(ctx, caller)
@@ -269,19 +278,6 @@ def _depends(tx: Reader, spec: JobSpec, states: dict[int, JobState]) -> bool:
     return any(states[job_id] is not JobState.COMPLETED for job_id in spec.after) or any(
         states[job_id] not in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED} for job_id in spec.after_any
     )
-
-
-def _check_room(ctx: IntakeContext, tx: Reader, caller: Caller, extra: int) -> None:
-    limits = ((caller.user, ctx.settings.user_max_waiting, "you have"),)
-    for user, limit, whose in limits:
-        waiting = tx.count(JobFilter(states=WAITING, user=user)) if limit and extra else 0
-        if limit and extra and waiting + extra > limit:
-            raise Refused(
-                f"the queue is full: {whose} as many waiting jobs as it may ({limit})"
-                if waiting >= limit
-                else f"{extra} more jobs are too many: at most {limit} may wait, and {whose} {waiting} waiting",
-                hint="wait until some have started, or cancel some" if waiting else f"submit at most {limit} at a time",
-            )
 
 
 def _home_of(ctx: IntakeContext, caller: Caller) -> str:

@@ -13,14 +13,16 @@ from math import inf
 
 from gpuq.domain.job import Attempt, Job
 from gpuq.domain.reasons import Reason
+from gpuq.domain.window import Window
 from gpuq.engine.attempt.tracked import TrackedAttempt, recorded
 from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.snapshot.builder import SnapshotBuilder
-from gpuq.engine.snapshot.candidates import ExpectedRuns, candidate
+from gpuq.engine.snapshot.candidates import ExpectedRuns, candidate, longest
 from gpuq.engine.snapshot.limit_bypass import past_limits
 from gpuq.engine.switches import Switches, read_switches
 from gpuq.ports.records import Waiting
+from gpuq.scheduler.budget import Over, behind_others
 from gpuq.scheduler.explain import Explainer
 from gpuq.scheduler.forecast import Forecast, forecast
 from gpuq.scheduler.making_room import with_preemptions
@@ -61,6 +63,12 @@ class ForecastPicture:
         return with_preemptions(self.explainer.reasons(job_id), self.snapshot, self.forecast, job_id, self.at)
 
 
+def _passed(window: Window | None, since: float, now: float) -> bool:
+    """Whether a planned drain has begun or ended since."""
+    moment = None if window is None else window.next_moment(since)
+    return moment is not None and moment <= now
+
+
 class ForecastCache:
     """One per process; thread-safe."""
 
@@ -85,7 +93,7 @@ class ForecastCache:
                     same = kept.event_id == event_id
                     missing = not same and self._cost_s < QUICK_S and wanted is not None and kept.misses(wanted)
                     max_age_s = FORECAST_MAX_AGE_S if same else 0.0 if fresh else FORECAST_COST_FACTOR * self._cost_s
-                    if now - kept.at < max_age_s and not missing:
+                    if now - kept.at < max_age_s and not missing and not _passed(switches.window, kept.at, now):
                         return kept
                 line = tx.line(limit=FORECAST_JOBS)
                 reach = line[-1].score if len(line) >= FORECAST_JOBS else inf
@@ -94,7 +102,8 @@ class ForecastCache:
                 self._snapshots.forget(switches)
                 tracked_attempts = [self._live(job, attempt) for job, attempt in active]
                 if len(waiting) >= FORECAST_JOBS:
-                    waiting += past_limits(tx, waiting, self._snapshots.usage(tracked_attempts), enough=FORECAST_JOBS)
+                    usage = self._snapshots.usage(tracked_attempts, waiting)
+                    waiting += past_limits(tx, waiting, usage, enough=FORECAST_JOBS)
             waiting.sort(key=lambda job: (job.score, job.id))
             self._ctx.run_times.refresh()
             # Also where nobody waits for one: `estimate` asks when a further job would start.
@@ -113,13 +122,16 @@ class ForecastCache:
         stands = picture.snapshot.paused is not None or picture.switches.launch_trouble is not None
         if stands or not self._agent.is_alive():
             return None
-        new = candidate(job)
+        rules = picture.snapshot.policy
+        new = behind_others(candidate(job), Over(rules.over_users, rules.over_groups))
         line = sorted([*picture.snapshot.waiting, new], key=lambda c: (c.score, c.id))
         known = picture.snapshot.expected
         its_own = ExpectedRuns(self._ctx, [job], use_median=True).seconds(new)
+        bound, its_bound = picture.snapshot.longest, longest(self._ctx, [job])
         supposed = replace(
             picture.snapshot,
             waiting=line,
+            longest=lambda c: bound(c) if bound is not None and c.id != job.id else its_bound(c),
             expected=lambda c: known(c) if known is not None and c.id != job.id else its_own,
             span=None,
         )

@@ -8,12 +8,13 @@ from typing_extensions import TypedDict
 
 from gpuq.domain.gpu import Gpu, GpuObservation, GpuProcess, GpuState
 from gpuq.domain.job import Attempt, Job
-from gpuq.domain.reasons import Reason, ReasonView
+from gpuq.domain.reasons import Reason, ReasonCode, ReasonView
 from gpuq.domain.times import iso
 from gpuq.engine.context import QueryContext
 from gpuq.engine.snapshot.devices import classify_gpu
 from gpuq.engine.snapshot.gpu_processes import belongs_to, exists
 from gpuq.engine.switches import read_switches
+from gpuq.scheduler.explain import window_text
 
 
 class GpuHolderView(TypedDict):
@@ -63,6 +64,9 @@ def report(ctx: QueryContext) -> list[GpuView]:
         active = tx.live_attempts(ctx.node)
     supervisors = {attempt.supervisor_pid for _, attempt in active if attempt.supervisor_pid}
     sessions = {attempt.pid for _, attempt in active if attempt.pid}
+    now, window = ctx.clock.now(), switches.window
+    if window is not None and not window.began(now):
+        window = None
     rows = []
     for gpu in ctx.gpus.inventory():
         holders = [(job, attempt) for job, attempt in active if gpu.uuid in attempt.gpu_uuids]
@@ -75,6 +79,8 @@ def report(ctx: QueryContext) -> list[GpuView]:
         )
         if ctx.strays is not None and not holders and (stray := ctx.strays.on(gpu)) is not None:
             state, reason = GpuState.EXTERNAL, stray.reason(gpu)
+        if window is not None and window.covers(gpu.uuid) and state is not GpuState.UNHEALTHY:
+            state, reason = GpuState.DRAINED, Reason(ReasonCode.MAINTENANCE, window_text(window, [gpu.index], now))
         if state is None or (holders and state is GpuState.EXTERNAL and not foreign):
             shared = any(attempt.gpu_mem_mb is not None for _, attempt in holders)
             state = GpuState.FREE if not holders else GpuState.SHARED if shared else GpuState.LEASED

@@ -18,6 +18,7 @@ from gpuq.domain.times import iso, iso_range
 from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.agent_liveness import AgentLiveness
 from gpuq.engine.queries.array_lines import ArrayCounts, ArrayView, lumped_page
+from gpuq.engine.queries.demand import DemandQuery
 from gpuq.engine.queries.forecast_cache import ForecastCache
 from gpuq.engine.queries.job_status import job_status, last_error
 from gpuq.engine.queries.longer_jobs import LongerJobs
@@ -75,6 +76,7 @@ class JobQueries:
         self.agent = AgentLiveness(ctx)
         self._forecasts = ForecastCache(ctx, self.agent)
         self._arrays = ArrayCounts(ctx)
+        self.demand = DemandQuery(ctx)
         # For those who ask for more time.
         self.first_delayed = LongerJobs(ctx, self._forecasts).first_delayed
 

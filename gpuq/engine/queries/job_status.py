@@ -12,6 +12,7 @@ from gpuq.domain.times import iso
 from gpuq.engine.context import QueryContext
 from gpuq.engine.queries.forecast_cache import ForecastPicture
 from gpuq.ports.records import Reader
+from gpuq.scheduler.explain import window_text
 
 _NOBODY_KNOWS_WHEN = frozenset({ReasonCode.NO_ACCOUNT, ReasonCode.LAUNCH_TROUBLE})
 
@@ -54,22 +55,8 @@ def _active_reason(ctx: QueryContext, job: Job) -> Reason | None:
 
 def _waiting_reason(ctx: QueryContext, tx: Reader, job: Job, picture: ForecastPicture, agent: bool) -> Reason:
     now = ctx.clock.now()
-    if job.state is JobState.HELD and job.held_by == "past":
-        text = (
-            f"attempt {job.attempt} ran, and the database that was put in the place of a newer one did not know of it;"
-            f" see `gpuq logs {job.id}`, then `gpuq release {job.id}` runs it again, `gpuq cancel {job.id}` does not"
-        )
-        return Reason(ReasonCode.HELD_BY_ADMIN, text)
-    if job.state is JobState.HELD and job.held_by == "secrets":
-        text = (
-            "its secrets cannot be read, because the key of this home is not the one that they were encrypted with (see"
-            f" `gpuq show {job.id}`); with that key back in its place `gpuq release {job.id}` lets it start"
-        )
-        return Reason(ReasonCode.SECRETS_UNREADABLE, text)
     if job.state is JobState.HELD:
-        code = ReasonCode.HELD_BY_ADMIN if job.held_by == "admin" else ReasonCode.HELD_BY_USER
-        who = "an administrator" if job.held_by == "admin" else job.user
-        return Reason(code, f"held by {who}; `gpuq release {job.id}` puts it back in line")
+        return _held_reason(job)
     if job.state is JobState.BLOCKED:
         return _dependency_reason(tx, job)
     if job.state is JobState.DELAYED:
@@ -90,7 +77,28 @@ def _waiting_reason(ctx: QueryContext, tx: Reader, job: Job, picture: ForecastPi
     found = picture.reasons(job.id)
     if found:
         return found[0]
+    window = picture.switches.window
+    if window is not None and window.gpus is None and window.began(now):
+        return Reason(ReasonCode.MAINTENANCE, window_text(window, (), now))
     return Reason(ReasonCode.PRIORITY, "jobs before it in line come first")
+
+
+def _held_reason(job: Job) -> Reason:
+    if job.held_by == "past":
+        text = (
+            f"attempt {job.attempt} ran, and the database that was put in the place of a newer one did not know of it;"
+            f" see `gpuq logs {job.id}`, then `gpuq release {job.id}` runs it again, `gpuq cancel {job.id}` does not"
+        )
+        return Reason(ReasonCode.HELD_BY_ADMIN, text)
+    if job.held_by == "secrets":
+        text = (
+            "its secrets cannot be read, because the key of this home is not the one that they were encrypted with (see"
+            f" `gpuq show {job.id}`); with that key back in its place `gpuq release {job.id}` lets it start"
+        )
+        return Reason(ReasonCode.SECRETS_UNREADABLE, text)
+    code = ReasonCode.HELD_BY_ADMIN if job.held_by == "admin" else ReasonCode.HELD_BY_USER
+    who = "an administrator" if job.held_by == "admin" else job.user
+    return Reason(code, f"held by {who}; `gpuq release {job.id}` puts it back in line")
 
 
 def last_error(tx: Reader, job: Job) -> str | None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from gpuq.domain.gpu import GpuObservation
 from gpuq.engine.attempt.tracked import TrackedAttempt
 from gpuq.engine.context import SnapshotContext
 from gpuq.engine.hot.queue_hints import unpublish_jobs
-from gpuq.engine.snapshot.candidates import ExpectedRuns, candidate
+from gpuq.engine.snapshot.candidates import ExpectedRuns, candidate, longest
 from gpuq.engine.snapshot.devices import devices
+from gpuq.engine.snapshot.gpu_hours import GpuHours
 from gpuq.engine.snapshot.gpu_processes import belongs_to, exists
 from gpuq.engine.snapshot.ledger import ledger
 from gpuq.engine.snapshot.limit_bypass import past_limits
@@ -21,6 +22,7 @@ from gpuq.engine.snapshot.usage import see_peaks
 from gpuq.engine.switches import Switches, read_switches
 from gpuq.ports.hot_queue import QueueEntry
 from gpuq.ports.records import Waiting
+from gpuq.scheduler.budget import Over, behind_others, yielding
 from gpuq.scheduler.limits import Usage
 from gpuq.scheduler.overtaking import PATIENCE_S
 from gpuq.scheduler.snapshot import Action, Candidate, Holding, Snapshot, Wait
@@ -58,6 +60,7 @@ class SnapshotBuilder:
         self._past: list[Waiting] = []
         self._past_at = float("-inf")
         self._no_account: dict[tuple[str, int | None], str] = {}
+        self.hours = GpuHours(ctx)
 
     def forget(self, switches: Switches | None = None) -> None:
         """Somebody changed a job, paused, drained, or set a limit. `switches`: what is set now, if the caller knows."""
@@ -65,6 +68,7 @@ class SnapshotBuilder:
         self._candidates.clear()
         self._switches = switches
         self._past_at = float("-inf")
+        self.hours.forget()
 
     def switches(self) -> Switches:
         """What people have set (pause, drains, group limits), read once and kept until it is dropped."""
@@ -113,18 +117,24 @@ class SnapshotBuilder:
         self._cut = len(self._line) >= HEADS
         return True
 
-    def usage(self, tracked_attempts: Collection[TrackedAttempt]) -> Usage:
-        """What these attempts hold against the limits, with those who may start nothing for want of an account."""
-        rules = policy(self._ctx, self.switches(), self._no_account)
+    def usage(self, tracked_attempts: Collection[TrackedAttempt], waiting: Iterable[Waiting] = ()) -> Usage:
+        """What these attempts hold against the limits, with those of whom something is `waiting` and who may start
+        nothing for want of an account, or come last."""
+        over = self._over(waiting, tracked_attempts)
+        rules = policy(self._ctx, self.switches(), self._no_account, over)
         return Usage(rules, [tracked.holding(0.0) for tracked in tracked_attempts])
+
+    def _over(self, waiting: Iterable[Waiting], tracked_attempts: Collection[TrackedAttempt]) -> Over:
+        owners = {(job.user, job.group) for job in waiting}
+        return self.hours.over(self.switches().limits, owners, tracked_attempts)
 
     def _past_limits(self, line: list[Waiting], tracked_attempts: Collection[TrackedAttempt]) -> list[Waiting]:
         """With those behind the heads of every size whose heads a limit keeps back."""
         self._look_up_accounts(line)
-        usage = self.usage(tracked_attempts)
+        usage = self.usage(tracked_attempts, line)
         seen = Counter(job.gpus for job in line)
         crowded = {gpus for gpus, count in seen.items() if count >= HEADS}
-        if not any(job.gpus in crowded and usage.reached(candidate(job)) for job in line):
+        if not any(job.gpus in crowded and usage.behind(candidate(job)) for job in line):
             return line
         begun = self._ctx.clock.monotonic()
         if begun >= self._past_at:
@@ -206,9 +216,8 @@ class SnapshotBuilder:
         # is, and another share would be placed on memory that is in use.
         if any(tracked.mem_mb is not None for tracked in tracked_attempts):
             see_peaks(observations, tracked_attempts)
-        supervisors = {tracked.launched.supervisor_pid for tracked in tracked_attempts if tracked.launched}
-        sessions = {tracked.launched.pid for tracked in tracked_attempts if tracked.launched}
-        often = self._preemptions(waiting, tracked_attempts)
+        over = self._over(waiting, tracked_attempts)
+        often = self._preemptions(waiting, tracked_attempts, over)
         runs = ExpectedRuns(ctx, waiting, use_median=self._use_median)
         return Snapshot(
             devices=devices(
@@ -216,19 +225,22 @@ class SnapshotBuilder:
                 observations,
                 ledger(tracked_attempts),
                 switches.drained,
-                # A process that is gone already may linger in the driver's list for a moment.
-                lambda pid: not exists(pid) or belongs_to(pid, supervisors, sessions),
+                _ours(tracked_attempts),
                 ctx.strays,
             ),
-            holdings=[self._holding(tracked, often.get(tracked.job.id, 0)) for tracked in tracked_attempts],
+            holdings=[
+                yielding(self._holding(tracked, often.get(tracked.job.id, 0)), over) for tracked in tracked_attempts
+            ],
             waiting=[
-                replace(one, preemptions_last_hour=often[one.id]) if one.id in often else one
+                behind_others(replace(one, preemptions_last_hour=often[one.id]) if one.id in often else one, over)
                 for one in map(self._candidate, waiting)
             ],
-            policy=policy(ctx, switches, self._no_account),
+            policy=policy(ctx, switches, self._no_account, over),
             paused=switches.paused,
             expected=runs.seconds,
             promises=self._promises,
+            window=switches.window,
+            longest=longest(ctx, waiting),
             span=runs.span if self._use_median else None,
         )
 
@@ -239,10 +251,13 @@ class SnapshotBuilder:
             known = self._candidates[job.id] = (job, candidate(job))
         return known[1]
 
-    def _preemptions(self, waiting: Sequence[Waiting], tracked_attempts: Collection[TrackedAttempt]) -> dict[int, int]:
+    def _preemptions(
+        self, waiting: Sequence[Waiting], tracked_attempts: Collection[TrackedAttempt], over: Over
+    ) -> dict[int, int]:
         """In the last hour, by job id, of preemptible jobs that have run before: seldom any, so asked anew."""
-        ids = {job.id for job in waiting if job.preemptible and job.attempt}
-        ids |= {tracked.job.id for tracked in tracked_attempts if tracked.job.preemptible and tracked.number > 1}
+        ids = {job.id for job in waiting if job.attempt and (job.preemptible or over.of(job.user, job.group))}
+        live = (tracked.job for tracked in tracked_attempts if tracked.number > 1)
+        ids |= {job.id for job in live if job.preemptible or over.of(job.user, job.group)}
         if not ids:
             return {}
         with self._ctx.records.read() as tx:
@@ -261,3 +276,11 @@ class SnapshotBuilder:
         for action in actions:
             if isinstance(action, Wait) and action.reserved_at is not None:
                 self._promises.setdefault(action.job_id, action.reserved_at)
+
+
+def _ours(tracked_attempts: Collection[TrackedAttempt]) -> Callable[[int], bool]:
+    """Whether a process that the driver names belongs to one of these, or is gone already: one that is may linger in
+    the driver's list for a moment."""
+    supervisors = {tracked.launched.supervisor_pid for tracked in tracked_attempts if tracked.launched}
+    sessions = {tracked.launched.pid for tracked in tracked_attempts if tracked.launched}
+    return lambda pid: not exists(pid) or belongs_to(pid, supervisors, sessions)

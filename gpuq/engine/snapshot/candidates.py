@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import ceil, inf
 
 from gpuq.engine.context import SnapshotContext
 from gpuq.ports.records import Waiting
@@ -35,6 +36,24 @@ class ExpectedRuns:
                 facts.user, facts.command, facts.gpus, facts.time_limit_s, use_median=self._use_median
             )
         return found
+
+
+def longest(ctx: SnapshotContext, waiting: Sequence[Waiting]) -> Callable[[Candidate], float]:
+    """Seconds after which a candidate is over, as far as is known: its time limit, else what is expected of such jobs,
+    in whole minutes, so that many are alike; inf where nothing is known."""
+    by_id = {job.id: job for job in waiting}
+    known: dict[int, float] = {}
+
+    def seconds(job: Candidate) -> float:
+        if job.time_limit_s is not None:
+            return job.time_limit_s
+        if job.id not in known:
+            facts = by_id[job.id]
+            found = ctx.run_times.expect(facts.user, facts.command, facts.gpus, None)
+            known[job.id] = ceil(found.seconds / 60) * 60.0 if found.samples else inf
+        return known[job.id]
+
+    return seconds
 
 
 def candidate(job: Waiting) -> Candidate:

@@ -1,7 +1,8 @@
 """Looking past the jobs that a limit keeps back, so that they hide nobody who stands behind them.
 
 The hot queue is read by its heads. A user, group or array at its limit, or a user without an account, may fill all of
-them with jobs that cannot start whatever is free; those behind are then found in SQL.
+them with jobs that cannot start whatever is free, or, over the GPU-hours, that come behind all others; those behind are
+then found in SQL.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def past_limits(
     found: list[Waiting] = []
     look, free = line, 0
     while look:
-        kept = [limit for job in look if (limit := usage.reached(candidate(job))) is not None]
+        kept = [limit for job in look if (limit := usage.behind(candidate(job))) is not None]
         free += len(look) - len(kept)
         if free >= enough or not kept:
             break
@@ -47,7 +48,7 @@ def more_behind(waiting: Sequence[Waiting], started: Collection[int], usage: Usa
     so that there may be others behind them that can start."""
     seen = Counter(job.gpus for job in waiting)
     return any(
-        not any(job.gpus == gpus and job.id not in started and usage.reached(candidate(job)) is None for job in waiting)
+        not any(job.gpus == gpus and job.id not in started and usage.behind(candidate(job)) is None for job in waiting)
         for gpus, count in seen.items()
         if count >= heads
     )

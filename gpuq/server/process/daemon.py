@@ -25,6 +25,7 @@ from gpuq.linux import keep_large_blocks_apart, raise_descriptor_limit
 from gpuq.observe import log as daemon_log
 from gpuq.server import machine_socket
 from gpuq.server.process.detach import Interrupted
+from gpuq.server.process.service_manager import ServiceManager
 from gpuq.settings import Settings
 from gpuq.wiring import Role, Services
 
@@ -38,10 +39,11 @@ SWITCH_S = 0.0005
 
 
 class DaemonStop:
-    """Whether the daemon is to go down, and how."""
+    """Whether the daemon is to go down, and how; `manager` is told when it is up, and when it begins to stop."""
 
-    def __init__(self) -> None:
+    def __init__(self, manager: ServiceManager) -> None:
         self.stop_jobs = False
+        self.manager = manager
         self._down = threading.Event()
         self._tell: Callable[[], None] = lambda: None
 
@@ -54,6 +56,8 @@ class DaemonStop:
     def down(self, stop_jobs: bool = False) -> None:
         """Any thread."""
         self.stop_jobs = self.stop_jobs or stop_jobs
+        if not self._down.is_set():
+            self.manager.stopping()
         self._down.set()
         self._tell()
 
@@ -80,7 +84,7 @@ def run(
     daemon_log.set_up(settings.log_level)
     sys.setswitchinterval(SWITCH_S)
     raise_descriptor_limit()
-    going = DaemonStop()
+    going = DaemonStop(ServiceManager.of())
     with _interruptible(going), ExitStack() as stack:
         prepare_home(settings.home)
         if "server" in roles:
@@ -151,6 +155,7 @@ def _serve(
         _limit_workers()
         _settle()
         when_ready(_addresses(ctx, [listening.address_of(listener) for listener in listeners]))
+        going.manager.ready()
 
     listening.run(app, listeners, when_up, listen)
     _ignore_signals()
@@ -175,6 +180,7 @@ def _wait(ctx: Context, going: DaemonStop, roles: Collection[Role], when_ready: 
         signal.signal(each, lambda signum, frame: going.down())
     _settle()
     when_ready([f"gpuq {' and '.join(sorted(roles))} on {ctx.node}, pid {os.getpid()}, home {ctx.home}"])
+    going.manager.ready()
     going.wait()
     _ignore_signals()
     log.info("stopping")

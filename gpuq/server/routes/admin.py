@@ -87,7 +87,7 @@ def stats(ctx: Ctx) -> Answer[StatsView]:
 
 @router.get("/metrics", response_class=PlainTextResponse, summary="For Prometheus")
 def show_metrics(request: Request, ctx: Ctx, queries: Queries) -> Response:
-    page = metrics.render(metrics_source.of(ctx, request.app.state.agent, queries.agent))
+    page = metrics.render(metrics_source.of(ctx, request.app.state.agent, queries))
     return Response(page, headers={"Content-Type": metrics.CONTENT_TYPE})
 
 

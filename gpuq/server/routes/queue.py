@@ -14,7 +14,7 @@ from gpuq.domain.spec import GroupName
 from gpuq.domain.states import FINAL, JobState
 from gpuq.engine.actions import dead_letters, drain, groups, pause
 from gpuq.engine.context import Context
-from gpuq.engine.queries import gpu_report, group_report, lanes, who
+from gpuq.engine.queries import drain_report, gpu_report, group_report, lanes, who
 from gpuq.engine.queries.gpu_report import GpuView
 from gpuq.engine.queries.lanes import LanesView
 from gpuq.engine.queries.who import WhoView
@@ -91,6 +91,7 @@ def show_queue(
     where = JobFilter(states=_open(params.states(state)), user=user, group=group, name=name)
     with ctx.records.read() as tx:
         around: dict[str, Any] = {**asdict(queries.queue(tx, where=where)), "paused": paused(tx)}
+        around["drain"] = drain_report.report(ctx, tx)
         if state is not None or group is not None or name is not None:
             # So that a client knows that this release reads those, and the one before did not.
             around["arrays"] = {}

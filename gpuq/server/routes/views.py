@@ -17,6 +17,7 @@ from gpuq.domain.job import AttemptView, JobView
 from gpuq.domain.reasons import ReasonView
 from gpuq.domain.states import JobState
 from gpuq.engine.queries.array_lines import ArrayView
+from gpuq.engine.queries.drain_report import DrainView
 
 
 class _Unchecked:
@@ -111,6 +112,7 @@ class QueueAnswer(TypedDict):
     waiting: int
     total: int
     paused: PauseView | None
+    drain: DrainView | None
     arrays: NotRequired[dict[str, ArrayView]]
     jobs: list[JobView]
 

@@ -24,10 +24,10 @@ from gpuq.stores.sql.core.rows import (
     attempt_from,
     event_from,
     job_from,
-    json_text,
     state_from,
     waiting_from,
 )
+from gpuq.stores.sql.limits import SqlLimits
 from gpuq.stores.sql.secrets import sealed_of, without_secrets
 
 
@@ -47,7 +47,7 @@ def _begin(spec: str | None) -> float | str | None:
     return None if spec is None else JobSpec.from_stored(json.loads(spec)).begin
 
 
-class SqlReader:
+class SqlReader(SqlLimits):
     """gpuq.ports.records.Reader on one open transaction."""
 
     def __init__(self, driver: Any, statements: sql.Statements) -> None:
@@ -66,9 +66,6 @@ class SqlReader:
 
     def _limit(self, limit: int | None) -> int | None:
         return sql.limit_of(self._dialect, limit)
-
-    def _ids(self, ids: Sequence[int] | Sequence[str]) -> Any:
-        return json_text(list(ids)) if self._dialect == "sqlite" else list(ids)
 
     def job(self, job_id: int) -> Job:
         rows = self._rows(sql.job_by_id, id=job_id)

@@ -15,10 +15,11 @@ from gpuq.domain.results import RESULT_COLUMNS
 from gpuq.domain.spec import JobSpec
 from gpuq.domain.states import FIELDS_OF_STATES, JobState, allowed
 from gpuq.errors import LeaseLost, Refused
-from gpuq.ports.records import DeadLetter, GivenNumbers, Move, NewJob
+from gpuq.ports.records import DeadLetter, GivenNumbers, LimitChange, Move, NewJob
 from gpuq.stores.sql.core import statements as sql
 from gpuq.stores.sql.core import write_statements as to
 from gpuq.stores.sql.core.errors import violated
+from gpuq.stores.sql.core.limit_statements import add_limit_change
 from gpuq.stores.sql.core.rows import Prepared, json_text, plain, state_from
 from gpuq.stores.sql.reader import SqlReader, no_such_job
 from gpuq.stores.sql.refusals import refusal, wrong_state
@@ -286,6 +287,9 @@ class SqlWriter(SqlReader):
             self._run(to.remove_value, key=key)
         else:
             self._run(to.set_value, key=key, value=json_text(value), at=at)
+
+    def add_limit_change(self, change: LimitChange) -> None:
+        self._run(add_limit_change, **change._asdict())
 
     def forget_requests(self, before: float) -> int:
         return int(self._run(to.forget_requests, before=before).rowcount)

@@ -18,10 +18,12 @@ EXAMPLE = ROOT / "scripts/examples/submit_and_wait.py"
 
 NAMES = (
     *("Attempt", "Changes", "Check", "Client", "ConfigError", "Constraint", "DaemonUnreachable", "DeadLetter", "Event"),
-    *("Expected", "Forbidden", "Gpu", "GpuJob", "GpuProcess", "GpuqError", "Group", "Job", "LogChunk", "NotFound"),
+    *("Expected", "Forbidden", "Gpu", "GpuJob", "GpuProcess", "GpuqError", "Group", "Job", "Limit", "LogChunk"),
+    "NotFound",
     *(
         "Options",
         "Pause",
+        "PlannedDrain",
         "Preemption",
         "QueueFull",
         "Queue",
@@ -51,7 +53,7 @@ FIELDS = {
     "Reason": "code text",
     "Why": "id state reason reasons position estimated_start estimated_end estimated_start_range "
     "estimated_end_range preemptions outcome error",
-    "Queue": "running queued waiting total paused jobs",
+    "Queue": "running queued waiting total paused drain jobs",
     "DeadLetter": "job_id name user failed_at outcome error attempts log_tail",
 }
 
@@ -88,6 +90,11 @@ SIGNATURES = {
     "Client.undrain": "index",
     "Client.groups": "",
     "Client.limit_group": "group limit",
+    "Client.planned_drain": "",
+    "Client.plan_drain": "at until gpus reason",
+    "Client.cancel_drain": "",
+    "Client.limits": "user group",
+    "Client.set_limits": "kind name limits",
     "Client.stats": "",
     "Client.report": "kind by since until",
     "Client.sql": "query",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, inspect
 
+from gpuq.stores.sql.schema.limits import limit_triggers
 from gpuq.stores.sql.schema.secrets import secrets_trigger_statements
 from gpuq.stores.sql.schema.totals import count_statements, trigger_statements
 from gpuq.stores.sql.schema.views import view_statements
@@ -30,7 +31,8 @@ def create_all(connection: Connection) -> None:
     metadata.create_all(connection, checkfirst=False)
     for statement in view_statements(connection.dialect.name).values():
         connection.exec_driver_sql(statement)
-    for statement in (*trigger_statements(connection.dialect.name), *count_statements()):
+    dialect = connection.dialect.name
+    for statement in (*trigger_statements(dialect), *limit_triggers(dialect), *count_statements()):
         connection.exec_driver_sql(statement)
     for statement in secrets_trigger_statements(connection.dialect.name):
         connection.exec_driver_sql(statement)

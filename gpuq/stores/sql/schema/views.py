@@ -71,6 +71,9 @@ FROM dead_letter_queue d""",
         "job_events": f"""CREATE VIEW job_events AS
 SELECT e.id, {at("e.at")} AS at, e.job_id, e.attempt, e.from_state, e.to_state, e.actor, e.detail
 FROM events e""",
+        "limit_changes": f"""CREATE VIEW limit_changes AS
+SELECT a.id, {at("a.at")} AS at, a.actor, a.kind, a.name, a."limit", a.before, a.after
+FROM limit_audit a""",
         "job_parameters": f"""CREATE VIEW job_parameters AS
 SELECT j.id AS job_id, p.key AS name, p.value AS value
 FROM jobs j, {_PAIRS[dialect]} p WHERE j.parameters IS NOT NULL""",
