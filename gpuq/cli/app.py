@@ -20,7 +20,7 @@ ABOUT = "A durable GPU job queue for a team that shares one machine."
 HEADINGS = {
     "Jobs": "submit run status show why logs result wait cancel hold release top update retry requeue",
     "Queue": "pause resume drain undrain group limit dlq simulate",
-    "Machine": "gpus who web up down doctor",
+    "Machine": "gpus who monitor web up down doctor",
     "History": "history report sql clean",
     "Administration": "config token db install-service contrib server agent maintain",
 }

@@ -47,7 +47,7 @@ PUBLIC = {
     "db upgrade": "", "db current": "", "db backup": "", "db restore": "--leave-running", "db adopt": "",
     "db reporter": "--new-password --json",
     "config": "--json", "doctor": "--end-strays --import-strays --json",
-    "who": "--json", "web": "--print --json",
+    "who": "--json", "web": "--print --json", "monitor": "--readonly",
     "install-service": "--user --print --force", "contrib": "",
     "token create": "", "token list": "--json", "token revoke": "",
 }  # fmt: skip

@@ -18,6 +18,7 @@ WHY_NOT = {
     "the first-week script runs it": "scripts/firstweek, with a copy of the tree and an empty home",
     "it would replace the package that is tested": "tests/release installs; tests/migration upgrades",
     "it installs into the machine": "tests/release installs, into a folder of its own",
+    "it fills the terminal": "tests/cli/test_monitor.py, without one",
     "needs systemd": "nothing: to be tried on a machine that has it",
     "needs a PostgreSQL server": "tests/security makes the login with `gpuq db reporter`",
     "needs a database of the past": "tests/crash makes one, and adopts it",

@@ -357,6 +357,11 @@ COMMANDS: dict[str, Command] = {
             examples="gpuq web\ngpuq web --print",
         ),
         Command(
+            "monitor", "monitor.command:monitor", "a full-screen view of queue, GPUs and output",
+            options=(Option("--readonly", "flag", "offer nothing that changes anything"),),
+            examples="gpuq monitor\ngpuq monitor --readonly",
+        ),
+        Command(
             "install-service", "service:install", "a systemd service that runs `gpuq up`: the machine's, or your own",
             options=(
                 Option("--user", "flag", "a service of your own, not of the machine"),

@@ -11,7 +11,7 @@ from rich.color import ColorSystem
 from rich.style import Style
 from rich.text import Text
 
-from gpuq.server.pages.text import shown
+from gpuq.domain.visible_text import shown
 
 # Characters of a line that are shown; a line without an end is not kept whole.
 MAX_LINE = 4000

@@ -16,9 +16,10 @@ from starlette.responses import HTMLResponse, Response
 from gpuq import __version__
 from gpuq.domain.caller import Caller, Scope
 from gpuq.domain.quantities import duration_text
+from gpuq.domain.visible_text import shown
 from gpuq.engine.access import may_act_on
 from gpuq.errors import GpuqError
-from gpuq.server.pages.text import cut, moment, shown
+from gpuq.server.pages.text import cut, moment
 
 HEADERS = {
     "Content-Security-Policy": (
