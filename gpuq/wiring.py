@@ -38,7 +38,7 @@ from gpuq.stores import redis as redis_stores
 from gpuq.stores import sql as sql_stores
 from gpuq.stores.redis.health import check
 from gpuq.stores.secret_key import SecretKeyFile
-from gpuq.supervise import attempt_folders, previous_folders
+from gpuq.supervise import attempt_folders, previous_folders, rehearsal
 from gpuq.supervise.launch import ForkServerLauncher
 from gpuq.user_files import make_passage
 
@@ -241,6 +241,7 @@ def start_services(ctx: Context, roles: Collection[Role]) -> Services:
             ctx.launcher.warm_up()
             agent = services.agent = Agent(ctx, locks)
             services.run(agent)
+            rehearsal.clear(str(ctx.home / "jobs"))
             services.run(Overseer(ctx, lambda: agent.tracked))
     except BaseException:
         services.stop()

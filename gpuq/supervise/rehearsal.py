@@ -19,15 +19,19 @@ from gpuq.supervise import bundle, stop
 _NAME = ".rehearsal"
 
 
+def clear(folder: str) -> None:
+    """Removes what a process left that was killed in the middle of one; whoever has the node has no other one now."""
+    for left in glob.glob(f"{glob.escape(folder)}/{_NAME}.*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 class Rehearsal:
     """See the port. `start` and `outcome` are those of the launcher. Raises OSError when it cannot even begin."""
 
     def __init__(
         self, folder: str, start: Callable[[LaunchOrder], int], outcome: Callable[[str, str], Result | None]
     ) -> None:
-        for left in glob.glob(f"{glob.escape(folder)}/{_NAME}.*"):
-            # Of a process that was killed in the middle.
-            shutil.rmtree(left, ignore_errors=True)
+        clear(folder)
         self._token = new_token()
         self._folder = os.path.join(folder, f"{_NAME}.{self._token[:12]}")
         self._run_dir = os.path.join(self._folder, "1")

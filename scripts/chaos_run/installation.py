@@ -122,8 +122,11 @@ class Installation:
         return found
 
     def supervisors(self) -> list[Process]:
+        """Not what one of them has forked and that is not yet the job's program: it bears their name."""
         server = self.fork_server()
-        return [p for p in self.all() if p.name == "gpuq-supervisor" and p != server]
+        named = [p for p in self.all() if p.name == "gpuq-supervisor" and p != server]
+        pids = {process.pid for process in named}
+        return [process for process in named if process.parent not in pids]
 
     def fork_server(self) -> Process | None:
         """It bears the same name as those that it forks, and is the daemon's child."""

@@ -20,11 +20,15 @@ from gpuq.errors import DaemonUnreachable
 
 def test_a_socket_that_was_removed_is_made_again_and_the_daemon_stops_when_told(make_box: Callable[..., Any]) -> None:
     box = make_box()
+    # Also: what a daemon left that was killed in the middle of a launch of nothing goes.
+    left = box.home / "jobs" / ".rehearsal.of-one-that-was-killed"
+    (left / "1.records").mkdir(parents=True)
     # Also: it takes as many descriptors as it may have, whatever the shell gives.
     subprocess.run(["bash", "-c", f"ulimit -Sn 256; exec {GPUQ} up -d"], env=box.env, check=True, capture_output=True)
     pid = box.daemon().pid
     [limits] = [line.split() for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if "open files" in line]
     assert limits[3] == limits[4] != "256"
+    assert not left.exists()
     path = box.home / "gpuq.sock"
     before = path.stat()
     path.unlink()

@@ -19,6 +19,8 @@ WHY_NOT = {
     "it would replace the package that is tested": "tests/release installs; tests/migration upgrades",
     "it installs into the machine": "tests/release installs, into a folder of its own",
     "it fills the terminal": "tests/cli/test_monitor.py, without one",
+    "needs a daemon on another machine": "tests/cli and tests/server ask one over TCP",
+    "writes below /etc": "tests/unit/test_contrib.py checks the files that are written",
     "needs systemd": "nothing: to be tried on a machine that has it",
     "needs a PostgreSQL server": "tests/security makes the login with `gpuq db reporter`",
     "needs a database of the past": "tests/crash makes one, and adopts it",
