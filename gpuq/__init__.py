@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     )
     from gpuq.functions.executor import Executor, attach
     from gpuq.functions.future import JobFuture
+    from gpuq.functions.lease import Lease, lease
     from gpuq.in_job import Current, checkpoint_dir, current, progress, result, short_result
 
 __version__ = "0.2.0.dev0"
@@ -89,6 +90,7 @@ __all__ = [
     "JobFailed",
     "JobFuture",
     "JobLost",
+    "Lease",
     "Limit",
     "LogChunk",
     "NotFound",
@@ -114,6 +116,7 @@ __all__ = [
     "attach",
     "checkpoint_dir",
     "current",
+    "lease",
     "progress",
     "result",
     "short_result",
@@ -137,6 +140,7 @@ _HOMES = {
     ),
     "gpuq.functions.executor": ("Executor", "attach"),
     "gpuq.functions.future": ("JobFuture",),
+    "gpuq.functions.lease": ("Lease", "lease"),
     "gpuq.in_job": ("Current", "checkpoint_dir", "current", "progress", "result", "short_result"),
 }
 

@@ -36,7 +36,7 @@ NAMES = (
     ),
     *("Unavailable", "UsageError", "Why", "WrongState", "__version__"),
     *("Executor", "GpuOutOfMemory", "JobCancelled", "JobFailed", "JobFuture", "JobLost", "RemoteError", "TimeLimit"),
-    *("Current", "attach", "checkpoint_dir", "current", "progress", "result", "short_result"),
+    *("Current", "Lease", "attach", "checkpoint_dir", "current", "lease", "progress", "result", "short_result"),
 )
 
 FIELDS = {
