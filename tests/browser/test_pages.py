@@ -32,6 +32,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
+
+# The machine may be busy with other tests.
+playwright.expect.set_options(timeout=30_000)
+
 VIEWS = [
     "/",
     "/ui/lanes",

@@ -20,7 +20,7 @@ HEAVY = {
 OURS = {
     "errors", "config_file", "cli", "cli.__main__", "cli.connect", "cli.dispatch", "cli.parse", "cli.parse.options",
     "cli.parse.command_table", "cli.parse.fast_parser", "cli.commands", "client", "client.address", "client.calls",
-    "client.session", "client.transport", "cli.render", "domain", "domain.quantities",
+    "client.rule_calls", "client.session", "client.transport", "cli.render", "domain", "domain.quantities",
 }  # fmt: skip
 OURS_EACH = {
     "status": {"cli.commands.status", "cli.commands.job_columns", "cli.commands.job_detail"},

@@ -174,7 +174,7 @@ WITH_TIMES = {
 WITHOUT = {
     *("up", "down", "server", "agent", "maintain", "submit", "run", "logs", "wait", "cancel", "hold", "release", "top"),
     *("update", "retry", "requeue", "pause", "resume", "clean", "sql", "simulate", "config", "doctor", "group", "web"),
-    *("result", "limit", "drain", "undrain", "install-service", "contrib"),
+    *("result", "limit", "drain", "undrain", "install-service", "contrib", "monitor"),
     *("gpus drain", "gpus undrain", "group limit", "dlq retry", "dlq purge", "db upgrade", "db current", "db backup"),
     *("db restore", "db adopt", "db reporter", "token create", "token revoke"),
 }
