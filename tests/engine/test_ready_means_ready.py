@@ -36,7 +36,7 @@ def redis_of(world: Any) -> Any:
 
 def all_is_well(world: Any) -> bool:
     found = bool(readyz(world.ctx, world.queries.agent)["ready"])
-    assert metrics_source.of(world.ctx, None, world.queries.agent)["ready"] is found
+    assert metrics_source.of(world.ctx, None, world.queries)["ready"] is found
     return found
 
 
